@@ -1,0 +1,49 @@
+# Everything runs in .venv, made here on first use. `make demo` and `make test` are all the set-up there is.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check format bench docs fuzz clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
+
+.venv/made:
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# A stamp for each set of packages: a second run finds it newer than pyproject.toml and installs nothing.
+.venv/demo: .venv/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,client]'
+	@touch $@
+
+.venv/dev: .venv/made pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/demo
+
+demo: .venv/demo ## the demo at http://127.0.0.1:8000
+	$(BIN)/tickertape demo
+
+test: .venv/dev ## all tests
+	$(BIN)/python -m pytest
+
+check: .venv/dev ## format, lint, types, layers, exports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_exports.py
+
+format: .venv/dev ## put the code into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/dev ## the benchmarks, as ratios
+	$(BIN)/python -m bench
+
+docs: .venv/dev ## the documentation, in docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+fuzz: .venv/dev ## the decoder under a coverage-guided fuzzer, one minute
+	$(BIN)/python -m bench.fuzz_decoder -max_total_time=60
+
+clean: ## remove all that is made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build dist
