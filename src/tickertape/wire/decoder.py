@@ -200,7 +200,7 @@ class Decoder:
             fields.event = event or None
             fields.id = last_event_id
             fields.retry = fields.comment = None
-            fields.__class__ = ServerSentEvent  # type: ignore[assignment]
+            fields.__class__ = ServerSentEvent
             finished.append(fields)  # type: ignore[arg-type]
         self._last_event_id = last_event_id
 

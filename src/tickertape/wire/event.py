@@ -72,7 +72,7 @@ class ServerSentEvent(_Fields):
         default: Callable[[Any], Any] | None = None,
     ) -> None:
         if data is _UNSET:
-            lonely = event is None and not (id is retry is comment is None)
+            lonely = event is None and (id, retry, comment) != (None, None, None)
             data = None if lonely else ""
         _check_text("event", event, forbidden="\r\n")
         _check_text("id", id, forbidden="\r\n\0")
@@ -165,7 +165,7 @@ def _sealed(
     fields.id = id
     fields.retry = retry
     fields.comment = comment
-    fields.__class__ = ServerSentEvent  # type: ignore[assignment]
+    fields.__class__ = ServerSentEvent
     return fields  # type: ignore[return-value]
 
 
