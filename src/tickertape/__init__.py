@@ -1,8 +1,24 @@
-"""Server-Sent Events for Python, complete."""
+"""Server-Sent Events for Python, complete.
 
-from .errors import EventTooLargeError, InvalidEventError, TickertapeError
+With no extra installed: the codec, the response for any ASGI application, and what goes with it.
+"""
+
+from .asgi import EventSourceResponse, close_streams, get_last_event_id
+from .errors import EventTooLargeError, InvalidEventError, StreamEndedError, TickertapeError
+from .hub import DisconnectReason
 from .wire import Decoder, ServerSentEvent
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["Decoder", "EventTooLargeError", "InvalidEventError", "ServerSentEvent", "TickertapeError"]
+__all__ = [
+    "Decoder",
+    "DisconnectReason",
+    "EventSourceResponse",
+    "EventTooLargeError",
+    "InvalidEventError",
+    "ServerSentEvent",
+    "StreamEndedError",
+    "TickertapeError",
+    "close_streams",
+    "get_last_event_id",
+]

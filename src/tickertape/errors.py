@@ -4,12 +4,13 @@
 
     TickertapeError
     ├── InvalidEventError (ValueError)      you built an event that the wire cannot carry
-    └── EventTooLargeError                  the peer sent an event over the limit
+    ├── EventTooLargeError                  the peer sent an event over the limit
+    └── StreamEndedError                    another event was awaited, and the stream has ended
 """
 
 from __future__ import annotations
 
-__all__ = ["EventTooLargeError", "InvalidEventError", "TickertapeError"]
+__all__ = ["EventTooLargeError", "InvalidEventError", "StreamEndedError", "TickertapeError"]
 
 
 class TickertapeError(Exception):
@@ -35,3 +36,7 @@ class EventTooLargeError(TickertapeError):
 
     def __str__(self) -> str:
         return f"expected an event of at most {self.limit} bytes, got {self.size} bytes or more"
+
+
+class StreamEndedError(TickertapeError):
+    """Another event was awaited of a stream that has ended."""

@@ -1,0 +1,265 @@
+"""One open event stream: what it sends, what it waits for, and the ways in which it ends.
+
+The request's own task pulls items and sends them, so that a generator lives and dies in one task.
+One more task waits for the client to leave. Whoever finds that the stream has to end (that task, a
+timer, the server's shutdown) notes the reason and interrupts the first task by the means that
+:func:`asyncio.timeout` uses; the generator is finalised where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Final
+
+from ..hub import Clock, DisconnectReason, Timer
+from ..wire import ServerSentEvent
+from .iteration import close_iterator
+from .shutdown import open_streams
+from .sockets import abort_connection
+from .types import Message, Receive, Scope, Send
+
+__all__ = ["HEARTBEAT", "STREAM_ERROR", "Stream"]
+
+logger = logging.getLogger("tickertape.asgi")
+
+HEARTBEAT: Final = b": heartbeat\n\n"
+"""A comment: it keeps proxies from closing an idle connection, and shows the client that the server lives."""
+
+STREAM_ERROR: Final = ServerSentEvent(
+    json.dumps({"message": "The stream failed on the server; what follows the last event is unknown."}),
+    event="stream:error",
+).encode()
+"""Said before a failed stream is cut off. The exception itself is for the server's log alone."""
+
+_FIRST_ITEM: Final = 15.0
+"""Seconds that the first item may take, without heartbeats, before the response starts without it."""
+
+_FAIR_SHARE: Final = 0.005
+"""Seconds for which a generator that never waits may hold the loop before others have their turn."""
+
+_PARTING: Final = 1.0
+"""Seconds that a stream's last bytes may take when its server is stopping."""
+
+_SEPARATOR: Final = 4
+"""Bytes of the longest end of a block, CRLF twice."""
+
+
+class Stream:
+    """Run one response: ``items`` gives the bytes to send.
+
+    Arguments:
+        items: chunks of an event stream; finalised when the stream ends, however it ends.
+        start: the message ``http.response.start``, sent with the first chunk.
+        heartbeat: seconds without a write after which a comment is sent; ``None`` for none.
+        send_timeout: seconds that one write may take; ``None`` for no limit.
+        clock: where timers are set; by default the running event loop.
+    """
+
+    def __init__(
+        self,
+        items: AsyncIterator[bytes],
+        start: Message,
+        *,
+        heartbeat: float | None,
+        send_timeout: float | None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._items = items
+        self._start = start
+        self._heartbeat = heartbeat
+        self._send_timeout = send_timeout
+        self._loop = asyncio.get_running_loop()
+        self._clock: Clock = self._loop if clock is None else clock
+
+        self.reason: DisconnectReason | None = None
+        self._failure: BaseException | None = None
+        self._started = False  # http.response.start was sent
+        self._pumping = False  # there is something to interrupt
+        self._ended = False
+        self._tail = b"\n\n"  # the last bytes sent: between blocks, or within one
+        self._last_write = self._clock.time()
+        self._sending_since: float | None = None
+        self._had_turn = self._loop.time()
+
+        self._interruption = asyncio.timeout(None)
+        self._timer: Timer | None = None
+        self._beat: asyncio.Task[None] | None = None
+
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the items until they or the client or the server end.
+
+        Raises:
+            Exception: what the items raised; nothing was sent if that was before the first of them.
+        """
+        self._send = send
+        watcher = self._loop.create_task(self._watch(receive))
+        open_streams.add(self, scope)
+        try:
+            async with self._interruption:
+                self._pumping = True
+                self._tick()
+                await self._pump()
+        except TimeoutError:
+            if not self._interruption.expired():
+                raise
+        except _PeerGoneError:
+            self.reason = DisconnectReason.CLIENT_CLOSED
+        except asyncio.CancelledError:
+            self.reason = self.reason or DisconnectReason.DRAINING
+            raise
+        finally:
+            self._ended = True
+            open_streams.discard(self)
+            await self._leave_no_task(watcher)
+            await close_iterator(self._items)
+        await self._part(scope, receive)
+
+    def interrupt(self, reason: DisconnectReason) -> None:
+        """End the stream for ``reason``, unless it is ending already."""
+        if self.reason is None and not self._ended:
+            self.reason = reason
+            if self._pumping:
+                self._interruption.reschedule(0)
+
+    def drain(self) -> None:
+        """End the stream since its server is stopping."""
+        self.interrupt(DisconnectReason.DRAINING)
+
+    async def _pump(self) -> None:
+        while self.reason is None:  # a generator may swallow the interruption and go on
+            try:
+                chunk = await anext(self._items)
+            except StopAsyncIteration:
+                await self._write(b"", more=False)
+                return
+            except Exception:
+                await self._say_that_it_failed()
+                raise
+            await self._write(chunk)
+            await self._give_turn()
+
+    async def _say_that_it_failed(self) -> None:
+        """Send the last event of a failed stream; its server then cuts the connection.
+
+        A clean end would look complete. Within an event that was given in part there is nothing to
+        say: whatever came next would finish it.
+        """
+        if self.reason is None:
+            self.reason = DisconnectReason.ERROR
+            if self._started and self._between_blocks():
+                await self._write(STREAM_ERROR)
+
+    async def _write(self, chunk: bytes, *, more: bool = True) -> None:
+        if self._beat is not None:
+            await self._beat
+        await self._write_now(chunk, more=more)
+
+    async def _write_now(self, chunk: bytes, *, more: bool = True) -> None:
+        self._sending_since = self._clock.time()
+        try:
+            if not self._started:
+                self._started = True
+                await self._send(self._start)
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+        except OSError as error:  # ASGI, "HTTP", "Disconnected client": what `send` may raise
+            raise _PeerGoneError from error
+        self._sending_since = None
+        self._last_write = self._clock.time()
+        self._tail = (self._tail + chunk[-_SEPARATOR:])[-_SEPARATOR:]
+
+    async def _give_turn(self) -> None:
+        now = self._loop.time()
+        if now - self._had_turn > _FAIR_SHARE:
+            await asyncio.sleep(0)
+            self._had_turn = self._loop.time()
+
+    def _between_blocks(self) -> bool:
+        return self._tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n").endswith(b"\n\n")
+
+    def _tick(self) -> None:
+        """Look whether a write takes too long or a heartbeat is due, and when to look again."""
+        now = self._clock.time()
+        if self._sending_since is not None and self._send_timeout is not None:
+            due = self._sending_since + self._send_timeout
+            if now >= due:
+                self.interrupt(DisconnectReason.SEND_TIMEOUT)
+                return
+        else:
+            pause = _FIRST_ITEM if self._heartbeat is None and not self._started else self._heartbeat
+            due = self._beat_if_due(now, pause)
+            if self._send_timeout is not None:
+                due = min(due, now + self._send_timeout)
+        if due != float("inf"):
+            self._timer = self._clock.call_at(due, self._tick)
+
+    def _beat_if_due(self, now: float, pause: float | None) -> float:
+        if pause is None:
+            return float("inf")
+        due = self._last_write + pause
+        if now < due:
+            return due
+        if self._sending_since is None and self._between_blocks():
+            self._beat = self._loop.create_task(self._send_heartbeat())
+        return now + pause
+
+    async def _send_heartbeat(self) -> None:
+        try:
+            await self._write_now(HEARTBEAT)
+        except _PeerGoneError:
+            self.interrupt(DisconnectReason.CLIENT_CLOSED)
+        except Exception as error:
+            self._note_failure(error)
+        finally:
+            self._beat = None
+
+    async def _watch(self, receive: Receive) -> None:
+        try:
+            while (await receive())["type"] != "http.disconnect":  # noqa: ASYNC110
+                await asyncio.sleep(0)  # a body that nobody wants must not hold the loop
+            self.interrupt(DisconnectReason.CLIENT_CLOSED)
+        except Exception as error:
+            self._note_failure(error)
+
+    def _note_failure(self, error: BaseException) -> None:
+        self._failure = error
+        self.interrupt(DisconnectReason.ERROR)
+
+    async def _leave_no_task(self, watcher: asyncio.Task[None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [task for task in (watcher, self._beat) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def _part(self, scope: Scope, receive: Receive) -> None:
+        """Do for the connection what the reason of the end asks for."""
+        if self._failure is not None:
+            raise self._failure
+        if self.reason is DisconnectReason.DRAINING and await self._end_within(_PARTING):
+            return
+        if self.reason in (DisconnectReason.DRAINING, DisconnectReason.SEND_TIMEOUT):
+            # The peer does not read: what the server holds for it would never be sent.
+            found = abort_connection(scope)
+            logger.info("dropped a client that does not read: reason=%s found=%s", self.reason, found)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PARTING):  # until the server has seen it too
+                    await self._watch(receive)
+
+    async def _end_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._write_now(b"", more=False)
+        except TimeoutError:
+            return False
+        except _PeerGoneError:
+            pass
+        return True
+
+
+class _PeerGoneError(Exception):
+    """The server could not send, for the client has left."""

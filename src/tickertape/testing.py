@@ -1,0 +1,358 @@
+"""Help for tests of applications that send events: a client in the same process, a clock turned by hand.
+
+HTTP clients for tests wait for the whole body of a response, which an event stream never has. This
+one calls the ASGI application itself and gives each event as it is sent, without sockets::
+
+    async with EventStreamClient(app) as client:
+        async with client.open("/events") as stream:
+            event = await stream.next_event()
+            assert event.data == "hello"
+        async with client.open("/events", last_event_id=event.id) as stream: ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote, urlencode, urlsplit
+
+from .asgi import Headers
+from .asgi.types import ASGIApp, Message
+from .errors import StreamEndedError
+from .wire import Decoder, ServerSentEvent
+
+__all__ = ["DEFAULT_TIMEOUT", "EventStream", "EventStreamClient", "FakeClock"]
+
+DEFAULT_TIMEOUT: Final = 5.0
+"""Seconds to wait for what should come at once: enough for a busy machine, short for a failing test."""
+
+_UNREAD_LIMIT: Final = 64 * 1024
+"""Bytes sent and not read after which ``send`` waits, as it does in servers."""
+
+
+class EventStreamClient:
+    """Open event streams of an ASGI application in the same process.
+
+    Arguments:
+        app: the application. ``async with`` runs its lifespan.
+        headers: sent with every request.
+        spec_version: the version of the ASGI HTTP specification to announce.
+    """
+
+    def __init__(self, app: ASGIApp, *, headers: Mapping[str, str] | None = None, spec_version: str = "2.5") -> None:
+        self._app = app
+        self._headers = dict(headers or {})
+        self._spec_version = spec_version
+        self._state: dict[str, Any] = {}
+        self._lifespan: _Lifespan | None = None
+
+    async def __aenter__(self) -> Self:
+        self._lifespan = _Lifespan(self._app, self._state)
+        await self._lifespan.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lifespan is not None:
+            await self._lifespan.stop()
+
+    def open(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        last_event_id: str | None = None,
+        body: bytes = b"",
+    ) -> EventStream:
+        """Return a stream to be entered with ``async with``, which sends the request.
+
+        Arguments:
+            url: path, with a query if you like.
+            method: the HTTP method.
+            query: more parameters of the query.
+            headers: more headers.
+            last_event_id: the place to go on from, sent as ``Last-Event-ID``.
+            body: the body of the request.
+        """
+        parts = urlsplit(url)
+        fields = self._headers | dict(headers or {})
+        if last_event_id is not None:
+            # Headers are Latin-1 to ASGI, and this one is UTF-8 to browsers.
+            fields["last-event-id"] = last_event_id.encode().decode("latin-1")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": self._spec_version},
+            "http_version": "1.1",
+            "method": method,
+            "scheme": "http",
+            "path": parts.path,
+            "raw_path": quote(parts.path).encode(),
+            "query_string": "&".join(filter(None, (parts.query, urlencode(query or {})))).encode(),
+            "root_path": "",
+            "headers": Headers({"host": "testserver", "accept": "text/event-stream", **fields}).raw,
+            "client": ("testclient", 50000),
+            "server": ("testserver", 80),
+            "state": self._state.copy(),
+        }
+        return EventStream(self._app, scope, body)
+
+
+class EventStream:
+    """One response of the application, read as an event stream while it is being sent.
+
+    Attributes:
+        status: the HTTP status.
+        headers: the headers of the response.
+        body: every byte that was read so far.
+        last_event_id: the id in force, to reconnect with.
+        complete: whether the response has ended as HTTP asks for; a stream that failed has not.
+        error: what the application raised after the response had started.
+    """
+
+    def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes) -> None:
+        self._app = app
+        self._scope = scope
+        self._requests: deque[Message] = deque([{"type": "http.request", "body": body, "more_body": False}])
+        self._chunks: deque[bytes] = deque()
+        self._unread = 0
+        self._left = False
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._decoder = Decoder(comments=True)
+        self._events: deque[ServerSentEvent] = deque()
+        self.status = 0
+        self.headers = Headers()
+        self.body = b""
+        self.complete = False
+        self.error: Exception | None = None
+
+    def __repr__(self) -> str:
+        state = "complete" if self.complete else "ended" if self._ended else "open"
+        return f"<EventStream {self._scope['path']} status={self.status} {state} last_event_id={self.last_event_id!r}>"
+
+    @property
+    def last_event_id(self) -> str | None:
+        return self._decoder.last_event_id
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(lambda _: self._changed.set())
+        async with asyncio.timeout(DEFAULT_TIMEOUT):
+            await self._until(lambda: self.status > 0 or self._ended)
+        if not self.status:
+            await self._task
+            raise StreamEndedError("expected a response, got none: the application returned without one")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+    def __aiter__(self) -> AsyncIterator[ServerSentEvent]:
+        return self
+
+    async def __anext__(self) -> ServerSentEvent:
+        try:
+            return await self.next_event()
+        except StreamEndedError:
+            raise StopAsyncIteration from None
+
+    async def next_event(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServerSentEvent:
+        """Return the next event, comments left out.
+
+        Arguments:
+            timeout: seconds to wait for it; ``None`` for ever.
+
+        Raises:
+            TimeoutError: none came in time.
+            StreamEndedError: the stream has ended.
+        """
+        return await self._next(lambda event: event.comment is None, timeout)
+
+    async def next_comment(self, timeout: float | None = DEFAULT_TIMEOUT) -> str:
+        """Return the text of the next comment, a heartbeat say; events before it stay for :meth:`next_event`.
+
+        Raises:
+            TimeoutError: none came in time.
+            StreamEndedError: the stream has ended.
+        """
+        event = await self._next(lambda event: event.comment is not None, timeout)
+        return event.comment or ""
+
+    async def read(self, timeout: float | None = DEFAULT_TIMEOUT) -> bytes:
+        """Return :attr:`body` when the response has ended: for errors, and for streams that end.
+
+        Raises:
+            TimeoutError: it did not end in time.
+        """
+        async with asyncio.timeout(timeout):
+            while await self._take_chunk():
+                pass
+        return self.body
+
+    async def disconnect(self, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+        """Leave, as a client that closes its connection; return when the application is done with it.
+
+        Raises:
+            TimeoutError: the application went on as if nobody had left.
+        """
+        self._left = True
+        self._changed.set()
+        if self._task is not None:
+            async with asyncio.timeout(timeout):
+                await self._task
+
+    async def _next(self, wanted: Callable[[ServerSentEvent], bool], timeout: float | None) -> ServerSentEvent:
+        async with asyncio.timeout(timeout):
+            while True:
+                for event in self._events:
+                    if wanted(event):
+                        self._events.remove(event)
+                        return event
+                if not await self._take_chunk():
+                    raise StreamEndedError(f"expected another event, got the end of the stream (error: {self.error!r})")
+
+    async def _take_chunk(self) -> bool:
+        """Wait for a chunk and decode it; return whether there was one before the end."""
+        await self._until(lambda: bool(self._chunks) or self._ended)
+        if not self._chunks:
+            return False
+        chunk = self._chunks.popleft()
+        self._unread -= len(chunk)
+        self._changed.set()
+        self.body += chunk
+        self._events.extend(self._decoder.feed(chunk))
+        return True
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    @property
+    def _ended(self) -> bool:
+        return self.complete or (self._task is not None and self._task.done())
+
+    async def _run(self) -> None:
+        try:
+            await self._app(self._scope, self._receive, self._send)
+        except Exception as error:
+            if not self.status:
+                raise
+            self.error = error
+
+    async def _receive(self) -> Message:
+        if self._requests:
+            return self._requests.popleft()
+        await self._until(lambda: self._left or self.complete)
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: Message) -> None:
+        await self._until(lambda: self._left or self._unread < _UNREAD_LIMIT)
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers.raw.extend(message.get("headers", ()))
+        elif not self._left:
+            chunk = message.get("body", b"")
+            self._chunks.append(chunk)
+            self._unread += len(chunk)
+            self.complete = not message.get("more_body", False)
+        self._changed.set()
+
+
+class _Lifespan:
+    """Run the lifespan of an application (ASGI, "Lifespan Protocol"), if it has one."""
+
+    def __init__(self, app: ASGIApp, state: dict[str, Any]) -> None:
+        self._app = app
+        self._scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+        self._requests: asyncio.Queue[Message] = asyncio.Queue()
+        self._answers: asyncio.Queue[Message] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+        await self._ask("startup")
+
+    async def stop(self) -> None:
+        await self._ask("shutdown")
+        if self._task is not None:
+            await self._task
+
+    async def _ask(self, what: str) -> None:
+        assert self._task is not None
+        self._requests.put_nowait({"type": f"lifespan.{what}"})
+        answer = asyncio.create_task(self._answers.get())
+        await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():  # an application that returns or raises has no lifespan
+            answer.cancel()
+        elif answer.result()["type"].endswith(".failed"):
+            message = answer.result().get("message", "")
+            raise RuntimeError(f"expected the application's {what} to complete, got: {message}")
+
+    async def _run(self) -> None:
+        with contextlib.suppress(Exception):
+            await self._app(self._scope, self._requests.get, self._answers.put)
+
+
+class FakeClock:
+    """A clock that stands still until :meth:`advance` turns it; give it as ``clock=``.
+
+    Arguments:
+        now: the moment at which it starts, in seconds.
+    """
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self._now = now
+        self._count = itertools.count()
+        self._timers: list[_FakeTimer] = []
+
+    def __repr__(self) -> str:
+        return f"<FakeClock now={self._now} timers={len(self._timers)}>"
+
+    def time(self) -> float:
+        """Return the present moment, in seconds."""
+        return self._now
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> _FakeTimer:
+        """Call ``callback`` when the clock is turned past ``when``."""
+        timer = _FakeTimer(when, next(self._count), callback, args)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        """Turn the clock, and call what falls due on the way at its own moment, in order."""
+        end = self._now + seconds
+        while self._timers and self._timers[0].when <= end:
+            timer = heapq.heappop(self._timers)
+            self._now = max(self._now, timer.when)
+            timer.run()
+        self._now = end
+
+
+class _FakeTimer:
+    def __init__(self, when: float, order: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.when = when
+        self._order = order
+        self._callback: Callable[..., Any] | None = callback
+        self._args = args
+
+    def __lt__(self, other: _FakeTimer) -> bool:
+        return (self.when, self._order) < (other.when, other._order)
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    def run(self) -> None:
+        if self._callback is not None:
+            self._callback(*self._args)
