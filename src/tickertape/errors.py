@@ -3,14 +3,20 @@
 ::
 
     TickertapeError
+    ├── BrokerError                         the log cannot be reached, read or written
+    │   ├── LogResetError                   the log has begun another life: its offsets start over
+    │   └── LogTrimmedError                 records that were asked for are no longer kept
     ├── ClientError                         a client could not do what it was asked, or lost its stream
     │   ├── ContentTypeError                the answer is not an event stream
     │   ├── GaveUpError                     the limit of attempts or of time is reached
     │   ├── PublishError                    the hub refused what was published
     │   ├── RedirectError                   a redirect leads nowhere, or there are too many
     │   └── StatusError                     the answer's status is not one of a stream
+    ├── HubClosedError                      the hub is closed, or draining, or not yet open
     ├── InvalidEventError (ValueError)      you built an event that the wire cannot carry
-    ├── EventTooLargeError                  the peer sent an event over the limit
+    ├── InvalidTopicError (ValueError)      a topic or a pattern breaks the syntax, or there are too many
+    ├── EventTooLargeError                  an event is over the limit
+    ├── SlowConsumerError                   a subscription was read too slowly: the log has moved on
     └── StreamEndedError                    another event was awaited, and the stream has ended
 """
 
@@ -20,13 +26,19 @@ from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
+    "BrokerError",
     "ClientError",
     "ContentTypeError",
     "EventTooLargeError",
     "GaveUpError",
+    "HubClosedError",
     "InvalidEventError",
+    "InvalidTopicError",
+    "LogResetError",
+    "LogTrimmedError",
     "PublishError",
     "RedirectError",
+    "SlowConsumerError",
     "StatusError",
     "StreamEndedError",
     "TickertapeError",
@@ -42,7 +54,7 @@ class InvalidEventError(TickertapeError, ValueError):
 
 
 class EventTooLargeError(TickertapeError):
-    """A stream contains an event over the decoder's limit.
+    """An event is larger than the hub takes, or than the decoder was allowed to hold.
 
     Attributes:
         size: bytes of the event seen so far (it may have been longer still).
@@ -175,3 +187,51 @@ class PublishError(ClientError):
     def __str__(self) -> str:
         said = ": ".join(part for part in (self.title, self.detail) if part)
         return f"expected status 201, got {self.status} {said}".rstrip()
+
+
+class BrokerError(TickertapeError):
+    """The log cannot be reached, read or written."""
+
+
+class LogResetError(BrokerError):
+    """The log has another epoch than when it was opened: it was wiped, or replaced by another."""
+
+
+class LogTrimmedError(BrokerError):
+    """Records that were asked for are no longer kept.
+
+    Attributes:
+        after: the offset behind which records were asked for.
+        oldest: the offset of the oldest record that is kept.
+    """
+
+    def __init__(self, after: int, oldest: int) -> None:
+        super().__init__(after, oldest)
+        self.after = after
+        self.oldest = oldest
+
+    def __str__(self) -> str:
+        return f"expected records behind offset {self.after}, got a log whose oldest is {self.oldest}"
+
+
+class HubClosedError(TickertapeError):
+    """The hub takes no events and no subscriptions: it is closed, or draining, or not yet open."""
+
+
+class InvalidTopicError(TickertapeError, ValueError):
+    """A topic or a topic pattern breaks the syntax, or a subscription has too many of them."""
+
+
+class SlowConsumerError(TickertapeError):
+    """A subscription was read too slowly: what follows its cursor is no longer kept.
+
+    Attributes:
+        cursor: the text of the last cursor that was delivered, to resume from, with a gap.
+    """
+
+    def __init__(self, cursor: str) -> None:
+        super().__init__(cursor)
+        self.cursor = cursor
+
+    def __str__(self) -> str:
+        return f"expected a subscriber that keeps up, got one whose cursor {self.cursor} is no longer kept"
