@@ -2,26 +2,30 @@
 
 Strategy
     The event stream algorithm (WHATWG HTML, "Interpreting an event stream") works line by line;
-    so does ``_line`` below, one branch for each of its rules. Most blocks on real wires have one
-    shape, ``id``, ``event``, one line of ``data``; for runs of such blocks one regular expression
-    finds the same fields several times faster. Whatever it does not recognise goes to ``_line``.
+    so does ``_lines`` below, one branch for each of its rules. Most blocks on real wires have one
+    shape: one run of ``data`` lines, with an ``id`` and an ``event`` before it or an ``id`` after.
+    In whole blocks of that shape one regular expression finds the same fields several times faster;
+    what it does not recognise goes to ``_lines``.
 
 Goals
-    Linear time whatever the chunking, one byte at a time included. An event is given with the very
-    byte that completes it, so a CR ends its line at once and an LF right after it is skipped.
+    Linear time whatever the chunking, one byte at a time included: no byte is looked at again
+    because more came. An event is given with the very byte that completes it, so a CR ends its
+    line at once and an LF right after it is skipped.
 
 Plan of a feed
-    bytes → without BOM, all line ends LF → whole lines (the rest is kept) → blocks → events.
+    bytes → without BOM, all line ends LF → the line left over from before, up to its end → lines of
+    the block in progress, up to its end → whole blocks → the start of a block → the start of a line.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from typing import Final, NoReturn
 
 from ..errors import EventTooLargeError
-from .event import ServerSentEvent, _Fields, _sealed
+from .event import MAX_RETRY, ServerSentEvent, _Fields, _sealed
 
 __all__ = ["DEFAULT_MAX_EVENT_SIZE", "Decoder"]
 
@@ -30,19 +34,35 @@ DEFAULT_MAX_EVENT_SIZE: Final = 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 
-_FIELDS: Final = (b"data", b"event", b"id", b"retry")
-_LONGEST_FIELD: Final = 5
+# As numbers: `b"\n" in data` first tries to read the left side as one, and takes ten times as long.
+_CR: Final = ord("\r")
+_LF: Final = ord("\n")
 
-_SHORT_LINE: Final = 256
-"""Mean bytes of a line up to which the expression is faster: it walks a line, ``split`` leaps."""
+_MAX_RETRY_DIGITS: Final = len(str(MAX_RETRY))
 
 _BLOCK: Final = re.compile(
-    r"(?:id: ?+(.++)\n)?+"
-    r"(?:event: ?+(.*+)\n)?+"
-    r"data: ?+(.*+)\n\n"
-    r"|((?:.++\n)*+\n)"
+    r"""
+    (?: id: \ ?+ (.++) \n | )
+    (?: event: \ ?+ (.*+) \n | )
+    (?: id: \ ?+ (.++) \n | )
+    data: \ ?+ (.*+ (?: \n data: \ ?+ .*+ )*+ ) \n
+    (?: id: \ ?+ (.++) \n | )
+    \n
+  | ( (?: .++ \n )++ \n?+ | \n )
+    """,
+    re.VERBOSE,
 )
-"""One block: ``id``, ``event`` and ``data`` of the usual kind, or else the whole of it."""
+"""One block: an event of the usual shape as its fields, or else the whole of it.
+
+No repeat gives back what it took, so a line is read a few times at most. What may be absent is a
+choice between it and nothing: in CPython before 3.12.8 and 3.13.1, a possessive repeat of a group
+that captures may end in a ``SystemError``.
+"""
+
+_REST: Final = re.compile(rb"(?:.++\n)*+\n?+")
+"""What is left of a block, its blank line included if that is there."""
+
+_NEXT_DATA_LINE: Final = re.compile(r"\ndata: ?")
 
 
 class Decoder:
@@ -77,8 +97,7 @@ class Decoder:
         self._partial = bytearray()  # a line whose end has not come
 
         # Of the block in progress.
-        self._in_block = False
-        self._size = 0
+        self._size = 0  # bytes of its lines so far; 0 between blocks
         self._data: list[str] = []
         self._event = ""
         self._id: str | None = None
@@ -91,7 +110,10 @@ class Decoder:
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time that the stream has asked for, in milliseconds; ``None`` if it has not."""
+        """The reconnection time that the stream asked for last, in milliseconds; ``None`` if it has not.
+
+        At most :data:`MAX_RETRY`: a number that is greater still counts as that.
+        """
         return self._retry
 
     def __repr__(self) -> str:
@@ -111,30 +133,17 @@ class Decoder:
         """
         if self._special:
             data = self._after_special(data)
-        if b"\r" in data:
+        if _CR in data:
             self._after_cr = self._special = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if _LF not in data:
+            self._hold(data)
+            return []
         try:
-            end = data.rfind(b"\n") + 1
-            if end:
-                rest = data[end:]
-                if self._partial:
-                    whole = self._partial
-                    whole += data[:end]
-                    self._partial = bytearray()
-                    self._lines(whole)
-                else:
-                    self._lines(data[:end])
-                data = rest
-            if data:
-                self._partial += data
-                if self._size + len(self._partial) > self._limit:
-                    self._refuse(self._partial)
+            self._take(data)
         except EventTooLargeError:
             if not self._finished:
                 raise
-        if not end:
-            return []
         events, self._finished = self._finished, []
         return events
 
@@ -155,48 +164,53 @@ class Decoder:
         self._special = self._after_cr
         return data
 
-    def _lines(self, whole: bytes | bytearray) -> None:
-        """Take whole lines: the rest of the block in progress, whole blocks, the start of another."""
+    def _hold(self, data: bytes) -> None:
+        """Keep the start of a line until its end comes."""
+        self._partial += data
+        if self._size + len(self._partial) > self._limit:
+            self._refuse(self._partial)
+
+    def _take(self, data: bytes) -> None:
+        """Take bytes with at least one end of a line in them."""
         start = 0
-        if self._in_block:
-            start = 1 if whole.startswith(b"\n") else whole.find(b"\n\n") + 2
-            start = start if start > 1 or whole.startswith(b"\n") else len(whole)
-            self._each_line(whole[:start])
-        end = whole.rfind(b"\n\n", start) + 2
-        if end > 1:
-            self._blocks(whole if end - start == len(whole) else whole[start:end])
-            start = end
-        if start < len(whole):
-            self._each_line(whole[start:])
+        if self._partial:
+            stop = data.find(b"\n")
+            line, self._partial = self._partial, bytearray()
+            line += data[:stop]
+            self._lines([line])
+            start = stop + 1
+        end = data.rfind(b"\n") + 1
+        if self._size and (rest := _REST.match(data, start, end)):
+            self._lines(rest[0].splitlines())
+            start = rest.end()
+        if start < end:
+            self._blocks(data[start:end])
+        if end < len(data):
+            self._hold(data[end:])
 
-    def _each_line(self, lines: bytes | bytearray) -> None:
-        for line in lines.split(b"\n")[:-1]:
-            self._line(line)
-
-    def _blocks(self, blocks: bytes | bytearray) -> None:
-        """Take whole blocks, the first of which starts here."""
-        size = len(blocks)
-        if size > self._limit or size > _SHORT_LINE * blocks.count(b"\n"):
-            self._each_line(blocks)
-            return
+    def _blocks(self, lines: bytes) -> None:
+        """Take whole lines, the first of which starts a block."""
         try:
-            text = blocks.decode()
+            text = lines.decode()
         except UnicodeDecodeError:
-            self._each_line(blocks)
+            self._lines(lines.splitlines())
+            return
+        if "\0" in text or len(lines) > self._limit:
+            self._lines(lines.splitlines())
             return
         finished = self._finished
         last_event_id = self._last_event_id
-        for id_, event, data, other in _BLOCK.findall(text):
+        for early_id, event, id_, data, late_id, other in _BLOCK.findall(text):
             if other:
                 self._last_event_id = last_event_id
-                self._each_line(other.encode())
+                self._lines(other.encode().splitlines())
                 last_event_id = self._last_event_id
                 continue
-            if id_ and "\0" not in id_:
-                last_event_id = id_
+            if new_id := late_id or id_ or early_id:
+                last_event_id = new_id
             # `_sealed`, written out: a call of it is a fifth of the whole time of an event.
             fields = _Fields()
-            fields.data = data
+            fields.data = _NEXT_DATA_LINE.sub("\n", data) if "\n" in data else data
             fields.event = event or None
             fields.id = last_event_id
             fields.retry = fields.comment = None
@@ -204,55 +218,43 @@ class Decoder:
             finished.append(fields)  # type: ignore[arg-type]
         self._last_event_id = last_event_id
 
-    def _line(self, line: bytes | bytearray) -> None:
-        """Process one line by the rules of "Interpreting an event stream"."""
-        if not line:
-            self._dispatch()
-            return
-        if self._size + len(line) > self._limit:
-            self._refuse(line)
-        if line.startswith(b":"):
-            if self.comments:
-                text = line[1:].removeprefix(b" ").decode("utf-8", "replace")
-                self._finished.append(_sealed(None, comment=text))
-            return
-        self._in_block = True
-        self._size += len(line)
-        colon = line.find(b":", 0, _LONGEST_FIELD + 1)
-        field = line[:colon] if colon >= 0 else line
-        if field not in _FIELDS:
-            return
-        # A view: a copy of a value of megabytes costs more than all that is done with it here.
-        start = len(field) + 1
-        start += line.startswith(b" ", start)
-        text = str(memoryview(line)[start:], "utf-8", "replace")
-        if field == b"data":
-            self._data.append(text)
-        elif field == b"event":
-            self._event = text
-        elif field == b"retry":
-            self._set_retry(text)
-        elif "\0" not in text:
-            self._id = text
-
-    def _set_retry(self, text: str) -> None:
-        # `int` takes signs, spaces, underscores and the digits of every script; the rule is ASCII digits.
-        if not (text.isascii() and text.isdigit()):
-            return
-        try:
-            self._retry = self._block_retry = int(text)
-        except ValueError:  # more digits than Python converts: no time that anyone could wait
-            return
+    def _lines(self, lines: Iterable[bytes | bytearray]) -> None:
+        """Process lines by the rules of "Interpreting an event stream"."""
+        for line in lines:
+            if not line:
+                self._dispatch()
+                continue
+            size = self._size + len(line)
+            if size > self._limit:
+                self._refuse(line)
+            text = line.decode("utf-8", "replace")
+            field, _, value = text.partition(": ")
+            if ":" in field:
+                field, _, value = text.partition(":")
+            if not field:
+                if self.comments:
+                    self._finished.append(_sealed(None, comment=value))
+                continue
+            self._size = size
+            if field == "data":
+                self._data.append(value)
+            elif field == "event":
+                self._event = value
+            elif field == "id":
+                if "\0" not in value:
+                    self._id = value
+            elif field == "retry" and value.isascii() and value.isdigit():
+                # `isdigit` alone takes the digits of every script; `int` alone signs and underscores too.
+                self._retry = self._block_retry = _milliseconds(value)
 
     def _dispatch(self) -> None:
         """Process the blank line: "dispatch the event", and make ready for the next block."""
         if self._id is not None:
             self._last_event_id = self._id
         if self._data:
-            data = self._data[0] if len(self._data) == 1 else "\n".join(self._data)
+            data = "\n".join(self._data)
             self._finished.append(_sealed(data, self._event or None, self._last_event_id, self._block_retry))
             self._data.clear()
-        self._in_block = False
         self._size = 0
         self._event = ""
         self._id = None
@@ -264,3 +266,11 @@ class Decoder:
         self._partial = bytearray()
         self._data.clear()
         raise self._error
+
+
+def _milliseconds(digits: str) -> int:
+    """Read a reconnection time, at most ``MAX_RETRY``; ``int`` alone refuses thousands of digits."""
+    digits = digits.lstrip("0")
+    if len(digits) > _MAX_RETRY_DIGITS:
+        return MAX_RETRY
+    return min(int(digits or "0"), MAX_RETRY)
