@@ -72,9 +72,9 @@ class EventSourceResponse:
     ) -> None:
         check_iterable(items)
         self.status_code = status_code
-        self.headers = Headers(EVENT_STREAM_HEADERS)
-        for name, value in Headers(headers or {}).items():
-            self.headers[name] = value
+        self.headers = Headers(headers or ())
+        for name, value in EVENT_STREAM_HEADERS.items():
+            self.headers.setdefault(name, value)
         self.background = background
         self._items = items
         self._opening = b"" if retry is None else ServerSentEvent(retry=retry).encode()
