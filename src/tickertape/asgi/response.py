@@ -83,6 +83,7 @@ class EventSourceResponse:
         self._on_disconnect = on_disconnect
         self._clock = clock
         self._stream: Stream | None = None
+        self._used = False
 
     def __repr__(self) -> str:
         state = "new" if self._stream is None else self._stream.reason or "open"
@@ -92,17 +93,23 @@ class EventSourceResponse:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"expected an ASGI scope of type 'http', got {scope['type']!r}")
-        if self._stream is not None:
+        if self._used:
             raise RuntimeError("expected one request for an EventSourceResponse, got a second one")
+        self._used = True
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.headers.raw}
-        chunks = EncodedItems(iterate(self._items), self._opening)
+        chunks = EncodedItems(iterate(self._items))
         if scope.get("method") == "HEAD":
             await chunks.aclose()
             await send(start)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             self._stream = Stream(
-                chunks, start, heartbeat=self._heartbeat, send_timeout=self._send_timeout, clock=self._clock
+                chunks,
+                start,
+                opening=self._opening,
+                heartbeat=self._heartbeat,
+                send_timeout=self._send_timeout,
+                clock=self._clock,
             )
             try:
                 await self._stream.run(scope, receive, send)
@@ -136,19 +143,14 @@ class EventSourceResponse:
 
 
 class EncodedItems(AsyncIterator[bytes]):
-    """Encode each item of ``items``; the first chunk starts with ``opening``."""
+    """Encode each item of ``items``."""
 
-    def __init__(self, items: AsyncIterator[Any], opening: bytes) -> None:
+    def __init__(self, items: AsyncIterator[Any]) -> None:
         self._items = items
-        self._opening = opening
 
     async def __anext__(self) -> bytes:
         item = await anext(self._items)
-        chunk = item if isinstance(item, bytes) else ServerSentEvent.of(item).encode()
-        if self._opening:
-            chunk = self._opening + chunk
-            self._opening = b""
-        return chunk
+        return bytes(item) if isinstance(item, (bytes, bytearray, memoryview)) else ServerSentEvent.of(item).encode()
 
     async def aclose(self) -> None:
         """Finalise the items."""

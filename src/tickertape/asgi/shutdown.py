@@ -4,22 +4,32 @@ Servers wait for open responses when they stop, and an event stream is a respons
 the server: unless somebody ends it, both wait for ever. ASGI has no message for it. What every
 server does first, however it was told to stop, is to close its listening socket; so one timer for
 each event loop that has open streams looks at that socket, and ends them when it is gone.
+
+A client that does not read is the other thing that servers wait for, to hand over what they hold
+for it. The same timer drops such connections.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
+from collections.abc import Mapping
 from typing import Final, Protocol
 
-from .sockets import Address, Listener, find_listener, server_address
+from .sockets import Address, Connection, Listener, abort_stuck, connection_of, find_listener, server_address
 from .types import Scope
 
 __all__ = ["OpenStream", "OpenStreams", "close_streams", "open_streams"]
 
+logger = logging.getLogger("tickertape.asgi")
+
 _LOOK: Final = 0.25
 """Seconds between two looks at the listening sockets: what a shutdown may take longer by, at most."""
+
+_PARTING: Final = 0.5
+"""Seconds for which a server that stops lets a client take the rest: one that reads has taken it by then."""
 
 _KNOW_ABSENCE: Final = 10.0
 """Seconds for which "no listener here" is believed: a search asks every descriptor of the process."""
@@ -33,11 +43,17 @@ class OpenStream(Protocol):
 
 
 class _Group:
-    """The open streams of one event loop, and the listeners that they came through."""
+    """What is known of one event loop.
+
+    Attributes:
+        streams: the open streams by the listener that they came through, each with its connection.
+        doomed: the connections to be dropped unless their clients read by then, and when.
+        timer: the next look.
+    """
 
     def __init__(self) -> None:
-        self.streams: set[OpenStream] = set()
-        self.listeners: dict[Address, Listener] = {}
+        self.streams: dict[Listener | None, dict[OpenStream, Connection | None]] = {}
+        self.doomed: dict[Connection, float] = {}
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -51,49 +67,87 @@ class OpenStreams:
 
     def __len__(self) -> int:
         with self._lock:
-            return sum(len(group.streams) for group in self._groups.values())
+            return sum(len(streams) for group in self._groups.values() for streams in group.streams.values())
 
     def add(self, stream: OpenStream, scope: Scope) -> None:
         """Take a stream into the running loop's group; tell it to end if its server is stopping already."""
         loop = asyncio.get_running_loop()
-        address = server_address(scope)
+        listener = self._find(server_address(scope), loop.time())
+        connection = connection_of(scope)
         with self._lock:
-            group = self._groups.setdefault(loop, _Group())
-            group.streams.add(stream)
-        if address is not None and address not in group.listeners:
-            listener = self._find(address, loop.time())
-            if listener is not None:
-                group.listeners[address] = listener
-        if group.timer is None and group.listeners:
-            group.timer = loop.call_later(_LOOK, self._look, loop, group)
-        if address in group.listeners and group.listeners[address].closed:
-            stream.drain()
+            group = self._group(loop)
+            group.streams.setdefault(listener, {})[stream] = connection
+            self._look_again_or_forget(loop, group)
+        if listener is not None and listener.closed:
+            self._drain(group, {stream: connection}, loop.time())
 
     def discard(self, stream: OpenStream) -> None:
         """Let a stream go; with the last one, nothing of its loop is kept."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            group = self._groups.get(loop)
-            if group is None:
-                return
-            group.streams.discard(stream)
-            if not group.streams:
-                del self._groups[loop]
-                if group.timer is not None:
-                    group.timer.cancel()
+            group = self._group(loop)
+            for streams in group.streams.values():
+                streams.pop(stream, None)
+            self._look_again_or_forget(loop, group)
+
+    def drop(self, connection: Connection | None) -> None:
+        """Drop a connection whose client does not read: soon, and in one search with others."""
+        if connection is not None:
+            loop = asyncio.get_running_loop()
+            with self._lock:
+                group = self._group(loop)
+                group.doomed[connection] = loop.time()
+                self._look_again_or_forget(loop, group)
 
     def close(self) -> None:
         """End every open stream, from any thread."""
         with self._lock:
-            streams = [(loop, list(group.streams)) for loop, group in self._groups.items()]
-        for loop, members in streams:
+            pairs = [
+                (loop, stream)
+                for loop, group in self._groups.items()
+                for streams in group.streams.values()
+                for stream in streams
+            ]
+        for loop, stream in pairs:
             with contextlib.suppress(RuntimeError):  # that loop is closed, its streams with it
-                loop.call_soon_threadsafe(_drain, members)
+                loop.call_soon_threadsafe(stream.drain)
+
+    def _group(self, loop: asyncio.AbstractEventLoop) -> _Group:
+        for other in [other for other in self._groups if other.is_closed()]:
+            del self._groups[other]
+        return self._groups.setdefault(loop, _Group())
+
+    def _look_again_or_forget(self, loop: asyncio.AbstractEventLoop, group: _Group) -> None:
+        group.streams = {listener: streams for listener, streams in group.streams.items() if streams}
+        to_watch = group.doomed or any(group.streams)
+        if group.timer is None and to_watch:
+            group.timer = loop.call_later(_LOOK, self._look, loop, group)
+        elif group.timer is not None and not to_watch:
+            group.timer.cancel()
+            group.timer = None
+        if not group.streams and not group.doomed:
+            del self._groups[loop]
 
     def _look(self, loop: asyncio.AbstractEventLoop, group: _Group) -> None:
-        group.timer = loop.call_later(_LOOK, self._look, loop, group)
-        if any(listener.closed for listener in group.listeners.values()):
-            _drain(list(group.streams))
+        now = loop.time()
+        for listener, streams in group.streams.items():
+            if listener is not None and listener.closed:
+                self._drain(group, streams, now)
+        due = {connection for connection, when in group.doomed.items() if when <= now}
+        if due:
+            logger.info("dropped %d clients that did not read", abort_stuck(due))
+        with self._lock:
+            for connection in due:
+                del group.doomed[connection]
+            group.timer = None
+            self._look_again_or_forget(loop, group)
+
+    def _drain(self, group: _Group, streams: Mapping[OpenStream, Connection | None], now: float) -> None:
+        """Tell streams to end, and give their clients a moment to read the rest."""
+        for stream, connection in streams.items():
+            stream.drain()
+            if connection is not None:
+                group.doomed.setdefault(connection, now + _PARTING)
 
     def _find(self, address: Address, now: float) -> Listener | None:
         """Search the listener at ``address``, or remember it.
@@ -108,11 +162,6 @@ class OpenStreams:
             listener = find_listener(address) or listener
             self._known[address] = listener, now
         return listener
-
-
-def _drain(streams: list[OpenStream]) -> None:
-    for stream in streams:
-        stream.drain()
 
 
 open_streams: Final = OpenStreams()

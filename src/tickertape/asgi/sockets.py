@@ -10,19 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, TypeAlias, TypeVar
 
 from .types import Scope
 
-__all__ = ["Listener", "abort_connection", "find_listener", "server_address"]
+__all__ = ["Address", "Connection", "Listener", "abort_stuck", "connection_of", "find_listener", "server_address"]
 
 Address: TypeAlias = tuple[str, int | None]
+"""A host and a port, or the path of a Unix socket and ``None``."""
+
+Connection: TypeAlias = tuple[Address, Address]
+"""The client's end and the server's."""
+
 T = TypeVar("T")
 
+_ANY_UNIX_SOCKET: Final = ("", None)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
 
@@ -39,16 +45,31 @@ class Listener:
 
     @property
     def closed(self) -> bool:
-        """Whether none of them accepts any more."""
-        return all(_inode(descriptor) != inode for descriptor, inode in self._descriptors.items())
+        """Whether one of them is gone: a server that was given its socket keeps the original open."""
+        return any(_inode(descriptor) != inode for descriptor, inode in self._descriptors.items())
 
     def __repr__(self) -> str:
         return f"<Listener descriptors={sorted(self._descriptors)} closed={self.closed}>"
 
 
-def server_address(scope: Scope) -> Address | None:
-    """Return where the server of a request listens, as a host and a port, or a path and ``None``."""
-    return _address(scope.get("server"))
+def server_address(scope: Scope) -> Address:
+    """Return where the server of a request listens; without path or port if the server does not say.
+
+    Those that do not say listen at a Unix socket: Hypercorn, for one.
+    """
+    return _address(scope.get("server")) or _ANY_UNIX_SOCKET
+
+
+def connection_of(scope: Scope) -> Connection | None:
+    """Return the TCP connection that a request came by; ``None`` if it is not known, or is not the request's alone.
+
+    Clients of Unix sockets have no address, a proxy's headers may have put another in its place, and
+    a connection of HTTP/2 or later carries other requests too.
+    """
+    client, server = _address(scope.get("client")), _address(scope.get("server"))
+    if client is None or server is None or client[1] is None or not scope.get("http_version", "1.1").startswith("1"):
+        return None
+    return client, server
 
 
 def find_listener(address: Address) -> Listener | None:
@@ -62,33 +83,50 @@ def find_listener(address: Address) -> Listener | None:
         if not _ask(descriptor, _accepts):
             continue
         name = _ask(descriptor, socket.socket.getsockname)
-        at = name[1] if isinstance(name, tuple) and port is not None else name
-        if at == (port if port is not None else host.removeprefix("unix:")) and (inode := _inode(descriptor)):
+        path = host.removeprefix("unix:")
+        here = name[1] == port if isinstance(name, tuple) else port is None and path in ("", name)
+        if here and (inode := _inode(descriptor)):
             found[descriptor] = inode
     return Listener(found) if found else None
 
 
-def abort_connection(scope: Scope) -> bool:
-    """Drop the TCP connection of a request at once, unsent bytes with it; return whether it was found.
+def abort_stuck(connections: Collection[Connection]) -> int:
+    """Drop those of the connections whose peer does not read, unsent bytes with them; return how many.
 
-    A connection of HTTP/2 or later carries other requests too and is left alone.
+    What a server holds for such a peer is never sent, and the server waits for it, also when it
+    stops. One search serves them all: it asks every descriptor of the process.
     """
-    server, client = _address(scope.get("server")), _address(scope.get("client"))
-    if server is None or client is None or not scope.get("http_version", "1.1").startswith("1"):
-        return False
+    clients = {client for client, _ in connections}
+    count = 0
     for descriptor in _descriptors():
-        if _address(_ask(descriptor, socket.socket.getpeername)) == client and (
-            _address(_ask(descriptor, socket.socket.getsockname)) == server
+        if (
+            (client := _ask(descriptor, _client)) in clients
+            and (client, _ask(descriptor, _server)) in connections
+            and _ask(descriptor, _is_stuck)
         ):
             _ask(descriptor, _abort)
-            return True
-    return False
+            count += 1
+    return count
 
 
-def _abort(connection: socket.socket) -> bool:
+def _client(connection: socket.socket) -> Address | None:
+    return _address(connection.getpeername())
+
+
+def _server(connection: socket.socket) -> Address | None:
+    return _address(connection.getsockname())
+
+
+def _is_stuck(connection: socket.socket) -> bool:
+    """Tell whether the kernel takes no more bytes: only then are there any left in the server."""
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    return not poll.poll(0)
+
+
+def _abort(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     connection.shutdown(socket.SHUT_RDWR)
-    return True
 
 
 def _accepts(candidate: socket.socket) -> bool:
@@ -100,13 +138,13 @@ def _address(value: Any) -> Address | None:
     if not isinstance(value, (list, tuple)) or len(value) < 2:
         return None
     host, port = value[:2]
-    return str(host), None if port is None else int(port)
+    return str(host), int(port or 0) or None
 
 
 def _descriptors() -> Iterator[int]:
     for folder in ("/proc/self/fd", "/dev/fd"):  # Linux, then the other Unixes
         with contextlib.suppress(OSError):
-            yield from [int(path.name) for path in Path(folder).iterdir()]
+            yield from [int(name) for name in os.listdir(folder)]  # noqa: PTH208 (a path for each takes longer)
             return
 
 
@@ -120,7 +158,8 @@ def _inode(descriptor: int) -> int | None:
 def _ask(descriptor: int, question: Callable[[socket.socket], T]) -> T | None:
     """Put a question to the socket behind a descriptor, which stays its owner's; ``None`` if it is no socket."""
     with contextlib.suppress(OSError):
-        borrowed = socket.socket(fileno=descriptor)
+        # Family and type need not be true for what is asked; finding them out would double the time.
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
         try:
             return question(borrowed)
         finally:

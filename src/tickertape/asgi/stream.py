@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -19,12 +18,10 @@ from ..hub import Clock, DisconnectReason, Timer
 from ..wire import ServerSentEvent
 from .iteration import close_iterator
 from .shutdown import open_streams
-from .sockets import abort_connection
+from .sockets import connection_of
 from .types import Message, Receive, Scope, Send
 
 __all__ = ["HEARTBEAT", "STREAM_ERROR", "Stream"]
-
-logger = logging.getLogger("tickertape.asgi")
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 """A comment: it keeps proxies from closing an idle connection, and shows the client that the server lives."""
@@ -41,8 +38,8 @@ _FIRST_ITEM: Final = 15.0
 _FAIR_SHARE: Final = 0.005
 """Seconds for which a generator that never waits may hold the loop before others have their turn."""
 
-_PARTING: Final = 1.0
-"""Seconds that a stream's last bytes may take when its server is stopping."""
+_PARTING: Final = 0.5
+"""Seconds that the last bytes of a stream which is cut short may take."""
 
 _SEPARATOR: Final = 4
 """Bytes of the longest end of a block, CRLF twice."""
@@ -54,6 +51,7 @@ class Stream:
     Arguments:
         items: chunks of an event stream; finalised when the stream ends, however it ends.
         start: the message ``http.response.start``, sent with the first chunk.
+        opening: bytes that come first, also when the first chunk is late or never comes.
         heartbeat: seconds without a write after which a comment is sent; ``None`` for none.
         send_timeout: seconds that one write may take; ``None`` for no limit.
         clock: where timers are set; by default the running event loop.
@@ -64,12 +62,14 @@ class Stream:
         items: AsyncIterator[bytes],
         start: Message,
         *,
+        opening: bytes = b"",
         heartbeat: float | None,
         send_timeout: float | None,
         clock: Clock | None = None,
     ) -> None:
         self._items = items
         self._start = start
+        self._opening = opening
         self._heartbeat = heartbeat
         self._send_timeout = send_timeout
         self._loop = asyncio.get_running_loop()
@@ -79,6 +79,7 @@ class Stream:
         self._failure: BaseException | None = None
         self._started = False  # http.response.start was sent
         self._pumping = False  # there is something to interrupt
+        self._finishing = False  # the items are over: only the end is still to be sent
         self._ended = False
         self._tail = b"\n\n"  # the last bytes sent: between blocks, or within one
         self._last_write = self._clock.time()
@@ -96,51 +97,81 @@ class Stream:
             Exception: what the items raised; nothing was sent if that was before the first of them.
         """
         self._send = send
+        try:
+            await self._run(scope, receive)
+            await self._part(scope, receive)
+        except Exception:
+            if self._started:
+                # The server closes the connection when the client has read the rest; so it must read.
+                open_streams.drop(connection_of(scope))
+            raise
+
+    async def _run(self, scope: Scope, receive: Receive) -> None:
+        self._cancelling = _times_cancelled()
         watcher = self._loop.create_task(self._watch(receive))
         open_streams.add(self, scope)
         try:
             async with self._interruption:
                 self._pumping = True
                 self._tick()
-                await self._pump()
+                if self.reason is None:
+                    await self._pump()
         except TimeoutError:
             if not self._interruption.expired():
                 raise
         except _PeerGoneError:
-            self.reason = DisconnectReason.CLIENT_CLOSED
+            self.reason = self.reason or DisconnectReason.CLIENT_CLOSED
         except asyncio.CancelledError:
             self.reason = self.reason or DisconnectReason.DRAINING
             raise
         finally:
             self._ended = True
             open_streams.discard(self)
-            await self._leave_no_task(watcher)
-            await close_iterator(self._items)
-        await self._part(scope, receive)
+            try:
+                await self._leave_no_task(watcher)
+            finally:
+                await close_iterator(self._items)
 
     def interrupt(self, reason: DisconnectReason) -> None:
         """End the stream for ``reason``, unless it is ending already."""
-        if self.reason is None and not self._ended:
-            self.reason = reason
-            if self._pumping:
-                self._interruption.reschedule(0)
+        if self.reason is not None or self._ended:
+            return
+        if self._finishing and reason is not DisconnectReason.SEND_TIMEOUT:
+            return
+        self.reason = reason
+        if self._pumping:
+            self._interruption.reschedule(0)
 
     def drain(self) -> None:
         """End the stream since its server is stopping."""
         self.interrupt(DisconnectReason.DRAINING)
 
     async def _pump(self) -> None:
-        while self.reason is None:  # a generator may swallow the interruption and go on
-            try:
-                chunk = await anext(self._items)
-            except StopAsyncIteration:
+        while True:
+            chunk = await self._next_chunk()
+            if self.reason is not None:
+                return  # the interruption has not come yet, or the items have swallowed it
+            if chunk is None:
+                self._finishing = True
                 await self._write(b"", more=False)
                 return
-            except Exception:
-                await self._say_that_it_failed()
-                raise
-            await self._write(chunk)
+            if chunk or not self._started:
+                await self._write(chunk)
             await self._give_turn()
+
+    async def _next_chunk(self) -> bytes | None:
+        try:
+            return await anext(self._items)
+        except StopAsyncIteration:
+            return None
+        except asyncio.CancelledError as error:
+            if _times_cancelled() > self._cancelling:
+                raise
+            await self._say_that_it_failed()
+            raise RuntimeError("expected an item, got the cancellation of what the iterable waited for") from error
+        except Exception:
+            await self._say_that_it_failed()
+            raise
 
     async def _say_that_it_failed(self) -> None:
         """Send the last event of a failed stream; its server then cuts the connection.
@@ -151,7 +182,9 @@ class Stream:
         if self.reason is None:
             self.reason = DisconnectReason.ERROR
             if self._started and self._between_blocks():
-                await self._write(STREAM_ERROR)
+                with contextlib.suppress(TimeoutError, _PeerGoneError):
+                    async with asyncio.timeout(_PARTING):
+                        await self._write(STREAM_ERROR)
 
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:
         if self._beat is not None:
@@ -163,6 +196,7 @@ class Stream:
         try:
             if not self._started:
                 self._started = True
+                chunk = self._opening + chunk
                 await self._send(self._start)
             await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
         except OSError as error:  # ASGI, "HTTP", "Disconnected client": what `send` may raise
@@ -183,32 +217,30 @@ class Stream:
     def _tick(self) -> None:
         """Look whether a write takes too long or a heartbeat is due, and when to look again."""
         now = self._clock.time()
-        if self._sending_since is not None and self._send_timeout is not None:
-            due = self._sending_since + self._send_timeout
-            if now >= due:
+        due = self._beat_if_due(now)
+        if self._send_timeout is not None:
+            since = now if self._sending_since is None else self._sending_since
+            if now - since >= self._send_timeout:
                 self.interrupt(DisconnectReason.SEND_TIMEOUT)
                 return
-        else:
-            pause = _FIRST_ITEM if self._heartbeat is None and not self._started else self._heartbeat
-            due = self._beat_if_due(now, pause)
-            if self._send_timeout is not None:
-                due = min(due, now + self._send_timeout)
+            due = min(due, since + self._send_timeout)
         if due != float("inf"):
             self._timer = self._clock.call_at(due, self._tick)
 
-    def _beat_if_due(self, now: float, pause: float | None) -> float:
+    def _beat_if_due(self, now: float) -> float:
+        """Send a heartbeat if nothing else was sent for long; return when to look again."""
+        pause = _FIRST_ITEM if self._heartbeat is None and not self._started else self._heartbeat
         if pause is None:
             return float("inf")
-        due = self._last_write + pause
-        if now < due:
-            return due
-        if self._sending_since is None and self._between_blocks():
+        if now < self._last_write + pause:
+            return self._last_write + pause
+        if self._sending_since is None and self._beat is None and self._between_blocks():
             self._beat = self._loop.create_task(self._send_heartbeat())
         return now + pause
 
     async def _send_heartbeat(self) -> None:
         try:
-            await self._write_now(HEARTBEAT)
+            await self._write_now(b"" if self._heartbeat is None else HEARTBEAT)
         except _PeerGoneError:
             self.interrupt(DisconnectReason.CLIENT_CLOSED)
         except Exception as error:
@@ -225,8 +257,9 @@ class Stream:
             self._note_failure(error)
 
     def _note_failure(self, error: BaseException) -> None:
-        self._failure = error
-        self.interrupt(DisconnectReason.ERROR)
+        if not (self.reason or self._finishing or self._ended):
+            self._failure = error
+            self.interrupt(DisconnectReason.ERROR)
 
     async def _leave_no_task(self, watcher: asyncio.Task[None]) -> None:
         if self._timer is not None:
@@ -240,26 +273,27 @@ class Stream:
         """Do for the connection what the reason of the end asks for."""
         if self._failure is not None:
             raise self._failure
-        if self.reason is DisconnectReason.DRAINING and await self._end_within(_PARTING):
+        if self.reason is DisconnectReason.DRAINING and await self._end_in_time():
             return
         if self.reason in (DisconnectReason.DRAINING, DisconnectReason.SEND_TIMEOUT):
-            # The peer does not read: what the server holds for it would never be sent.
-            found = abort_connection(scope)
-            logger.info("dropped a client that does not read: reason=%s found=%s", self.reason, found)
+            open_streams.drop(connection_of(scope))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PARTING):  # until the server has seen it too
                     await self._watch(receive)
 
-    async def _end_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._write_now(b"", more=False)
-        except TimeoutError:
-            return False
-        except _PeerGoneError:
-            pass
-        return True
+    async def _end_in_time(self) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PARTING):
+                with contextlib.suppress(_PeerGoneError):
+                    await self._write_now(b"", more=False)
+                return True
+        return False
 
 
 class _PeerGoneError(Exception):
     """The server could not send, for the client has left."""
+
+
+def _times_cancelled() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
