@@ -1,1 +1,39 @@
 """The command line: ``tickertape``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+__all__ = ["main"]
+
+_EXTRAS: Final = {
+    "httpx2": "client",
+    "nats": "nats",
+    "psutil": "demo",
+    "psycopg": "postgres",
+    "pydantic_settings": "server",
+    "redis": "redis",
+    "starlette": "server",
+    "uvicorn": "server",
+}
+"""The extra that brings a package; those of the command line itself come with any that has commands."""
+
+
+def main() -> None:
+    """Run the command that ``sys.argv`` asks for, and exit with its status."""
+    try:
+        from .app import app
+
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells say it
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "tickertape"):
+            raise
+        extra = _EXTRAS.get(package, "client,server")
+        sys.exit(
+            f"tickertape: this needs the package {package!r}, which is not installed; "
+            f"next step: python -m pip install 'tickertape[{extra}]'"
+        )

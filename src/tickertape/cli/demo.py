@@ -1,0 +1,55 @@
+"""``tickertape demo``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .console import address_of, explain, fail, set_up_logging
+
+__all__ = ["DEMO_EPILOG", "demo"]
+
+DEMO_EPILOG: Final = """Examples:
+
+- `tickertape demo`: at http://127.0.0.1:8000, for this machine alone
+- `tickertape demo --host 0.0.0.0`: for a phone in the same network too
+- `tickertape demo --port 0 --interval 0.5`: at any free port, four times as fast
+"""
+
+
+def demo(
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.", metavar="ADDRESS")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.", metavar="PORT")
+    ] = 8000,
+    interval: Annotated[
+        float, typer.Option(min=0.01, max=3600, help="Seconds between two updates of the clock.", metavar="SECONDS")
+    ] = 2.0,
+) -> None:
+    """Show a live stream in the browser.
+
+    The page at `/` shows what the stream at `/events` sends: `connected` at first, then the time every two seconds.
+    Stop the server while the page is open and start it again: the page goes on where it was, and shows no update
+    twice.
+
+    `Ctrl-C` stops it.
+    """
+    from ..demo import create_app
+    from ..server import listen, run
+
+    set_up_logging()
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        fail(explain(error, host, port, command="tickertape demo"))
+    address = address_of(listener)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]tickertape demo[/bold] at [bold green]{escape(address)}/[/bold green] (open it in a browser)")
+    console.print(f"In a terminal: curl -N {escape(address)}/events")
+    console.print("To stop: Ctrl-C")
+    run(create_app(interval=interval), listener, grace=1)

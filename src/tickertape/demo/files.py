@@ -1,0 +1,87 @@
+"""The demo's own files: read once, from the package, and answered from memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib.resources import files
+from string import Template
+from typing import Final
+
+from ..asgi import Headers
+from ..asgi.types import Receive, Scope, Send
+
+__all__ = ["File", "answer", "fill_page", "read_static_files"]
+
+_CONTENT_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
+
+_SECURITY: Final = {
+    # Scripts and styles from files of ours only, and no text that becomes markup: what arrives in
+    # an event can only ever be shown.
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class File:
+    """An ASGI application that answers with one file.
+
+    Arguments:
+        name: tells the content type by its suffix.
+        body: the content.
+    """
+
+    def __init__(self, name: str, body: bytes) -> None:
+        self._name = name
+        self._body = body
+        self._etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+
+    def __repr__(self) -> str:
+        return f"<File {self._name} {len(self._body)} bytes>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, with 304 for a browser that has the file already."""
+        headers = {
+            "content-type": _CONTENT_TYPES["." + self._name.rpartition(".")[2]],
+            "cache-control": "no-cache",  # ask each time: a new version of the program is seen at once
+            "etag": self._etag,
+        }
+        known = dict(scope["headers"]).get(b"if-none-match", b"").decode("latin-1")
+        if self._etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
+            await answer(send, 304, headers=headers)
+        else:
+            await answer(send, 200, self._body, headers, head=scope["method"] == "HEAD")
+
+
+async def answer(
+    send: Send, status: int, body: bytes = b"", headers: dict[str, str] | None = None, *, head: bool = False
+) -> None:
+    """Send a whole response; ``head`` leaves its body out."""
+    fields = Headers(_SECURITY | (headers or {}))
+    if status != 304:
+        fields["content-length"] = str(len(body))
+    await send({"type": "http.response.start", "status": status, "headers": fields.raw})
+    await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
+
+
+def read_static_files() -> dict[str, File]:
+    """Return the files under ``static/`` by name."""
+    folder = files(__package__) / "static"
+    return {path.name: File(path.name, path.read_bytes()) for path in folder.iterdir()}
+
+
+def fill_page(names: Iterable[str], values: dict[str, str]) -> File:
+    """Return the page that the templates ``names`` under ``pages/`` make, each put into the next as ``$content``."""
+    text = ""
+    for name in names:
+        template = Template((files(__package__) / "pages" / name).read_text("utf-8"))
+        text = template.substitute(values, content=text)
+    return File("page.html", text.encode())

@@ -1,0 +1,64 @@
+import { showConnection } from "./badge.js";
+import { Connection } from "./connection.js";
+import { Rows } from "./rows.js";
+
+const at = (id) => document.getElementById(id);
+const rows = new Rows(at("updates"), at("empty"));
+const MOMENT = /(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)/; // RFC 3339
+let received = 0;
+
+function parse(event) {
+  try {
+    const message = JSON.parse(event.data);
+    if (typeof message === "object" && message !== null) return message;
+  } catch {
+    // Not JSON: shown as it came.
+  }
+  return { id: event.lastEventId, event: event.type, data: event.data };
+}
+
+function showUpdate(event) {
+  const message = parse(event);
+  const text = String(message.data);
+  rows.add([
+    ["row-id", `#${message.id}`],
+    ["row-event", String(message.event)],
+    ["row-data", text],
+  ]);
+  showMoment(text);
+  received += 1;
+  at("received").textContent = received;
+  at("last-event-id").textContent = event.lastEventId || "none";
+}
+
+// The server's own time and date, as it wrote them: not put into the browser's zone.
+function showMoment(text) {
+  const moment = MOMENT.exec(text);
+  if (!moment) return;
+  const [, date, time, zone] = moment;
+  const day = new Date(`${date}T00:00Z`).toLocaleDateString("en", { dateStyle: "full", timeZone: "UTC" });
+  at("now").textContent = time;
+  at("now-note").textContent = `${day} · UTC${zone === "Z" ? "" : zone}`;
+}
+
+function showGap(event) {
+  const { after, resumed } = JSON.parse(event.data);
+  rows.add([["row-data", `You were away for long: updates between #${after} and #${resumed} are no longer kept.`]], "row-gap");
+}
+
+const connection = new Connection("events", {
+  connected: (event) => console.info("Connected:", event.data),
+  update: showUpdate,
+  "stream:gap": showGap,
+});
+
+connection.addEventListener("change", () => {
+  at("toggle").textContent = connection.state === "closed" ? "Connect" : "Disconnect";
+  at("reconnects").textContent = connection.reconnects;
+});
+at("toggle").addEventListener("click", () => (connection.state === "closed" ? connection.open() : connection.close()));
+at("clear").addEventListener("click", () => rows.clear());
+at("command").textContent = `curl -N ${new URL("events", document.baseURI)}`;
+
+showConnection(connection);
+connection.open();

@@ -1,0 +1,90 @@
+// One event stream that is kept open, and the state it is in. Shared by every demo.
+//
+// The browser's EventSource reconnects by itself after a lost connection and sends the id that it
+// saw last. It gives up for good when it is answered with anything but an event stream, a proxy's
+// 502 say; then a new one is opened here, which is told the place by the query.
+
+const FIRST_DELAY = 1000; // milliseconds before a new EventSource is opened, doubled at each failure
+const LONGEST_DELAY = 15000;
+const RETRY = Number(document.documentElement.dataset.retry); // what our server tells EventSource to wait
+
+/**
+ * Dispatches "change" when `state` changes: "connecting", "open", "lost" (it will be tried again at
+ * `retryAt`, in milliseconds of performance.now()), or "closed" by close().
+ */
+export class Connection extends EventTarget {
+  #url;
+  #listeners;
+  #source = null;
+  #timer = 0;
+  #failures = 0;
+
+  state = "closed";
+  retryAt = 0;
+  lastEventId = "";
+  reconnects = 0;
+
+  /** Listens at `url`; `listeners` are functions of a MessageEvent by event type. */
+  constructor(url, listeners) {
+    super();
+    this.#url = new URL(url, document.baseURI);
+    this.#listeners = listeners;
+    addEventListener("online", () => this.state === "lost" && this.#open());
+    // A page that is left is frozen for the way back; its connection would not survive that.
+    addEventListener("pagehide", () => this.#source?.close());
+    addEventListener("pageshow", (event) => event.persisted && this.state !== "closed" && this.#open());
+  }
+
+  open() {
+    this.#failures = 0;
+    this.#open();
+    this.#change("connecting");
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    this.#source?.close();
+    this.#change("closed");
+  }
+
+  #open() {
+    clearTimeout(this.#timer);
+    this.#source?.close();
+    if (this.lastEventId) this.#url.searchParams.set("lastEventId", this.lastEventId);
+    const source = new EventSource(this.#url);
+    source.addEventListener("open", () => this.#opened());
+    source.addEventListener("error", () => this.#failed());
+    for (const [type, listener] of Object.entries(this.#listeners)) {
+      source.addEventListener(type, (event) => {
+        // Empty until a new EventSource has seen an id of its own: the place is known from the last one.
+        if (event.lastEventId) this.lastEventId = event.lastEventId;
+        listener(event);
+      });
+    }
+    this.#source = source;
+  }
+
+  #opened() {
+    this.#failures = 0;
+    if (this.state === "lost") this.reconnects += 1;
+    this.#change("open");
+  }
+
+  #failed() {
+    let delay = RETRY;
+    if (this.#source.readyState === EventSource.CLOSED) {
+      // Spread by chance, so that a thousand pages do not come back at one moment.
+      delay = Math.min(FIRST_DELAY * 2 ** this.#failures, LONGEST_DELAY) * (0.75 + Math.random() / 4);
+      this.#failures += 1;
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#open(), delay);
+    }
+    this.retryAt = performance.now() + delay;
+    this.#change("lost");
+  }
+
+  #change(state) {
+    this.state = state;
+    this.dispatchEvent(new Event("change"));
+  }
+}

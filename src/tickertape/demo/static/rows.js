@@ -1,0 +1,34 @@
+// A list that keeps its newest rows on top. Shared by every demo that shows a log.
+
+const KEPT = 200; // rows: as many as anybody scrolls through, and few enough for a phone
+
+export class Rows {
+  #list;
+  #empty;
+
+  /** Fills `list`; `empty` is shown while there is nothing in it. */
+  constructor(list, empty) {
+    this.#list = list;
+    this.#empty = empty;
+  }
+
+  /** Adds a row of cells, each a pair of a class name and a text. */
+  add(cells, className = "") {
+    const row = document.createElement("li");
+    row.className = className;
+    for (const [name, text] of cells) {
+      const cell = document.createElement("span");
+      cell.className = name;
+      cell.textContent = text; // text it stays, whatever it looks like
+      row.append(cell);
+    }
+    this.#list.prepend(row);
+    while (this.#list.childElementCount > KEPT) this.#list.lastElementChild.remove();
+    this.#empty.hidden = true;
+  }
+
+  clear() {
+    this.#list.replaceChildren();
+    this.#empty.hidden = false;
+  }
+}

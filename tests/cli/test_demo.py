@@ -1,0 +1,109 @@
+"""``tickertape demo``, the program: what it prints, what it answers, how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from support.servers import Connection, Program
+
+SOON = 2.0
+"""Seconds within which it has to end."""
+
+
+class Demo(Program):
+    """The program at a free port that it chose."""
+
+    def __init__(self, *options: str) -> None:
+        super().__init__([str(Path(sys.executable).parent / "tickertape"), "demo", "--port", "0", *options])
+        self.port = 0
+
+    async def ready(self) -> None:
+        await self.says("To stop: Ctrl-C")
+        found = re.search(r" at http://[^\s/]+:(\d+)/", self.output)
+        assert found, self.output
+        self.port = int(found[1])
+
+
+@asynccontextmanager
+async def demo(*options: str) -> AsyncIterator[Demo]:
+    program = Demo(*options)
+    try:
+        await program.ready()
+        yield program
+    finally:
+        program.kill()
+
+
+async def test_it_says_where_it_is_and_how_to_stop_it() -> None:
+    async with demo() as program:
+        address = f"http://127.0.0.1:{program.port}"
+        assert program.output.splitlines()[:3] == [
+            f"tickertape demo at {address}/ (open it in a browser)",
+            f"In a terminal: curl -N {address}/events",
+            "To stop: Ctrl-C",
+        ]
+
+
+async def test_the_guide_is_answered_every_two_seconds() -> None:
+    async with demo() as program, await Connection.open(program.port) as connection:
+        assert await connection.get("/events") == 200
+        assert connection.headers["content-type"] == "text/event-stream"
+        assert connection.headers["access-control-allow-origin"] == "*"
+        assert "connection" not in connection.headers
+        first = await connection.event()
+        assert (first.event, first.data) == ("connected", "Connection established")
+        update = await connection.event()
+        assert (update.id, update.event) == ("1", "update")
+        message = json.loads(update.data or "")
+        assert (message["id"], message["event"]) == (1, "update")
+        assert re.fullmatch(r"Current time: \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)", message["data"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("streams", [0, 3])
+async def test_it_ends_soon_and_quietly(number: signal.Signals, streams: int) -> None:
+    async with demo() as program:
+        connections = [await Connection.open(program.port) for _ in range(streams)]
+        for connection in connections:
+            assert await connection.get("/events") == 200
+            await connection.event()
+        assert await program.end(number) < SOON
+        assert program.process.returncode == 0
+        for connection in connections:
+            await connection.rest()
+            assert connection.complete
+            await connection.close()
+        assert "Traceback" not in program.output
+        assert program.output.count("Client disconnected") == program.output.count("reason=draining") == streams
+        assert "ERROR" not in program.output
+
+
+async def test_a_client_that_leaves_is_logged() -> None:
+    async with demo() as program:
+        async with await Connection.open(program.port) as connection:
+            await connection.get("/events")
+            await connection.event()
+        await program.says("INFO Client disconnected: peer=127.0.0.1:")
+        await program.says("reason=client_closed")
+
+
+async def test_the_interval_can_be_chosen() -> None:
+    async with demo("--interval", "0.01") as program, await Connection.open(program.port) as connection:
+        await connection.get("/events")
+        for _ in range(50):
+            await connection.event()
+
+
+async def test_other_addresses() -> None:
+    async with demo("--host", "0.0.0.0") as program:
+        assert f"http://127.0.0.1:{program.port}/" in program.output
+        async with await Connection.open(program.port) as connection:
+            assert await connection.get("/") == 200

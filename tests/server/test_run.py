@@ -1,0 +1,80 @@
+"""Running an application: the socket first, signals served, streams not waited for."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.servers import Connection, Program, free_port
+from tickertape.server import listen
+
+PROGRAM = """
+import asyncio, signal, sys
+from tickertape import EventSourceResponse
+from tickertape.server import listen, run
+
+async def forever():
+    yield "hello"
+    await asyncio.Event().wait()
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        {startup}
+        await send({{"type": "lifespan.startup.complete"}})
+        await receive()
+        await send({{"type": "lifespan.shutdown.complete"}})
+    else:
+        await EventSourceResponse(forever())(scope, receive, send)
+
+before = signal.getsignal(signal.SIGTERM)
+listener = listen("127.0.0.1", {port})
+run(app, listener)
+assert signal.getsignal(signal.SIGTERM) is before
+print("returned", listener.fileno(), flush=True)
+"""
+
+
+def test_port_0_is_a_free_one() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        host, port = listener.getsockname()
+        assert host == "127.0.0.1"
+        assert port > 0
+
+
+def test_a_port_in_use_is_an_error_of_the_system() -> None:
+    with listen("127.0.0.1", 0) as listener, pytest.raises(OSError, match="in use") as raised:
+        listen("127.0.0.1", listener.getsockname()[1])
+    assert raised.value.errno == errno.EADDRINUSE
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_run_returns_after_a_signal_with_a_stream_open(number: signal.Signals, tmp_path: Path) -> None:
+    port = free_port()
+    program = Program([sys.executable, "-c", PROGRAM.format(port=port, startup="pass")])
+    try:
+        program.wait_for_port(port)
+        async with await Connection.open(port) as connection:
+            assert await connection.get("/") == 200
+            await connection.event()
+            assert await program.end(number) < 2
+            await connection.rest()
+            assert connection.complete
+        assert program.process.returncode == 0
+        assert program.output == "returned -1\n"
+    finally:
+        program.kill()
+
+
+async def test_a_signal_during_the_start_ends_the_server_too() -> None:
+    port = free_port()
+    startup = "print('starting', flush=True); signal.raise_signal(signal.SIGTERM); await asyncio.sleep(0)"
+    program = Program([sys.executable, "-c", PROGRAM.format(port=port, startup=startup)])
+    try:
+        await program.says("returned -1")
+    finally:
+        program.kill()
