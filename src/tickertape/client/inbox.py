@@ -100,6 +100,9 @@ class Inbox:
     A repeated event is one whose own id is a cursor, ``"<epoch>-<offset>"``, of the same epoch as the
     last event delivered and not after it. An event that has no id of its own shows the one before
     it and is not a repetition.
+
+    An id of its own is told from one that a block without data has left by looking at the decoder in
+    between. So a resumed stream is decoded line by line at first, until an event is certainly new.
     """
 
     def __init__(self, *, max_event_size: int | None, resumed_after: str | None = None) -> None:
@@ -107,6 +110,7 @@ class Inbox:
         self._items: deque[ServerSentEvent | Place | Failure] = deque()
         self._in_force: str | None = None
         self._delivered = _cursor(resumed_after)
+        self._line_by_line = self._delivered is not None
         self._failed = False
         self._heartbeats = 0
         self._duplicates = 0
@@ -119,8 +123,9 @@ class Inbox:
     def feed(self, data: bytes) -> Fed:
         """Take the next bytes of the connection; what they give waits for :meth:`take`."""
         self._heartbeats = self._duplicates = 0
-        if not self._failed:
-            self._decode(data)
+        for piece in data.splitlines(keepends=True) if self._line_by_line else (data,):
+            if not self._failed:
+                self._decode(piece)
         return Fed(self._heartbeats, self._duplicates)
 
     def take(self) -> ServerSentEvent | Place | Failure | None:
@@ -160,6 +165,7 @@ class Inbox:
             self._items.append(event)
             if self._delivered is not None and own:
                 self._delivered = _cursor(event.id) or self._delivered
+                self._line_by_line = False
 
     def _is_behind(self, id: str | None) -> bool:
         """Tell whether an id is a cursor of the epoch of the last event delivered, and not after it."""

@@ -203,9 +203,7 @@ def _cursors(reply: Reply, count: int) -> list[str]:
         answer = json.loads(reply.body)
     except ValueError:
         answer = None
-    cursors = []
-    if isinstance(answer, dict):
-        cursors = answer.get("cursors", [answer.get("cursor")])
+    cursors: Any = answer.get("cursors", [answer.get("cursor")]) if isinstance(answer, dict) else None
     if not isinstance(cursors, list) or len(cursors) != count or not all(isinstance(one, str) for one in cursors):
         excerpt = reply.body[:100].decode("utf-8", "replace")
         raise ClientError(f"expected {count} cursors in the answer of a hub, got {excerpt!r}")

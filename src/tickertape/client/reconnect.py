@@ -230,10 +230,8 @@ class Reconnector:
 
     def ended(self, now: float) -> None:
         """Take note that the server has ended the stream in good order."""
-        if self._events > self._events_before:
-            # As good as stable: servers that answer a poll and end work like this all day.
-            self._failures = 0
-        self._lost(now, "the stream ended", None)
+        # One that has brought an event has done its work: servers that answer polls end like this all day.
+        self._lost(now, "the stream ended", None, is_failure=self._events == self._events_before)
 
     def failed(self, error: Exception, now: float) -> None:
         """Take note that the connection broke or never came to be."""
@@ -275,17 +273,19 @@ class Reconnector:
         else:
             self._stop(RedirectError(status, location, self._redirects))
 
-    def _lost(self, now: float, reason: str, error: Exception | None, *, at_least: float = 0.0) -> None:
+    def _lost(
+        self, now: float, reason: str, error: Exception | None, *, at_least: float = 0.0, is_failure: bool = True
+    ) -> None:
         """Leave the attempt: wait for the next one, or give up."""
         stable = self._opened_at is not None and now - self._opened_at >= STABLE
-        if stable:
+        if stable or not is_failure:
             self._failures = 0
         if stable or self._events > self._events_before:
             self._fruitless, self._fruitless_since = 0, now
         else:
             self._fruitless += 1
         delay = self._backoff.delay(self._failures, at_least)
-        self._failures += 1
+        self._failures += is_failure
         self._leave()
         if self._is_enough(now + delay):
             gave_up = GaveUpError(self._fruitless, now - self._fruitless_since, reason)
