@@ -1,6 +1,27 @@
-"""Topics over one shared log, and what all who deliver events agree on."""
+"""Topics over one shared log: publish, subscribe, resume without silent loss."""
 
 from .clock import Clock, Timer
+from .gap import Gap, OverflowPolicy
+from .hub import Hub
+from .presence import Presence
 from .reason import DisconnectReason
+from .statistics import HubStatistics
+from .subscriber import SubscriberInfo
+from .subscription import HubEvent, Subscription
+from .topics import check_patterns, check_topic
 
-__all__ = ["Clock", "DisconnectReason", "Timer"]
+__all__ = [
+    "Clock",
+    "DisconnectReason",
+    "Gap",
+    "Hub",
+    "HubEvent",
+    "HubStatistics",
+    "OverflowPolicy",
+    "Presence",
+    "SubscriberInfo",
+    "Subscription",
+    "Timer",
+    "check_patterns",
+    "check_topic",
+]

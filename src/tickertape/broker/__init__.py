@@ -1,0 +1,20 @@
+"""Logs: where published events are kept, in one total order, for every hub that shares them."""
+
+from .memory import MemoryBroker
+from .protocol import DEFAULT_RETENTION, Broker, Retention, TopicFilter
+from .records import Cursor, Draft, LogState, Record, new_epoch
+from .urls import create_broker
+
+__all__ = [
+    "DEFAULT_RETENTION",
+    "Broker",
+    "Cursor",
+    "Draft",
+    "LogState",
+    "MemoryBroker",
+    "Record",
+    "Retention",
+    "TopicFilter",
+    "create_broker",
+    "new_epoch",
+]

@@ -1,0 +1,501 @@
+"""``Hub``: publish to topics, subscribe to patterns of them, resume without silent loss."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from ..broker import DEFAULT_RETENTION, Broker, Cursor, Draft, LogState, Record, Retention, create_broker
+from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, LogResetError, LogTrimmedError
+from ..wire import ServerSentEvent
+from .clock import Clock
+from .delivery import Delivery
+from .direct import DirectSubscriber
+from .gap import RESERVED_PREFIX, OverflowPolicy
+from .presence import Presence
+from .reason import DisconnectReason
+from .starting import find_start
+from .statistics import HubStatistics
+from .subscriber import Start, Subscriber, SubscriberInfo
+from .subscription import Subscription
+from .topics import MAX_TOPICS, Patterns, check_patterns, check_topic, matches
+from .wheel import Wheel
+from .window import Window
+
+__all__ = ["Hub", "PendingSubscription", "SubscriptionRequest"]
+
+logger = logging.getLogger("tickertape.hub")
+
+HEARTBEAT: Final = b": heartbeat\n\n"
+
+DEFAULT_HEARTBEAT: Final = 15.0
+"""Seconds. The specification advises a comment "every 15 seconds or so"; proxies cut at 30 to 60."""
+
+DEFAULT_SEND_TIMEOUT: Final = 30.0
+"""Seconds. A phone that changes networks is back sooner; a client that is not holds memory for nothing."""
+
+DEFAULT_RETRY: Final = 3.0
+"""Seconds until a client reconnects: what browsers wait by themselves."""
+
+DEFAULT_MAX_EVENT_SIZE: Final = 1024 * 1024
+"""Bytes of an event's data: what decoders take by default."""
+
+DEFAULT_DRAIN_WINDOW: Final = 5.0
+"""Seconds over which a stopping hub ends its streams, so that they do not all come back at once."""
+
+MAX_KEY_LENGTH: Final = 255
+"""Characters of an idempotency key: a UUID has 36, and every broker's column holds as many."""
+
+_JITTER: Final = 0.2
+"""Part by which reconnection times differ, so that clients which were lost together return apart."""
+
+_PREFILL: Final = 10_000
+"""Records read into the window when a hub opens: what clients of the last minutes may ask for."""
+
+_RETRY_TAIL: Final = 1.0
+"""Seconds until a tail that failed is begun again."""
+
+
+class SubscriptionRequest(NamedTuple):
+    """A subscription that is checked and has its place, and needs someone to be served."""
+
+    info: SubscriberInfo
+    start: Start
+    policy: OverflowPolicy
+
+
+class Hub:
+    """Publish events to topics and bring them to every subscriber, in one order, from a log.
+
+    Arguments:
+        broker: the log, as a URL (``memory://``) or a broker.
+        retention: how much is kept, in a log that the URL makes and in memory.
+        heartbeat: seconds of silence after which a stream gets a comment; ``None`` for never.
+        send_timeout: seconds after which a subscriber that takes nothing is dropped; ``None`` for never.
+        retry: seconds after which clients are told to reconnect, give or take a fifth.
+        max_event_size: the greatest number of bytes of an event's data.
+        max_topics: the greatest number of patterns of a subscription.
+        drain_window: seconds over which streams are ended when the server stops.
+        clock: where timers are set; by default the running event loop.
+        random: gives numbers from 0 to 1, for jitter.
+
+    Open it with ``async with``, or as the lifespan of an application: ``FastAPI(lifespan=hub.lifespan)``.
+    A hub belongs to the event loop in which it was opened; :meth:`publish_sync` is for other threads.
+    """
+
+    def __init__(
+        self,
+        broker: str | Broker = "memory://",
+        *,
+        retention: Retention = DEFAULT_RETENTION,
+        heartbeat: float | None = DEFAULT_HEARTBEAT,
+        send_timeout: float | None = DEFAULT_SEND_TIMEOUT,
+        retry: float = DEFAULT_RETRY,
+        max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
+        max_topics: int = MAX_TOPICS,
+        drain_window: float = DEFAULT_DRAIN_WINDOW,
+        clock: Clock | None = None,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.heartbeat = heartbeat
+        self.send_timeout = send_timeout
+        self.retry = retry
+        self.max_event_size = max_event_size
+        self.max_topics = max_topics
+        self.drain_window = drain_window
+        self.presence = Presence()
+        self.random = random
+        self.draining = False
+        self._broker = create_broker(broker, retention=retention) if isinstance(broker, str) else broker
+        self._retention = retention
+        self._given_clock = clock
+        self._ids = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wheel: Wheel | None = None
+        self._delivery: Delivery | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self._soon: set[asyncio.Task[list[Cursor]]] = set()
+        self._published = 0
+        self._healthy = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._delivery is None else "draining" if self.draining else "open"
+        return f"<Hub {self._broker!r} {state}>"
+
+    # Opening and closing.
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Be open while an application runs: give it as the ``lifespan`` of Starlette or FastAPI."""
+        async with self:
+            yield
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Connect to the log and begin to follow it.
+
+        Raises:
+            BrokerError: the log cannot be reached.
+        """
+        if self._delivery is not None:
+            raise HubClosedError("expected a hub that is not open yet, got one that is: a hub is opened once")
+        self._loop = asyncio.get_running_loop()
+        state = await self._broker.open()
+        self._wheel = Wheel(self._given_clock or self._loop)
+        self._delivery = Delivery(self._broker, await self._make_window(state), self._wheel)
+        self._follower = self._loop.create_task(self._follow(self._delivery))
+        self._wheel.start(self._beat, self._check)
+        self._healthy = True
+
+    async def close(self) -> None:
+        """End all streams and let go of the log; may be called twice."""
+        if self._delivery is None:
+            return
+        self.draining = True
+        delivery, self._delivery = self._delivery, None
+        for subscriber in list(delivery.subscribers):
+            self._finish(subscriber)
+        if self._wheel is not None:
+            self._wheel.stop()
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.wait([self._follower])
+        await self._broker.close()
+
+    async def check(self) -> LogState:
+        """Ask the log for its state, from end to end: what a health endpoint calls.
+
+        Raises:
+            HubClosedError: the hub is closed or draining.
+            BrokerError: the log cannot be reached, or the hub has lost touch with it.
+        """
+        if self._delivery is None or self.draining:
+            raise HubClosedError("expected an open hub, got one that is " + ("draining" if self.draining else "closed"))
+        state = await self._broker.open()
+        if not self._healthy:
+            raise BrokerError("expected a hub that follows its log, got one that is connecting to it again")
+        return state
+
+    # Publishing.
+
+    async def publish(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> Cursor:
+        """Append one event to the log and return its cursor; it is stored before it is delivered.
+
+        Arguments:
+            topic: where: segments between slashes, as ``orders/42``.
+            data: the payload: ``str`` as text, ``bytes`` as UTF-8 text, a Pydantic model or anything
+                else as JSON.
+            event: the event type; types that start with ``stream:`` are the hub's own.
+            key: makes it safe to publish again: while the log keeps the event, the same key appends
+                nothing and returns the first cursor.
+
+        Raises:
+            InvalidTopicError: the topic breaks the syntax.
+            InvalidEventError: the data or the event type cannot be sent.
+            EventTooLargeError: the data is over ``max_event_size``.
+            HubClosedError: the hub is not open.
+            BrokerError: the event was not stored, or that is not known.
+        """
+        return (await self.publish_many([self.draft(topic, data, event=event, key=key)]))[0]
+
+    async def publish_many(self, drafts: Iterable[Draft]) -> list[Cursor]:
+        """Append several events next to each other, all or none; see :meth:`draft` and :meth:`publish`."""
+        self._opened()
+        batch = list(drafts)
+        cursors = await self._broker.append(batch) if batch else []
+        self._published += len(batch)
+        return cursors
+
+    def draft(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> Draft:
+        """Check an event and return it as :meth:`publish_many` takes it; arguments and errors as of :meth:`publish`."""
+        check_topic(topic)
+        text = ServerSentEvent("null" if data is None else data, event=event).data or ""
+        if event is not None and event.startswith(RESERVED_PREFIX):
+            raise InvalidEventError(f"expected an event type that does not start with 'stream:', got {event!r}")
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        if size > self.max_event_size:
+            raise EventTooLargeError(size, self.max_event_size)
+        if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
+            raise InvalidEventError(f"expected a key of 1 to {MAX_KEY_LENGTH} characters, got {key!r}")
+        return Draft(topic, text, event, key)
+
+    def publish_sync(
+        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None, timeout: float = 10.0
+    ) -> Cursor:
+        """Publish from another thread, and wait for the cursor; as :meth:`publish`.
+
+        Arguments:
+            timeout: seconds to wait.
+
+        Raises:
+            TimeoutError: it took longer; the event may be published all the same.
+        """
+        self._opened()
+        if self._loop is None or _running_loop() is self._loop:
+            raise HubClosedError("expected a call from another thread, got one from the hub's loop: await publish()")
+        draft = self.draft(topic, data, event=event, key=key)
+        future = asyncio.run_coroutine_threadsafe(self.publish_many([draft]), self._loop)
+        try:
+            return future.result(timeout)[0]
+        except TimeoutError:
+            future.cancel()
+            raise
+
+    def publish_soon(
+        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None
+    ) -> asyncio.Task[list[Cursor]]:
+        """Publish from synchronous code that runs in the hub's loop; await the task to be sure, or do not.
+
+        What is wrong with the event is raised at once; what goes wrong later is logged.
+        """
+        self._opened()
+        draft = self.draft(topic, data, event=event, key=key)
+        task = asyncio.get_running_loop().create_task(self.publish_many([draft]))
+        self._soon.add(task)
+        task.add_done_callback(self._published_soon)
+        return task
+
+    def _published_soon(self, task: asyncio.Task[list[Cursor]]) -> None:
+        self._soon.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("an event was not published: %s", task.exception())
+
+    # Subscribing.
+
+    def subscribe(
+        self,
+        *topics: str,
+        last_event_id: str | None = None,
+        last: int | None = None,
+        on_overflow: str = OverflowPolicy.DISCONNECT,
+        user: Any = None,
+    ) -> PendingSubscription:
+        """Return a subscription, to be entered with ``async with`` and iterated with ``async for``.
+
+        Arguments:
+            topics: patterns: ``*`` for one segment, ``**`` for any number.
+            last_event_id: the cursor to go on from.
+            last: without a cursor, the number of past events to start with.
+            on_overflow: what to do when it is read too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
+            user: who it is, for :attr:`presence`.
+
+        Raises:
+            InvalidTopicError: a pattern breaks the syntax, or there are too many.
+        """
+        patterns = check_patterns(topics, limit=self.max_topics)
+        return PendingSubscription(self, patterns, last_event_id, last, OverflowPolicy(on_overflow), user)
+
+    async def request(
+        self,
+        patterns: Patterns,
+        last_event_id: str | None,
+        last: int | None,
+        policy: OverflowPolicy,
+        user: Any,
+    ) -> SubscriptionRequest:
+        """Find the place where a subscription starts; for those who serve it."""
+        delivery = self._opened()
+        start = await find_start(self._broker, delivery, patterns, last_event_id, last)
+        return SubscriptionRequest(SubscriberInfo(next(self._ids), patterns, time.time(), user), start, policy)
+
+    def serve(self, request: SubscriptionRequest) -> Subscription:
+        """Serve a subscription to whoever asks it for events."""
+        subscription = Subscription(self._opened(), *request, self.presence.leave)
+        self.presence.join(subscription)
+        return subscription
+
+    def serve_direct(self, subscription: Subscription, on_shutdown: Callable[[], Any]) -> DirectSubscriber:
+        """Go on serving a subscription as the protocol of its own connection."""
+        start = Start(subscription.cursor, subscription.gap)
+        direct = DirectSubscriber(
+            self._opened(), subscription.info, start, subscription.policy, self.presence.leave, on_shutdown
+        )
+        self.presence.replace(subscription, direct)
+        return direct
+
+    def subscribers(self, topic: str | None = None) -> int:
+        """Return the number of subscribers, or of those who get what is published to ``topic``."""
+        return self._opened().count(None if topic is None else check_topic(topic))
+
+    def topics(self) -> dict[str, int]:
+        """Return the topics with records in the window, each with the number of its subscribers."""
+        delivery = self._opened()
+        return {topic: delivery.count(topic) for topic in sorted(delivery.window.topics)}
+
+    async def history(
+        self, *topics: str, after: str | None = None, limit: int = 100
+    ) -> tuple[list[tuple[Cursor, Record]], str | None]:
+        """Return kept events, oldest first.
+
+        Arguments:
+            topics: patterns.
+            after: the text of the cursor to start behind; by default, with the oldest.
+            limit: the greatest number of events.
+
+        Returns:
+            The records with their cursors, and the reason of the gap before them, if there is one.
+        """
+        patterns = check_patterns(topics, limit=self.max_topics)
+        self._opened()
+        state = await self._broker.open()
+        cursor = None if after is None else Cursor.parse(after)
+        gap = None
+        start = state.oldest - 1
+        if cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest:
+            gap = "expired" if cursor.offset < start else None
+            start = max(start, cursor.offset)
+        elif after is not None:
+            gap = "reset"
+        records = await self._broker.read(start, limit, lambda topic: matches(patterns, topic))
+        return [(Cursor(state.epoch, record.offset), record) for record in records], gap
+
+    # Ending.
+
+    def drain(self) -> None:
+        """Take no more events and subscriptions, and end all streams, spread over the drain window."""
+        if self.draining or self._delivery is None or self._loop is None:
+            return
+        self.draining = True
+        logger.info("draining %d subscribers over %.1f s", len(self._delivery.subscribers), self.drain_window)
+        for subscriber in self._delivery.subscribers:
+            self._loop.call_later(self.random() * self.drain_window, self._finish, subscriber)
+
+    def jittered_retry(self) -> bytes:
+        """Return a block that tells a client when to reconnect, each client another time."""
+        spread = 1 + _JITTER * (2 * self.random() - 1)
+        return ServerSentEvent(retry=int(self.retry * spread * 1000)).encode()
+
+    def _finish(self, subscriber: Subscriber) -> None:
+        if isinstance(subscriber, DirectSubscriber):
+            subscriber.finish(self.jittered_retry(), DisconnectReason.DRAINING)
+        else:
+            subscriber.end(DisconnectReason.DRAINING)
+
+    def statistics(self) -> HubStatistics:
+        """Return what the hub holds now, and what it did since it was opened."""
+        delivery = self._opened()
+        counters = delivery.counters
+        return HubStatistics(
+            subscribers=len(delivery.subscribers),
+            topics=len(delivery.window.topics),
+            window_events=len(delivery.window),
+            window_bytes=delivery.window.bytes,
+            published=self._published,
+            delivered=counters.delivered,
+            superseded=counters.superseded,
+            gaps=dict(counters.gaps),
+            disconnects=dict(counters.disconnects),
+        )
+
+    @property
+    def clock(self) -> Clock:
+        """One coarse clock for all timers of this hub's streams."""
+        if self._wheel is None:
+            raise HubClosedError("expected an open hub, got one that was never opened")
+        return self._wheel
+
+    @property
+    def epoch(self) -> str:
+        """The life of the log that this hub follows."""
+        return self._opened().window.epoch
+
+    def _opened(self) -> Delivery:
+        if self._delivery is None:
+            raise HubClosedError("expected an open hub, got one that is closed: use `async with hub` or its lifespan")
+        return self._delivery
+
+    # Following the log.
+
+    async def _make_window(self, state: LogState) -> Window:
+        """Return a window that holds the last records of the log."""
+        window = Window(state.epoch, max(state.oldest - 1, state.newest - _PREFILL), self._retention)
+        while window.newest < state.newest:
+            records = await self._broker.read(window.newest, 1000)
+            if not records or records[0].offset != window.newest + 1:
+                return Window(state.epoch, state.newest, self._retention)
+            window.append(records, time.monotonic())
+        return window
+
+    async def _follow(self, delivery: Delivery) -> None:
+        """Take in what is appended by anyone, whatever happens to the log."""
+        while True:
+            try:
+                async for records in self._broker.tail(delivery.window.newest):
+                    self._healthy = True
+                    delivery.ingest(records)
+                return
+            except (LogResetError, LogTrimmedError) as error:
+                logger.warning("the log went on without this hub: %s", error)
+                await self._start_over(delivery)
+            except Exception:
+                logger.exception("lost the log; trying again")
+                self._healthy = False
+                await asyncio.sleep(_RETRY_TAIL)
+
+    async def _start_over(self, delivery: Delivery) -> None:
+        try:
+            state = await self._broker.open()
+            delivery.rebase(await self._make_window(state), state.oldest)
+        except BrokerError as error:
+            logger.error("cannot open the log again: %s", error)
+            self._healthy = False
+            await asyncio.sleep(_RETRY_TAIL)
+
+    # Turning the wheel.
+
+    def _beat(self) -> None:
+        if self._delivery is not None and self.heartbeat is not None:
+            self._delivery.beat(HEARTBEAT, self.heartbeat)
+
+    def _check(self) -> None:
+        if self._delivery is not None and self.send_timeout is not None:
+            self._delivery.check(self.send_timeout)
+
+
+class PendingSubscription:
+    """A subscription that begins when it is entered."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        patterns: Patterns,
+        last_event_id: str | None,
+        last: int | None,
+        policy: OverflowPolicy,
+        user: Any,
+    ) -> None:
+        self._hub = hub
+        self._request = patterns, last_event_id, last, policy, user
+        self._subscription: Subscription | None = None
+
+    async def __aenter__(self) -> Subscription:
+        self._subscription = self._hub.serve(await self._hub.request(*self._request))
+        return self._subscription
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._subscription is not None:
+            self._subscription.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,118 @@
+"""What every subscriber is: a cursor in the log, the patterns of its audience, and a policy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+from ..broker import Cursor
+from .delivery import Delivery, Range
+from .gap import Gap, OverflowPolicy
+from .reason import DisconnectReason
+from .topics import Patterns
+
+__all__ = ["Start", "Subscriber", "SubscriberInfo"]
+
+
+class SubscriberInfo(NamedTuple):
+    """Describe a subscriber to those who watch presence.
+
+    Attributes:
+        id: a number of its own within the hub.
+        topics: its patterns.
+        since: seconds since the Unix epoch at which it came.
+        user: whatever the application said of it.
+    """
+
+    id: int
+    topics: Patterns
+    since: float
+    user: Any = None
+
+
+class Start(NamedTuple):
+    """Say where a subscription starts.
+
+    Attributes:
+        cursor: the offset behind which it gets every event.
+        gap: what it cannot get, if its own cursor is not to be had.
+    """
+
+    cursor: int
+    gap: Gap | None = None
+
+
+class Subscriber(ABC):
+    """Keep a place in the log for one who listens.
+
+    Attributes:
+        cursor: the offset up to which it is served; of a live direct one, the head by definition.
+        gap: what it is to be told before the next event.
+        reason: why it ended, once it has.
+    """
+
+    __slots__ = ("_caught_up", "_delivery", "_on_end", "audience", "cursor", "gap", "info", "policy", "reason")
+
+    def __init__(
+        self, delivery: Delivery, info: SubscriberInfo, start: Start, policy: OverflowPolicy, on_end: Any = None
+    ) -> None:
+        self._delivery = delivery
+        self._caught_up = False  # its history was given: from here on it can only fall behind
+        self._on_end = on_end
+        self.info = info
+        self.cursor = start.cursor
+        self.gap = start.gap
+        self.policy = policy
+        self.reason: DisconnectReason | None = None
+        self.audience = delivery.add(self, info.topics)
+
+    def end(self, reason: DisconnectReason) -> None:
+        """Leave the hub; the first reason stays."""
+        if self.reason is None:
+            self.reason = reason
+            counts = self._delivery.counters.disconnects
+            counts[reason] = counts.get(reason, 0) + 1
+            self._delivery.discard(self)
+            if self._on_end is not None:
+                self._on_end(self)
+
+    def hand_over(self) -> None:
+        """Leave the hub to a successor: nobody has come or gone."""
+        self.reason = DisconnectReason.REPLACED
+        self._delivery.discard(self)
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Look again what lies behind the cursor."""
+
+    @property
+    def position(self) -> int:
+        """The offset up to which live subscribers are served."""
+        return self._delivery.position
+
+    def _in_window(self) -> bool:
+        oldest = self._delivery.window.oldest
+        if self._caught_up and self.policy is OverflowPolicy.LATEST:
+            self.cursor = max(self.cursor, oldest - 1)  # newest events alone: older ones are superseded
+        return oldest - 1 <= self.cursor
+
+    def _next_in_window(self, upto: int, *, behind: bool) -> Range:
+        """Return the next range of the window; ``cursor`` must lie within it.
+
+        Arguments:
+            upto: the offset to end at.
+            behind: whether the subscriber was live and did not keep up, which one policy asks for.
+        """
+        if behind and self.policy is OverflowPolicy.LATEST:
+            return self._delivery.latest(self.audience.patterns, self.cursor, upto)
+        return self._delivery.range(self.audience.patterns, self.cursor, upto)
+
+    async def _fetch(self) -> Range | None:
+        """Read the next range from the broker; ``None`` if the policy ends the subscription instead."""
+        found = await self._delivery.fetch(self.audience.patterns, self.cursor)
+        if found.gap is None or not self._caught_up:
+            return found
+        if self.policy is OverflowPolicy.DISCONNECT:
+            return None
+        head = self._delivery.position
+        return Range(b"", head, [], found.gap._replace(resumed=Cursor(found.gap.resumed.epoch, head)))
