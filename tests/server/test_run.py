@@ -33,7 +33,7 @@ async def app(scope, receive, send):
 
 before = signal.getsignal(signal.SIGTERM)
 listener = listen("127.0.0.1", {port})
-run(app, listener)
+run(app, listener, on_start=lambda: print("started", flush=True))
 assert signal.getsignal(signal.SIGTERM) is before
 print("returned", listener.fileno(), flush=True)
 """
@@ -57,7 +57,7 @@ async def test_run_returns_after_a_signal_with_a_stream_open(number: signal.Sign
     port = free_port()
     program = Program([sys.executable, "-c", PROGRAM.format(port=port, startup="pass")])
     try:
-        program.wait_for_port(port)
+        await program.says("started")
         async with await Connection.open(port) as connection:
             assert await connection.get("/") == 200
             await connection.event()
@@ -65,7 +65,7 @@ async def test_run_returns_after_a_signal_with_a_stream_open(number: signal.Sign
             await connection.rest()
             assert connection.complete
         assert program.process.returncode == 0
-        assert program.output == "returned -1\n"
+        assert program.output == "started\nreturned -1\n"
     finally:
         program.kill()
 

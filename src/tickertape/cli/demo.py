@@ -47,9 +47,11 @@ def demo(
         listener = listen(host, port)
     except OSError as error:
         fail(explain(error, host, port, command="tickertape demo"))
-    address = address_of(listener)
+    run(create_app(interval=interval), listener, grace=1, on_start=lambda: _greet(address_of(listener)))
+
+
+def _greet(address: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]tickertape demo[/bold] at [bold green]{escape(address)}/[/bold green] (open it in a browser)")
     console.print(f"In a terminal: curl -N {escape(address)}/events")
     console.print("To stop: Ctrl-C")
-    run(create_app(interval=interval), listener, grace=1)

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
@@ -33,13 +33,20 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server(address[:2], family=family)
 
 
-def run(app: ASGIApp, listener: socket.socket, *, grace: int = DEFAULT_GRACE) -> None:
+def run(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    grace: int = DEFAULT_GRACE,
+    on_start: Callable[[], None] = lambda: None,
+) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then return: both are the usual end of a server.
 
     Arguments:
         app: its lifespan is run.
         listener: from :func:`listen`; closed at the end.
         grace: seconds that requests under way are given at the end.
+        on_start: called when requests are served, and signals too.
 
     Logging is the caller's to set up.
     """
@@ -52,12 +59,20 @@ def run(app: ASGIApp, listener: socket.socket, *, grace: int = DEFAULT_GRACE) ->
         server_header=False,
         timeout_graceful_shutdown=grace,
     )
-    server = _Server(config)
+    server = _Server(config, on_start)
     with listener, _ending(server):
         server.run(sockets=[listener])
 
 
 class _Server(Server):
+    def __init__(self, config: Config, on_start: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         close_streams()  # they would see it by themselves, up to a quarter of a second later
         await super().shutdown(sockets)

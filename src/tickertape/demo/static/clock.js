@@ -38,6 +38,7 @@ function showMoment(text) {
   const [, date, time, zone] = moment;
   const day = new Date(`${date}T00:00Z`).toLocaleDateString("en", { dateStyle: "full", timeZone: "UTC" });
   at("now").textContent = time;
+  at("now").classList.remove("idle");
   at("now-note").textContent = `${day} · UTC${zone === "Z" ? "" : zone}`;
 }
 
