@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from ..hub import Clock, DisconnectReason
 from ..wire import ServerSentEvent
-from .headers import EVENT_STREAM_HEADERS, Headers
+from .base import StreamResponse
 from .iteration import check_iterable, close_iterator, iterate
 from .stream import Stream
 from .types import Receive, Scope, Send
@@ -28,7 +27,7 @@ DEFAULT_SEND_TIMEOUT: Final = 30.0
 _UNSET: Final = object()
 
 
-class EventSourceResponse:
+class EventSourceResponse(StreamResponse):
     """Answer a request with an event stream, one event for each item.
 
     Arguments:
@@ -71,11 +70,7 @@ class EventSourceResponse:
         clock: Clock | None = None,
     ) -> None:
         check_iterable(items)
-        self.status_code = status_code
-        self.headers = Headers(headers or ())
-        for name, value in EVENT_STREAM_HEADERS.items():
-            self.headers.setdefault(name, value)
-        self.background = background
+        super().__init__(status_code, headers, background)
         self._items = items
         self._opening = b"" if retry is None else ServerSentEvent(retry=retry).encode()
         self._heartbeat = _check_seconds("heartbeat", heartbeat if ping is _UNSET else ping)
@@ -96,16 +91,14 @@ class EventSourceResponse:
         if self._used:
             raise RuntimeError("expected one request for an EventSourceResponse, got a second one")
         self._used = True
-        start = {"type": "http.response.start", "status": self.status_code, "headers": self.headers.raw}
         chunks = EncodedItems(iterate(self._items))
         if scope.get("method") == "HEAD":
             await chunks.aclose()
-            await send(start)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._answer_head(send)
         else:
             self._stream = Stream(
                 chunks,
-                start,
+                self._start(),
                 opening=self._opening,
                 heartbeat=self._heartbeat,
                 send_timeout=self._send_timeout,
@@ -127,19 +120,6 @@ class EventSourceResponse:
                 await result
         except Exception:
             logger.exception("on_disconnect failed")
-
-    # FastAPI encodes what a path operation returns as JSON unless it is an instance of Starlette's
-    # Response, and builds a model from a return annotation that is not a subclass of it. We are such
-    # a response in all that FastAPI asks of one, without importing a framework into every program.
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type[Any]:
-        starlette = sys.modules.get("starlette.responses")
-        return EventSourceResponse if starlette is None else cast("type[Any]", starlette.Response)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, str]:
-        return {"type": "any"}
 
 
 class EncodedItems(AsyncIterator[bytes]):

@@ -38,8 +38,8 @@ _KNOW_ABSENCE: Final = 10.0
 class OpenStream(Protocol):
     """A stream that can be told to end."""
 
-    def drain(self) -> None:
-        """End soon; called in the stream's own loop, and perhaps more than once."""
+    def drain(self) -> float:
+        """End soon, in the seconds that are returned; called in the stream's own loop, perhaps more than once."""
 
 
 class _Group:
@@ -145,9 +145,9 @@ class OpenStreams:
     def _drain(self, group: _Group, streams: Mapping[OpenStream, Connection | None], now: float) -> None:
         """Tell streams to end, and give their clients a moment to read the rest."""
         for stream, connection in streams.items():
-            stream.drain()
+            takes = stream.drain()
             if connection is not None:
-                group.doomed.setdefault(connection, now + _PARTING)
+                group.doomed.setdefault(connection, now + takes + _PARTING)
 
     def _find(self, address: Address, now: float) -> Listener | None:
         """Search the listener at ``address``, or remember it.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from ..hub import Clock, DisconnectReason, Timer
@@ -55,6 +55,10 @@ class Stream:
         heartbeat: seconds without a write after which a comment is sent; ``None`` for none.
         send_timeout: seconds that one write may take; ``None`` for no limit.
         clock: where timers are set; by default the running event loop.
+        hand_over: called with the first chunk when it was sent; if it returns true, the connection
+            is in other hands, and the stream returns without ending the response.
+        on_drain: called when the server is stopping, for items that end by themselves then; returns
+            the seconds that this may take.
     """
 
     def __init__(
@@ -66,6 +70,8 @@ class Stream:
         heartbeat: float | None,
         send_timeout: float | None,
         clock: Clock | None = None,
+        hand_over: Callable[[bytes], bool] | None = None,
+        on_drain: Callable[[], float] | None = None,
     ) -> None:
         self._items = items
         self._start = start
@@ -74,6 +80,8 @@ class Stream:
         self._send_timeout = send_timeout
         self._loop = asyncio.get_running_loop()
         self._clock: Clock = self._loop if clock is None else clock
+        self._hand_over = hand_over
+        self._on_drain = on_drain
 
         self.reason: DisconnectReason | None = None
         self._failure: BaseException | None = None
@@ -142,9 +150,12 @@ class Stream:
         if self._pumping:
             self._interruption.reschedule(0)
 
-    def drain(self) -> None:
-        """End the stream since its server is stopping."""
+    def drain(self) -> float:
+        """End the stream since its server is stopping; return the seconds that this may take."""
+        if self._on_drain is not None:
+            return self._on_drain()
         self.interrupt(DisconnectReason.DRAINING)
+        return 0.0
 
     async def _pump(self) -> None:
         while True:
@@ -157,6 +168,10 @@ class Stream:
                 return
             if chunk or not self._started:
                 await self._write(chunk)
+            if self._hand_over is not None:
+                hand_over, self._hand_over = self._hand_over, None
+                if hand_over(chunk):
+                    return
             await self._give_turn()
 
     async def _next_chunk(self) -> bytes | None:
