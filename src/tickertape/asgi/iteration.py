@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
+import logging
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 __all__ = ["BlockingIterator", "check_iterable", "close_iterator", "iterate"]
+
+logger = logging.getLogger("tickertape.asgi")
 
 T = TypeVar("T")
 
@@ -19,12 +23,17 @@ _EXHAUSTED: Final = object()
 
 def check_iterable(items: object) -> None:
     """Raise a TypeError for what is not a stream of items, or is one by accident, as a str is."""
-    hint = ""
-    if callable(items):
-        hint = " (call it: the response takes what it returns)"
-    elif isinstance(items, (AsyncIterable, Iterable)) and not isinstance(items, (str, bytes, bytearray, Mapping)):
+    one_item = isinstance(items, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(items, "model_dump_json")
+    if isinstance(items, (AsyncIterable, Iterable)) and not one_item:
         return
-    raise TypeError(f"expected an async or sync iterable of events, got {type(items).__name__}{hint}")
+    if inspect.iscoroutine(items):
+        items.close()  # so that nobody is told that it was never awaited
+        hint = "await it"
+    elif callable(items):
+        hint = "call it"
+    else:
+        hint = "for a stream of one event, put it into a list"
+    raise TypeError(f"expected an async or sync iterable of events, got {type(items).__name__}: {hint}")
 
 
 def iterate(items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
@@ -92,8 +101,11 @@ class BlockingIterator(AsyncIterator[T]):
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 future.get_loop().call_soon_threadsafe(_settle, future, item, failure)
         close = getattr(iterator, "close", None)
-        if isinstance(iterator, Iterator) and close is not None:
-            close()
+        if close is not None:
+            try:
+                close()
+            except Exception:
+                logger.exception("expected an iterable to close, got an exception")
 
 
 def _settle(future: asyncio.Future[Any], item: object, error: BaseException | None) -> None:
