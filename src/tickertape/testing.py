@@ -17,10 +17,10 @@ import contextlib
 import heapq
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from .asgi import Headers
 from .asgi.types import ASGIApp, Message
@@ -52,6 +52,9 @@ class EventStreamClient:
         self._state: dict[str, Any] = {}
         self._lifespan: _Lifespan | None = None
 
+    def __repr__(self) -> str:
+        return f"<EventStreamClient {self._app!r}>"
+
     async def __aenter__(self) -> Self:
         self._lifespan = _Lifespan(self._app, self._state)
         await self._lifespan.start()
@@ -68,23 +71,28 @@ class EventStreamClient:
         url: str,
         *,
         method: str = "GET",
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | Sequence[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         last_event_id: str | None = None,
         body: bytes = b"",
+        wait: bool = True,
     ) -> EventStream:
         """Return a stream to be entered with ``async with``, which sends the request.
 
         Arguments:
             url: path, with a query if you like.
             method: the HTTP method.
-            query: more parameters of the query.
+            query: more parameters of the query; a list repeats one.
             headers: more headers.
             last_event_id: the place to go on from, sent as ``Last-Event-ID``.
             body: the body of the request.
+            wait: whether to wait for the response to start. A stream whose first event is late
+                starts with it: ``False`` lets the test go on, and make it happen.
         """
         parts = urlsplit(url)
-        fields = self._headers | dict(headers or {})
+        fields = Headers({"host": "testserver", "accept": "text/event-stream"})
+        fields.update(self._headers)
+        fields.update(headers or {})
         if last_event_id is not None:
             # Headers are Latin-1 to ASGI, and this one is UTF-8 to browsers.
             fields["last-event-id"] = last_event_id.encode().decode("latin-1")
@@ -94,33 +102,33 @@ class EventStreamClient:
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": parts.path,
-            "raw_path": quote(parts.path).encode(),
-            "query_string": "&".join(filter(None, (parts.query, urlencode(query or {})))).encode(),
+            "path": unquote(parts.path),
+            "raw_path": quote(parts.path, safe="/%").encode(),
+            "query_string": "&".join(filter(None, (parts.query, urlencode(query or {}, doseq=True)))).encode(),
             "root_path": "",
-            "headers": Headers({"host": "testserver", "accept": "text/event-stream", **fields}).raw,
+            "headers": fields.raw,
             "client": ("testclient", 50000),
             "server": ("testserver", 80),
             "state": self._state.copy(),
         }
-        return EventStream(self._app, scope, body)
+        return EventStream(self._app, scope, body, wait)
 
 
 class EventStream:
     """One response of the application, read as an event stream while it is being sent.
 
     Attributes:
-        status: the HTTP status.
+        status: the HTTP status; 0 until the response has started.
         headers: the headers of the response.
         body: every byte that was read so far.
-        last_event_id: the id in force, to reconnect with.
         complete: whether the response has ended as HTTP asks for; a stream that failed has not.
-        error: what the application raised after the response had started.
+        error: what the application raised.
     """
 
-    def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes) -> None:
+    def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes, wait: bool) -> None:
         self._app = app
         self._scope = scope
+        self._wait = wait
         self._requests: deque[Message] = deque([{"type": "http.request", "body": body, "more_body": False}])
         self._chunks: deque[bytes] = deque()
         self._unread = 0
@@ -141,16 +149,18 @@ class EventStream:
 
     @property
     def last_event_id(self) -> str | None:
+        """The id in force, to go on from: that of the last event whose bytes were read."""
         return self._decoder.last_event_id
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda _: self._changed.set())
-        async with asyncio.timeout(DEFAULT_TIMEOUT):
-            await self._until(lambda: self.status > 0 or self._ended)
-        if not self.status:
-            await self._task
-            raise StreamEndedError("expected a response, got none: the application returned without one")
+        if self._wait:
+            try:
+                await self.started()
+            except BaseException:
+                await self.disconnect()
+                raise
         return self
 
     async def __aexit__(
@@ -166,6 +176,20 @@ class EventStream:
             return await self.next_event()
         except StreamEndedError:
             raise StopAsyncIteration from None
+
+    async def started(self, timeout: float | None = DEFAULT_TIMEOUT) -> int:
+        """Return the status when the response has started.
+
+        Raises:
+            TimeoutError: it did not start in time.
+            StreamEndedError: the application returned without a response.
+            Exception: what the application raised instead.
+        """
+        async with _within(timeout, "the response to start (`wait=False` goes on without)"):
+            await self._until(lambda: self.status > 0 or self._ended)
+        if not self.status:
+            raise self.error or StreamEndedError("expected a response, got none: the application returned without one")
+        return self.status
 
     async def next_event(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServerSentEvent:
         """Return the next event, comments left out.
@@ -195,7 +219,8 @@ class EventStream:
         Raises:
             TimeoutError: it did not end in time.
         """
-        async with asyncio.timeout(timeout):
+        await self.started(timeout)
+        async with _within(timeout, "the response to end"):
             while await self._take_chunk():
                 pass
         return self.body
@@ -204,23 +229,27 @@ class EventStream:
         """Leave, as a client that closes its connection; return when the application is done with it.
 
         Raises:
-            TimeoutError: the application went on as if nobody had left.
+            TimeoutError: the application went on as if nobody had left; it was cancelled.
         """
         self._left = True
         self._changed.set()
-        if self._task is not None:
-            async with asyncio.timeout(timeout):
-                await self._task
+        if self._task is None or self._task.done():
+            return
+        await asyncio.wait([self._task], timeout=timeout)
+        if not self._task.done():
+            self._task.cancel()
+            raise TimeoutError(f"expected the application to end in {timeout} s, got one that goes on")
 
     async def _next(self, wanted: Callable[[ServerSentEvent], bool], timeout: float | None) -> ServerSentEvent:
-        async with asyncio.timeout(timeout):
+        await self.started(timeout)
+        async with _within(timeout, "another event"):
             while True:
                 for event in self._events:
                     if wanted(event):
                         self._events.remove(event)
                         return event
                 if not await self._take_chunk():
-                    raise StreamEndedError(f"expected another event, got the end of the stream (error: {self.error!r})")
+                    raise StreamEndedError("expected another event, got the end of the stream") from self.error
 
     async def _take_chunk(self) -> bool:
         """Wait for a chunk and decode it; return whether there was one before the end."""
@@ -231,7 +260,8 @@ class EventStream:
         self._unread -= len(chunk)
         self._changed.set()
         self.body += chunk
-        self._events.extend(self._decoder.feed(chunk))
+        if self.headers.get("content-type", "").startswith("text/event-stream"):
+            self._events.extend(self._decoder.feed(chunk))
         return True
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -247,8 +277,6 @@ class EventStream:
         try:
             await self._app(self._scope, self._receive, self._send)
         except Exception as error:
-            if not self.status:
-                raise
             self.error = error
 
     async def _receive(self) -> Message:
@@ -258,8 +286,12 @@ class EventStream:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
+        wanted = "http.response.body" if self.status else "http.response.start"
+        if message["type"] != wanted or self.complete:
+            state = "the response is complete" if self.complete else f"expected {wanted}"
+            raise RuntimeError(f"{state}, got {message['type']}")
         await self._until(lambda: self._left or self._unread < _UNREAD_LIMIT)
-        if message["type"] == "http.response.start":
+        if not self.status:
             self.status = message["status"]
             self.headers.raw.extend(message.get("headers", ()))
         elif not self._left:
@@ -268,6 +300,15 @@ class EventStream:
             self._unread += len(chunk)
             self.complete = not message.get("more_body", False)
         self._changed.set()
+
+
+@contextlib.asynccontextmanager
+async def _within(seconds: float | None, expected: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise TimeoutError(f"expected {expected} within {seconds} s, got nothing") from None
 
 
 class _Lifespan:
@@ -282,27 +323,34 @@ class _Lifespan:
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run())
-        await self._ask("startup")
+        try:
+            await self._ask("startup")
+        except BaseException:
+            self._task.cancel()
+            raise
 
     async def stop(self) -> None:
-        await self._ask("shutdown")
-        if self._task is not None:
-            await self._task
+        assert self._task is not None
+        try:
+            await self._ask("shutdown")
+            await asyncio.wait([self._task], timeout=DEFAULT_TIMEOUT)
+        finally:
+            self._task.cancel()
 
     async def _ask(self, what: str) -> None:
         assert self._task is not None
+        if self._task.done() and self._answers.empty():
+            return
         self._requests.put_nowait({"type": f"lifespan.{what}"})
-        answer = asyncio.create_task(self._answers.get())
-        await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():  # an application that returns or raises has no lifespan
-            answer.cancel()
-        elif answer.result()["type"].endswith(".failed"):
-            message = answer.result().get("message", "")
-            raise RuntimeError(f"expected the application's {what} to complete, got: {message}")
+        async with _within(DEFAULT_TIMEOUT, f"the application's {what} to complete"):
+            answer = await self._answers.get()
+        if answer["type"].endswith(".failed"):
+            raise RuntimeError(f"expected the application's {what} to complete, got: {answer.get('message', '')}")
 
     async def _run(self) -> None:
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):  # an application that raises, or returns, has no lifespan
             await self._app(self._scope, self._requests.get, self._answers.put)
+        self._answers.put_nowait({"type": "lifespan.over"})
 
 
 class FakeClock:
@@ -318,7 +366,7 @@ class FakeClock:
         self._timers: list[_FakeTimer] = []
 
     def __repr__(self) -> str:
-        return f"<FakeClock now={self._now} timers={len(self._timers)}>"
+        return f"<FakeClock now={self._now} timers={sum(not timer.cancelled for timer in self._timers)}>"
 
     def time(self) -> float:
         """Return the present moment, in seconds."""
@@ -332,6 +380,8 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Turn the clock, and call what falls due on the way at its own moment, in order."""
+        if not seconds >= 0:
+            raise ValueError(f"expected seconds of at least 0, got {seconds!r}")
         end = self._now + seconds
         while self._timers and self._timers[0].when <= end:
             timer = heapq.heappop(self._timers)
@@ -349,6 +399,10 @@ class _FakeTimer:
 
     def __lt__(self, other: _FakeTimer) -> bool:
         return (self.when, self._order) < (other.when, other._order)
+
+    @property
+    def cancelled(self) -> bool:
+        return self._callback is None
 
     def cancel(self) -> None:
         self._callback = None
