@@ -1,0 +1,276 @@
+"""Pulling items: asynchronous, at hand, or blocking on a thread that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from support.asgi import open_response, settle
+from tickertape import EventSourceResponse, ServerSentEvent
+from tickertape.asgi.iteration import BlockingIterator
+
+
+async def async_generator() -> AsyncIterator[int]:
+    yield 1
+    yield 2
+
+
+def generator() -> Iterator[int]:
+    yield 1
+    yield 2
+
+
+class BareAsyncIterator:
+    """An iterator that is no generator: it has no ``aclose``."""
+
+    def __init__(self) -> None:
+        self._left = [2, 1]
+
+    def __aiter__(self) -> BareAsyncIterator:
+        return self
+
+    async def __anext__(self) -> int:
+        await asyncio.sleep(0)
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+class BareIterator:
+    def __init__(self) -> None:
+        self._left = [2, 1]
+
+    def __iter__(self) -> BareIterator:
+        return self
+
+    def __next__(self) -> int:
+        if not self._left:
+            raise StopIteration
+        return self._left.pop()
+
+
+class BareIterable:
+    def __iter__(self) -> Iterator[int]:
+        return iter((1, 2))
+
+
+class CallableIterable(BareIterable):
+    def __call__(self) -> None:
+        """Be callable besides."""
+
+
+class Numbers(IntEnum):
+    ONE = 1
+    TWO = 2
+
+
+class Model(BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        async_generator,
+        generator,
+        BareAsyncIterator,
+        BareIterator,
+        BareIterable,
+        CallableIterable,
+        lambda: [1, 2],
+        lambda: (1, 2),
+        lambda: range(1, 3),
+        {1: "", 2: ""}.keys,
+        lambda: map(int, "12"),
+        lambda: Numbers,
+    ],
+)
+async def test_any_iterable_is_a_stream(make: Callable[[], Any]) -> None:
+    async with open_response(make()) as stream:
+        assert await stream.read() == b"data: 1\n\ndata: 2\n\n"
+        assert stream.complete
+
+
+async def unawaited() -> AsyncIterator[int]:
+    return async_generator()
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: "text", "got str: for a stream of one event, put it into a list"),
+        (lambda: b"bytes", "got bytes: for a stream of one event, put it into a list"),
+        (lambda: bytearray(b"bytes"), "got bytearray: for a stream of one event, put it into a list"),
+        (lambda: {"a": 1}, "got dict: for a stream of one event, put it into a list"),
+        (lambda: ServerSentEvent("a"), "got ServerSentEvent: for a stream of one event, put it into a list"),
+        (lambda: Model(name="a"), "got Model: for a stream of one event, put it into a list"),
+        (lambda: None, "got NoneType: for a stream of one event, put it into a list"),
+        (lambda: 5, "got int: for a stream of one event, put it into a list"),
+        (lambda: generator, "got function: call it"),
+        (lambda: async_generator, "got function: call it"),
+        (lambda: Model, "got ModelMetaclass: call it"),
+        (unawaited, "got coroutine: await it"),
+    ],
+)
+def test_what_is_no_stream_is_refused_with_advice(make: Callable[[], Any], complaint: str) -> None:
+    with pytest.raises(TypeError, match=f"expected an async or sync iterable of events, {complaint}"):
+        EventSourceResponse(make())
+
+
+async def test_a_blocking_iterable_does_not_hold_the_loop() -> None:
+    go_on = threading.Event()
+
+    def items() -> Iterator[int]:
+        assert go_on.wait(10)
+        yield 1
+
+    async with open_response(items(), wait=False) as stream:
+        await settle()
+        assert stream.status == 0
+        go_on.set()
+        assert await stream.read() == b"data: 1\n\n"
+
+
+async def test_blocking_iterables_do_not_starve_each_other() -> None:
+    streams = 20
+    together = threading.Barrier(streams)  # nobody passes until all are in their next() at once
+
+    def items() -> Iterator[int]:
+        yield together.wait(10)
+
+    async def read() -> None:
+        async with open_response(items()) as stream:
+            await stream.next_event()
+
+    await asyncio.gather(*(read() for _ in range(streams)))
+
+
+async def test_a_blocking_generator_is_closed_in_its_thread_when_its_client_has_left() -> None:
+    threads: list[threading.Thread] = []
+    go_on, closed = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        threads.append(threading.current_thread())
+        try:
+            yield 1
+            go_on.wait(10)
+            yield 2
+        finally:
+            threads.append(threading.current_thread())
+            closed.set()
+
+    async with open_response(items()) as stream:
+        await stream.next_event()
+        await settle()
+    assert not closed.is_set()  # nothing can interrupt a blocking next()
+    go_on.set()
+    assert await asyncio.to_thread(closed.wait, 10)
+    assert threads[0] is threads[1]
+    await asyncio.to_thread(threads[0].join, 10)
+    assert not threads[0].is_alive()
+
+
+async def test_a_blocking_generator_sees_the_context_of_its_request() -> None:
+    user = contextvars.ContextVar("user", default="nobody")
+
+    def items() -> Iterator[str]:
+        yield user.get()
+        user.set("changed")
+        yield user.get()
+
+    user.set("ada")
+    async with open_response(items()) as stream:
+        assert await stream.read() == b"data: ada\n\ndata: changed\n\n"
+
+
+async def test_what_a_blocking_generator_raises_is_raised() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise LookupError("broken")
+
+    async with open_response(items()) as stream:
+        assert (await stream.next_event()).data == "1"
+        assert (await stream.next_event()).event == "stream:error"
+        await stream.read()
+    assert isinstance(stream.error, LookupError)
+
+
+async def test_what_a_blocking_generator_raises_when_it_is_closed_is_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    threads: list[threading.Thread] = []
+    go_on = threading.Event()
+
+    def items() -> Iterator[int]:
+        threads.append(threading.current_thread())
+        try:
+            yield 1
+            go_on.wait(10)
+            yield 2
+        finally:
+            raise LookupError("broken end")
+
+    async with open_response(items()) as stream:
+        await stream.next_event()
+    go_on.set()
+    await asyncio.to_thread(threads[0].join, 10)
+    assert [(record.name, record.levelno) for record in caplog.records] == [("tickertape.asgi", logging.ERROR)]
+
+
+def test_a_process_exits_although_an_iterable_blocks_for_ever() -> None:
+    code = """
+import asyncio, threading
+from tickertape import EventSourceResponse
+from tickertape.testing import EventStreamClient
+
+def items():
+    yield 1
+    threading.Event().wait()
+
+async def main():
+    async with EventStreamClient(EventSourceResponse(items())).open("/") as stream:
+        print((await stream.next_event()).data)
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_the_loop_may_be_closed_under_a_blocking_iterable() -> None:
+    threads: list[threading.Thread] = []
+    entered, go_on = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        threads.append(threading.current_thread())
+        entered.set()
+        go_on.wait(10)
+        yield 1
+
+    async def main() -> None:
+        iterator = BlockingIterator(items())
+        waiting = asyncio.create_task(anext(iterator))
+        await asyncio.to_thread(entered.wait, 10)
+        waiting.cancel()
+        await iterator.aclose()
+
+    asyncio.run(main())
+    go_on.set()
+    threads[0].join(10)
+    assert not threads[0].is_alive()
+
+
+async def test_an_iterable_that_was_never_pulled_has_no_thread() -> None:
+    before = threading.active_count()
+    await BlockingIterator(generator()).aclose()
+    assert threading.active_count() == before

@@ -1,0 +1,729 @@
+"""One open stream: its start, its heartbeats, its failures, and every way in which it is cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from starlette.exceptions import HTTPException
+
+from support.asgi import Wire, open_response, scope_of, settle
+from tickertape import DisconnectReason, EventSourceResponse
+from tickertape.asgi.shutdown import open_streams
+from tickertape.asgi.types import Message
+from tickertape.testing import FakeClock
+
+BEAT = b": heartbeat\n\n"
+BLOCK = b"data: " + b"x" * 1024 + b"\n\n"
+
+
+class Source:
+    """Items that the test gives one by one.
+
+    Attributes:
+        finalised: how often the generator was closed.
+    """
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[Any] = asyncio.Queue()
+        self.finalised = 0
+
+    async def items(self) -> AsyncIterator[Any]:
+        try:
+            while (item := await self.queue.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self.finalised += 1
+
+    def give(self, *items: Any) -> None:
+        for item in items:
+            self.queue.put_nowait(item)
+
+
+class Request:
+    """A request whose server is the test: a clock to turn, a client that leaves when told to."""
+
+    def __init__(
+        self,
+        items: AsyncIterator[Any],
+        on_send: Callable[[Message], Any] | None = None,
+        receive: Callable[[], Awaitable[Message]] | None = None,
+        **options: Any,
+    ) -> None:
+        self.wire = Wire(on_send)
+        self.clock = FakeClock()
+        self.reasons: list[DisconnectReason] = []
+        response = EventSourceResponse(items, clock=self.clock, on_disconnect=self.reasons.append, **options)
+        self.task = asyncio.create_task(response(scope_of(), receive or self.wire.receive, self.wire.send))
+
+    async def pass_by(self, seconds: float) -> None:
+        """Turn the clock, with everything settled before and after."""
+        await settle()
+        self.clock.advance(seconds)
+        await settle()
+
+    async def leave(self) -> None:
+        self.wire.left.set()
+        await asyncio.wait_for(self.task, 5)
+
+
+# The start
+
+
+async def test_the_response_starts_with_the_first_item() -> None:
+    source = Source()
+    request = Request(source.items())
+    await request.pass_by(14.9)
+    assert request.wire.messages == []
+    source.give("a")
+    await settle()
+    assert [message["type"] for message in request.wire.messages] == ["http.response.start", "http.response.body"]
+    await request.leave()
+
+
+@pytest.mark.parametrize(("heartbeat", "pause", "body"), [(15, 15, BEAT), (2, 2, BEAT), (None, 15, b"")])
+async def test_a_first_item_that_is_late_does_not_hold_up_the_response(
+    heartbeat: float | None, pause: float, body: bytes
+) -> None:
+    source = Source()
+    request = Request(source.items(), heartbeat=heartbeat)
+    await request.pass_by(pause - 0.1)
+    assert request.wire.messages == []
+    await request.pass_by(0.1)
+    assert request.wire.messages[0]["status"] == 200
+    assert request.wire.body == body
+    source.give("a", None)
+    await request.task
+    assert request.wire.body == body + b"data: a\n\n"
+    assert request.wire.complete
+
+
+async def test_an_exception_before_the_first_item_leaves_the_response_unstarted() -> None:
+    source = Source()
+    source.give(HTTPException(403))
+    request = Request(source.items())
+    with pytest.raises(HTTPException):
+        await request.task
+    assert request.wire.messages == []
+    assert request.reasons == [DisconnectReason.ERROR]
+
+
+async def test_a_client_that_leaves_before_the_first_item_is_sent_nothing() -> None:
+    source = Source()
+    request = Request(source.items())
+    await settle()
+    await request.leave()
+    assert request.wire.messages == []
+    assert source.finalised == 1
+    assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (["a"], True),
+        ([b"data: a\n\n"], True),
+        ([b"data: a\r\n\r\n"], True),
+        ([b"data: a\r\r"], True),
+        ([b"data: a\n", b"\n"], True),
+        ([b"data: a\r", b"\n\r", b"\n"], True),
+        ([b"data: a"], False),
+        ([b"data: a\n"], False),
+        ([b"data: a\r\n"], False),
+        ([b"data: a\r", b"\n"], False),
+        (["a", b"data: b\n"], False),
+    ],
+)
+async def test_a_failure_is_said_between_events_and_never_ends_the_response_cleanly(
+    sent: list[Any], said: bool
+) -> None:
+    source = Source()
+    source.give(*sent, LookupError("broken"))
+    request = Request(source.items())
+    with pytest.raises(LookupError, match="broken"):
+        await request.task
+    assert (b"event: stream:error\n" in request.wire.body) is said
+    assert b"broken" not in request.wire.body
+    assert not request.wire.complete
+    assert source.finalised == 1
+    assert request.reasons == [DisconnectReason.ERROR]
+
+
+async def test_a_failure_is_raised_although_nobody_is_there_to_hear_of_it() -> None:
+    def on_send(message: Message) -> None:
+        if b"stream:error" in message.get("body", b""):
+            raise ConnectionResetError
+
+    source = Source()
+    source.give("a", LookupError("broken"))
+    with pytest.raises(LookupError, match="broken"):
+        await Request(source.items(), on_send).task
+
+
+async def test_a_failure_is_raised_although_the_client_does_not_read() -> None:
+    def on_send(message: Message) -> Awaitable[Any] | None:
+        return asyncio.Event().wait() if b"stream:error" in message.get("body", b"") else None
+
+    source = Source()
+    source.give("a", LookupError("broken"))
+    with pytest.raises(LookupError, match="broken"):
+        await asyncio.wait_for(Request(source.items(), on_send).task, 5)
+
+
+async def raise_timeout() -> None:
+    raise TimeoutError("of its own")
+
+
+async def raise_cancelled() -> None:
+    raise asyncio.CancelledError("of its own")
+
+
+async def wait_for_a_cancelled_task() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(0))
+    task.cancel()
+    await task
+
+
+async def run_into_a_timeout() -> None:
+    async with asyncio.timeout(0):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("fail", "error"),
+    [
+        (raise_timeout, TimeoutError),
+        (run_into_a_timeout, TimeoutError),
+        (raise_cancelled, RuntimeError),
+        (wait_for_a_cancelled_task, RuntimeError),
+    ],
+)
+async def test_errors_that_look_like_an_interruption_are_failures(
+    fail: Callable[[], Awaitable[None]], error: type[Exception]
+) -> None:
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        await fail()
+
+    request = Request(items())
+    with pytest.raises(error):
+        await request.task
+    assert b"event: stream:error\n" in request.wire.body
+    assert request.reasons == [DisconnectReason.ERROR]
+
+
+# The client leaves
+
+
+@pytest.mark.parametrize("spec_version", ["2.0", "2.1", "2.2", "2.3", "2.4", "2.5"])
+async def test_an_idle_stream_notices_that_its_client_has_left(spec_version: str) -> None:
+    source = Source()
+    source.give("a")
+    async with open_response(source.items(), spec_version=spec_version) as stream:
+        await stream.next_event()
+        await settle()
+        assert source.finalised == 0
+        await stream.disconnect()
+        assert source.finalised == 1
+    assert stream.error is None
+    assert not stream.complete
+
+
+async def test_a_body_that_nobody_wants_does_not_hold_the_loop() -> None:
+    received = 0
+
+    async def receive() -> Message:
+        nonlocal received
+        received += 1
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    source = Source()
+    request = Request(source.items(), receive=receive)
+    await settle()
+    source.give("a", None)
+    await request.task
+    assert request.wire.complete
+    assert received > 1
+
+
+async def test_a_generator_lives_and_dies_in_one_task_and_context() -> None:
+    seen: list[Any] = []
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    async def items() -> AsyncIterator[str]:
+        seen.append(asyncio.current_task())
+        variable.set("set")
+        try:
+            yield "a"
+            seen.append(asyncio.current_task())
+            await asyncio.Event().wait()
+        finally:
+            seen.extend([asyncio.current_task(), variable.get()])
+
+    request = Request(items())
+    await settle()
+    await request.leave()
+    assert seen == [request.task, request.task, request.task, "set"]
+
+
+async def test_scopes_of_cancellation_work_around_a_yield() -> None:
+    steps: list[str] = []
+
+    async def items() -> AsyncIterator[str]:
+        with anyio.move_on_after(0):
+            yield "a"
+            await asyncio.Event().wait()
+        steps.append("anyio moved on")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                yield "b"
+                await asyncio.Event().wait()
+        steps.append("asyncio timed out")
+        async with anyio.create_task_group() as group, asyncio.timeout(3600):
+            group.start_soon(asyncio.Event().wait)
+            with anyio.CancelScope():
+                yield "c"
+                await asyncio.Event().wait()
+                steps.append("never")
+
+    async with open_response(items()) as stream:
+        assert [(await stream.next_event()).data for _ in range(3)] == ["a", "b", "c"]
+    assert steps == ["anyio moved on", "asyncio timed out"]
+    assert stream.error is None
+
+
+async def test_a_generator_may_wait_while_it_is_finalised() -> None:
+    steps: list[str] = []
+
+    async def items() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            await asyncio.to_thread(steps.append, "cleaned up")
+
+    async with open_response(items()) as stream:
+        await stream.next_event()
+    assert steps == ["cleaned up"]
+
+
+async def swallow_and_return() -> AsyncIterator[str]:
+    yield "a"
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+
+
+async def swallow_and_yield() -> AsyncIterator[str]:
+    yield "a"
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield "too late"
+
+
+async def swallow_and_wait_a_little() -> AsyncIterator[str]:
+    yield "a"
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        await asyncio.sleep(0)
+        yield "too late"
+
+
+@pytest.mark.parametrize("make", [swallow_and_return, swallow_and_yield, swallow_and_wait_a_little])
+async def test_a_generator_that_swallows_the_interruption_is_sent_no_further(make: Callable[[], Any]) -> None:
+    items = make()
+    request = Request(items)
+    await settle()
+    await request.leave()
+    assert request.wire.body == b"data: a\n\n"
+    assert not request.wire.complete
+    assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
+    assert items.ag_frame is None  # finished
+
+
+async def test_a_generator_that_fails_while_it_is_finalised_is_not_silent() -> None:
+    async def items() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            raise LookupError("broken end")
+
+    request = Request(items())
+    await settle()
+    with pytest.raises(LookupError, match="broken end"):
+        await request.leave()
+    assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
+
+
+async def unending() -> AsyncIterator[int]:
+    number = 0
+    while True:
+        yield number
+        number += 1
+
+
+@pytest.mark.parametrize("make", [unending, lambda: [0] * 10_000_000])
+async def test_items_that_never_wait_leave_the_loop_its_turns(make: Callable[[], Any]) -> None:
+    # `send` of this wire never waits either.
+    wire = Wire()
+    serving = asyncio.create_task(EventSourceResponse(make())(scope_of(), wire.receive, wire.send))
+    await settle(turns=10)  # would not return
+    wire.left.set()
+    await asyncio.wait_for(serving, 5)
+    assert not wire.complete
+
+
+# The server's ways
+
+
+async def test_a_cancelled_request_finalises_its_generator() -> None:
+    source = Source()
+    request = Request(source.items())
+    source.give("a")
+    await settle()
+    request.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request.task
+    assert source.finalised == 1
+    assert not request.wire.complete
+    assert request.reasons == [DisconnectReason.DRAINING]
+
+
+async def test_a_request_cancelled_again_and_again_closes_its_generator() -> None:
+    """The scopes of anyio cancel at every wait until they are left."""
+    source = Source()
+
+    async def swallowing() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            yield "b"
+        finally:
+            source.finalised += 1
+
+    wire = Wire()
+    async with anyio.create_task_group() as group:
+        group.start_soon(EventSourceResponse(swallowing()), scope_of(), wire.receive, wire.send)
+        await settle()
+        group.cancel_scope.cancel()
+    assert source.finalised == 1
+
+
+async def test_a_receive_that_raises_fails_the_stream() -> None:
+    source = Source()
+
+    async def receive() -> Message:
+        raise LookupError("broken server")
+
+    request = Request(source.items(), receive=receive)
+    with pytest.raises(LookupError, match="broken server"):
+        await request.task
+    assert source.finalised == 1
+    assert request.reasons == [DisconnectReason.ERROR]
+
+
+async def test_a_receive_that_raises_after_the_end_is_nobodys_business() -> None:
+    async def receive() -> Message:
+        await ended.wait()
+        raise LookupError("no more messages")
+
+    async def on_send(message: Message) -> None:
+        if message.get("more_body") is False:
+            ended.set()
+            await settle()
+
+    ended = asyncio.Event()
+    source = Source()
+    source.give("a", None)
+    request = Request(source.items(), on_send, receive)
+    await request.task
+    assert request.wire.complete
+    assert request.reasons == []
+
+
+async def test_a_client_that_leaves_with_the_last_byte_was_there_to_the_end() -> None:
+    async def on_send(message: Message) -> None:
+        if message.get("more_body") is False:
+            request.wire.left.set()
+            await settle()
+
+    source = Source()
+    source.give("a", None)
+    request = Request(source.items(), on_send)
+    await request.task
+    assert request.wire.complete
+    assert request.reasons == []
+
+
+@pytest.mark.parametrize("error", [OSError, ConnectionResetError, BrokenPipeError, TimeoutError])
+@pytest.mark.parametrize("at", [0, 1, 2])
+async def test_a_send_that_raises_an_os_error_tells_that_the_client_has_left(error: type[OSError], at: int) -> None:
+    def on_send(message: Message) -> None:
+        if len(request.wire.messages) == at:
+            raise error
+
+    source = Source()
+    source.give("a", "b")
+    request = Request(source.items(), on_send)
+    await asyncio.wait_for(request.task, 5)
+    assert source.finalised == 1
+    assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
+
+
+async def test_a_heartbeat_that_cannot_be_sent_tells_that_the_client_has_left() -> None:
+    def on_send(message: Message) -> None:
+        if message.get("body") == BEAT:
+            raise ConnectionResetError
+
+    source = Source()
+    source.give("a")
+    request = Request(source.items(), on_send)
+    await request.pass_by(15)
+    await asyncio.wait_for(request.task, 5)
+    assert source.finalised == 1
+    assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
+
+
+@pytest.mark.parametrize("body", [b"data: a\n\n", BEAT])
+async def test_a_send_that_raises_anything_else_fails_the_stream(body: bytes) -> None:
+    def on_send(message: Message) -> None:
+        if message.get("body") == body:
+            raise LookupError("broken server")
+
+    source = Source()
+    source.give("b", *(["a"] if body != BEAT else []))
+    request = Request(source.items(), on_send)
+    await request.pass_by(15)
+    with pytest.raises(LookupError, match="broken server"):
+        await asyncio.wait_for(request.task, 5)
+    assert source.finalised == 1
+
+
+# A client that does not read
+
+
+async def test_a_stalled_client_is_given_up_after_the_send_timeout() -> None:
+    clock, pulled, finalised = FakeClock(), 0, 0
+    reasons: list[DisconnectReason] = []
+
+    async def items() -> AsyncIterator[bytes]:
+        nonlocal pulled, finalised
+        try:
+            while True:
+                pulled += 1
+                yield BLOCK
+        finally:
+            finalised += 1
+
+    async with open_response(items(), clock=clock, on_disconnect=reasons.append, send_timeout=30) as stream:
+        await settle(turns=200)
+        stalled = pulled
+        clock.advance(29.9)
+        await settle()
+        assert (pulled, finalised) == (stalled, 0)
+        clock.advance(0.1)
+        await settle()
+        assert (pulled, finalised) == (stalled, 1)
+        await stream.disconnect()
+    assert stalled < 70  # what the client takes unread, and one that waits
+    assert reasons == [DisconnectReason.SEND_TIMEOUT]
+    assert stream.error is None
+    assert not stream.complete
+
+
+async def test_each_write_has_its_own_send_timeout() -> None:
+    source = Source()
+    gates = [asyncio.Event() for _ in range(4)]
+
+    async def on_send(message: Message) -> None:
+        await gates[len(request.wire.messages)].wait()
+
+    gates[0].set()
+    request = Request(source.items(), on_send, heartbeat=None, send_timeout=30)
+    source.give("a", "b")
+    for gate in gates[1:3]:
+        await request.pass_by(29)
+        gate.set()
+        await settle()
+    await request.pass_by(29.9)  # idle now: there is no write to be late
+    source.give("c")
+    await request.pass_by(29.9)
+    assert request.reasons == []
+    await request.pass_by(0.1)
+    await request.pass_by(0)
+    await request.leave()
+    assert request.reasons == [DisconnectReason.SEND_TIMEOUT]
+
+
+async def test_without_a_send_timeout_a_client_may_stall() -> None:
+    clock = FakeClock()
+    async with open_response(unending(), clock=clock, send_timeout=None) as stream:
+        await settle()
+        clock.advance(1_000_000)
+        await settle()
+        while (await stream.next_event()).data != "8000":
+            pass
+
+
+async def test_the_last_write_has_its_timeout_too() -> None:
+    async def on_send(message: Message) -> None:
+        if message.get("more_body") is False:
+            await request.wire.left.wait()
+
+    source = Source()
+    source.give("a", None)
+    request = Request(source.items(), on_send)
+    await request.pass_by(30)
+    await request.leave()
+    assert request.reasons == [DisconnectReason.SEND_TIMEOUT]
+
+
+# Heartbeats
+
+
+async def test_heartbeats_come_after_silence_alone() -> None:
+    source = Source()
+    request = Request(source.items(), heartbeat=10)
+    source.give("a")
+    await request.pass_by(9)
+    source.give("b")
+    await request.pass_by(9.9)
+    assert request.wire.body == b"data: a\n\ndata: b\n\n"
+    await request.pass_by(0.1)
+    assert request.wire.body == b"data: a\n\ndata: b\n\n" + BEAT
+    await request.pass_by(10)
+    assert request.wire.body == b"data: a\n\ndata: b\n\n" + BEAT + BEAT
+    await request.leave()
+
+
+async def test_no_heartbeats_if_none_are_wanted() -> None:
+    source = Source()
+    request = Request(source.items(), heartbeat=None)
+    source.give("a")
+    for _ in range(10):
+        await request.pass_by(10)
+    assert request.wire.body == b"data: a\n\n"
+    await request.leave()
+
+
+async def test_ping_is_another_name_for_heartbeat() -> None:
+    source = Source()
+    request = Request(source.items(), ping=7)
+    source.give("a")
+    await request.pass_by(6.9)
+    assert request.wire.body == b"data: a\n\n"
+    await request.pass_by(0.1)
+    assert request.wire.body == b"data: a\n\n" + BEAT
+    await request.leave()
+
+
+@pytest.mark.parametrize(
+    ("parts", "rest"),
+    [
+        ([b"data: a"], b"\n\n"),
+        ([b"data: a\n"], b"\n"),
+        ([b"data: a\r"], b"\r"),
+        ([b"data: a\r\n"], b"\r\n"),
+        ([b"data: a\r\n", b"\r"], b"\n"),
+        ([b"data: a\r", b"\n"], b"\r\n"),
+        ([b"id: 1\n", b"event: x\n", b"data: a\n"], b"\n"),
+        ([b"data: a\n\ndata: b\n"], b"\n"),
+    ],
+)
+async def test_no_heartbeat_comes_within_an_event_given_in_parts(parts: list[bytes], rest: bytes) -> None:
+    source = Source()
+    request = Request(source.items(), heartbeat=10)
+    source.give(*parts)
+    in_the_middle = parts != [b"data: a\r\n", b"\r"]  # two line ends: the blank line is there already
+    for _ in range(3):
+        await request.pass_by(10)
+    if in_the_middle:
+        assert request.wire.body == b"".join(parts)
+    source.give(rest)
+    await request.pass_by(10)
+    assert request.wire.body.endswith(BEAT)
+    assert request.wire.body.replace(BEAT, b"") == b"".join(parts) + rest
+    await request.leave()
+
+
+async def test_heartbeats_go_on_after_a_write_that_took_long() -> None:
+    gate = asyncio.Event()
+
+    async def on_send(message: Message) -> None:
+        if message.get("body") == b"data: slow\n\n":
+            await gate.wait()
+
+    source = Source()
+    request = Request(source.items(), on_send, heartbeat=10, send_timeout=1000)
+    source.give("slow")
+    await request.pass_by(25)
+    gate.set()
+    await request.pass_by(9.9)
+    assert request.wire.body == b"data: slow\n\n"
+    await request.pass_by(0.1)
+    assert request.wire.body == b"data: slow\n\n" + BEAT
+    await request.leave()
+
+
+async def test_an_item_waits_for_a_heartbeat_that_is_being_sent() -> None:
+    gate = asyncio.Event()
+
+    async def on_send(message: Message) -> None:
+        if message.get("body") == BEAT:
+            await gate.wait()
+
+    source = Source()
+    request = Request(source.items(), on_send, heartbeat=10)
+    source.give("a")
+    await request.pass_by(10)
+    source.give("b")
+    await request.pass_by(20)  # the wire asserts that messages come one at a time
+    assert request.wire.body == b"data: a\n\n"
+    gate.set()
+    await settle()
+    assert request.wire.body == b"data: a\n\n" + BEAT + b"data: b\n\n"
+    await request.leave()
+
+
+async def test_a_clock_that_leaps_brings_one_heartbeat() -> None:
+    source = Source()
+    request = Request(source.items(), heartbeat=10)
+    source.give("a")
+    await request.pass_by(1000)
+    assert request.wire.body == b"data: a\n\n" + BEAT
+    await request.leave()
+
+
+# What is left
+
+
+async def test_nothing_is_left_of_a_stream_that_has_ended() -> None:
+    before = asyncio.all_tasks()
+    for finish in (None, LookupError("broken")):
+        source = Source()
+        source.give("a", finish)
+        request = Request(source.items())
+        with contextlib.suppress(LookupError):
+            await request.task
+    source = Source()
+    request = Request(source.items())
+    await settle()
+    assert len(open_streams) == 1
+    await request.leave()
+    assert asyncio.all_tasks() == before
+    assert len(open_streams) == 0
+    assert repr(request.clock) == "<FakeClock now=1000.0 timers=0>"

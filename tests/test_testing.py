@@ -1,0 +1,434 @@
+"""The helpers that users test with: what they promise, and what they say when an application errs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from support.asgi import settle
+from tickertape import EventSourceResponse, ServerSentEvent, StreamEndedError
+from tickertape.asgi.types import Receive, Scope, Send
+from tickertape.testing import EventStream, EventStreamClient, FakeClock
+
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+
+
+def body(data: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def sending(*messages: dict[str, Any]) -> Callable[[Scope, Receive, Send], Any]:
+    """An application that sends these messages and returns."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    return app
+
+
+def open_stream(*items: Any, **options: Any) -> EventStream:
+    return EventStreamClient(EventSourceResponse(items)).open("/", **options)
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with the request as JSON."""
+    request = Request(scope, receive)
+    told = {
+        "method": request.method,
+        "path": scope["path"],
+        "raw_path": scope["raw_path"].decode(),
+        "query": request.query_params.multi_items(),
+        "headers": sorted(request.headers.items()),
+        "body": (await request.body()).decode(),
+        "spec_version": scope["asgi"]["spec_version"],
+    }
+    await JSONResponse(told)(scope, receive, send)
+
+
+async def ask(client: EventStreamClient, url: str, **options: Any) -> dict[str, Any]:
+    async with client.open(url, **options) as stream:
+        await stream.read()
+    told: dict[str, Any] = ServerSentEvent(stream.body).json()
+    return told
+
+
+# Requests
+
+ALWAYS = [["accept", "text/event-stream"], ["host", "testserver"]]
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "expected"),
+    [
+        ("/a", {}, {"method": "GET", "path": "/a", "raw_path": "/a", "query": [], "headers": ALWAYS, "body": ""}),
+        ("/a?b=1", {"query": {"c": "2 ü"}}, {"query": [["b", "1"], ["c", "2 ü"]]}),
+        ("/a", {"query": {"topic": ["x", "y/*"]}}, {"query": [["topic", "x"], ["topic", "y/*"]]}),
+        ("/a%20ü/b", {}, {"path": "/a ü/b", "raw_path": "/a%20%C3%BC/b"}),
+        ("/", {"headers": {"Accept": "*/*"}}, {"headers": [["accept", "*/*"], ["host", "testserver"]]}),
+        ("/", {"last_event_id": "ü"}, {"headers": [ALWAYS[0], ALWAYS[1], ["last-event-id", "Ã¼"]]}),
+        ("/", {"method": "POST", "body": b"data"}, {"method": "POST", "body": "data"}),
+    ],
+)
+async def test_what_the_application_is_asked(url: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    told = await ask(EventStreamClient(echo), url, **options)
+    assert {name: told[name] for name in expected} == expected
+
+
+async def test_headers_of_the_client_go_with_every_request_and_those_of_a_request_replace_them() -> None:
+    client = EventStreamClient(echo, headers={"Authorization": "one"})
+    assert ["authorization", "one"] in (await ask(client, "/"))["headers"]
+    assert ["authorization", "two"] in (await ask(client, "/", headers={"authorization": "two"}))["headers"]
+
+
+@pytest.mark.parametrize("spec_version", ["2.0", "2.3", "2.5"])
+async def test_the_announced_version(spec_version: str) -> None:
+    assert (await ask(EventStreamClient(echo, spec_version=spec_version), "/"))["spec_version"] == spec_version
+
+
+# Reading
+
+
+async def test_events_come_one_by_one_while_the_response_goes_on() -> None:
+    queue: asyncio.Queue[str] = asyncio.Queue()
+
+    async def items() -> AsyncIterator[str]:
+        while True:
+            yield await queue.get()
+
+    async with EventStreamClient(EventSourceResponse(items())).open("/", wait=False) as stream:
+        for text in ("a", "b"):
+            queue.put_nowait(text)
+            assert (await stream.next_event()).data == text
+        assert stream.status == 200
+        assert stream.headers["Content-Type"] == "text/event-stream"
+        assert not stream.complete
+
+
+async def test_an_event_in_pieces_is_one_event() -> None:
+    app = sending(START, body(b"id: 1\nda"), body(b"ta: a\n"), body(b"\n", more=False))
+    async with EventStreamClient(app).open("/") as stream:
+        assert await stream.next_event() == ServerSentEvent("a", id="1")
+        assert stream.last_event_id == "1"
+
+
+async def test_a_loop_ends_with_the_stream() -> None:
+    async with open_stream("a", "b") as stream:
+        assert [event.data async for event in stream] == ["a", "b"]
+        with pytest.raises(StreamEndedError, match="expected another event, got the end of the stream"):
+            await stream.next_event()
+
+
+async def test_events_and_comments_wait_for_each_other() -> None:
+    async with open_stream("a", ServerSentEvent(comment="one"), "b", ServerSentEvent(comment="two")) as stream:
+        assert await stream.next_comment() == "one"
+        assert await stream.next_comment() == "two"
+        assert (await stream.next_event()).data == "a"
+        assert (await stream.next_event()).data == "b"
+        with pytest.raises(StreamEndedError):
+            await stream.next_comment()
+
+
+async def test_read_gives_any_body_whole() -> None:
+    async with open_stream("a", "b") as stream:
+        assert (await stream.next_event()).data == "a"
+        assert await stream.read() == stream.body == b"data: a\n\ndata: b\n\n"
+        assert stream.complete
+    big = b"{" + b"x" * 2_000_000
+    plain = {"type": "http.response.start", "status": 404, "headers": []}
+    async with EventStreamClient(sending(plain, body(big, more=False))).open("/") as stream:
+        assert stream.status == 404
+        assert await stream.read() == big  # no event stream: no limit to an event
+
+
+async def test_a_stream_goes_on_from_where_another_was_left() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        after = dict(scope["headers"]).get(b"last-event-id", b"0")
+        events = (ServerSentEvent("x", id=str(number)) for number in range(int(after) + 1, 1000))
+        await EventSourceResponse(list(events))(scope, receive, send)
+
+    client = EventStreamClient(app)
+    async with client.open("/") as stream:
+        assert (await stream.next_event()).id == "1"
+        assert (await stream.next_event()).id == "2"
+    async with client.open("/", last_event_id="2") as stream:
+        assert (await stream.next_event()).id == "3"
+
+
+async def test_what_is_not_read_holds_the_application_back() -> None:
+    sent = 0
+
+    async def items() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b"data: " + b"x" * 10_000 + b"\n\n"
+
+    async with EventStreamClient(EventSourceResponse(items())).open("/") as stream:
+        await settle(turns=200)
+        held = sent
+        assert held < 10
+        await settle(turns=200)
+        assert sent == held
+        for _ in range(held):
+            await stream.next_event()
+        await settle(turns=200)
+        assert sent > held
+
+
+# Waiting
+
+
+async def test_what_does_not_come_in_time_is_named() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send(START)
+        await receive()
+
+    async with EventStreamClient(app).open("/") as stream:
+        with pytest.raises(TimeoutError, match=r"expected another event within 0.01 s, got nothing"):
+            await stream.next_event(timeout=0.01)
+        with pytest.raises(TimeoutError, match=r"expected another event within 0.01 s, got nothing"):
+            await stream.next_comment(timeout=0.01)
+        with pytest.raises(TimeoutError, match=r"expected the response to end within 0.01 s, got nothing"):
+            await stream.read(timeout=0.01)
+
+
+async def test_an_application_that_never_answers_is_left() -> None:
+    left = False
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal left
+        await receive()
+        await receive()
+        left = True
+
+    async with EventStreamClient(app).open("/", wait=False) as stream:
+        with pytest.raises(TimeoutError, match=r"expected the response to start \(`wait=False` goes on without\)"):
+            await stream.started(timeout=0.01)
+        with pytest.raises(TimeoutError, match="expected the response to start"):
+            await stream.next_event(timeout=0.01)
+        assert stream.status == 0
+    assert left
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_an_application_that_raises_before_it_answers(wait: bool) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("broken")
+
+    with pytest.raises(LookupError, match="broken"):
+        async with EventStreamClient(app).open("/", wait=wait) as stream:
+            await stream.next_event()
+
+
+async def test_an_application_that_returns_without_an_answer() -> None:
+    with pytest.raises(StreamEndedError, match="expected a response, got none"):
+        async with EventStreamClient(sending()).open("/"):
+            pass
+
+
+async def test_an_application_that_raises_later_has_an_error_and_no_end() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await sending(START, body(b"data: a\n\n"))(scope, receive, send)
+        raise LookupError("broken")
+
+    async with EventStreamClient(app).open("/") as stream:
+        assert (await stream.next_event()).data == "a"
+        with pytest.raises(StreamEndedError) as raised:
+            await stream.next_event()
+    assert not stream.complete
+    assert stream.error is raised.value.__cause__
+    assert isinstance(stream.error, LookupError)
+
+
+# Leaving
+
+
+async def test_leaving_tells_the_application_and_waits_for_it() -> None:
+    steps = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        steps.append((await receive())["type"])
+        await send(START)
+        steps.append((await receive())["type"])
+        await settle()
+        await send(body(b"to nobody"))
+        steps.append("done")
+
+    async with EventStreamClient(app).open("/") as stream:
+        assert steps == ["http.request"]
+        await stream.disconnect()
+        assert steps == ["http.request", "http.disconnect", "done"]
+        await stream.disconnect()
+    assert stream.body == b""
+
+
+async def test_an_application_that_takes_no_notice_is_reported_and_cancelled() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    async with EventStreamClient(app).open("/") as stream:
+        with pytest.raises(TimeoutError, match=r"expected the application to end in 0.01 s, got one that goes on"):
+            await stream.disconnect(timeout=0.01)
+    await settle()
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_finished_response_is_followed_by_a_disconnect_as_in_servers() -> None:
+    seen = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await sending(START, body(b"", more=False))(scope, receive, send)
+        seen.append((await receive())["type"])
+
+    async with EventStreamClient(app).open("/") as stream:
+        await stream.read()
+        assert seen == ["http.disconnect"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        ([body(b"")], "expected http.response.start, got http.response.body"),
+        ([START, START], "expected http.response.body, got http.response.start"),
+        ([START, body(b"", more=False), body(b"")], "the response is complete, got http.response.body"),
+    ],
+)
+async def test_messages_out_of_order_are_refused_as_in_servers(messages: list[dict[str, Any]], complaint: str) -> None:
+    stream = EventStreamClient(sending(*messages)).open("/", wait=False)
+    async with stream:
+        await settle()
+    assert isinstance(stream.error, RuntimeError)
+    assert str(stream.error) == complaint
+
+
+async def test_a_repr_shows_the_state() -> None:
+    stream = open_stream(ServerSentEvent("a", id="1"))
+    assert repr(stream) == "<EventStream / status=0 open last_event_id=None>"
+    async with stream:
+        await stream.read()
+        assert repr(stream) == "<EventStream / status=200 complete last_event_id='1'>"
+    async with EventStreamClient(sending(START)).open("/x") as stream:
+        await settle()
+        assert repr(stream) == "<EventStream /x status=200 ended last_event_id=None>"
+
+
+# The lifespan
+
+
+async def test_the_lifespan_runs_around_the_streams_and_gives_them_its_state() -> None:
+    steps = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        steps.append("startup")
+        yield {"items": ["a", "b"]}
+        steps.append("shutdown")
+
+    app = Starlette(routes=[Route("/", lambda request: EventSourceResponse(request.state.items))], lifespan=lifespan)
+    async with EventStreamClient(app) as client:
+        async with client.open("/") as stream:
+            assert (await stream.next_event()).data == "a"
+        assert steps == ["startup"]
+    assert steps == ["startup", "shutdown"]
+
+
+@pytest.mark.parametrize("app", [sending(), EventSourceResponse([])])
+async def test_an_application_may_have_no_lifespan(app: Any) -> None:
+    before = asyncio.all_tasks()
+    async with EventStreamClient(app):
+        pass
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("fails_at", ["startup", "shutdown"])
+async def test_a_lifespan_that_fails_fails_the_test(fails_at: str) -> None:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if fails_at == "startup":
+            raise LookupError("no database")
+        yield
+        raise LookupError("no database")
+
+    before = asyncio.all_tasks()
+    with pytest.raises(RuntimeError, match=f"expected the application's {fails_at} to complete, got: [^$]*no database"):
+        async with EventStreamClient(Starlette(lifespan=lifespan)):
+            assert fails_at == "shutdown"
+    await settle()
+    assert asyncio.all_tasks() == before
+
+
+async def test_streams_may_be_opened_without_the_lifespan() -> None:
+    async with open_stream("a") as stream:
+        assert (await stream.next_event()).data == "a"
+
+
+# The clock
+
+
+def test_timers_fall_due_in_order_at_their_own_moment() -> None:
+    clock = FakeClock(100)
+    calls: list[tuple[str, float]] = []
+    for name, when in [("late", 103), ("first", 101), ("second", 101), ("never", 110), ("past", 50)]:
+        clock.call_at(when, lambda name: calls.append((name, clock.time())), name)
+    clock.advance(0)
+    assert calls == [("past", 100)]
+    clock.advance(5)
+    assert calls == [("past", 100), ("first", 101), ("second", 101), ("late", 103)]
+    assert clock.time() == 105
+    assert repr(clock) == "<FakeClock now=105 timers=1>"
+
+
+def test_a_cancelled_timer_does_not_come() -> None:
+    clock = FakeClock()
+    calls: list[str] = []
+    timer = clock.call_at(1001, calls.append, "a")
+    clock.call_at(1001, calls.append, "b")
+    timer.cancel()
+    timer.cancel()
+    assert repr(clock) == "<FakeClock now=1000.0 timers=1>"
+    clock.advance(1)
+    assert calls == ["b"]
+
+
+def test_a_timer_may_set_others_that_fall_due_in_the_same_turn() -> None:
+    clock = FakeClock(0)
+    moments: list[float] = []
+
+    def tick() -> None:
+        moments.append(clock.time())
+        clock.call_at(clock.time() + 2, tick)
+
+    tick()
+    clock.advance(7)
+    assert moments == [0, 2, 4, 6]
+    clock.advance(1)
+    assert moments == [0, 2, 4, 6, 8]
+
+
+def test_a_timer_that_raises_leaves_the_clock_at_its_moment() -> None:
+    clock = FakeClock(0)
+    clock.call_at(1, {}.__getitem__, "missing")
+    with pytest.raises(KeyError):
+        clock.advance(5)
+    assert clock.time() == 1
+
+
+@pytest.mark.parametrize("seconds", [-1, -0.001, float("nan")])
+def test_a_clock_is_not_turned_back(seconds: float) -> None:
+    clock = FakeClock()
+    with pytest.raises(ValueError, match="expected seconds of at least 0"):
+        clock.advance(seconds)
+    assert clock.time() == 1000
