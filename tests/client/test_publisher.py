@@ -1,0 +1,294 @@
+"""Publishing over HTTP, by both publishers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from support.raw_server import Connection, RawServer, Script, answer
+from support.sources import FakeAsyncClock, FakeClock, FakeSyncClock, Shell
+from tickertape import InvalidEventError
+from tickertape.client import Draft, Publisher, SyncPublisher
+from tickertape.errors import ClientError, GaveUpError, PublishError
+
+pytestmark = pytest.mark.parametrize("shell", ["async", "sync"])
+
+AnyPublisher = Publisher | SyncPublisher
+Check = Callable[[AnyPublisher, FakeClock], None]
+NO_REUSE = httpx2.Limits(max_keepalive_connections=0)
+
+
+def stored(*cursors: str) -> Script:
+    return answer(201, "Content-Type: application/json", body=json.dumps({"cursors": cursors}).encode())
+
+
+STORED = answer(201, "Content-Type: application/json", body=b'{"cursor": "e-1"}')
+
+
+def publish(
+    shell: Shell,
+    url: str,
+    *drafts: Draft,
+    check: Check = lambda publisher, clock: None,
+    **options: Any,
+) -> list[str]:
+    """Publish one event by ``publish``, or several by ``publish_many``, with clocks that do not wait."""
+    keys = iter(range(1000))
+    options = {"random": lambda: 1.0, "new_key": lambda: f"key{next(keys)}", **options}
+
+    if shell == "async":
+        return asyncio.run(_publish_async(url, drafts, check, options))
+    clock = FakeSyncClock()
+    with httpx2.Client(limits=NO_REUSE) as client, SyncPublisher(url, client=client, clock=clock, **options) as hub:
+        try:
+            if len(drafts) == 1:
+                return [hub.publish(*drafts[0][:2], **keywords(drafts[0]))]
+            return hub.publish_many(drafts)
+        finally:
+            check(hub, clock)
+
+
+async def _publish_async(url: str, drafts: tuple[Draft, ...], check: Check, options: dict[str, Any]) -> list[str]:
+    clock = FakeAsyncClock()
+    async with (
+        httpx2.AsyncClient(limits=NO_REUSE) as client,
+        Publisher(url, client=client, clock=clock, **options) as hub,
+    ):
+        try:
+            if len(drafts) == 1:
+                return [await hub.publish(*drafts[0][:2], **keywords(drafts[0]))]
+            return await hub.publish_many(drafts)
+        finally:
+            check(hub, clock)
+
+
+def keywords(draft: Draft) -> dict[str, Any]:
+    return {"event": draft.event, "key": draft.key}
+
+
+def bodies(server: RawServer) -> list[Any]:
+    return [json.loads(request.body) for request in server.requests]
+
+
+def test_one_event(shell: Shell) -> None:
+    def check(publisher: AnyPublisher, clock: FakeClock) -> None:
+        assert publisher.statistics() == (1, 1, 0)
+        assert repr(publisher) == f"<{type(publisher).__name__} {server.url}/base/events published=1 retries=0>"
+
+    with RawServer(STORED) as server:
+        draft = Draft("orders/42", {"n": 1, "é": None}, "paid", "k")
+        url = server.url.replace("//", "//me:secret@")
+        assert publish(shell, f"{url}/base/", draft, check=check, headers={"X-Who": "me"}) == ["e-1"]
+    (request,) = server.requests
+    assert (request.method, request.target) == ("POST", "/base/events")
+    assert request.headers["content-type"] == b"application/json"
+    assert request.headers["x-who"] == b"me"
+    assert request.headers["authorization"].startswith(b"Basic")
+    assert bodies(server) == [{"topic": "orders/42", "data": '{"n":1,"é":null}', "event": "paid", "key": "k"}]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("", ""),
+        ("a\nb", "a\nb"),
+        (b"\xc3\xa9", "é"),
+        (None, "null"),
+        (7, "7"),
+        (["\u2028"], '["\\u2028"]'),
+        ("\ud800", "\ud800"),
+    ],
+)
+def test_data_becomes_text_as_everywhere(shell: Shell, data: Any, text: str) -> None:
+    with RawServer(STORED) as server:
+        publish(shell, server.url, Draft("t", data))
+    assert bodies(server) == [{"topic": "t", "data": text, "key": "key0"}]
+
+
+def test_many_events_are_one_request(shell: Shell) -> None:
+    def check(publisher: AnyPublisher, clock: FakeClock) -> None:
+        assert publisher.statistics() == (3, 1, 0)
+
+    with RawServer(stored("e-1", "e-2", "e-3")) as server:
+        drafts = [Draft("t", 1), Draft("u", 2, key="mine"), Draft("t", 3, "x")]
+        assert publish(shell, server.url, *drafts, check=check) == ["e-1", "e-2", "e-3"]
+    assert bodies(server) == [
+        [
+            {"topic": "t", "data": "1", "key": "key0"},
+            {"topic": "u", "data": "2", "key": "mine"},
+            {"topic": "t", "data": "3", "event": "x", "key": "key1"},
+        ]
+    ]
+
+
+def test_no_events_are_no_request(shell: Shell) -> None:
+    with RawServer() as server:
+        assert publish(shell, server.url) == []
+    assert server.requests == []
+
+
+def test_keys_are_made_up_at_random(shell: Shell) -> None:
+    with RawServer(stored("e-1", "e-2")) as server:
+        publish(shell, server.url, Draft("t", 1), Draft("t", 2), new_key=None)
+    one, two = bodies(server)[0]
+    assert one["key"] != two["key"]
+    assert len(one["key"]) == 32
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_may_pass_is_tried_again_with_the_same_key(shell: Shell, status: int) -> None:
+    def check(publisher: AnyPublisher, clock: FakeClock) -> None:
+        assert clock.slept == [7.0, 2.0]
+        assert publisher.statistics() == (1, 3, 2)
+
+    tokens = iter("abc")
+    busy = answer(status, "Retry-After: 7")
+    with RawServer(busy, Connection.close, STORED) as server:
+        assert publish(shell, server.url, Draft("t", "x"), check=check, auth=lambda: next(tokens)) == ["e-1"]
+    assert bodies(server) == [{"topic": "t", "data": "x", "key": "key0"}] * 3
+    assert [request.headers["authorization"] for request in server.requests] == [b"Bearer a", b"Bearer b", b"Bearer c"]
+
+
+def test_it_gives_up_after_so_many_attempts(shell: Shell) -> None:
+    with RawServer(*[answer(503)] * 3) as server, pytest.raises(GaveUpError) as caught:
+        publish(shell, server.url, Draft("t", "x"), max_attempts=3)
+    assert (caught.value.attempts, caught.value.seconds) == (3, 3.0)
+    assert isinstance(caught.value.__cause__, PublishError)
+
+
+def test_it_gives_up_on_a_hub_that_is_not_there(shell: Shell) -> None:
+    with RawServer() as server:
+        url = server.url
+
+    def check(publisher: AnyPublisher, clock: FakeClock) -> None:
+        assert clock.slept == [1, 2, 4, 8, 16, 30, 30]
+
+    with pytest.raises(GaveUpError) as caught:
+        publish(shell, url, Draft("t", "x"), check=check)
+    assert isinstance(caught.value.__cause__, httpx2.ConnectError)
+
+
+PROBLEM = b"""{
+    "type": "https://example.org/problems/topic", "title": "Bad topic", "status": 400,
+    "detail": "expected a topic without '*', got 'a/*'", "instance": "/problems/7", "topic": "a/*"
+}"""
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
+def test_a_problem_is_an_error_with_its_fields(shell: Shell, status: int) -> None:
+    refused = answer(status, "Content-Type: application/problem+json", body=PROBLEM)
+    with RawServer(refused) as server, pytest.raises(PublishError) as caught:
+        publish(shell, server.url, Draft("a/*", "x"))
+    error = caught.value
+    assert (error.status, error.type, error.title) == (status, "https://example.org/problems/topic", "Bad topic")
+    assert (error.detail, error.instance) == ("expected a topic without '*', got 'a/*'", "/problems/7")
+    assert error.extensions == {"topic": "a/*"}
+    assert str(error) == f"expected status 201, got {status} Bad topic: expected a topic without '*', got 'a/*'"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "message"),
+    [
+        ("text/plain", b"go away", "expected status 201, got 404 go away"),
+        ("text/html", b"<h1>", "expected status 201, got 404"),
+        ("application/problem+json", b"[1]", "expected status 201, got 404 [1]"),
+        ("application/problem+json", b'{"title": 7, "x": 1}', "expected status 201, got 404"),
+    ],
+)
+def test_another_refusal_is_an_error_too(shell: Shell, content_type: str, body: bytes, message: str) -> None:
+    refused = answer(404, f"Content-Type: {content_type}", body=body)
+    with RawServer(refused) as server, pytest.raises(PublishError) as caught:
+        publish(shell, server.url, Draft("t", "x"))
+    assert str(caught.value) == message
+    assert caught.value.type == "about:blank"
+
+
+def test_a_redirect_is_not_followed(shell: Shell) -> None:
+    with RawServer(answer(301, "Location: https://h/")) as server, pytest.raises(PublishError) as caught:
+        publish(shell, server.url, Draft("t", "x"))
+    assert str(caught.value) == "expected status 201, got 301 a redirect to 'https://h/'"
+
+
+@pytest.mark.parametrize("body", [b"", b"ok", b"{}", b"[]", b'{"cursor": 7}', b'{"cursors": ["e-1", "e-2"]}'])
+def test_an_answer_without_the_cursor_is_not_that_of_a_hub(shell: Shell, body: bytes) -> None:
+    with RawServer(answer(200, body=body)) as server, pytest.raises(ClientError, match="expected 1 cursors"):
+        publish(shell, server.url, Draft("t", "x"))
+
+
+@pytest.mark.parametrize("draft", [Draft("t", "x", "a\nb"), Draft("t", object()), Draft("t", float("nan"))])
+def test_an_event_that_cannot_be_is_not_sent(shell: Shell, draft: Draft) -> None:
+    with RawServer() as server, pytest.raises(InvalidEventError):
+        publish(shell, server.url, draft)
+    assert server.requests == []
+
+
+def test_attempts_out_of_range_are_refused(shell: Shell) -> None:
+    with pytest.raises(ValueError, match="expected max_attempts"):
+        publish(shell, "http://127.0.0.1:1", Draft("t", "x"), max_attempts=0)
+
+
+def test_another_scheme_is_a_mistake(shell: Shell) -> None:
+    with pytest.raises(httpx2.UnsupportedProtocol):
+        publish(shell, "ftp://127.0.0.1:1", Draft("t", "x"))
+
+
+def test_a_closed_publisher_publishes_nothing(shell: Shell) -> None:
+    async def run() -> None:
+        publisher = Publisher("http://127.0.0.1:1")
+        await publisher.aclose()
+        await publisher.aclose()
+        with pytest.raises(RuntimeError, match="expected an open publisher"):
+            await publisher.publish("t", "x")
+
+    if shell == "async":
+        asyncio.run(run())
+        return
+    publisher = SyncPublisher("http://127.0.0.1:1")
+    publisher.close()
+    publisher.close()
+    with pytest.raises(RuntimeError, match="expected an open publisher"):
+        publisher.publish("t", "x")
+
+
+def test_it_has_a_client_of_its_own_and_closes_it(shell: Shell) -> None:
+    """An unclosed socket would be a warning, and so a failure."""
+    left = threading.Event()
+
+    def script(connection: Connection) -> None:
+        STORED(connection)
+        connection.hold()
+        left.set()
+
+    async def run(url: str) -> None:
+        async def auth() -> str:
+            return "token"
+
+        async with Publisher(url, auth=auth) as publisher:
+            assert await publisher.publish("t", "x") == "e-1"
+
+    with RawServer(script) as server:
+        if shell == "async":
+            asyncio.run(run(server.url))
+        else:
+            with SyncPublisher(server.url, auth=lambda: "token") as publisher:
+                assert publisher.publish("t", "x") == "e-1"
+        assert left.wait(30.0)
+    assert server.requests[0].headers["authorization"] == b"Bearer token"
+
+
+def test_a_coroutine_function_is_refused_where_it_cannot_be_called(shell: Shell) -> None:
+    async def auth() -> str:
+        return "token"
+
+    if shell == "async":
+        Publisher("http://127.0.0.1:1", auth=auth)
+        return
+    with pytest.raises(TypeError, match="expected auth to be a plain function"):
+        SyncPublisher("http://127.0.0.1:1", auth=auth)  # type: ignore[arg-type]
