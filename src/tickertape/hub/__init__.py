@@ -1,8 +1,9 @@
 """Topics over one shared log: publish, subscribe, resume without silent loss."""
 
 from .clock import Clock, Timer
+from .direct import DirectSubscriber
 from .gap import Gap, OverflowPolicy
-from .hub import Hub
+from .hub import Hub, SubscriptionRequest
 from .presence import Presence
 from .reason import DisconnectReason
 from .statistics import HubStatistics
@@ -12,6 +13,7 @@ from .topics import check_patterns, check_topic
 
 __all__ = [
     "Clock",
+    "DirectSubscriber",
     "DisconnectReason",
     "Gap",
     "Hub",
@@ -21,6 +23,7 @@ __all__ = [
     "Presence",
     "SubscriberInfo",
     "Subscription",
+    "SubscriptionRequest",
     "Timer",
     "check_patterns",
     "check_topic",

@@ -43,7 +43,17 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         on_shutdown: called when the server wants its connections to end.
     """
 
-    __slots__ = ("_fetching", "_left", "_on_shutdown", "_rest", "_since", "_transport", "descriptor", "place")
+    __slots__ = (
+        "_fetching",
+        "_left",
+        "_on_lost",
+        "_on_shutdown",
+        "_rest",
+        "_since",
+        "_transport",
+        "descriptor",
+        "place",
+    )
 
     def __init__(
         self,
@@ -63,14 +73,21 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         self._left = 0
         self._fetching: asyncio.Task[None] | None = None
         self._on_shutdown = on_shutdown
+        self._on_lost: Callable[[DirectSubscriber], Any] | None = None
 
     def __repr__(self) -> str:
         state = self.reason or ("live" if self.place >= 0 else "behind")
         return f"<DirectSubscriber {self.info.id} {self.info.topics} cursor={self.cursor} {state}>"
 
-    def start(self, transport: asyncio.Transport) -> None:
-        """Take over a connection whose response headers were sent."""
+    def start(self, transport: asyncio.Transport, on_lost: Callable[[DirectSubscriber], Any]) -> None:
+        """Take over a connection whose response headers were sent.
+
+        Arguments:
+            transport: the connection; this is its protocol already.
+            on_lost: called once, when the connection is closed.
+        """
         self._transport = transport
+        self._on_lost = on_lost
         self.descriptor = transport.get_extra_info("socket").fileno()
         # With the mark at nothing, `resume_writing` comes when all is written, not when most is.
         transport.set_write_buffer_limits(high=0)
@@ -155,6 +172,8 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         """Take note that the peer has left."""
         self.end(DisconnectReason.CLIENT_CLOSED)
         self._rest = None
+        if self._on_lost is not None:
+            self._on_lost(self)
 
     def data_received(self, data: bytes) -> None:
         """Pass over what the peer sends behind its request: its answer never ends."""

@@ -319,11 +319,11 @@ class Hub:
         self.presence.join(subscription)
         return subscription
 
-    def serve_direct(self, subscription: Subscription, on_shutdown: Callable[[], Any]) -> DirectSubscriber:
+    def serve_direct(self, subscription: Subscription) -> DirectSubscriber:
         """Go on serving a subscription as the protocol of its own connection."""
         start = Start(subscription.cursor, subscription.gap)
         direct = DirectSubscriber(
-            self._opened(), subscription.info, start, subscription.policy, self.presence.leave, on_shutdown
+            self._opened(), subscription.info, start, subscription.policy, self.presence.leave, self.drain
         )
         self.presence.replace(subscription, direct)
         return direct
@@ -366,14 +366,14 @@ class Hub:
 
     # Ending.
 
-    def drain(self) -> None:
-        """Take no more events and subscriptions, and end all streams, spread over the drain window."""
-        if self.draining or self._delivery is None or self._loop is None:
-            return
-        self.draining = True
-        logger.info("draining %d subscribers over %.1f s", len(self._delivery.subscribers), self.drain_window)
-        for subscriber in self._delivery.subscribers:
-            self._loop.call_later(self.random() * self.drain_window, self._finish, subscriber)
+    def drain(self) -> float:
+        """Take no more events and subscriptions, and end all streams; return the seconds that this may take."""
+        if not self.draining and self._delivery is not None and self._loop is not None:
+            self.draining = True
+            logger.info("draining %d subscribers over %.1f s", len(self._delivery.subscribers), self.drain_window)
+            for subscriber in self._delivery.subscribers:
+                self._loop.call_later(self.random() * self.drain_window, self._finish, subscriber)
+        return self.drain_window
 
     def jittered_retry(self) -> bytes:
         """Return a block that tells a client when to reconnect, each client another time."""

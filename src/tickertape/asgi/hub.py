@@ -1,0 +1,166 @@
+"""``Hub`` with responses: subscriptions as event streams, in any ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+from ..errors import BrokerError, HubClosedError, SlowConsumerError
+from ..hub import DirectSubscriber, DisconnectReason, OverflowPolicy, Subscription, SubscriptionRequest, check_patterns
+from ..hub import Hub as BaseHub
+from ..wire import ServerSentEvent
+from .base import StreamResponse
+from .problem import send_problem
+from .request import HasScope, get_last_event_id
+from .stream import Stream
+from .types import Receive, Scope, Send
+
+__all__ = ["DIRECT_EXTENSION", "Connection", "Hub", "HubResponse"]
+
+DIRECT_EXTENSION: Final = "tickertape.direct"
+"""The ASGI extension with which a server offers the connection itself, a :class:`Connection`."""
+
+
+class Connection(Protocol):
+    """The connection of a request, offered by a server that can let go of it."""
+
+    def offers(self, chunk: bytes) -> bool:
+        """Tell whether the response has gone out unchanged so far, ``chunk`` being its first bytes."""
+
+    def hand_over(self, subscriber: DirectSubscriber) -> None:
+        """Make ``subscriber`` the protocol of the connection, and start it."""
+
+
+class Hub(BaseHub):
+    __doc__ = BaseHub.__doc__
+
+    def response(
+        self,
+        request: HasScope | Scope,
+        topics: str | Iterable[str],
+        *,
+        last: int | None = None,
+        on_overflow: str = OverflowPolicy.DISCONNECT,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        user: Any = None,
+    ) -> HubResponse:
+        """Return a response that streams the events of ``topics`` to the client.
+
+        Arguments:
+            request: what is answered; its ``Last-Event-ID`` tells where to go on.
+            topics: a pattern or several: ``*`` for one segment, ``**`` for any number.
+            last: for a client without a ``Last-Event-ID``, the number of past events to start with.
+            on_overflow: what to do when the client reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
+            headers: more headers; one of the same name takes the place of ours.
+            user: who it is, for :attr:`presence`.
+
+        Raises:
+            InvalidTopicError: a pattern breaks the syntax, or there are too many.
+        """
+        patterns = check_patterns(topics, limit=self.max_topics)
+        last_event_id = get_last_event_id(request)
+        return HubResponse(self, patterns, last_event_id, last, OverflowPolicy(on_overflow), headers, user)
+
+
+class HubResponse(StreamResponse):
+    """Answer a request with the events of a subscription; made by :meth:`Hub.response`.
+
+    The first bytes are the place where the stream starts and the time after which to reconnect, in
+    a block without data, so that a client that is lost before its first event resumes all the same.
+    Then the hub takes the connection over, if its server offers that and nothing stands between;
+    else the response sends what the hub gives it, as any other.
+
+    A hub that is draining, or has no log, answers 503 as ``application/problem+json``.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        patterns: tuple[str, ...],
+        last_event_id: str | None,
+        last: int | None,
+        policy: OverflowPolicy,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
+        user: Any,
+    ) -> None:
+        super().__init__(HTTPStatus.OK, headers, None)
+        self._hub = hub
+        self._wanted = patterns, last_event_id, last, policy, user
+
+    def __repr__(self) -> str:
+        return f"<HubResponse {self._wanted[0]}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        hub = self._hub
+        if hub.draining:
+            await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, "The hub is draining: come back in a moment.")
+            return
+        try:
+            request = await hub.request(*self._wanted)
+        except (BrokerError, HubClosedError) as error:
+            await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            return
+        if scope["method"] == "HEAD":
+            await self._answer_head(send)
+        else:
+            await self._serve(request, scope, receive, send)
+
+    async def _serve(self, request: SubscriptionRequest, scope: Scope, receive: Receive, send: Send) -> None:
+        hub = self._hub
+        subscription = hub.serve(request)
+        connection: Connection | None = scope.get("extensions", {}).get(DIRECT_EXTENSION)
+
+        def hand_over(chunk: bytes) -> bool:
+            if connection is None or not connection.offers(chunk):
+                return False
+            connection.hand_over(hub.serve_direct(subscription))
+            return True
+
+        stream = Stream(
+            _Chunks(hub, subscription),
+            self._start(),
+            heartbeat=hub.heartbeat,
+            send_timeout=hub.send_timeout,
+            clock=hub.clock,
+            hand_over=hand_over,
+            on_drain=hub.drain,
+        )
+        try:
+            await stream.run(scope, receive, send)
+        finally:
+            subscription.end(stream.reason or DisconnectReason.CLIENT_CLOSED)
+
+
+class _Chunks(AsyncIterator[bytes]):
+    """The bytes of a subscription: its place, its events, and a last word when the hub drains."""
+
+    __slots__ = ("_hub", "_over", "_primed", "_subscription")
+
+    def __init__(self, hub: Hub, subscription: Subscription) -> None:
+        self._hub = hub
+        self._subscription = subscription
+        self._primed = False
+        self._over = False
+
+    async def __anext__(self) -> bytes:
+        if not self._primed:
+            self._primed = True
+            return self._opening()
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            found = await self._subscription.next_range()
+        except SlowConsumerError:
+            # Ended as a clean end: the client comes back with its cursor, and is told of the gap.
+            raise StopAsyncIteration from None
+        if found is not None:
+            return (b"" if found.gap is None else found.gap.event().encode()) + found.chunk
+        self._over = True
+        return self._hub.jittered_retry()
+
+    def _opening(self) -> bytes:
+        place = ServerSentEvent(id=f"{self._hub.epoch}-{self._subscription.cursor}").encode()
+        gap, self._subscription.gap = self._subscription.gap, None
+        return place.removesuffix(b"\n") + self._hub.jittered_retry() + (b"" if gap is None else gap.event().encode())

@@ -1,0 +1,54 @@
+"""Errors as ``application/problem+json`` (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
+from .types import Send
+
+__all__ = ["RETRY_AFTER", "problem_of", "send_problem"]
+
+RETRY_AFTER = 5
+"""Seconds until a client may try again when a hub drains or has lost its log: a restart takes as long."""
+
+
+def problem_of(error: Exception) -> int:
+    """Return the HTTP status of what a hub raises."""
+    if isinstance(error, EventTooLargeError):
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    if isinstance(error, InvalidTopicError):
+        return HTTPStatus.BAD_REQUEST
+    if isinstance(error, InvalidEventError):
+        return HTTPStatus.UNPROCESSABLE_ENTITY
+    if isinstance(error, (HubClosedError, BrokerError, TimeoutError)):
+        return HTTPStatus.SERVICE_UNAVAILABLE
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def problem_body(status: int, detail: str, **extra: Any) -> bytes:
+    """Return the body of a problem."""
+    return json.dumps(
+        {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **extra}
+    ).encode()
+
+
+def problem_headers(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a problem with ``body``."""
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append((b"retry-after", b"%d" % RETRY_AFTER))
+    return headers
+
+
+async def send_problem(send: Send, status: int, detail: str) -> None:
+    """Answer a request with a problem."""
+    body = problem_body(status, detail)
+    await send({"type": "http.response.start", "status": status, "headers": problem_headers(status, body)})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
