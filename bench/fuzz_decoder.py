@@ -30,6 +30,7 @@ LEAST_LIMIT = 3
 """A limit in this target is no less: the bytes of a BOM that is not whole yet are no event's."""
 
 LONGEST_CHUNK = 40
+WHOLE = 1 << 20
 
 LONGEST_PATTERN = 64
 METERED_BYTES = 512
@@ -105,7 +106,7 @@ def _check_work(pattern: bytes, lengths: list[int]) -> None:
     if not pattern:
         return
     times = METERED_BYTES // len(pattern)
-    for cut in (lengths, [2 * METERED_BYTES]):
+    for cut in (lengths, [WHOLE]):
         once, twice = _work(pattern * times, cut), _work(pattern * times * 2, cut)
         if twice > GROWTH * once:
             raise AssertionError(f"expected linear work, got {once} and then {twice} for {pattern!r} cut by {cut}")

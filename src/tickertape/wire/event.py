@@ -217,8 +217,7 @@ def _json(data: Any, default: Callable[[Any], Any] | None) -> str:
             return str(dump())
         return (_encoder(default) if default else _ENCODER).encode(data)
     except (TypeError, ValueError, RecursionError) as error:
-        kind = type(data).__name__
-        raise InvalidEventError(f"expected data that JSON can say, got a {kind}: {error}") from error
+        raise InvalidEventError(f"expected data that JSON can say, got a {type(data).__name__}: {error}") from error
 
 
 def _lines(prefix: str, text: str) -> str:
