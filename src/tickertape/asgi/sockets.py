@@ -158,8 +158,9 @@ def _inode(descriptor: int) -> int | None:
 def _ask(descriptor: int, question: Callable[[socket.socket], T]) -> T | None:
     """Put a question to the socket behind a descriptor, which stays its owner's; ``None`` if it is no socket."""
     with contextlib.suppress(OSError):
-        # Family and type need not be true for what is asked; finding them out would double the time.
-        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
+        # To find out family and type would double the time. What is asked depends on neither, but for
+        # the longest address that there is room for, which is that of a Unix socket.
+        borrowed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor)
         try:
             return question(borrowed)
         finally:
