@@ -183,8 +183,9 @@ class Delivery:
         for audience, blocks in wanted.items():
             audience.compact()
             if audience.live:
-                self.counters.delivered += audience.live * len(blocks)
+                live = audience.live
                 yield from audience.write(b"".join(blocks), entries[-1].offset, self.clock.time())
+                self.counters.delivered += live * len(blocks)
             audience.wake(self.position)
 
     def _continue(self, running: Iterator[None], upto: int) -> None:
