@@ -256,8 +256,9 @@ def splits(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def chunkings(stream: bytes) -> Iterator[list[bytes]]:
-    """A stream whole, cut into two anywhere, and cut into short pieces of each length."""
+    """A stream whole, cut into two anywhere, cut into short pieces of each length, and with empty chunks between."""
     yield [stream]
+    yield [chunk for byte in cut(stream, 1) for chunk in (byte, b"", b"")]
     yield from map(list, splits(stream))
     yield from (cut(stream, length) for length in range(1, 12))
 
