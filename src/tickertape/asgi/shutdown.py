@@ -6,7 +6,7 @@ server does first, however it was told to stop, is to close its listening socket
 each event loop that has open streams looks at that socket, and ends them when it is gone.
 
 A client that does not read is the other thing that servers wait for, to hand over what they hold
-for it. The same timer drops such connections.
+for it. The same timer drops such connections, and cuts off those of streams that have failed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from .sockets import Address, Connection, Listener, abort_stuck, connection_of, find_listener, server_address
+from .sockets import Address, Connection, Listener, abort_stuck, connection_of, cut_off, find_listener, server_address
 from .types import Scope
 
 __all__ = ["OpenStream", "OpenStreams", "close_streams", "open_streams"]
@@ -48,12 +48,14 @@ class _Group:
     Attributes:
         streams: the open streams by the listener that they came through, each with its connection.
         doomed: the connections to be dropped unless their clients read by then, and when.
+        failed: the connections to be cut off, and what waits for that.
         timer: the next look.
     """
 
     def __init__(self) -> None:
         self.streams: dict[Listener | None, dict[OpenStream, Connection | None]] = {}
         self.doomed: dict[Connection, float] = {}
+        self.failed: dict[Connection, asyncio.Future[None]] = {}
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -90,14 +92,30 @@ class OpenStreams:
                 streams.pop(stream, None)
             self._look_again_or_forget(loop, group)
 
-    def drop(self, connection: Connection | None) -> None:
-        """Drop a connection whose client does not read: soon, and in one search with others."""
+    def drop(self, scope: Scope) -> None:
+        """Drop a request's connection whose client does not read: soon, and in one search with others."""
+        connection = connection_of(scope)
         if connection is not None:
             loop = asyncio.get_running_loop()
             with self._lock:
                 group = self._group(loop)
                 group.doomed[connection] = loop.time()
                 self._look_again_or_forget(loop, group)
+
+    async def cut_off(self, scope: Scope) -> None:
+        """Cut a request's connection off, and return when it is done: soon, and in one search with others.
+
+        A server does so itself when the application raises. But there is middleware that ends the
+        response first, cleanly, before it lets the exception through: Starlette's ``BaseHTTPMiddleware``.
+        """
+        loop = asyncio.get_running_loop()
+        connection = connection_of(scope)
+        if connection is not None and self._find(server_address(scope), loop.time()) is not None:
+            with self._lock:
+                group = self._group(loop)
+                done = group.failed[connection] = loop.create_future()
+                self._look_again_or_forget(loop, group)
+            await done
 
     def close(self) -> None:
         """End every open stream, from any thread."""
@@ -119,13 +137,13 @@ class OpenStreams:
 
     def _look_again_or_forget(self, loop: asyncio.AbstractEventLoop, group: _Group) -> None:
         group.streams = {listener: streams for listener, streams in group.streams.items() if streams}
-        to_watch = group.doomed or any(group.streams)
+        to_watch = group.doomed or group.failed or any(group.streams)
         if group.timer is None and to_watch:
             group.timer = loop.call_later(_LOOK, self._look, loop, group)
         elif group.timer is not None and not to_watch:
             group.timer.cancel()
             group.timer = None
-        if not group.streams and not group.doomed:
+        if not group.streams and not to_watch:
             del self._groups[loop]
 
     def _look(self, loop: asyncio.AbstractEventLoop, group: _Group) -> None:
@@ -136,9 +154,15 @@ class OpenStreams:
         due = {connection for connection, when in group.doomed.items() if when <= now}
         if due:
             logger.info("dropped %d clients that did not read", abort_stuck(due))
+        if group.failed:
+            cut_off(group.failed)
         with self._lock:
             for connection in due:
                 del group.doomed[connection]
+            for done in group.failed.values():
+                if not done.done():
+                    done.set_result(None)
+            group.failed.clear()
             group.timer = None
             self._look_again_or_forget(loop, group)
 

@@ -18,7 +18,16 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from .types import Scope
 
-__all__ = ["Address", "Connection", "Listener", "abort_stuck", "connection_of", "find_listener", "server_address"]
+__all__ = [
+    "Address",
+    "Connection",
+    "Listener",
+    "abort_stuck",
+    "connection_of",
+    "cut_off",
+    "find_listener",
+    "server_address",
+]
 
 Address: TypeAlias = tuple[str, int | None]
 """A host and a port, or the path of a Unix socket and ``None``."""
@@ -96,17 +105,24 @@ def abort_stuck(connections: Collection[Connection]) -> int:
     What a server holds for such a peer is never sent, and the server waits for it, also when it
     stops. One search serves them all: it asks every descriptor of the process.
     """
+    stuck = [descriptor for descriptor in _find(connections) if _ask(descriptor, _is_stuck)]
+    for descriptor in stuck:
+        _ask(descriptor, _abort)
+    return len(stuck)
+
+
+def cut_off(connections: Collection[Connection]) -> None:
+    """End the connections behind what was sent so far, so that nobody can end their responses cleanly."""
+    for descriptor in _find(connections):
+        _ask(descriptor, _abort if _ask(descriptor, _is_stuck) else _end)
+
+
+def _find(connections: Collection[Connection]) -> Iterator[int]:
     clients = {client for client, _ in connections}
-    count = 0
     for descriptor in _descriptors():
-        if (
-            (client := _ask(descriptor, _client)) in clients
-            and (client, _ask(descriptor, _server)) in connections
-            and _ask(descriptor, _is_stuck)
-        ):
-            _ask(descriptor, _abort)
-            count += 1
-    return count
+        client = _ask(descriptor, _client)
+        if client in clients and (client, _ask(descriptor, _server)) in connections:
+            yield descriptor
 
 
 def _client(connection: socket.socket) -> Address | None:
@@ -127,6 +143,10 @@ def _is_stuck(connection: socket.socket) -> bool:
 def _abort(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     connection.shutdown(socket.SHUT_RDWR)
+
+
+def _end(connection: socket.socket) -> None:
+    connection.shutdown(socket.SHUT_WR)
 
 
 def _accepts(candidate: socket.socket) -> bool:

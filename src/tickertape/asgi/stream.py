@@ -18,7 +18,6 @@ from ..hub import Clock, DisconnectReason, Timer
 from ..wire import ServerSentEvent
 from .iteration import close_iterator
 from .shutdown import open_streams
-from .sockets import connection_of
 from .types import Message, Receive, Scope, Send
 
 __all__ = ["HEARTBEAT", "STREAM_ERROR", "Stream"]
@@ -109,9 +108,8 @@ class Stream:
             await self._run(scope, receive)
             await self._part(scope, receive)
         except Exception:
-            if self._started:
-                # The server closes the connection when the client has read the rest; so it must read.
-                open_streams.drop(connection_of(scope))
+            if self._started and self.reason is not DisconnectReason.CLIENT_CLOSED:
+                await open_streams.cut_off(scope)
             raise
 
     async def _run(self, scope: Scope, receive: Receive) -> None:
@@ -291,7 +289,7 @@ class Stream:
         if self.reason is DisconnectReason.DRAINING and await self._end_in_time():
             return
         if self.reason in (DisconnectReason.DRAINING, DisconnectReason.SEND_TIMEOUT):
-            open_streams.drop(connection_of(scope))
+            open_streams.drop(scope)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PARTING):  # until the server has seen it too
                     await self._watch(receive)

@@ -1,0 +1,223 @@
+"""Open streams and the servers that stop under them, with listening sockets and no server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from support.asgi import open_response, settle
+from tickertape import DisconnectReason, close_streams
+from tickertape.asgi.shutdown import OpenStreams, open_streams
+from tickertape.asgi.types import Scope
+from tickertape.testing import EventStream
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield server
+
+
+async def idle() -> AsyncIterator[str]:
+    yield "a"
+    await asyncio.Event().wait()
+
+
+def open_at(listener: socket.socket, items: Any = None, **options: Any) -> EventStream:
+    """A stream whose server listens at ``listener``."""
+    return open_response(idle() if items is None else items, scope={"server": listener.getsockname()}, **options)
+
+
+async def test_a_stream_ends_cleanly_when_its_listener_closes(listener: socket.socket) -> None:
+    reasons: list[DisconnectReason] = []
+    async with open_at(listener, on_disconnect=reasons.append) as stream:
+        listener.close()
+        assert await stream.read() == b"data: a\n\n"
+        assert stream.complete
+    assert reasons == [DisconnectReason.DRAINING]
+    assert len(open_streams) == 0
+
+
+async def test_only_the_streams_of_the_listener_that_closed_end(listener: socket.socket) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        async with open_at(listener) as ending, open_at(other) as staying, open_response(idle()) as unknown:
+            listener.close()
+            await ending.read()
+            await settle()
+            assert (ending.complete, staying.complete, unknown.complete) == (True, False, False)
+            assert len(open_streams) == 2
+
+
+async def test_a_stream_opened_when_its_listener_has_closed_ends_at_once(listener: socket.socket) -> None:
+    pulled = []
+
+    async def items() -> AsyncIterator[str]:
+        pulled.append("item")
+        yield "a"
+
+    address = listener.getsockname()
+    async with open_at(listener):
+        listener.close()
+        async with open_response(items(), scope={"server": address}, retry=100) as late:
+            assert late.status == 200  # a browser would never come back after any other
+            assert await late.read() == b"retry: 100\n\n"
+            assert late.complete
+    assert pulled == []
+
+
+async def test_a_server_that_starts_again_at_its_port_is_another(listener: socket.socket) -> None:
+    address = listener.getsockname()
+    async with open_at(listener) as before:
+        listener.close()
+        await before.read()
+    with socket.create_server(address) as again:
+        async with open_at(again) as after:
+            await settle()
+            assert not after.complete
+            again.close()
+            await after.read()
+            assert after.complete
+
+
+@pytest.mark.parametrize("from_thread", [True, False])
+async def test_close_streams_ends_all_from_any_thread(from_thread: bool) -> None:
+    reasons: list[DisconnectReason] = []
+    async with (
+        open_response(idle(), on_disconnect=reasons.append) as one,
+        open_response(idle(), on_disconnect=reasons.append) as two,
+    ):
+        if from_thread:
+            await asyncio.to_thread(close_streams)
+        else:
+            close_streams()
+        assert await one.read() == await two.read() == b"data: a\n\n"
+        assert one.complete
+        assert two.complete
+        async with open_response(["b"]) as after:  # the program goes on
+            assert await after.read() == b"data: b\n\n"
+    assert reasons == [DisconnectReason.DRAINING] * 2
+    close_streams()  # nothing is open: nothing to do
+
+
+async def test_close_streams_reaches_every_loop() -> None:
+    opened = threading.Event()
+    ends: list[bool] = []
+
+    async def elsewhere() -> None:
+        async with open_response(idle()) as stream:
+            opened.set()
+            await stream.read()
+            ends.append(stream.complete)
+
+    thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
+    thread.start()
+    assert await asyncio.to_thread(opened.wait, 10)
+    async with open_response(idle()) as here:
+        close_streams()
+        await here.read()
+    await asyncio.to_thread(thread.join, 10)
+    assert ends == [True]
+
+
+async def test_a_generator_may_close_the_streams_its_own_too() -> None:
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        close_streams()
+        yield "b"
+        await asyncio.Event().wait()
+
+    async with open_response(items()) as stream:
+        await stream.read()
+        assert stream.complete
+
+
+class FakeStream:
+    """A stream of a loop that does not run any more."""
+
+    def drain(self) -> float:
+        return 0.0
+
+
+def test_a_loop_that_was_closed_is_forgotten() -> None:
+    streams = OpenStreams()
+
+    async def leave_open() -> weakref.ref[Any]:
+        streams.add(FakeStream(), {"server": ("testserver", 80)})
+        return weakref.ref(asyncio.get_running_loop())
+
+    async def open_another() -> None:
+        stream = FakeStream()
+        streams.add(stream, {"server": ("testserver", 80)})
+        assert len(streams) == 1
+        streams.discard(stream)
+
+    loop = asyncio.run(leave_open())
+    streams.close()
+    assert len(streams) == 1
+    asyncio.run(open_another())
+    gc.collect()
+    assert len(streams) == 0
+    assert loop() is None
+
+
+@contextmanager
+def connected(listener: socket.socket) -> Iterator[tuple[socket.socket, socket.socket, Scope]]:
+    """A client, the server's end of its connection, and the scope of a request on it."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        with listener.accept()[0] as server:
+            server.setblocking(False)
+            yield client, server, {"client": server.getpeername(), "server": server.getsockname()}
+
+
+async def test_a_client_that_does_not_read_is_dropped_at_the_next_look(listener: socket.socket) -> None:
+    streams, loop = OpenStreams(), asyncio.get_running_loop()
+    with connected(listener) as (_, server, scope):
+        with suppress(BlockingIOError):
+            while server.send(b"x" * 65536):
+                pass
+        streams.drop(scope)
+        streams.drop({})  # not known: left to the server
+        writable: asyncio.Future[None] = loop.create_future()
+        loop.add_writer(server, writable.set_result, None)  # as a server waits for its client
+        await asyncio.wait_for(writable, 5)
+        loop.remove_writer(server)
+        with pytest.raises(BrokenPipeError):
+            server.send(b"x")
+
+
+async def test_the_connection_of_a_stream_that_fails_is_cut_off_before_anybody_can_end_it(
+    listener: socket.socket,
+) -> None:
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        raise LookupError("broken")
+
+    with connected(listener) as (_, server, scope):
+        async with open_response(items(), scope=scope) as stream:
+            await stream.read()
+        assert isinstance(stream.error, LookupError)
+        with pytest.raises(BrokenPipeError):
+            server.send(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("scope", [{}, {"client": ("1.2.3.4", 5), "server": ("testserver", 80)}])
+async def test_a_connection_that_is_not_ours_is_not_waited_for(scope: Scope) -> None:
+    waiting = OpenStreams().cut_off(scope)
+    with pytest.raises(StopIteration):
+        waiting.send(None)
+
+
+async def test_discarding_what_was_never_added_does_nothing() -> None:
+    streams = OpenStreams()
+    streams.discard(FakeStream())
+    assert len(streams) == 0
