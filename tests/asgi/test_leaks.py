@@ -1,0 +1,131 @@
+"""Nothing is left of a thousand streams: no task, no timer, no thread, no memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import tracemalloc
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.asgi import open_response, settle
+from tickertape.asgi.response import EncodedItems
+from tickertape.asgi.shutdown import OpenStreams, open_streams
+from tickertape.asgi.stream import Stream
+from tickertape.testing import FakeClock
+
+TIMES = 1000
+KINDS = (Stream, EncodedItems, asyncio.Task, asyncio.Future, asyncio.TimerHandle)
+
+
+async def idle() -> AsyncIterator[str]:
+    yield "a"
+    await asyncio.Event().wait()
+
+
+async def broken() -> AsyncIterator[str]:
+    yield "a"
+    raise LookupError("broken")
+
+
+def blocking() -> Iterator[str]:
+    yield "a"
+    yield "b"
+
+
+async def stalled() -> AsyncIterator[bytes]:
+    while True:
+        yield b"data: " + b"x" * 70_000 + b"\n\n"
+
+
+async def leave(make: Callable[[], Any]) -> None:
+    async with open_response(make()) as stream:
+        await stream.next_event()
+
+
+async def leave_at_once(make: Callable[[], Any]) -> None:
+    async with open_response(make(), wait=False):
+        pass
+
+
+async def read_all(make: Callable[[], Any]) -> None:
+    async with open_response(make()) as stream:
+        await stream.read()
+
+
+async def stall(make: Callable[[], Any]) -> None:
+    clock = FakeClock()
+    async with open_response(make(), clock=clock) as stream:
+        await settle(turns=5)
+        clock.advance(30)
+        await settle(turns=5)
+        await stream.disconnect()
+
+
+async def beat(make: Callable[[], Any]) -> None:
+    clock = FakeClock()
+    async with open_response(make(), clock=clock) as stream:
+        await settle(turns=5)
+        clock.advance(15)
+        await stream.next_comment()
+
+
+def count() -> dict[str, int]:
+    gc.collect()
+    # Loops keep cancelled timers for a while; they are few, and hold nothing.
+    objects = [each for each in gc.get_objects() if not (isinstance(each, asyncio.TimerHandle) and each.cancelled())]
+    return {kind.__name__: sum(isinstance(each, kind) for each in objects) for kind in KINDS}
+
+
+@pytest.mark.parametrize(
+    ("use", "make"),
+    [
+        (leave, idle),
+        (leave_at_once, idle),
+        (read_all, lambda: ["a", "b"]),
+        (read_all, broken),
+        (stall, stalled),
+        (beat, idle),
+        (leave, blocking),
+        (read_all, blocking),
+    ],
+    ids=lambda value: value.__name__.strip("<>"),
+)
+async def test_nothing_is_left_of_a_thousand_streams(
+    use: Callable[[Callable[[], Any]], Any], make: Callable[[], Any]
+) -> None:
+    for _ in range(20):  # what is made once and kept
+        await use(make)
+    await no_threads()
+    tasks, objects = asyncio.all_tasks(), count()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(TIMES):
+            await use(make)
+        await no_threads()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert asyncio.all_tasks() == tasks
+    assert len(open_streams) == 0
+    after = count()
+    assert {name: after[name] - objects[name] for name in objects} == dict.fromkeys(objects, 0)
+    assert grown < 100 * TIMES  # bytes: a stream alone is several thousand
+
+
+async def no_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "tickertape-iterator":
+            await asyncio.to_thread(thread.join, 10)
+    assert "tickertape-iterator" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_nothing_of_a_loop_is_kept_between_streams() -> None:
+    await leave(idle)
+    assert isinstance(open_streams, OpenStreams)
+    assert asyncio.get_running_loop() not in gc.get_referents(*gc.get_referents(open_streams))
