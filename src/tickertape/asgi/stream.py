@@ -60,6 +60,34 @@ class Stream:
             the seconds that this may take.
     """
 
+    # One for each connection: a dictionary of its own would be as large as all the rest.
+    __slots__ = (
+        "_beat",
+        "_cancelling",
+        "_clock",
+        "_ended",
+        "_failure",
+        "_finishing",
+        "_had_turn",
+        "_hand_over",
+        "_heartbeat",
+        "_interruption",
+        "_items",
+        "_last_write",
+        "_loop",
+        "_on_drain",
+        "_opening",
+        "_pumping",
+        "_send",
+        "_send_timeout",
+        "_sending_since",
+        "_start",
+        "_started",
+        "_tail",
+        "_timer",
+        "reason",
+    )
+
     def __init__(
         self,
         items: AsyncIterator[bytes],
