@@ -14,10 +14,13 @@ def watchdogs() -> list[threading.Thread]:
 def test_it_calls_when_the_deadline_passes_and_its_thread_ends() -> None:
     watchdog = Watchdog()
     expired = threading.Event()
+    before = watchdogs()
     watchdog.set(0.0, expired.set)
+    new = [thread for thread in watchdogs() if thread not in before]
     assert expired.wait(30.0)
-    for thread in watchdogs():
+    for thread in new:
         thread.join(30.0)
+        assert not thread.is_alive()
     assert repr(watchdog) == "<Watchdog deadline=None wakes_at=None>"
     expired.clear()
     watchdog.set(0.0, expired.set)
@@ -46,10 +49,20 @@ def test_a_deadline_that_was_cleared_does_not_pass() -> None:
 def test_a_deadline_that_never_comes_is_no_error() -> None:
     watchdog = Watchdog()
     watchdog.set(float("inf"), lambda: None)
-    assert watchdogs()
     expired = threading.Event()
     watchdog.set(0.0, expired.set)
     assert expired.wait(30.0)
+
+
+def test_resting_ends_the_thread() -> None:
+    watchdog = Watchdog()
+    before = watchdogs()
+    watchdog.set(1000.0, lambda: None)
+    (thread,) = (thread for thread in watchdogs() if thread not in before)
+    watchdog.rest()
+    watchdog.rest()
+    thread.join(30.0)
+    assert not thread.is_alive()
 
 
 def test_a_watch_without_a_deadline_starts_no_thread() -> None:

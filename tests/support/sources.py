@@ -75,6 +75,9 @@ class FakeSyncClock(FakeClock):
             expired()
         yield
 
+    def rest(self) -> None:
+        pass
+
 
 @dataclass
 class Run:

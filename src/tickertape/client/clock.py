@@ -55,6 +55,10 @@ class SyncClock(Clock, Protocol):
         """
         ...
 
+    def rest(self) -> None:
+        """Let go of what watching needs, until the next watch."""
+        ...
+
 
 class _System:
     """The clocks of the operating system."""
@@ -96,13 +100,16 @@ class SystemSyncClock(_System):
         finally:
             self._watchdog.clear()
 
+    def rest(self) -> None:
+        self._watchdog.rest()
+
 
 class Watchdog:
     """Call a function when its deadline passes; one deadline at a time.
 
     Deadlines are set and cleared for every read and hardly ever pass. So the thread is not woken by
     either: it sleeps until the deadline that it knows, looks whether there is a later one, and ends
-    when there is none. The next deadline starts another.
+    when there is none, or when it is told to rest. The next deadline starts another.
     """
 
     def __init__(self) -> None:
@@ -129,6 +136,12 @@ class Watchdog:
         """Forget the deadline. The function is not running when this returns."""
         with self._condition:
             self._deadline = self._expired = None
+
+    def rest(self) -> None:
+        """Forget the deadline and end the thread."""
+        with self._condition:
+            self._deadline = self._expired = None
+            self._condition.notify()
 
     def _run(self) -> None:
         with self._condition:

@@ -323,6 +323,7 @@ class SyncEventSource(Source):
 
     def _release(self) -> None:
         self._let_go()
+        self._clock.rest()
         client, self._own_client = self._own_client, None
         if client is not None:
             client.close()
