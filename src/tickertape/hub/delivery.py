@@ -95,7 +95,7 @@ class Delivery:
         self._broker = broker
         self._index: TopicIndex[Audience] = TopicIndex()
         self._pending: list[Entry] = []
-        self._joining: list[DirectSubscriber] = []
+        self._joining: dict[DirectSubscriber, None] = {}  # a set that keeps its order
         self._round: Iterator[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._memo: dict[tuple[Patterns, int, int], Range] = {}
@@ -127,7 +127,12 @@ class Delivery:
             member.audience.join(member, self.clock.time())
             self.behind.discard(member)
         else:
-            self._joining.append(member)
+            self._joining[member] = None
+
+    def forget(self, member: DirectSubscriber) -> None:
+        """Let go of a direct subscriber that has ended."""
+        self.behind.discard(member)
+        self._joining.pop(member, None)
 
     def count(self, topic: str | None = None) -> int:
         """Return the number of subscribers, of those who get what is published to ``topic``."""
@@ -209,7 +214,7 @@ class Delivery:
         self._round = None
         self.position = upto
         self._memo.clear()
-        joining, self._joining = self._joining, []
+        joining, self._joining = self._joining, {}
         for member in joining:
             member.advance()
         self._start_round()
@@ -225,7 +230,7 @@ class Delivery:
         position, self.position = self.position, window.newest
         self._pending = []
         self._round = None
-        self._joining = []
+        self._joining = {}
         self._memo.clear()
         for audience in self._audiences.values():
             for member in audience.leave_all():

@@ -99,6 +99,7 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         """Keep what the peer did not take of a chunk; its audience has let go of it."""
         self.cursor = upto
         self._keep(memoryview(framed)[written:])
+        self.advance()  # if the peer has taken the rest already, nobody else will call
 
     def abort(self, reason: DisconnectReason = DisconnectReason.CLIENT_CLOSED) -> None:
         """Drop the connection and what is unsent."""
@@ -108,8 +109,7 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
 
     def wake(self) -> None:
         """Look again what lies behind the cursor."""
-        if self.place < 0:
-            self.advance()
+        self.advance()
 
     def advance(self) -> None:
         """Write what lies between the cursor and the head, as far as the peer takes it; then be live."""
@@ -148,20 +148,20 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         """Say a last word and end the response; a peer that is not reading is dropped."""
         if self.reason is not None or self._transport is None:
             return
-        behind = not self._may_write()
+        taken = self._flush(self._transport)
         self.end(reason)
-        if behind:
-            self._transport.abort()
-        else:
+        if taken:
             self._transport.write(frame(chunk) + _LAST_CHUNK)
             self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
 
     def end(self, reason: DisconnectReason) -> None:
         """Leave the hub, and its audience's list at once: the descriptor may soon be another's."""
         if self.place >= 0:
             self.cursor = self.position
             self.audience.leave(self)
-        self._delivery.behind.discard(self)
+        self._delivery.forget(self)
         if self._fetching is not None:
             self._fetching.cancel()
         super().end(reason)
@@ -189,14 +189,16 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
     # Writing.
 
     def _may_write(self) -> bool:
-        """Hand on what is left of a chunk; return whether nothing is unwritten before the next."""
-        transport = self._transport
-        if transport is None or self.reason is not None or transport.is_closing() or self._fetching is not None:
+        if self._transport is None or self.reason is not None or self.place >= 0 or self._fetching is not None:
             return False
-        while self._rest is not None and not transport.get_write_buffer_size():
+        return self._flush(self._transport)
+
+    def _flush(self, transport: asyncio.Transport) -> bool:
+        """Hand on what is left of a chunk; return whether nothing is unwritten before the next."""
+        while self._rest is not None and not transport.get_write_buffer_size() and not transport.is_closing():
             piece, self._rest = self._rest[:PAGE], self._rest[PAGE:] or None
             transport.write(piece)
-        return self._rest is None and not transport.get_write_buffer_size()
+        return self._rest is None and not transport.get_write_buffer_size() and not transport.is_closing()
 
     def _take(self, found: Range) -> None:
         self.cursor = found.upto
@@ -221,7 +223,6 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         if self._since is None:
             self._since = self._delivery.clock.time()
         self._delivery.behind.add(self)
-        self._may_write()
 
     async def _fetch_page(self) -> None:
         try:
