@@ -7,22 +7,16 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
-from ..hub import Clock, DisconnectReason
+from ..hub import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, Clock, DisconnectReason
 from ..wire import ServerSentEvent
 from .base import StreamResponse
 from .iteration import check_iterable, close_iterator, iterate
 from .stream import Stream
 from .types import Receive, Scope, Send
 
-__all__ = ["DEFAULT_HEARTBEAT", "DEFAULT_SEND_TIMEOUT", "EventSourceResponse"]
+__all__ = ["EventSourceResponse"]
 
 logger = logging.getLogger("tickertape.asgi")
-
-DEFAULT_HEARTBEAT: Final = 15.0
-"""Seconds. The specification advises a comment "every 15 seconds or so"; proxies cut at 30 to 60."""
-
-DEFAULT_SEND_TIMEOUT: Final = 30.0
-"""Seconds. A phone that changes networks is back sooner; a client that is not holds memory for nothing."""
 
 _UNSET: Final = object()
 

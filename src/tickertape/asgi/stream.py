@@ -14,16 +14,13 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from ..hub import Clock, DisconnectReason, Timer
+from ..hub import HEARTBEAT, Clock, DisconnectReason, Timer
 from ..wire import ServerSentEvent
 from .iteration import close_iterator
 from .shutdown import open_streams
 from .types import Message, Receive, Scope, Send
 
-__all__ = ["HEARTBEAT", "STREAM_ERROR", "Stream"]
-
-HEARTBEAT: Final = b": heartbeat\n\n"
-"""A comment: it keeps proxies from closing an idle connection, and shows the client that the server lives."""
+__all__ = ["STREAM_ERROR", "Stream"]
 
 STREAM_ERROR: Final = ServerSentEvent(
     json.dumps({"message": "The stream failed on the server; what follows the last event is unknown."}),

@@ -1,6 +1,14 @@
 """Topics over one shared log: publish, subscribe, resume without silent loss."""
 
 from .clock import Clock, Timer
+from .defaults import (
+    DEFAULT_DRAIN_WINDOW,
+    DEFAULT_HEARTBEAT,
+    DEFAULT_MAX_EVENT_SIZE,
+    DEFAULT_RETRY,
+    DEFAULT_SEND_TIMEOUT,
+    HEARTBEAT,
+)
 from .direct import DirectSubscriber
 from .gap import Gap, OverflowPolicy
 from .hub import Hub, SubscriptionRequest
@@ -9,9 +17,16 @@ from .reason import DisconnectReason
 from .statistics import HubStatistics
 from .subscriber import SubscriberInfo
 from .subscription import HubEvent, Subscription
-from .topics import check_patterns, check_topic
+from .topics import MAX_TOPICS, check_patterns, check_topic
 
 __all__ = [
+    "DEFAULT_DRAIN_WINDOW",
+    "DEFAULT_HEARTBEAT",
+    "DEFAULT_MAX_EVENT_SIZE",
+    "DEFAULT_RETRY",
+    "DEFAULT_SEND_TIMEOUT",
+    "HEARTBEAT",
+    "MAX_TOPICS",
     "Clock",
     "DirectSubscriber",
     "DisconnectReason",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -97,6 +97,8 @@ class Delivery:
         self._pending: list[Entry] = []
         self._joining: dict[DirectSubscriber, None] = {}  # a set that keeps its order
         self._round: Iterator[None] | None = None
+        self._upto = self.position  # where the round ends
+        self._served: Collection[Audience] = ()  # by the round that runs: who of them was written to is not known
         self._loop = asyncio.get_running_loop()
         self._memo: dict[tuple[Patterns, int, int], Range] = {}
 
@@ -152,8 +154,8 @@ class Delivery:
 
     def beat(self, heartbeat: bytes, interval: float) -> None:
         """Write a heartbeat to direct subscribers that were silent for ``interval`` seconds."""
-        if self._round is None:
-            for audience in self._audiences.values():
+        for audience in list(self._audiences.values()):
+            if audience not in self._served:
                 audience.compact()
                 audience.beat(heartbeat, self.clock.time(), interval)
 
@@ -167,8 +169,9 @@ class Delivery:
     def _start_round(self) -> None:
         if self._round is None and self._pending:
             entries = self._take_pending()
+            self._upto = entries[-1].offset
             self._round = self._fan_out(entries)
-            self._loop.call_soon(self._continue, self._round, entries[-1].offset)
+            self._loop.call_soon(self._continue, self._round)
 
     def _take_pending(self) -> list[Entry]:
         size = count = 0
@@ -185,39 +188,48 @@ class Delivery:
         for entry in entries:
             for audience in self._index.find(entry.topic):
                 wanted.setdefault(audience, []).append(entry.block)
+        self._served = wanted
         for audience, blocks in wanted.items():
             audience.compact()
             if audience.live:
                 live = audience.live
-                yield from audience.write(b"".join(blocks), entries[-1].offset, self.clock.time())
+                yield from audience.write(b"".join(blocks), self._upto, self.clock.time())
                 self.counters.delivered += live * len(blocks)
             audience.wake(self.position)
 
-    def _continue(self, running: Iterator[None], upto: int) -> None:
+    def _continue(self, running: Iterator[None]) -> None:
         if running is not self._round:  # the log was replaced meanwhile
             return
+        if self._step(running):
+            self._loop.call_soon(self._continue, running)
+        else:
+            self._end_round()
+            joining, self._joining = self._joining, {}
+            for member in joining:
+                member.advance()
+            self._start_round()
+
+    def _step(self, running: Iterator[None]) -> bool:
+        """Let a round go on for its share of time; return whether there is more to do."""
         try:
             next(running)
         except StopIteration:
-            self._end_round(upto)
+            return False
         except Exception:
             # Who has been written to is not known: all come back, each from its own last event.
             logger.exception("a fan-out failed; its subscribers are disconnected and resume")
-            for audience in self._audiences.values():
+            for audience in list(self._audiences.values()):
                 for member in audience.leave_all():
                     member.abort()
-            self._end_round(upto)
-        else:
-            self._loop.call_soon(self._continue, running, upto)
+                audience.wake(self.position)
+            return False
+        return True
 
-    def _end_round(self, upto: int) -> None:
+    def _end_round(self) -> None:
         self._round = None
-        self.position = upto
+        self._served = ()
+        self.position = self._upto
         self._memo.clear()
-        joining, self._joining = self._joining, {}
-        for member in joining:
-            member.advance()
-        self._start_round()
 
     def rebase(self, window: Window, oldest: int) -> None:
         """Go on with another window: everyone catches up from its cursor, or is told of a gap.
@@ -226,10 +238,14 @@ class Delivery:
             window: the new one, of the same log or of another.
             oldest: the offset of the oldest record that its log keeps.
         """
+        if self._round is not None:
+            # Some of its subscribers have been served and some not: with its end all are in one place.
+            while self._step(self._round):
+                pass
+            self._end_round()
         before, self.window = self.window, window
         position, self.position = self.position, window.newest
         self._pending = []
-        self._round = None
         self._joining = {}
         self._memo.clear()
         for audience in self._audiences.values():

@@ -13,12 +13,22 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from ..broker import DEFAULT_RETENTION, Broker, Cursor, Draft, LogState, Record, Retention, create_broker
-from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, LogResetError, LogTrimmedError
+from ..errors import BrokerError, HubClosedError
 from ..wire import ServerSentEvent
 from .clock import Clock
+from .defaults import (
+    DEFAULT_DRAIN_WINDOW,
+    DEFAULT_HEARTBEAT,
+    DEFAULT_MAX_EVENT_SIZE,
+    DEFAULT_RETRY,
+    DEFAULT_SEND_TIMEOUT,
+    HEARTBEAT,
+)
 from .delivery import Delivery
 from .direct import DirectSubscriber
-from .gap import RESERVED_PREFIX, OverflowPolicy
+from .drafting import make_draft
+from .following import Follower
+from .gap import OverflowPolicy
 from .presence import Presence
 from .reason import DisconnectReason
 from .starting import find_start
@@ -27,40 +37,13 @@ from .subscriber import Start, Subscriber, SubscriberInfo
 from .subscription import Subscription
 from .topics import MAX_TOPICS, Patterns, check_patterns, check_topic, matches
 from .wheel import Wheel
-from .window import Window
 
-__all__ = ["Hub", "PendingSubscription", "SubscriptionRequest"]
+__all__ = ["Hub", "SubscriptionRequest"]
 
 logger = logging.getLogger("tickertape.hub")
 
-HEARTBEAT: Final = b": heartbeat\n\n"
-
-DEFAULT_HEARTBEAT: Final = 15.0
-"""Seconds. The specification advises a comment "every 15 seconds or so"; proxies cut at 30 to 60."""
-
-DEFAULT_SEND_TIMEOUT: Final = 30.0
-"""Seconds. A phone that changes networks is back sooner; a client that is not holds memory for nothing."""
-
-DEFAULT_RETRY: Final = 3.0
-"""Seconds until a client reconnects: what browsers wait by themselves."""
-
-DEFAULT_MAX_EVENT_SIZE: Final = 1024 * 1024
-"""Bytes of an event's data: what decoders take by default."""
-
-DEFAULT_DRAIN_WINDOW: Final = 5.0
-"""Seconds over which a stopping hub ends its streams, so that they do not all come back at once."""
-
-MAX_KEY_LENGTH: Final = 255
-"""Characters of an idempotency key: a UUID has 36, and every broker's column holds as many."""
-
 _JITTER: Final = 0.2
 """Part by which reconnection times differ, so that clients which were lost together return apart."""
-
-_PREFILL: Final = 10_000
-"""Records read into the window when a hub opens: what clients of the last minutes may ask for."""
-
-_RETRY_TAIL: Final = 1.0
-"""Seconds until a tail that failed is begun again."""
 
 
 class SubscriptionRequest(NamedTuple):
@@ -120,10 +103,9 @@ class Hub:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wheel: Wheel | None = None
         self._delivery: Delivery | None = None
-        self._follower: asyncio.Task[None] | None = None
+        self._follower: Follower | None = None
         self._soon: set[asyncio.Task[list[Cursor]]] = set()
         self._published = 0
-        self._healthy = False
 
     def __repr__(self) -> str:
         state = "closed" if self._delivery is None else "draining" if self.draining else "open"
@@ -155,12 +137,10 @@ class Hub:
         if self._delivery is not None:
             raise HubClosedError("expected a hub that is not open yet, got one that is: a hub is opened once")
         self._loop = asyncio.get_running_loop()
-        state = await self._broker.open()
         self._wheel = Wheel(self._given_clock or self._loop)
-        self._delivery = Delivery(self._broker, await self._make_window(state), self._wheel)
-        self._follower = self._loop.create_task(self._follow(self._delivery))
+        self._follower = Follower(self._broker, self._retention, self._wheel)
+        self._delivery = await self._follower.start(await self._broker.open())
         self._wheel.start(self._beat, self._check)
-        self._healthy = True
 
     async def close(self) -> None:
         """End all streams and let go of the log; may be called twice."""
@@ -173,8 +153,7 @@ class Hub:
         if self._wheel is not None:
             self._wheel.stop()
         if self._follower is not None:
-            self._follower.cancel()
-            await asyncio.wait([self._follower])
+            await self._follower.stop()
         await self._broker.close()
 
     async def check(self) -> LogState:
@@ -187,7 +166,7 @@ class Hub:
         if self._delivery is None or self.draining:
             raise HubClosedError("expected an open hub, got one that is " + ("draining" if self.draining else "closed"))
         state = await self._broker.open()
-        if not self._healthy:
+        if self._follower is None or not self._follower.healthy:
             raise BrokerError("expected a hub that follows its log, got one that is connecting to it again")
         return state
 
@@ -223,16 +202,7 @@ class Hub:
 
     def draft(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> Draft:
         """Check an event and return it as :meth:`publish_many` takes it; arguments and errors as of :meth:`publish`."""
-        check_topic(topic)
-        text = ServerSentEvent("null" if data is None else data, event=event).data or ""
-        if event is not None and event.startswith(RESERVED_PREFIX):
-            raise InvalidEventError(f"expected an event type that does not start with 'stream:', got {event!r}")
-        size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-        if size > self.max_event_size:
-            raise EventTooLargeError(size, self.max_event_size)
-        if key is not None and not 0 < len(key) <= MAX_KEY_LENGTH:
-            raise InvalidEventError(f"expected a key of 1 to {MAX_KEY_LENGTH} characters, got {key!r}")
-        return Draft(topic, text, event, key)
+        return make_draft(topic, data, event, key, self.max_event_size)
 
     def publish_sync(
         self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None, timeout: float = 10.0
@@ -277,15 +247,16 @@ class Hub:
 
     # Subscribing.
 
-    def subscribe(
+    @asynccontextmanager
+    async def subscribe(
         self,
         *topics: str,
         last_event_id: str | None = None,
         last: int | None = None,
         on_overflow: str = OverflowPolicy.DISCONNECT,
         user: Any = None,
-    ) -> PendingSubscription:
-        """Return a subscription, to be entered with ``async with`` and iterated with ``async for``.
+    ) -> AsyncIterator[Subscription]:
+        """Enter with ``async with``, and iterate over the subscription with ``async for``.
 
         Arguments:
             topics: patterns: ``*`` for one segment, ``**`` for any number.
@@ -296,9 +267,14 @@ class Hub:
 
         Raises:
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
+            BrokerError: the log cannot be read.
         """
         patterns = check_patterns(topics, limit=self.max_topics)
-        return PendingSubscription(self, patterns, last_event_id, last, OverflowPolicy(on_overflow), user)
+        subscription = self.serve(await self.request(patterns, last_event_id, last, OverflowPolicy(on_overflow), user))
+        try:
+            yield subscription
+        finally:
+            subscription.close()
 
     async def request(
         self,
@@ -419,43 +395,6 @@ class Hub:
             raise HubClosedError("expected an open hub, got one that is closed: use `async with hub` or its lifespan")
         return self._delivery
 
-    # Following the log.
-
-    async def _make_window(self, state: LogState) -> Window:
-        """Return a window that holds the last records of the log."""
-        window = Window(state.epoch, max(state.oldest - 1, state.newest - _PREFILL), self._retention)
-        while window.newest < state.newest:
-            records = await self._broker.read(window.newest, 1000)
-            if not records or records[0].offset != window.newest + 1:
-                return Window(state.epoch, state.newest, self._retention)
-            window.append(records, time.monotonic())
-        return window
-
-    async def _follow(self, delivery: Delivery) -> None:
-        """Take in what is appended by anyone, whatever happens to the log."""
-        while True:
-            try:
-                async for records in self._broker.tail(delivery.window.newest):
-                    self._healthy = True
-                    delivery.ingest(records)
-                return
-            except (LogResetError, LogTrimmedError) as error:
-                logger.warning("the log went on without this hub: %s", error)
-                await self._start_over(delivery)
-            except Exception:
-                logger.exception("lost the log; trying again")
-                self._healthy = False
-                await asyncio.sleep(_RETRY_TAIL)
-
-    async def _start_over(self, delivery: Delivery) -> None:
-        try:
-            state = await self._broker.open()
-            delivery.rebase(await self._make_window(state), state.oldest)
-        except BrokerError as error:
-            logger.error("cannot open the log again: %s", error)
-            self._healthy = False
-            await asyncio.sleep(_RETRY_TAIL)
-
     # Turning the wheel.
 
     def _beat(self) -> None:
@@ -465,33 +404,6 @@ class Hub:
     def _check(self) -> None:
         if self._delivery is not None and self.send_timeout is not None:
             self._delivery.check(self.send_timeout)
-
-
-class PendingSubscription:
-    """A subscription that begins when it is entered."""
-
-    def __init__(
-        self,
-        hub: Hub,
-        patterns: Patterns,
-        last_event_id: str | None,
-        last: int | None,
-        policy: OverflowPolicy,
-        user: Any,
-    ) -> None:
-        self._hub = hub
-        self._request = patterns, last_event_id, last, policy, user
-        self._subscription: Subscription | None = None
-
-    async def __aenter__(self) -> Subscription:
-        self._subscription = self._hub.serve(await self._hub.request(*self._request))
-        return self._subscription
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._subscription is not None:
-            self._subscription.close()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
