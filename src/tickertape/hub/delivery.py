@@ -253,7 +253,7 @@ class Delivery:
                 member.cursor = position
             audience.wake(position)
         for subscriber in list(self.subscribers):
-            if window.epoch != before.epoch:
+            if window.epoch != before.epoch or subscriber.cursor > window.newest:
                 after = Cursor(before.epoch, subscriber.cursor)
                 subscriber.cursor = oldest - 1
                 subscriber.gap = self.gap("reset", str(after), oldest - 1)
