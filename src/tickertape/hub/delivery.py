@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..broker import Broker, Cursor, LogState, Record
-from ..errors import LogResetError
 from .audience import Audience
 from .clock import Clock
 from .gap import Gap, GapReason
@@ -35,6 +34,9 @@ PAGE: Final = 32 * 1024
 
 _PAGE_RECORDS: Final = 100
 """Records asked of the broker at a time."""
+
+_PAGE_BYTES: Final = 128 * 1024
+"""Bytes taken of them: what is over is read again, and is not held for a subscriber that reads slowly."""
 
 _ROUND: Final = 64 * 1024
 """Bytes of a round: more would not fit into a socket at once, and make a slow consumer of everyone."""
@@ -96,6 +98,8 @@ class Delivery:
         self._index: TopicIndex[Audience] = TopicIndex()
         self._pending: list[Entry] = []
         self._joining: dict[DirectSubscriber, None] = {}  # a set that keeps its order
+        self._replaced = asyncio.Event()
+        self._closed = False
         self._round: Iterator[None] | None = None
         self._upto = self.position  # where the round ends
         self._served: Collection[Audience] = ()  # by the round that runs: who of them was written to is not known
@@ -243,6 +247,8 @@ class Delivery:
             while self._step(self._round):
                 pass
             self._end_round()
+        self._replaced.set()
+        self._replaced = asyncio.Event()
         before, self.window = self.window, window
         position, self.position = self.position, window.newest
         self._pending = []
@@ -259,6 +265,11 @@ class Delivery:
                 subscriber.gap = self.gap("reset", str(after), oldest - 1)
             subscriber.wake()
 
+    def close(self) -> None:
+        """Let those go who wait for another log."""
+        self._closed = True
+        self._replaced.set()
+
     # Ranges of the log, for those who are behind.
 
     def range(self, patterns: Patterns, cursor: int, upto: int) -> Range:
@@ -274,27 +285,46 @@ class Delivery:
         return known
 
     def latest(self, patterns: Patterns, cursor: int, upto: int) -> Range:
-        """Return the newest event of each topic behind a cursor; the others are counted as superseded."""
-        entries, _ = self.window.after(cursor, patterns, None, upto)
-        newest = {entry.topic: entry for entry in entries}
-        self.counters.superseded += len(entries) - len(newest)
-        return Range.of(sorted(newest.values(), key=lambda entry: entry.offset), upto)
+        """Return the next page of events that are the newest of their topics; the others are counted as superseded."""
+        entries, reached, passed = self.window.latest(cursor, patterns, PAGE, upto)
+        self.counters.superseded += passed
+        return Range.of(entries, reached)
 
-    async def fetch(self, patterns: Patterns, cursor: int) -> Range:
+    def thin(self, found: Range) -> Range:
+        """Leave out of a page that was read from the broker what is superseded by a newer event of its topic."""
+        newest = {entry.topic: entry for entry in found.entries if self.window.newest_of(entry.topic) <= entry.offset}
+        entries = [entry for entry in found.entries if newest.get(entry.topic) is entry]
+        self.counters.superseded += len(found.entries) - len(entries)
+        return Range.of(entries, found.upto, found.gap)
+
+    async def fetch(self, patterns: Patterns, cursor: int) -> Range | None:
         """Read the next page behind a cursor from the broker, for a cursor older than the window.
 
+        Returns ``None`` if the log was replaced meanwhile: its subscribers are in another place then.
+
         Raises:
-            BrokerError: the log cannot be read, or has begun another life meanwhile.
+            BrokerError: the log cannot be read.
         """
-        known = self.window.newest
+        window = self.window
+        known = window.newest
         records = await self._broker.read(cursor, _PAGE_RECORDS, lambda topic: matches(patterns, topic))
         state = await self._broker.open()
-        if state.epoch != self.window.epoch:
-            raise LogResetError(f"expected the log {self.window.epoch}, got {state.epoch}")
+        while state.epoch != window.epoch and self.window is window and not self._closed:
+            await self._replaced.wait()
+        if self.window is not window or self._closed:
+            return None
         last = records[-1].offset if records else cursor
         upto = last if len(records) == _PAGE_RECORDS else max(known, last)
         now = self.clock.time()
-        entries = [Entry(record, encode_block(state.epoch, record), now) for record in records]
+        entries: list[Entry] = []
+        size = 0
+        for record in records:
+            entry = Entry(record, encode_block(state.epoch, record), now)
+            size += len(entry.block)
+            if entries and size > _PAGE_BYTES:
+                upto = entries[-1].offset
+                break
+            entries.append(entry)
         return Range.of(entries, upto, self._gap_before(records, state, cursor))
 
     def _gap_before(self, records: list[Record], state: LogState, cursor: int) -> Gap | None:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..errors import BrokerError
+from ..errors import BrokerError, SlowConsumerError
 from .audience import frame
 from .delivery import PAGE, Delivery, Range
 from .gap import OverflowPolicy
@@ -227,18 +227,17 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
     async def _fetch_page(self) -> None:
         try:
             found = await self._fetch()
-        except BrokerError as error:
-            logger.error("subscriber %d cannot catch up: %s", self.info.id, error)
+        except Exception as error:
+            slow = isinstance(error, SlowConsumerError)
+            if not slow:
+                expected = isinstance(error, BrokerError)
+                logger.error("subscriber %d cannot catch up: %s", self.info.id, error, exc_info=not expected)
             self._fetching = None
-            self.abort(DisconnectReason.ERROR)
+            self.abort(DisconnectReason.SLOW_CONSUMER if slow else DisconnectReason.ERROR)
             return
         self._fetching = None
-        if found is None:
-            self.abort(DisconnectReason.SLOW_CONSUMER)
-            return
-        self.gap = found.gap
-        if self.gap is not None and self._may_write():
-            gap, self.gap = self.gap, None
-            found = found._replace(chunk=gap.event().encode() + found.chunk)
-        self._take(found)
+        if found is not None:
+            if found.gap is not None:
+                found = found._replace(chunk=found.gap.event().encode() + found.chunk)
+            self._take(found)
         self.advance()

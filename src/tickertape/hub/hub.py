@@ -150,6 +150,7 @@ class Hub:
         delivery, self._delivery = self._delivery, None
         for subscriber in list(delivery.subscribers):
             self._finish(subscriber)
+        delivery.close()
         if self._wheel is not None:
             self._wheel.stop()
         if self._follower is not None:

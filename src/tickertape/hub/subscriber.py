@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from ..broker import Cursor
+from ..errors import SlowConsumerError
 from .delivery import Delivery, Range
 from .gap import Gap, OverflowPolicy
 from .reason import DisconnectReason
@@ -91,10 +92,7 @@ class Subscriber(ABC):
         return self._delivery.position
 
     def _in_window(self) -> bool:
-        oldest = self._delivery.window.oldest
-        if self._caught_up and self.policy is OverflowPolicy.LATEST:
-            self.cursor = max(self.cursor, oldest - 1)  # newest events alone: older ones are superseded
-        return oldest - 1 <= self.cursor
+        return self._delivery.window.oldest - 1 <= self.cursor
 
     def _next_in_window(self, upto: int, *, behind: bool) -> Range:
         """Return the next range of the window; ``cursor`` must lie within it.
@@ -108,11 +106,20 @@ class Subscriber(ABC):
         return self._delivery.range(self.audience.patterns, self.cursor, upto)
 
     async def _fetch(self) -> Range | None:
-        """Read the next range from the broker; ``None`` if the policy ends the subscription instead."""
+        """Read the next range from the broker; ``None`` if the subscriber's place is another by now.
+
+        Raises:
+            SlowConsumerError: the policy ends the subscription instead.
+            BrokerError: the log cannot be read.
+        """
         found = await self._delivery.fetch(self.audience.patterns, self.cursor)
-        if found.gap is None or not self._caught_up:
+        if found is None or not self._caught_up:
+            return found
+        if self.policy is OverflowPolicy.LATEST:
+            return self._delivery.thin(found)
+        if found.gap is None:
             return found
         if self.policy is OverflowPolicy.DISCONNECT:
-            return None
+            raise SlowConsumerError(f"{self._delivery.window.epoch}-{self.cursor}")
         head = self._delivery.position
         return Range(b"", head, [], found.gap._replace(resumed=Cursor(found.gap.resumed.epoch, head)))

@@ -100,11 +100,13 @@ class Subscription(Subscriber):
                 await self._wait()
                 behind = False
                 continue
-            found = self._next_in_window(newest, behind=behind) if self._in_window() else await self._fetch()
-            if found is None:
-                cursor = f"{self._delivery.window.epoch}-{self.cursor}"
+            try:
+                found = self._next_in_window(newest, behind=behind) if self._in_window() else await self._fetch()
+            except SlowConsumerError:
                 self.end(DisconnectReason.SLOW_CONSUMER)
-                raise SlowConsumerError(cursor)
+                raise
+            if found is None or self.reason is not None:
+                continue
             self.cursor = found.upto
             self._delivery.counters.delivered += len(found.entries)
             if found.entries or found.gap is not None:

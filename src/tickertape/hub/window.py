@@ -147,6 +147,25 @@ class Window:
             found.append(entry)
         return found, upto
 
+    def latest(self, offset: int, patterns: Patterns, limit: int, upto: int) -> tuple[list[Entry], int, int]:
+        """Return what :meth:`after` does, but for entries that have a newer one of their topic, and how many those are."""
+        found: list[Entry] = []
+        size = passed = 0
+        for entry in self._candidates(offset, patterns, upto):
+            if self.newest_of(entry.topic) > entry.offset:
+                passed += 1
+                continue
+            size += len(entry.block)
+            if found and size > limit:
+                return found, entry.offset - 1, passed
+            found.append(entry)
+        return found, upto, passed
+
+    def newest_of(self, topic: str) -> int:
+        """Return the offset of a topic's newest record; 0 if there is none here."""
+        offsets = self._offsets.get(topic)
+        return offsets[-1] if offsets else 0
+
     def _candidates(self, offset: int, patterns: Patterns, upto: int) -> Iterator[Entry]:
         """Find the matching entries by whichever is shorter: the part of the log, or their topics' own records."""
         entry_at = self._entries.__getitem__
