@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from ..broker import Broker, LogState, Retention
@@ -22,8 +23,14 @@ _PREFILL: Final = 10_000
 _PAGE: Final = 1_000
 """Records read at a time."""
 
-_PAUSE: Final = 1.0
-"""Seconds until a tail that failed is begun again."""
+_PAUSE: Final = 0.25
+"""Seconds until a log that was lost is opened again; twice as many after each failure in a row."""
+
+_LONGEST_PAUSE: Final = 8.0
+"""Seconds: for longer than that no log is left alone that may be back."""
+
+_JITTER: Final = 0.2
+"""Part by which pauses differ, so that hubs that lost their log together return apart."""
 
 
 class Follower:
@@ -32,17 +39,19 @@ class Follower:
     Arguments:
         broker: the log, open.
         retention: how much the window holds.
-        clock: what ages are measured on.
+        clock: what ages and pauses are measured on.
+        random: gives numbers from 0 to 1, for jitter.
 
     Attributes:
         healthy: whether the log is being followed now.
     """
 
-    def __init__(self, broker: Broker, retention: Retention, clock: Clock) -> None:
+    def __init__(self, broker: Broker, retention: Retention, clock: Clock, random: Callable[[], float]) -> None:
         self.healthy = False
         self._broker = broker
         self._retention = retention
         self._clock = clock
+        self._random = random
         self._task: asyncio.Task[None] | None = None
 
     async def start(self, state: LogState) -> Delivery:
@@ -60,28 +69,37 @@ class Follower:
             await asyncio.wait([self._task])
 
     async def _follow(self, delivery: Delivery) -> None:
+        pause = _PAUSE
+        replaced = False
         while True:
             try:
+                # What happened to the log while nobody looked: a tail can tell only what it sees itself.
+                state = await self._broker.open()
+                window = delivery.window
+                if replaced or state.epoch != window.epoch or state.newest < window.newest:
+                    delivery.rebase(await self._window(state), state.oldest)
+                    replaced = False
+                self.healthy = True
                 async for records in self._broker.tail(delivery.window.newest):
-                    self.healthy = True
                     delivery.ingest(records)
-                return
+                    pause = _PAUSE
+                raise BrokerError("expected a tail that goes on, got one that has ended")
             except (LogResetError, LogTrimmedError) as error:
                 logger.warning("the log went on without this hub: %s", error)
-                await self._start_over(delivery)
-            except Exception:
-                logger.exception("lost the log; trying again")
+                replaced = True
+            except Exception as error:
+                logger.error("lost the log: %s", error, exc_info=not isinstance(error, BrokerError))
                 self.healthy = False
-                await asyncio.sleep(_PAUSE)
+                await self._sleep(pause * (1 + _JITTER * self._random()))
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _start_over(self, delivery: Delivery) -> None:
+    async def _sleep(self, seconds: float) -> None:
+        over = asyncio.Event()
+        timer = self._clock.call_at(self._clock.time() + seconds, over.set)
         try:
-            state = await self._broker.open()
-            delivery.rebase(await self._window(state), state.oldest)
-        except BrokerError as error:
-            logger.error("cannot open the log again: %s", error)
-            self.healthy = False
-            await asyncio.sleep(_PAUSE)
+            await over.wait()
+        finally:
+            timer.cancel()
 
     async def _window(self, state: LogState) -> Window:
         """Return a window that holds the last records of the log."""
@@ -91,4 +109,6 @@ class Follower:
             if not records or records[0].offset != window.newest + 1:  # trimmed meanwhile
                 return Window(state.epoch, state.newest, self._retention)
             window.append(records, self._clock.time())
+        if len(window) and (await self._broker.open()).epoch != state.epoch:
+            raise LogResetError(f"expected records of the log {state.epoch}, got some of the next one")
         return window

@@ -138,7 +138,7 @@ class Hub:
             raise HubClosedError("expected a hub that is not open yet, got one that is: a hub is opened once")
         self._loop = asyncio.get_running_loop()
         self._wheel = Wheel(self._given_clock or self._loop)
-        self._follower = Follower(self._broker, self._retention, self._wheel)
+        self._follower = Follower(self._broker, self._retention, self._wheel, self.random)
         self._delivery = await self._follower.start(await self._broker.open())
         self._wheel.start(self._beat, self._check)
 

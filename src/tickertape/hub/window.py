@@ -9,6 +9,7 @@ from itertools import chain, dropwhile, islice, takewhile
 from typing import Final
 
 from ..broker import Record, Retention
+from ..errors import BrokerError
 from ..wire import ServerSentEvent
 from .topics import Patterns, matches
 
@@ -98,9 +99,10 @@ class Window:
     def append(self, records: Iterable[Record], now: float) -> list[Entry]:
         """Take the next records and return them encoded; drop what is over the limits."""
         added = [Entry(record, encode_block(self.epoch, record), now) for record in records]
+        for offset, entry in enumerate(added, self.newest + 1):  # all or none: what was taken must be delivered
+            if entry.offset != offset:
+                raise BrokerError(f"expected a record with offset {offset}, got {entry.offset}")
         for entry in added:
-            if entry.offset != self.newest + 1:
-                raise ValueError(f"expected a record with offset {self.newest + 1}, got {entry.offset}")
             self.newest = entry.offset
             self.bytes += entry.size
             self._entries.append(entry)
@@ -148,7 +150,7 @@ class Window:
         return found, upto
 
     def latest(self, offset: int, patterns: Patterns, limit: int, upto: int) -> tuple[list[Entry], int, int]:
-        """Return what :meth:`after` does, but for entries that have a newer one of their topic, and how many those are."""
+        """Return what :meth:`after` does, but for entries that have a newer one of their topic, and count those."""
         found: list[Entry] = []
         size = passed = 0
         for entry in self._candidates(offset, patterns, upto):
