@@ -3,7 +3,7 @@
 With no extra installed: the codec, the response for any ASGI application, and what goes with it.
 """
 
-from .asgi import EventSourceResponse, close_streams, get_last_event_id
+from .asgi import EventSourceResponse, Hub, HubResponse, close_streams, get_last_event_id
 from .errors import EventTooLargeError, InvalidEventError, StreamEndedError, TickertapeError
 from .hub import DisconnectReason
 from .wire import Decoder, ServerSentEvent
@@ -15,6 +15,8 @@ __all__ = [
     "DisconnectReason",
     "EventSourceResponse",
     "EventTooLargeError",
+    "Hub",
+    "HubResponse",
     "InvalidEventError",
     "ServerSentEvent",
     "StreamEndedError",

@@ -1,0 +1,27 @@
+"""Settings of the documentation: MyST Markdown by hand, reference pages from docstrings."""
+
+import tickertape
+
+project = "tickertape"
+author = "The tickertape maintainers"
+copyright = "2026, the tickertape maintainers"
+version = release = tickertape.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+nitpicky = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True}
+autodoc_preserve_defaults = True
+add_module_names = False
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = [("Arguments", "params_style")]
+
+html_theme = "furo"
+html_title = "tickertape"
