@@ -191,12 +191,16 @@ class Hub:
             HubClosedError: the hub is not open.
             BrokerError: the event was not stored, or that is not known.
         """
-        return (await self.publish_many([self.draft(topic, data, event=event, key=key)]))[0]
+        return (await self._append([self.draft(topic, data, event=event, key=key)]))[0]
 
     async def publish_many(self, drafts: Iterable[Draft]) -> list[Cursor]:
         """Append several events next to each other, all or none; see :meth:`draft` and :meth:`publish`."""
+        # Checked here as well: one that the wire cannot carry would stop every hub on the log.
+        batch = [self.draft(draft.topic, draft.data, event=draft.event, key=draft.key) for draft in drafts]
+        return await self._append(batch)
+
+    async def _append(self, batch: list[Draft]) -> list[Cursor]:
         self._opened()
-        batch = list(drafts)
         cursors = await self._broker.append(batch) if batch else []
         self._published += len(batch)
         return cursors
@@ -220,7 +224,7 @@ class Hub:
         if self._loop is None or _running_loop() is self._loop:
             raise HubClosedError("expected a call from another thread, got one from the hub's loop: await publish()")
         draft = self.draft(topic, data, event=event, key=key)
-        future = asyncio.run_coroutine_threadsafe(self.publish_many([draft]), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._append([draft]), self._loop)
         try:
             return future.result(timeout)[0]
         except TimeoutError:
@@ -236,7 +240,7 @@ class Hub:
         """
         self._opened()
         draft = self.draft(topic, data, event=event, key=key)
-        task = asyncio.get_running_loop().create_task(self.publish_many([draft]))
+        task = asyncio.get_running_loop().create_task(self._append([draft]))
         self._soon.add(task)
         task.add_done_callback(self._published_soon)
         return task
@@ -292,6 +296,8 @@ class Hub:
 
     def serve(self, request: SubscriptionRequest) -> Subscription:
         """Serve a subscription to whoever asks it for events."""
+        if self.draining:
+            raise HubClosedError("expected an open hub, got one that is draining")
         subscription = Subscription(self._opened(), *request, self.presence.leave)
         self.presence.join(subscription)
         return subscription
@@ -329,27 +335,33 @@ class Hub:
         """
         patterns = check_patterns(topics, limit=self.max_topics)
         self._opened()
-        state = await self._broker.open()
         cursor = None if after is None else Cursor.parse(after)
+        while True:
+            state = await self._broker.open()
+            known = cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest
+            start = cursor.offset if cursor is not None and known else 0
+            records = await self._broker.read(start, limit, lambda topic: matches(patterns, topic))
+            now = await self._broker.open()  # what it keeps may have changed while it was read
+            if now.epoch == state.epoch:
+                break
         gap = None
-        start = state.oldest - 1
-        if cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest:
-            gap = "expired" if cursor.offset < start else None
-            start = max(start, cursor.offset)
-        elif after is not None:
-            gap = "reset"
-        records = await self._broker.read(start, limit, lambda topic: matches(patterns, topic))
+        if after is not None:
+            gap = "reset" if not known else "expired" if start + 1 < now.oldest else None
         return [(Cursor(state.epoch, record.offset), record) for record in records], gap
 
     # Ending.
 
     def drain(self) -> float:
-        """Take no more events and subscriptions, and end all streams; return the seconds that this may take."""
-        if not self.draining and self._delivery is not None and self._loop is not None:
+        """Take no more subscriptions, and end all streams; return the seconds that this may take.
+
+        Events are taken until the hub is closed: requests under way may publish their last ones.
+        """
+        if not self.draining and self._delivery is not None:
             self.draining = True
             logger.info("draining %d subscribers over %.1f s", len(self._delivery.subscribers), self.drain_window)
+            now = self.clock.time()
             for subscriber in self._delivery.subscribers:
-                self._loop.call_later(self.random() * self.drain_window, self._finish, subscriber)
+                self.clock.call_at(now + self.random() * self.drain_window, self._finish, subscriber)
         return self.drain_window
 
     def jittered_retry(self) -> bytes:

@@ -29,6 +29,7 @@ class Wheel:
         self._turned = int(clock.time() / _SPOKE)
         self._timer: Timer | None = None
         self._every: list[Callable[[], Any]] = []
+        self._stopped = False
 
     def time(self) -> float:
         """Return the present moment, in seconds."""
@@ -47,14 +48,14 @@ class Wheel:
         self._timer = self._clock.call_at(self._clock.time() + _SPOKE, self._turn)
 
     def stop(self) -> None:
-        """Stand still; callbacks that were to come do not."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None
-        self._spokes.clear()
+        """Stand still once the callbacks that are to come have come: streams that end may need them."""
+        self._every = []
+        self._stopped = True
 
     def _turn(self) -> None:
-        self._timer = self._clock.call_at(self._clock.time() + _SPOKE, self._turn)
+        self._timer = None
+        if not self._stopped or self._spokes:
+            self._timer = self._clock.call_at(self._clock.time() + _SPOKE, self._turn)
         now = int(self._clock.time() / _SPOKE)
         due = [spin for spoke in range(self._turned + 1, now + 1) for spin in self._spokes.pop(spoke, ())]
         self._turned = now
