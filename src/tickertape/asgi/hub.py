@@ -13,6 +13,7 @@ from ..wire import ServerSentEvent
 from .base import StreamResponse
 from .problem import send_problem
 from .request import HasScope, get_last_event_id
+from .shutdown import open_streams
 from .stream import Stream
 from .types import Receive, Scope, Send
 
@@ -34,6 +35,11 @@ class Connection(Protocol):
 
 class Hub(BaseHub):
     __doc__ = BaseHub.__doc__
+
+    async def close(self) -> None:
+        """End all streams and let go of the log; may be called twice."""
+        open_streams.discard(self)
+        await super().close()
 
     def response(
         self,
@@ -109,13 +115,20 @@ class HubResponse(StreamResponse):
 
     async def _serve(self, request: SubscriptionRequest, scope: Scope, receive: Receive, send: Send) -> None:
         hub = self._hub
-        subscription = hub.serve(request)
+        try:
+            subscription = hub.serve(request)
+        except HubClosedError as error:
+            await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+            return
         connection: Connection | None = scope.get("extensions", {}).get(DIRECT_EXTENSION)
 
         def hand_over(chunk: bytes) -> bool:
-            if connection is None or not connection.offers(chunk):
+            # A stream that is ending already was told so in the way in which it is served now.
+            if connection is None or subscription.reason or hub.draining or not connection.offers(chunk):
                 return False
             connection.hand_over(hub.serve_direct(subscription))
+            # The server may have told its connections of a shutdown before this became one of them.
+            open_streams.add(hub, {"server": scope.get("server")})
             return True
 
         stream = Stream(
@@ -161,6 +174,8 @@ class _Chunks(AsyncIterator[bytes]):
         return self._hub.jittered_retry()
 
     def _opening(self) -> bytes:
-        place = ServerSentEvent(id=f"{self._hub.epoch}-{self._subscription.cursor}").encode()
-        gap, self._subscription.gap = self._subscription.gap, None
-        return place.removesuffix(b"\n") + self._hub.jittered_retry() + (b"" if gap is None else gap.event().encode())
+        subscription = self._subscription
+        gap, subscription.gap = subscription.gap, None
+        # One block also with a gap: a client that had the place alone would never be told of the gap.
+        place = ServerSentEvent(id=str(subscription.resume_from)) if gap is None else gap.event()
+        return place.encode().removesuffix(b"\n") + self._hub.jittered_retry()

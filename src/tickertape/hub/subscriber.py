@@ -67,6 +67,11 @@ class Subscriber(ABC):
         self.reason: DisconnectReason | None = None
         self.audience = delivery.add(self, info.topics)
 
+    @property
+    def resume_from(self) -> Cursor:
+        """The cursor behind which the subscriber gets what comes next."""
+        return Cursor(self._delivery.window.epoch, self.cursor)
+
     def end(self, reason: DisconnectReason) -> None:
         """Leave the hub; the first reason stays."""
         if self.reason is None:
@@ -120,6 +125,6 @@ class Subscriber(ABC):
         if found.gap is None:
             return found
         if self.policy is OverflowPolicy.DISCONNECT:
-            raise SlowConsumerError(f"{self._delivery.window.epoch}-{self.cursor}")
+            raise SlowConsumerError(str(self.resume_from))
         head = self._delivery.position
         return Range(b"", head, [], found.gap._replace(resumed=Cursor(found.gap.resumed.epoch, head)))
