@@ -30,11 +30,16 @@ async def find_start(
     Raises:
         BrokerError: the log cannot be read.
     """
-    if last_event_id is not None:
-        return await _after(broker, delivery, last_event_id)
-    if last:
-        return Start(await _before_last(broker, delivery, patterns, min(last, MAX_LAST)))
-    return Start(delivery.window.newest)
+    while True:
+        window = delivery.window
+        if last_event_id is not None:
+            start = await _after(broker, delivery, last_event_id)
+        elif last is not None and last > 0:
+            start = Start(await _before_last(broker, delivery, patterns, min(last, MAX_LAST)))
+        else:
+            start = Start(window.newest)
+        if delivery.window.epoch == window.epoch:  # else it was found in a log that is no more
+            return start
 
 
 async def _after(broker: Broker, delivery: Delivery, last_event_id: str) -> Start:
@@ -56,14 +61,15 @@ async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, l
     found, start = window.last(last, patterns)
     if found == last:
         return start
+    oldest = window.oldest  # what is found so far is behind it, whatever the window drops meanwhile
     state = await broker.open()
-    if state.oldest >= window.oldest or state.epoch != window.epoch:
+    if state.oldest >= oldest or state.epoch != window.epoch:
         return start
     older: deque[int] = deque(maxlen=last - found)
     after = state.oldest - 1
-    while after < window.oldest - 1:
+    while after < oldest - 1:
         records = await broker.read(after, _PAGE, lambda topic: matches(patterns, topic))
-        older.extend(record.offset for record in records if record.offset < window.oldest)
+        older.extend(record.offset for record in records if record.offset < oldest)
         if len(records) < _PAGE:
             break
         after = records[-1].offset
