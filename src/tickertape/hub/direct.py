@@ -180,6 +180,8 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Go on: all that the transport held is written."""
+        if self._since is not None:
+            self._since = self._delivery.clock.time()
         self.advance()
 
     def shutdown(self) -> None:
