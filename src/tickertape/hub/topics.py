@@ -142,7 +142,7 @@ class TopicIndex(Generic[T]):
         segments = topic.split("/")
         found: dict[T, None] = {}
         todo: list[tuple[_Node[T], int]] = [(self._root, 0)]
-        seen: set[tuple[int, int]] = set()  # behind `**` many ways lead to one place: go there once
+        reached: dict[int, int] = {}  # by `**`: the first place that leads to it leads to all further ones
         while todo:
             node, at = todo.pop()
             if at == len(segments):
@@ -152,7 +152,8 @@ class TopicIndex(Generic[T]):
                 todo.extend((child, at + 1) for child in beside if child is not None)
             rest = node.children.get(_ANY)
             if rest is not None:
-                places = {(id(rest), further) for further in range(at, len(segments) + 1)} - seen
-                todo.extend((rest, further) for _, further in places)
-                seen |= places
+                before = reached.get(id(rest), len(segments) + 1)
+                if at < before:
+                    reached[id(rest)] = at
+                    todo.extend((rest, further) for further in range(at, before))
         return list(found)
