@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -65,25 +65,28 @@ class _Offering:
 class _Connection:
     """Watch what a response sends, until it is known whether its connection can be handed over."""
 
-    __slots__ = ("_body", "_cycle", "_encoded", "_messages", "_protocol", "_task")
+    __slots__ = ("_body", "_cycle", "_encoded", "_handed_over", "_messages", "_protocol", "_task")
 
     def __init__(self, protocol: DirectHTTPProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
         self._messages = 0
+        self._handed_over = False
         self._encoded = False
         self._body = b""
         self._task: asyncio.Task[Any] | None = None
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server, and remember the first ones."""
+        if self._handed_over:
+            return  # middleware that ends the response after the application did: it goes on
         self._messages += 1
         if self._messages == 1:
             self._encoded = any(name.lower() == b"content-encoding" for name, _ in message.get("headers", ()))
         elif self._messages == 2:
             self._body = message.get("body", b"")
             self._task = asyncio.current_task()
-        await self._cycle.send(message)
+        await self._cycle.send(cast("Any", message))
 
     def offers(self, chunk: bytes) -> bool:
         """Tell whether the response has gone out unchanged so far, ``chunk`` being its first bytes."""
@@ -104,6 +107,7 @@ class _Connection:
     def hand_over(self, subscriber: DirectSubscriber) -> None:
         """Make ``subscriber`` the protocol of the connection, and start it."""
         protocol, cycle = self._protocol, self._cycle
+        self._handed_over = True
         transport = protocol.transport
         # What the cycle looks at when the application returns: the response is no longer its concern.
         cycle.response_complete = True
@@ -113,10 +117,10 @@ class _Connection:
         protocol.server_state.total_requests += 1
         protocol.connections.discard(protocol)
         # Counted by `limit_concurrency`, and told of a shutdown, as any other connection.
-        protocol.connections.add(subscriber)
+        protocol.connections.add(cast("Any", subscriber))
         transport.set_protocol(subscriber)
         subscriber.start(transport, protocol.connections.discard)
         # What holds the protocol while the protocol holds it: free it now, not at a collection.
         protocol.parser = None  # type: ignore[assignment]
         protocol.cycle = None  # type: ignore[assignment]
-        protocol.app = None  # type: ignore[assignment]
+        protocol.app = None
