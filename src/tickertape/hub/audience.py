@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .topics import Patterns
 
@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from .direct import DirectSubscriber
     from .subscription import Subscription
 
-__all__ = ["Audience", "frame"]
-
-_SLICE: Final = 64
-"""Writes between two looks at the time: a third of a millisecond."""
+__all__ = ["Audience", "Pace", "frame"]
 
 _BEATS: Final = 12
 """Calls over which the heartbeats of an audience are spread: three seconds."""
 
-_SHARE: Final = 0.004
-"""Seconds for which a fan-out may hold the loop before others have their turn."""
+
+class Pace(NamedTuple):
+    """How a fan-out shares the loop with others.
+
+    Attributes:
+        writes: between two looks at the time: a third of a millisecond.
+        seconds: for which it may hold the loop before others have their turn.
+    """
+
+    writes: int = 64
+    seconds: float = 0.004
 
 
 def frame(chunk: bytes) -> bytes:
@@ -97,21 +103,22 @@ class Audience:
         for place, (member, _) in enumerate(kept):
             member.place = place
 
-    def write(self, chunk: bytes, upto: int, now: float) -> Iterator[None]:
+    def write(self, chunk: bytes, upto: int, now: float, pace: Pace) -> Iterator[None]:
         """Write ``chunk`` to all who are live; gives way when its share of the loop's time is used.
 
         Arguments:
             chunk: whole blocks.
             upto: the offset up to which a subscriber is served once it has the chunk.
             now: the present moment, in seconds.
+            pace: when to give way.
         """
         self.last_write = now
         framed = frame(chunk)
         size = len(framed)
         write = os.write
-        until = perf_counter() + _SHARE
-        for start in range(0, len(self._descriptors), _SLICE):
-            for place, descriptor in enumerate(self._descriptors[start : start + _SLICE], start):
+        until = perf_counter() + pace.seconds
+        for start in range(0, len(self._descriptors), pace.writes):
+            for place, descriptor in enumerate(self._descriptors[start : start + pace.writes], start):
                 try:
                     written = write(descriptor, framed)
                 except BlockingIOError:
@@ -122,7 +129,7 @@ class Audience:
                     self._stall(place, framed, written, upto)
             if perf_counter() > until:
                 yield
-                until = perf_counter() + _SHARE
+                until = perf_counter() + pace.seconds
 
     def _stall(self, place: int, framed: bytes, written: int, upto: int) -> None:
         member = self._live[place]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..broker import Broker, Cursor, LogState, Record
-from .audience import Audience
+from .audience import Audience, Pace
 from .clock import Clock
 from .gap import Gap, GapReason
 from .topics import Patterns, TopicIndex, matches
@@ -93,6 +93,7 @@ class Delivery:
         self.subscribers: set[Subscriber] = set()
         self.behind: set[DirectSubscriber] = set()  # those that are not live
         self.clock = clock
+        self.pace = Pace()
         self._audiences: dict[Patterns, Audience] = {}
         self._broker = broker
         self._index: TopicIndex[Audience] = TopicIndex()
@@ -197,7 +198,7 @@ class Delivery:
             audience.compact()
             if audience.live:
                 live = audience.live
-                yield from audience.write(b"".join(blocks), self._upto, self.clock.time())
+                yield from audience.write(b"".join(blocks), self._upto, self.clock.time(), self.pace)
                 self.counters.delivered += live * len(blocks)
             audience.wake(self.position)
 

@@ -79,6 +79,7 @@ class Follower:
                 if replaced or state.epoch != window.epoch or state.newest < window.newest:
                     delivery.rebase(await self._window(state), state.oldest)
                     replaced = False
+                    continue
                 self.healthy = True
                 async for records in self._broker.tail(delivery.window.newest):
                     delivery.ingest(records)
