@@ -119,11 +119,12 @@ def hub_app(*, in_one_turn: bool = False) -> Any:
     hub = Hub(drain_window=0.1)
 
     async def burst(count: int) -> None:
-        for _ in range(count):
-            await hub.publish(TOPIC, event_data())
-            expected = hub.statistics().delivered + hub.subscribers()
-            while not in_one_turn and hub.statistics().delivered < expected:
-                await asyncio.sleep(0)
+        async with hub.subscribe(TOPIC) as last:  # who joins last is served last
+            for _ in range(count):
+                await hub.publish(TOPIC, event_data())
+                if not in_one_turn:
+                    await anext(last)
+                    await asyncio.sleep(0)
 
     return application(lambda scope: hub.response(scope, TOPIC), burst, hub)
 
