@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -315,6 +316,31 @@ async def test_a_failed_end_of_a_cancelled_anext_is_not_forgotten() -> None:
         answer_now.set()
         with pytest.raises(LookupError, match="no token"):
             await anext(source)
+
+
+async def test_a_failure_that_nobody_asks_for_any_more_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    asked = asyncio.Event()
+    answer_now = asyncio.Event()
+    answered = asyncio.Event()
+
+    async def auth() -> str:
+        asked.set()
+        await answer_now.wait()
+        answered.set()
+        raise LookupError("no token")
+
+    async with EventSource("http://127.0.0.1:1", auth=auth) as source:
+        waiting = asyncio.ensure_future(anext(source))
+        await asked.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        answer_now.set()
+        await answered.wait()
+    assert source.state is State.CLOSED
+    del source, waiting
+    gc.collect()
+    assert caplog.records == []
 
 
 async def test_silence_by_the_clocks_of_the_system() -> None:

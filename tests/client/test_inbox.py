@@ -132,6 +132,17 @@ def test_a_gap_is_an_event_of_its_own_kind() -> None:
     assert copy == gap
 
 
+def test_what_follows_a_gap_is_new_even_if_it_lies_behind_the_place() -> None:
+    data = b"""id: e-0\n\nid: e-0\nevent: stream:gap\ndata: {"reason":"reset","after":"e-9","resumed":"e-0"}\n\n"""
+    events = b"id: e-1\ndata: a\n\nid: e-2\n\nid: e-1\ndata: b\n\n"
+    gap, *rest = fed(data + events, "e-9")
+    assert isinstance(gap, Gap)
+    assert rest == [ServerSentEvent("a", id="e-1"), Place("e-2")]
+    assert fed(data.replace(b',"resumed":"e-0"', b"") + events, "e-9")[1:] == rest
+    gap, *rest = fed(b'event: stream:gap\ndata: {"reason":"reset"}\n\nid: e-1\ndata: a\n\n', "e-9")
+    assert rest == [ServerSentEvent("a", id="e-1")]
+
+
 def test_a_gap_may_leave_the_cursors_out() -> None:
     (gap,) = fed(b'event: stream:gap\ndata: {"reason":"reset","after":null}\n\n')
     assert isinstance(gap, Gap)

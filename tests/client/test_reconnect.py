@@ -182,6 +182,9 @@ def test_an_event_without_an_id_leaves_the_place() -> None:
         ("", None),
         (" a b ", b"a b"),
         (" ", None),
+        ("a\x0bb", None),
+        ("a\x0cb", None),
+        ("\x1f\x7f", b"\x1f\x7f"),
         (None, None),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -97,6 +98,27 @@ def test_a_line_of_14_mb_is_refused_by_default(shell: Shell, size: int) -> None:
     assert result.place == "1"
 
 
+def test_a_compressed_stream_is_given_event_by_event(shell: Shell) -> None:
+    arrived = threading.Event()
+
+    def script(connection: Connection) -> None:
+        packer = zlib.compressobj(wbits=31)
+        connection.begin(chunked=True, more="Content-Encoding: gzip\r\n")
+        for data in (b"data: a\n\n", b"data: b\n\n"):
+            connection.chunk(packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH))
+            connection.wait(arrived)
+        connection.chunk(b"garbage")
+        connection.hold()
+
+    def each(event: ServerSentEvent, source: Source, clock: FakeClock) -> None:
+        arrived.set()
+
+    with RawServer(script) as server:
+        result = run(shell, server.url, each=each)
+    assert result.data == ["a", "b"]
+    assert result.reasons[0].startswith("DecodingError")
+
+
 # Requests.
 
 
@@ -185,6 +207,15 @@ def test_other_credentials_are_a_mistake(shell: Shell, wrong: Any) -> None:
 def test_another_scheme_is_a_mistake(shell: Shell) -> None:
     with pytest.raises(Exception, match="protocol 'ftp://'"):
         run(shell, "ftp://127.0.0.1:1/")
+
+
+def test_a_place_that_no_header_can_carry_is_told(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
+    with RawServer(stream(b"id: a\x0bb\ndata: a\n\n"), stream(b"id: \x1f\x7f\ndata: b\n\n")) as server:
+        result = run(shell, server.url)
+        url = server.url
+    assert result.data == ["a", "b"]
+    assert places(server) == [None, None, b"\x1f\x7f"]
+    assert ("WARNING", f"{url} starts anew: no header can carry the place 'a\\x0bb'") in names(caplog.records)
 
 
 # Statuses.

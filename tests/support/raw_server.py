@@ -60,10 +60,10 @@ class Connection:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def begin(self, *, chunked: bool = True, content_type: str = "text/event-stream") -> None:
-        """Send the head of an event stream."""
+    def begin(self, *, chunked: bool = True, more: str = "") -> None:
+        """Send the head of an event stream, with ``more`` lines in it."""
         coding = "Transfer-Encoding: chunked" if chunked else "Connection: close"
-        self.send(f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{coding}\r\n\r\n".encode())
+        self.send(f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{coding}\r\n{more}\r\n".encode())
 
     def chunk(self, data: bytes) -> None:
         """Send one chunk of a chunked body; an empty one ends it."""

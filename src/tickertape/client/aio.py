@@ -12,7 +12,6 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, suppress
 from random import random as system_random
-from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar, Unpack
 
 import httpx2
@@ -132,12 +131,7 @@ class EventSource(Source):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
 
     def __aiter__(self) -> Self:
@@ -160,7 +154,10 @@ class EventSource(Source):
             await self._save(save.id)
 
     def close(self) -> None:
-        """End the iteration, from any task or thread; it lets go of the connection. Again is no error."""
+        """End the iteration, from any task or thread. Again is no error.
+
+        The iteration lets go of the connection on its way out; without one, :meth:`aclose` does.
+        """
         self._closing = True
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed, so nothing runs in it

@@ -22,11 +22,9 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return the seconds of a monotonic clock."""
-        ...
 
     def wall(self) -> float:
         """Return the seconds since the epoch."""
-        ...
 
 
 class AsyncClock(Clock, Protocol):
@@ -34,11 +32,9 @@ class AsyncClock(Clock, Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Let this time pass."""
-        ...
 
     def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[Any]:
         """Cancel what runs inside after this time and raise :exc:`TimeoutError`, as :func:`asyncio.timeout`."""
-        ...
 
 
 class SyncClock(Clock, Protocol):
@@ -46,18 +42,15 @@ class SyncClock(Clock, Protocol):
 
     def sleep(self, seconds: float, wake: threading.Event) -> None:
         """Let this time pass, or less if ``wake`` is set."""
-        ...
 
     def watch(self, seconds: float | None, expired: Callable[[], None]) -> AbstractContextManager[None]:
         """Call ``expired``, from any thread, if what runs inside takes longer than this time.
 
         When the block is left, ``expired`` is not running and will not be called.
         """
-        ...
 
     def rest(self) -> None:
         """Let go of what watching needs, until the next watch."""
-        ...
 
 
 class _System:

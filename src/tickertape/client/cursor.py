@@ -22,11 +22,9 @@ class CursorStore(Protocol):
 
     def load(self) -> str | None:
         """Return the id last saved, ``None`` if there is none."""
-        ...
 
     def save(self, id: str, /) -> None:
         """Store the id; when this returns, a crash must not undo it. ``""`` means: no place."""
-        ...
 
 
 class AsyncCursorStore(Protocol):
@@ -34,11 +32,9 @@ class AsyncCursorStore(Protocol):
 
     def load(self) -> Awaitable[str | None]:
         """Return the id last saved, ``None`` if there is none."""
-        ...
 
     def save(self, id: str, /) -> Awaitable[None]:
         """Store the id; when this returns, a crash must not undo it. ``""`` means: no place."""
-        ...
 
 
 class FileCursor:
@@ -46,7 +42,7 @@ class FileCursor:
 
     Arguments:
         path: of the file; its directory must exist.
-        fsync: whether a save waits for the disk. Without it a save is some fifty times faster, still
+        fsync: whether a save waits for the disk. Without it a save is several times faster, still
             survives the crash of the process, and may be undone by a power cut: then events come again.
     """
 

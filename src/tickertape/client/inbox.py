@@ -158,6 +158,9 @@ class Inbox:
         if event.event == ERROR_EVENT:
             self._fail(ClientError(f"expected events, got {ERROR_EVENT}: {event.data}"), final=False)
         elif event.event == GAP_EVENT and (gap := Gap.parse(event)):
+            # What follows is said to follow this, even if it lies behind what was delivered once: a
+            # log that was restored from a backup has lost its end, and starts there again.
+            self._delivered = _cursor(gap.resumed or gap.id)
             self._items.append(gap)
         elif own and self._is_behind(event.id):
             self._duplicates += 1

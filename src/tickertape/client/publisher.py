@@ -6,7 +6,6 @@ import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from random import random as system_random
-from types import TracebackType
 from typing import Any, Self
 
 import httpx2
@@ -81,12 +80,7 @@ class Publisher(Publishing):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         await self.aclose()
 
     async def publish(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> str:
@@ -201,12 +195,7 @@ class SyncPublisher(Publishing):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def publish(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> str:

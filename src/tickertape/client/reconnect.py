@@ -42,10 +42,22 @@ from .inbox import Failure, Gap, Inbox, Place
 from .policy import Policy
 from .timing import STABLE, Backoff, Silence, retry_after
 
-__all__ = ["Reconnector"]
+__all__ = ["Reconnector", "id_header"]
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TOO_MANY_REQUESTS: Final = 429
+
+_UNSENDABLE: Final = frozenset(b"\v\f")
+
+
+def id_header(id: str | None) -> bytes | None:
+    """Return the value of ``Last-Event-ID``; ``None`` if there is nothing to send.
+
+    An id may have what HTTP cannot carry: the spaces around it are stripped, as Fetch does, and one
+    with a vertical tab or a form feed is not sent at all, since every attempt would fail by it.
+    """
+    value = (id or "").encode().strip(b" \t")
+    return value if value and _UNSENDABLE.isdisjoint(value) else None
 
 
 class _Phase(Enum):
@@ -151,8 +163,7 @@ class Reconnector:
         self._outbox.append(Connect(self._request_headers(), self._silence.deadline()))
 
     def _request_headers(self) -> tuple[tuple[str, bytes], ...]:
-        # Fetch strips the same from a header's value. An empty id asks for no header.
-        value = (self.last_event_id or "").encode().strip(b" \t")
+        value = id_header(self.last_event_id)
         return (*self._headers, ("Last-Event-ID", value)) if value else self._headers
 
     def _deliver(self, now: float) -> None:

@@ -16,7 +16,7 @@ from .headers import HeaderList, header_list, merged, shown
 from .inbox import Gap
 from .policy import Policy, PolicyOptions
 from .problem import said
-from .reconnect import Reconnector
+from .reconnect import Reconnector, id_header
 
 __all__ = ["FAILURES", "LIMITS", "TIMEOUT", "Source"]
 
@@ -92,6 +92,8 @@ class Source:
         read_timeout: float | None,
         extensions: Mapping[str, Any],
     ) -> httpx2.Request:
+        if self.last_event_id and id_header(self.last_event_id) is None:
+            logger.warning("%s starts anew: no header can carry the place %r", shown(self.url), self.last_event_id)
         self._secret = [name for name, _ in credentials]
         self._at_home = True
         timeout = client.timeout

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, suppress
 from random import random as system_random
-from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack, cast
 
 import httpx2
@@ -120,12 +119,7 @@ class SyncEventSource(Source):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __iter__(self) -> Self:
