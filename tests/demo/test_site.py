@@ -12,7 +12,12 @@ from tickertape.demo import Demo, Site, create_app
 from tickertape.demo.site import RETRY
 from tickertape.testing import EventStream, EventStreamClient
 
-STATIC = sorted(path.name for path in (files("tickertape.demo") / "static").iterdir())
+FILES = {
+    path.name: path.read_text("utf-8")
+    for folder in (files("tickertape.demo") / "static", files("tickertape.server") / "web" / "shared")
+    for path in folder.iterdir()
+}
+STATIC = sorted(FILES)
 
 
 async def fetch(path: str, app: Site | None = None, **options: Any) -> tuple[EventStream, str]:
@@ -55,7 +60,7 @@ async def test_static_files_are_served(name: str) -> None:
     types = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
     assert response.status == 200
     assert response.headers["content-type"] == types[name.rpartition(".")[2]]
-    assert body == (files("tickertape.demo") / "static" / name).read_text("utf-8")
+    assert body == FILES[name]
 
 
 @pytest.mark.parametrize("path", ["/", "/static/style.css"])

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-CSS = (files("tickertape.demo") / "static" / "style.css").read_text("utf-8")
+CSS = (files("tickertape.server") / "web" / "shared" / "style.css").read_text("utf-8")
 
 PAIRS = [
     ("text", "ground"),

@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .demo import DEMO_EPILOG, demo
+from .serve import SERVE_EPILOG, serve
 
 __all__ = ["app"]
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog=SERVE_EPILOG)(serve)
 app.command(epilog=DEMO_EPILOG)(demo)
 
 

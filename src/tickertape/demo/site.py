@@ -6,12 +6,15 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Final
 
 from ..asgi.types import ASGIApp, Receive, Scope, Send
-from .files import answer, fill_page, read_static_files
+from ..server.files import SHARED, SHELL, answer, fill_page, read_static_files
 
 __all__ = ["RETRY", "Demo", "Site"]
+
+_OWN: Final = files(__package__)
 
 RETRY: Final = 2_000
 """Milliseconds after which clients are to reconnect: a restart is soon seen, and the countdown can be read."""
@@ -48,10 +51,10 @@ class Site:
     def __init__(self, demos: Sequence[Demo]) -> None:
         self._demos = demos
         self._routes: dict[str, dict[str, ASGIApp]] = {}
-        for name, file in read_static_files().items():
+        for name, file in read_static_files(SHARED, _OWN / "static").items():
             self._add(f"GET /static/{name}", file)
         for demo in demos:
-            self._add(f"GET {demo.path}", fill_page((demo.page, "shell.html"), self._values(demo)))
+            self._add(f"GET {demo.path}", fill_page((_OWN / "pages" / demo.page, SHELL), self._values(demo)))
             for route, app in demo.routes.items():
                 self._add(route, app)
 

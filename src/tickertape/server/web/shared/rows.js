@@ -1,4 +1,4 @@
-// A list that keeps its newest rows on top. Shared by every demo that shows a log.
+// A list that keeps its newest rows on top. Shared by every page that shows a log.
 
 const KEPT = 200; // rows: as many as anybody scrolls through, and few enough for a phone
 

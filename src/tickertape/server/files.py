@@ -1,17 +1,26 @@
-"""The demo's own files: read once, from the package, and answered from memory."""
+"""Pages, styles and scripts of our own: read once, from a package, and answered from memory."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from string import Template
 from typing import Final
 
 from ..asgi import Headers
 from ..asgi.types import Receive, Scope, Send
 
-__all__ = ["File", "answer", "fill_page", "read_static_files"]
+__all__ = ["SHARED", "SHELL", "WEB", "File", "answer", "fill_page", "read_static_files"]
+
+WEB: Final = files(__package__) / "web"
+
+SHARED: Final = WEB / "shared"
+"""Styles and scripts of every page of ours, the demo's too."""
+
+SHELL: Final = WEB / "shell.html"
+"""The template around every page: the bar with its badge, the heading, the icon."""
 
 _CONTENT_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -72,16 +81,14 @@ async def answer(
     await send({"type": "http.response.body", "body": b"" if head else body, "more_body": False})
 
 
-def read_static_files() -> dict[str, File]:
-    """Return the files under ``static/`` by name."""
-    folder = files(__package__) / "static"
-    return {path.name: File(path.name, path.read_bytes()) for path in folder.iterdir()}
+def read_static_files(*folders: Traversable) -> dict[str, File]:
+    """Return the files in ``folders`` by name."""
+    return {path.name: File(path.name, path.read_bytes()) for folder in folders for path in folder.iterdir()}
 
 
-def fill_page(names: Iterable[str], values: dict[str, str]) -> File:
-    """Return the page that the templates ``names`` under ``pages/`` make, each put into the next as ``$content``."""
+def fill_page(templates: Iterable[Traversable], values: dict[str, str]) -> File:
+    """Return the page that ``templates`` make, each put into the next as ``$content``."""
     text = ""
-    for name in names:
-        template = Template((files(__package__) / "pages" / name).read_text("utf-8"))
-        text = template.substitute(values, content=text)
+    for template in templates:
+        text = Template(template.read_text("utf-8")).substitute(values, content=text)
     return File("page.html", text.encode())

@@ -1,4 +1,4 @@
-// One event stream that is kept open, and the state it is in. Shared by every demo.
+// One event stream that is kept open, and the state it is in. Shared by every page.
 //
 // The browser's EventSource reconnects by itself after a lost connection and sends the id that it
 // saw last. It gives up for good when it is answered with anything but an event stream, a proxy's
@@ -15,6 +15,7 @@ const RETRY = Number(document.documentElement.dataset.retry); // what our server
 export class Connection extends EventTarget {
   #url;
   #listeners;
+  #Source;
   #source = null;
   #timer = 0;
   #failures = 0;
@@ -23,12 +24,14 @@ export class Connection extends EventTarget {
   retryAt = 0;
   lastEventId = "";
   reconnects = 0;
+  reason = ""; // why it was lost, if that is known
 
-  /** Listens at `url`; `listeners` are functions of a MessageEvent by event type. */
-  constructor(url, listeners) {
+  /** Listens at `url`; `listeners` are functions of a MessageEvent by event type; `Source` reads the stream. */
+  constructor(url, listeners, Source = EventSource) {
     super();
     this.#url = new URL(url, document.baseURI);
     this.#listeners = listeners;
+    this.#Source = Source;
     addEventListener("online", () => this.state === "lost" && this.#open());
     // A page that is left is frozen for the way back; its connection would not survive that.
     addEventListener("pagehide", () => this.#source?.close());
@@ -51,9 +54,9 @@ export class Connection extends EventTarget {
     clearTimeout(this.#timer);
     this.#source?.close();
     if (this.lastEventId) this.#url.searchParams.set("lastEventId", this.lastEventId);
-    const source = new EventSource(this.#url);
+    const source = new this.#Source(this.#url);
     source.addEventListener("open", () => this.#opened());
-    source.addEventListener("error", () => this.#failed());
+    source.addEventListener("error", (event) => this.#failed(event));
     for (const [type, listener] of Object.entries(this.#listeners)) {
       source.addEventListener(type, (event) => {
         // Empty until a new EventSource has seen an id of its own: the place is known from the last one.
@@ -70,7 +73,12 @@ export class Connection extends EventTarget {
     this.#change("open");
   }
 
-  #failed() {
+  #failed({ reason = "", final = false }) {
+    this.reason = reason;
+    if (final) {
+      this.#change("closed");
+      return;
+    }
     let delay = RETRY;
     if (this.#source.readyState === EventSource.CLOSED) {
       // Spread by chance, so that a thousand pages do not come back at one moment.

@@ -1,0 +1,252 @@
+"""The description of the HTTP interface, as OpenAPI 3.1 has it. Written by hand, held against the routes by a test."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from .. import __version__
+from ..hub import OverflowPolicy
+from ..hub.starting import MAX_LAST
+from .queries import DEFAULT_LIMIT, MAX_LIMIT
+
+__all__ = ["describe"]
+
+_PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+_REASONS: Final = {
+    400: "Something in the request cannot be read.",
+    403: "A page of another origin, which may not publish here.",
+    413: "The event, the body or the batch is too large.",
+    415: "The body is of a type that is not taken.",
+    422: "The body can be read, but it is no event.",
+    503: "The hub is draining, or has lost its broker.",
+}
+
+_TOPICS: Final = {
+    "name": "topic",
+    "in": "query",
+    "required": True,
+    "description": "Topic pattern; may be repeated. `*` stands for one segment, `**` for any number.",
+    "schema": {"type": "array", "items": {"type": "string", "maxLength": 255}, "minItems": 1},
+    "explode": True,
+    "example": ["orders/42", "chat/**"],
+}
+
+
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "tickertape",
+            "version": __version__,
+            "summary": "A hub of Server-Sent Events.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": {
+            "/events": {"get": _stream(), "post": _publish()},
+            "/events/{topic}": {"post": _publish_text()},
+            "/history": {"get": _history()},
+            "/topics": {"get": _read("Topics that have events in memory.", "topics", "Topics")},
+            "/subscribers": {"get": _read("How many subscribers there are.", "subscribers", "Subscribers")},
+            "/health/live": {"get": _read("The process answers.", "live", "Live", problems=())},
+            "/health/ready": {"get": _read("The hub takes events and subscriptions.", "ready", "Ready")},
+            "/openapi.json": {"get": _read("This description.", "openapi", None, problems=())},
+            "/": {"get": _page()},
+        },
+        "components": {"schemas": _SCHEMAS},
+    }
+
+
+def _stream() -> dict[str, Any]:
+    return {
+        "operationId": "subscribe",
+        "summary": "Events as they are published.",
+        "description": (
+            "Starts behind `Last-Event-ID`, else with the last events, else with the next one. What is no longer kept "
+            "is told by an event `stream:gap`. The stream has no end; HEAD answers its headers."
+        ),
+        "parameters": [
+            _TOPICS,
+            _query("last", "Without a `Last-Event-ID`, the number of past events to start with.", 0, MAX_LAST),
+            {
+                "name": "on_overflow",
+                "in": "query",
+                "description": "What to do with a subscriber that reads too slowly.",
+                "schema": {"enum": list(OverflowPolicy), "default": OverflowPolicy.DISCONNECT},
+            },
+            _text("last_event_id", "query", "In place of the header, for pages that know where they were."),
+            _text("lastEventId", "query", "The same as `last_event_id`."),
+            _text("Last-Event-ID", "header", "The id of the last event that arrived: a cursor."),
+        ],
+        "responses": {
+            "200": {"description": "An event stream.", "content": {"text/event-stream": {"schema": _STRING}}},
+            **_problems(400, 503),
+        },
+    }
+
+
+def _publish() -> dict[str, Any]:
+    event = {"$ref": "#/components/schemas/Event"}
+    return {
+        "operationId": "publish",
+        "summary": "Publish one event, or several: all or none.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"oneOf": [event, {"type": "array", "items": event}]}},
+                "application/x-ndjson": {"schema": {"description": "An event a line.", "type": "string"}},
+                "application/x-www-form-urlencoded": {"schema": event},
+            },
+        },
+        "responses": {
+            "201": _answer("The events are stored.", "Published"),
+            **_problems(400, 403, 413, 415, 422, 503),
+        },
+    }
+
+
+def _publish_text() -> dict[str, Any]:
+    return {
+        "operationId": "publishText",
+        "summary": "Publish the body as it is.",
+        "description": "Whatever its type says: `curl -d hello http://127.0.0.1:8000/events/greetings`.",
+        "parameters": [
+            {
+                "name": "topic",
+                "in": "path",
+                "required": True,
+                "description": "Where to; its slashes stand as they are.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            },
+            _text("event", "query", "The event type."),
+            _text("key", "query", "Makes it safe to publish again: the same key is stored once."),
+        ],
+        "requestBody": {"content": {"*/*": {"schema": _STRING}}},
+        "responses": {"201": _answer("The event is stored.", "Cursor"), **_problems(400, 403, 413, 415, 422, 503)},
+    }
+
+
+def _history() -> dict[str, Any]:
+    return {
+        "operationId": "history",
+        "summary": "Events that are kept, oldest first.",
+        "parameters": [
+            _TOPICS,
+            _text("after", "query", "The cursor to start behind; without it, with the oldest."),
+            _query("limit", "The greatest number of events.", 1, MAX_LIMIT, DEFAULT_LIMIT),
+        ],
+        "responses": {"200": _answer("A page of events.", "History"), **_problems(400, 503)},
+    }
+
+
+def _read(summary: str, name: str, schema: str | None, problems: tuple[int, ...] = (503,)) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": _answer(summary, schema), **_problems(*problems)},
+    }
+
+
+def _page() -> dict[str, Any]:
+    content = {"text/html": {"schema": _STRING}}
+    not_modified = {"description": "The browser has it already."}
+    return {
+        "operationId": "page",
+        "summary": "A page that shows the live stream.",
+        "parameters": [_text("If-None-Match", "header", "The `ETag` of the page that is known.")],
+        "responses": {"200": {"description": "The page.", "content": content}, "304": not_modified},
+    }
+
+
+def _answer(description: str, schema: str | None) -> dict[str, Any]:
+    shape = {"type": "object"} if schema is None else {"$ref": f"#/components/schemas/{schema}"}
+    return {"description": description, "content": {"application/json": {"schema": shape}}}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    problems: dict[str, Any] = {
+        str(status): {"description": _REASONS[status], "content": _PROBLEM} for status in statuses
+    }
+    if 503 in statuses:
+        after = {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}}
+        problems["503"]["headers"] = {"Retry-After": after}
+    return problems
+
+
+def _query(name: str, description: str, least: int, most: int, default: int | None = None) -> dict[str, Any]:
+    schema = {"type": "integer", "minimum": least, "maximum": most}
+    if default is not None:
+        schema["default"] = default
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _text(name: str, place: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": place, "description": description, "schema": _STRING}
+
+
+def _object(required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": required.split(), "properties": properties}
+
+
+def _list_of(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+_STRING: Final = {"type": "string"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_CURSOR: Final = {"type": "string", "description": "The id of the event on a stream.", "examples": ["0a1b2c3d4e5f-42"]}
+
+_SCHEMAS: Final[dict[str, Any]] = {
+    "Event": {
+        **_object(
+            "topic data",
+            topic={"type": "string", "minLength": 1, "maxLength": 255},
+            data={"description": "A string is sent as text, anything else as JSON."},
+            event={"type": ["string", "null"], "description": "The event type; `stream:` is the hub's own."},
+            key={"type": ["string", "null"], "minLength": 1, "maxLength": 255},
+        ),
+        "additionalProperties": False,
+    },
+    "Cursor": _object("cursor", cursor=_CURSOR),
+    "Cursors": _object("cursors", cursors=_list_of(_CURSOR)),
+    "Published": {"oneOf": [{"$ref": "#/components/schemas/Cursor"}, {"$ref": "#/components/schemas/Cursors"}]},
+    "History": _object(
+        "events gap",
+        events=_list_of(
+            _object(
+                "cursor topic event data",
+                cursor=_CURSOR,
+                topic=_STRING,
+                event={"type": ["string", "null"]},
+                data=_STRING,
+            )
+        ),
+        gap={
+            "description": "Why events before the first one are missing, if they are.",
+            "enum": ["expired", "reset", None],
+        },
+    ),
+    "Topics": _object("topics", topics=_list_of(_object("topic subscribers", topic=_STRING, subscribers=_COUNT))),
+    "Subscribers": _object(
+        "subscribers audiences",
+        subscribers=_COUNT,
+        audiences=_list_of(_object("topics subscribers", topics=_list_of(_STRING), subscribers=_COUNT)),
+    ),
+    "Live": _object("status", status={"const": "live"}),
+    "Ready": _object(
+        "status epoch oldest newest", status={"const": "ready"}, epoch=_STRING, oldest=_COUNT, newest=_COUNT
+    ),
+    "Problem": {
+        **_object(
+            "type title status detail",
+            type=_STRING,
+            title=_STRING,
+            status={"type": "integer"},
+            detail={"type": "string", "description": "What was expected, and what came."},
+            index={"type": "integer", "minimum": 0, "description": "In a batch: which event is wrong, from 0."},
+        ),
+        "description": "Problem details (RFC 9457).",
+    },
+}
