@@ -115,10 +115,37 @@ def test_a_unix_socket_is_found_by_its_path_or_as_any(address: str, tmp_path: Pa
     assert listener.closed
 
 
-def test_a_port_where_nobody_listens_has_no_listener() -> None:
-    with connected() as (client, _):
-        port = client.getsockname()[1]
-        assert find_listener(("127.0.0.1", port)) is None
+@pytest.mark.parametrize("name", ["127.0.0.1", "::1", "unix", "any unix"])
+def test_a_listener_of_which_only_connections_are_left_has_closed(name: str, tmp_path: Path) -> None:
+    """A stream may be the first that anybody asks for, and be late: its server has stopped listening."""
+    with ExitStack() as stack:
+        if "unix" in name:
+            server = stack.enter_context(socket.socket(socket.AF_UNIX))
+            server.bind(str(tmp_path / "app.sock"))
+            server.listen()
+        else:
+            family = socket.AF_INET6 if ":" in name else socket.AF_INET
+            server = stack.enter_context(socket.create_server((name, 0), family=family))
+        client = stack.enter_context(socket.socket(server.family))
+        client.connect(server.getsockname())
+        here = stack.enter_context(server.accept()[0])
+        address = server_address({"server": None if name == "any unix" else as_asgi(here)})
+        server.close()
+        listener = find_listener(address)
+        assert listener is not None
+        assert listener.closed
+
+
+def as_asgi(server: socket.socket) -> tuple[str, int | None]:
+    name = server.getsockname()
+    return (name, None) if isinstance(name, str) else name[:2]
+
+
+def test_a_port_where_nobody_is_has_no_listener() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert find_listener(("127.0.0.1", port)) is None
+    assert find_listener(("", None)) is None  # the sockets of this process's own loops have no name
 
 
 def test_a_descriptor_that_is_used_again_is_not_the_listener() -> None:

@@ -37,6 +37,7 @@ Connection: TypeAlias = tuple[Address, Address]
 
 T = TypeVar("T")
 
+_NO_DESCRIPTOR: Final = -1
 _ANY_UNIX_SOCKET: Final = ("", None)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
@@ -49,7 +50,7 @@ class Listener:
             reused for another file as soon as it is free, an inode is not.
     """
 
-    def __init__(self, descriptors: dict[int, int]) -> None:
+    def __init__(self, descriptors: dict[int, int | None]) -> None:
         self._descriptors = descriptors
 
     @property
@@ -84,19 +85,26 @@ def connection_of(scope: Scope) -> Connection | None:
 def find_listener(address: Address) -> Listener | None:
     """Return the listener of this process at ``address``; ``None`` if there is none, as behind a test client.
 
-    The host is not compared: a server that listens at ``0.0.0.0`` is reached under many.
+    The host is not compared: a server that listens at ``0.0.0.0`` is reached under many. If nothing
+    is left at the address but connections, the listener is one that has closed.
     """
-    host, port = address
-    found = {}
+    accepting, connected = {}, False
     for descriptor in _descriptors():
-        if not _ask(descriptor, _accepts):
-            continue
-        name = _ask(descriptor, socket.socket.getsockname)
-        path = host.removeprefix("unix:")
-        here = name[1] == port if isinstance(name, tuple) else port is None and path in ("", name)
-        if here and (inode := _inode(descriptor)):
-            found[descriptor] = inode
-    return Listener(found) if found else None
+        if _is_at(address, _ask(descriptor, socket.socket.getsockname)):
+            if _ask(descriptor, _accepts):
+                accepting[descriptor] = _inode(descriptor)
+            elif _ask(descriptor, socket.socket.getpeername) is not None:
+                connected = True
+    if connected and not accepting:
+        return Listener({_NO_DESCRIPTOR: 0})
+    return Listener(accepting) if accepting else None
+
+
+def _is_at(address: Address, name: Any) -> bool:
+    host, port = address
+    if isinstance(name, tuple):
+        return port is not None and name[1] == port
+    return port is None and bool(name) and host.removeprefix("unix:") in ("", name)
 
 
 def abort_stuck(connections: Collection[Connection]) -> int:
