@@ -1,0 +1,246 @@
+"""The response under real servers, each a process of its own: what the client sees, and that the server stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Iterator
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+import pytest
+
+from support.servers import SERVERS, Address, Connection, Server, serve
+
+APP = "support.streams:app"
+LIMIT = 2.0
+"""Seconds from the signal to the end of the process."""
+
+
+# What the client sees
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One server for all tests that leave it alive."""
+    with serve(request.param, APP) as running:
+        yield running
+
+
+async def test_events_come_with_the_headers_of_a_stream(server: Server) -> None:
+    async with await Connection.open(server.address) as connection:
+        assert await connection.get("/finite") == 200
+        assert await connection.rest() == (
+            b'retry: 100\n\ndata: one\n\nid: 2\nevent: e\ndata: two\n\ndata: {"three":3}\n\n'
+        )
+        assert connection.complete
+    assert connection.headers["content-type"] == "text/event-stream"
+    assert connection.headers["cache-control"] == "no-store, no-transform"
+    assert connection.headers["x-accel-buffering"] == "no"
+    assert "connection" not in connection.headers
+
+
+async def test_the_connection_serves_on_after_a_stream(server: Server) -> None:
+    async with await Connection.open(server.address) as connection:
+        for _ in range(3):
+            await connection.get("/finite")
+            assert (await connection.rest()).endswith(b'data: {"three":3}\n\n')
+            assert connection.complete
+
+
+async def test_head_answers_the_headers_and_ends(server: Server) -> None:
+    async with await Connection.open(server.address) as connection:
+        assert await connection.get("/idle", method="HEAD") == 200
+        assert connection.headers["content-type"] == "text/event-stream"
+        assert await connection.get("/finite") == 200  # no body in between
+
+
+async def test_a_client_of_http_1_0_is_told_the_end_by_the_connection(server: Server) -> None:
+    async with await Connection.open(server.address) as connection:
+        await connection.get("/finite", version="1.0")
+        assert (await connection.rest()).endswith(b'data: {"three":3}\n\n')
+        assert await connection.closed()
+
+
+@pytest.mark.parametrize(("path", "name"), [("/idle", "idle"), ("/busy", "busy")])
+async def test_a_client_that_leaves_ends_the_stream(server: Server, path: str, name: str) -> None:
+    before = len(server.output)
+    async with await Connection.open(server.address) as connection:
+        await connection.get(path)
+        await connection.event()
+    await server.says(f"[finalised {name}]", after=before)
+    await server.says(f"[client_closed {name}]", after=before)
+
+
+async def test_an_exception_before_the_first_event_is_a_status(server: Server) -> None:
+    async with await Connection.open(server.address) as connection:
+        assert await connection.get("/forbidden") == 403
+        assert await connection.rest() == b"not for you"
+
+
+@pytest.mark.parametrize("path", ["/broken", "/broken-behind"])
+async def test_an_exception_later_cuts_the_body_off_and_is_logged(server: Server, path: str) -> None:
+    before = len(server.output)
+    async with await Connection.open(server.address) as connection:
+        await connection.get(path)
+        assert (await connection.event()).data == "hello"
+        assert (await connection.event()).event == "stream:error"
+        await connection.rest()
+        assert not connection.complete
+    await server.says("LookupError: the items of this stream are broken", after=before)
+
+
+async def test_a_client_that_does_not_read_is_dropped_and_costs_no_memory(server: Server) -> None:
+    async with await Connection.open(server.address) as connection:
+        await connection.get("/memory")
+        at_first = int(await connection.rest())
+    before = len(server.output)
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            stalled = await stack.enter_async_context(await Connection.open(server.address, receive_buffer=4096))
+            await stalled.get("/stalled")
+        await server.says("[finalised flood]", after=before)
+        await server.says("[send_timeout stalled]", after=before)
+        await stalled.rest()
+        assert not stalled.complete
+    async with await Connection.open(server.address) as connection:
+        await connection.get("/memory")
+        assert int(await connection.rest()) - at_first < 16 * 1024 * 1024
+
+
+def test_events_come_over_http_2_without_a_header_that_it_forbids() -> None:
+    """A connection that says ``connection`` is malformed there (RFC 9113, 8.2.2)."""
+
+    async def main(address: Address) -> None:
+        async with httpx2.AsyncClient(http1=False, http2=True, trust_env=False) as client:
+            async with client.stream("GET", f"http://127.0.0.1:{address}/finite") as response:
+                assert response.http_version == "HTTP/2"
+                assert response.headers["content-type"] == "text/event-stream"
+                assert "connection" not in response.headers
+                assert (await response.aread()).endswith(b'data: {"three":3}\n\n')
+            async with client.stream("GET", f"http://127.0.0.1:{address}/idle") as response:
+                assert await anext(response.aiter_raw()) == b"data: hello\n\n"
+                assert await running.end() < LIMIT
+
+    with serve("hypercorn", APP) as running:
+        asyncio.run(main(running.address))
+
+
+# That the server stops
+
+
+class Stop(NamedTuple):
+    """How to end a server, and what of.
+
+    Attributes:
+        paths: the streams that are open, one connection each.
+        reading: whether their clients read.
+        signal: what the server is sent.
+        listen: how it was given its address.
+        only: the servers that this is for; all if there are none.
+    """
+
+    paths: tuple[str, ...]
+    reading: bool = True
+    signal: int = signal.SIGTERM
+    listen: str = "port"
+    only: tuple[str, ...] = ()
+
+
+UVICORN = tuple(kind for kind in SERVERS if kind.startswith("uvicorn"))
+
+STOPS = {
+    "idle": Stop(("/idle",)),
+    "blocked": Stop(("/blocked",)),
+    "busy": Stop(("/busy",)),
+    "several": Stop(("/idle",) * 5 + ("/blocked",) * 5 + ("/busy",)),
+    "unread": Stop(("/flood",), reading=False),
+    "brimful": Stop(("/brimful",), reading=False),
+    "late": Stop(("/late",)),
+    "interrupt": Stop(("/idle", "/blocked"), signal=signal.SIGINT, only=UVICORN),
+    "unix": Stop(("/idle",), listen="path", only=("uvicorn-httptools", "granian", "hypercorn")),
+    "descriptor": Stop(("/idle",), listen="descriptor", only=("uvicorn-httptools",)),
+}
+
+CASES = [(kind, name) for kind in SERVERS for name, stop in STOPS.items() if kind in (stop.only or SERVERS)]
+
+
+class Ahead:
+    """Servers for the cases in turn; the next one starts while a case runs, for starting is what takes the time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: dict[tuple[str, str], Server] = {}
+        self._given = socket.create_server(("127.0.0.1", 0))
+
+    def take(self, kind: str, name: str) -> Server:
+        case = kind, name
+        server = self._started.pop(case, None) or self._start(*case)
+        following = CASES[CASES.index(case) + 1 :][:1]
+        self._started.update((each, self._start(*each)) for each in following)
+        server.wait_for(server.address)
+        return server
+
+    def _start(self, kind: str, name: str) -> Server:
+        listen = STOPS[name].listen
+        if listen == "path":
+            return Server(kind, APP, address=str(self._folder / f"{kind}.sock"))
+        if listen == "descriptor":
+            number = self._given.fileno()
+            return Server(kind, APP, f"--fd={number}", address=self._given.getsockname()[1], pass_fds=[number])
+        return Server(kind, APP)
+
+    def close(self) -> None:
+        for server in self._started.values():
+            server.close()
+        self._given.close()
+
+
+@pytest.fixture(scope="module")
+def ahead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ahead]:
+    with closing(Ahead(tmp_path_factory.mktemp("sockets"))) as servers:
+        yield servers
+
+
+@pytest.mark.parametrize(("kind", "name"), CASES)
+async def test_open_streams_do_not_keep_a_server_alive(ahead: Ahead, kind: str, name: str) -> None:
+    case = STOPS[name]
+    with closing(ahead.take(kind, name)) as server:
+        async with AsyncExitStack() as stack:
+            connections: list[Connection] = []
+            ends: list[Awaitable[bytes]] = []
+            for path in case.paths:
+                connection = await Connection.open(server.address, receive_buffer=None if case.reading else 4096)
+                connections.append(await stack.enter_async_context(connection))
+                ends.append(await open_stream(server, path, connection))
+            seconds = await server.end(case.signal)
+            await asyncio.gather(*ends)
+            assert [connection.complete for connection in connections] == [case.reading] * len(case.paths)
+        assert seconds < LIMIT, server.output
+        assert "Traceback" not in server.output
+        assert "ERROR" not in server.output
+
+
+async def open_stream(server: Server, path: str, connection: Connection) -> Awaitable[bytes]:
+    """Ask for a stream, go on until it is as its path says, and return what reads the rest."""
+    await connection.ask(path)
+    if path == "/late":
+        await server.says("[late]")
+        return asyncio.create_task(read_late(connection))
+    await connection.head()
+    if path == "/flood":
+        await connection.stall()
+        return connection.rest()
+    if path == "/brimful":
+        await server.says("[brimful]")
+        return connection.rest()
+    await connection.event()
+    return asyncio.create_task(connection.rest())
+
+
+async def read_late(connection: Connection) -> bytes:
+    await connection.head()
+    return await connection.rest()
