@@ -236,7 +236,9 @@ class SyncEventSource(Source):
         assert self._response is not None, "there is a response that streams"
         if self._chunks is None:
             self._chunks = _chunks(self._response)
-        self._response.request.extensions["timeout"]["read"] = seconds  # looked at with each read of HTTP/2
+        self._response.request.extensions.setdefault("timeout", {})["read"] = (
+            seconds  # looked at with each read of HTTP/2
+        )
         with self._clock.watch(seconds, self._expire):
             data = next(self._chunks, None)
         if data is not None:
