@@ -30,6 +30,7 @@ ARROWS = {
 
 OUTSIDE = {
     "broker/redis.py": {"redis"},
+    "broker/redis_client.py": {"redis"},
     "broker/postgres.py": {"psycopg"},
     "broker/nats.py": {"nats"},
     "client": {"httpx2"},

@@ -1,0 +1,58 @@
+"""Logs on a Redis server that is there anyway, each under a prefix of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+
+from tickertape.broker import DEFAULT_RETENTION, Broker, Retention, create_broker
+
+from .contract import Log, Traits
+
+__all__ = ["REDIS_URL", "redis_absent", "redis_log"]
+
+REDIS_URL: Final = os.environ.get("TICKERTAPE_TEST_REDIS", "redis://127.0.0.1:6379/0")
+
+
+def redis_absent() -> str | None:
+    """Tell why there is no Redis to test with; ``None`` if there is one."""
+    parts = urlsplit(REDIS_URL)
+    try:
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), timeout=1.0):
+            return None
+    except OSError as error:
+        return f"no Redis at {parts.hostname}:{parts.port}: {error}"
+
+
+class _RedisLog:
+    def __init__(self, traits: Traits) -> None:
+        self.traits = traits
+        self._prefix = f"test-{secrets.token_hex(6)}"
+        self.url = f"{REDIS_URL}?prefix={self._prefix}"
+
+    def broker(self, retention: Retention = DEFAULT_RETENTION) -> Broker:
+        return create_broker(self.url, retention=retention)
+
+    async def wipe(self) -> None:
+        async with Redis.from_url(REDIS_URL) as client:
+            keys = [key async for key in client.scan_iter(match=f"{{{self._prefix}}}:*", count=10_000)]
+            if keys:
+                await client.delete(*keys)
+
+
+@asynccontextmanager
+async def redis_log(traits: Traits, directory: Path) -> AsyncIterator[Log]:
+    """Give a log, and remove it afterwards."""
+    log = _RedisLog(traits)
+    try:
+        yield log
+    finally:
+        await log.wipe()
