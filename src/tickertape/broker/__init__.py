@@ -3,6 +3,7 @@
 from .memory import MemoryBroker
 from .protocol import DEFAULT_RETENTION, Broker, Retention, TopicFilter
 from .records import Cursor, Draft, LogState, Record, new_epoch
+from .sqlite import SQLiteBroker
 from .urls import create_broker
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MemoryBroker",
     "Record",
     "Retention",
+    "SQLiteBroker",
     "TopicFilter",
     "create_broker",
     "new_epoch",

@@ -1,0 +1,66 @@
+"""What stands behind the ``?`` of a broker's URL, and text as every store takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from ..errors import BrokerError
+
+__all__ = ["choice", "read_options", "seconds", "well_formed"]
+
+
+def read_options(url: str, kinds: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """Return the options of a broker's URL.
+
+    Arguments:
+        url: the whole URL.
+        kinds: for each option that there is, what makes its value of its text or raises ``ValueError``.
+
+    Raises:
+        BrokerError: an option is unknown, is given twice, or its value is of another kind.
+    """
+    found: dict[str, Any] = {}
+    for name, text in parse_qsl(urlsplit(url).query, keep_blank_values=True):
+        if name not in kinds:
+            known = ", ".join(sorted(kinds)) or "none"
+            raise BrokerError(f"expected an option of {urlsplit(url).scheme}:// ({known}), got {name!r}")
+        if name in found:
+            raise BrokerError(f"expected the option {name} once, got it twice")
+        try:
+            found[name] = kinds[name](text)
+        except ValueError as error:
+            raise BrokerError(f"expected a value of {name} that is {error}, got {text!r}") from None
+    return found
+
+
+def choice(*values: str) -> Callable[[str], str]:
+    """Return what reads one of some words."""
+
+    def read(text: str) -> str:
+        if text not in values:
+            raise ValueError("one of " + ", ".join(values))
+        return text
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """Read a positive number of seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        raise ValueError("a positive number of seconds")
+    return number
+
+
+def well_formed(text: str) -> str:
+    """Return text that has a UTF-8 form: a lone surrogate becomes U+FFFD, as it does on the wire."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
