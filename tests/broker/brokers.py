@@ -12,6 +12,8 @@ from typing import Final
 from tickertape.broker import DEFAULT_RETENTION, Broker, MemoryBroker, Retention, create_broker
 
 from .contract import Log, Traits
+from .redis_logs import redis_absent, redis_log
+from .sqlite_logs import sqlite_log
 
 __all__ = ["BROKERS", "IN_CI", "Kind", "UrlLog"]
 
@@ -60,4 +62,8 @@ async def _memory(traits: Traits, directory: Path) -> AsyncIterator[Log]:
     yield _MemoryLog(traits, "memory://")
 
 
-BROKERS: Final = (Kind("memory", Traits(shared=False), _memory),)
+BROKERS: Final = (
+    Kind("memory", Traits(shared=False), _memory),
+    Kind("sqlite", Traits(), sqlite_log),
+    Kind("redis", Traits(), redis_log, redis_absent),
+)

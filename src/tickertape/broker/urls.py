@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import BrokerError
 from .memory import MemoryBroker
 from .protocol import DEFAULT_RETENTION, Broker, Retention
+from .sqlite import SQLiteBroker
 
 __all__ = ["create_broker"]
 
@@ -17,7 +19,40 @@ def _memory(url: str, retention: Retention) -> Broker:
     return MemoryBroker(retention=retention)
 
 
-_FACTORIES: Final[dict[str, Callable[[str, Retention], Broker]]] = {"memory": _memory}
+@contextmanager
+def _extra(driver: str, extra: str) -> Iterator[None]:
+    """Say which extra to install when a broker's driver is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != driver:
+            raise
+        raise BrokerError(f"expected the package {driver!r}, got none: pip install 'tickertape[{extra}]'") from None
+
+
+def _redis(url: str, retention: Retention) -> Broker:
+    with _extra("redis", "redis"):
+        from .redis import RedisBroker
+    return RedisBroker(url, retention=retention)
+
+
+def _sqlite(url: str, retention: Retention) -> Broker:
+    return SQLiteBroker.from_url(url, retention)
+
+
+_FACTORIES: Final[dict[str, Callable[[str, Retention], Broker]]] = {
+    "memory": _memory,
+    "redis": _redis,
+    "rediss": _redis,
+    "redis+sentinel": _redis,
+    "rediss+sentinel": _redis,
+    "redis+cluster": _redis,
+    "rediss+cluster": _redis,
+    "sqlite": _sqlite,
+    "unix": _redis,
+    "valkey": _redis,
+    "valkeys": _redis,
+}
 """By scheme; a factory imports its driver when it is called, so that only its own extra is needed."""
 
 
@@ -25,7 +60,7 @@ def create_broker(url: str, *, retention: Retention = DEFAULT_RETENTION) -> Brok
     """Return the broker that ``url`` names; it connects when it is opened.
 
     Arguments:
-        url: ``memory://``.
+        url: ``memory://`` or ``sqlite:///path.db``.
         retention: how much the log keeps.
 
     Raises:
