@@ -46,7 +46,7 @@ class SQLiteBroker:
 
     Everything is done on two threads; the event loop never waits for the disk. Appends that come while
     one is written are committed together, which is what makes ``"full"`` affordable and the default.
-    The appends of other processes are seen after 5 ms or less, by a look that costs some microseconds
+    The appends of other processes are seen after 8 ms or less, by a look that costs some microseconds
     and is taken only while there are tails. A key is known as long as its record is in the file.
     """
 
@@ -68,7 +68,7 @@ class SQLiteBroker:
         self._threads: tuple[Writer, Reader] | None = None
         self._opening = asyncio.Lock()
         self._epoch = ""
-        self._closed = False
+        self._closing = asyncio.Event()
 
     @classmethod
     def from_url(cls, url: str, retention: Retention = DEFAULT_RETENTION) -> SQLiteBroker:
@@ -85,12 +85,12 @@ class SQLiteBroker:
         return cls(path, retention=retention, **options)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "new" if self._threads is None else f"epoch={self._epoch}"
+        state = "closed" if self._closing.is_set() else "new" if self._threads is None else f"epoch={self._epoch}"
         return f"<SQLiteBroker {str(self._path)!r} {state}>"
 
     async def open(self) -> LogState:
         async with self._opening:
-            if self._closed:
+            if self._closing.is_set():
                 raise BrokerError("expected an open broker, got one that was closed")
             try:
                 state = await self._find_state()
@@ -142,12 +142,12 @@ class SQLiteBroker:
         _, reader = self._started()
         epoch = self._epoch
         with reader.watching():
-            while not self._closed:
+            while not self._closing.is_set():
                 seen = self._signal.count
                 try:
                     state, records = await reader.call(self._read.page, after, _TAIL_PAGE, _TAIL_BYTES)
                 except BrokerError:
-                    if reader.stopped:
+                    if self._closing.is_set():
                         return
                     raise
                 self._check_epoch(epoch, state)
@@ -162,7 +162,7 @@ class SQLiteBroker:
                     await self._signal.wait(seen)
 
     async def close(self) -> None:
-        self._closed = True
+        self._closing.set()
         self._signal.set()
         async with self._opening:
             if self._threads is not None:
@@ -172,7 +172,7 @@ class SQLiteBroker:
         await asyncio.gather(writer.stop(), reader.stop())
 
     def _started(self) -> tuple[Writer, Reader]:
-        if self._closed:
+        if self._closing.is_set():
             raise BrokerError("expected an open broker, got one that was closed")
         if self._threads is None:
             raise BrokerError("expected an open broker, got one that was not opened")

@@ -7,17 +7,17 @@ that the retention does not keep are deleted in the same transaction, and their 
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..errors import BrokerError, LogResetError
+from ..errors import BrokerError
 from .protocol import Retention, TopicFilter
 from .records import Cursor, Draft, LogState, Record, new_epoch
+from .sqlite_connection import SQLiteFile, code
 
 __all__ = ["LogFile", "Page"]
 
@@ -56,21 +56,7 @@ _TRIM: Final = 1000
 _SCAN: Final = 5000
 """Records looked at between two turns of other readers: some milliseconds."""
 
-_JOURNAL_LIMIT: Final = 16 * 1024 * 1024
-"""Bytes to which the write-ahead log is cut back after a burst."""
-
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-
-_HINTS: Final = {
-    "SQLITE_BUSY": "another process holds its lock",
-    "SQLITE_CANTOPEN": "it cannot be opened or made: is there such a directory, and may this process write to it?",
-    "SQLITE_CORRUPT": "its content is damaged: restore it, or move it away to begin another log",
-    "SQLITE_FULL": "the disk is full",
-    "SQLITE_IOERR": "the disk fails, or is full",
-    "SQLITE_NOTADB": "it is another kind of file, or its content is damaged",
-    "SQLITE_PERM": "this process may not write to it",
-    "SQLITE_READONLY": "this process may not write to it, or to its directory",
-}
 
 
 class Page(NamedTuple):
@@ -80,7 +66,7 @@ class Page(NamedTuple):
     records: list[Record]
 
 
-class LogFile:
+class LogFile(SQLiteFile):
     """Connect to the file and append, read or trim.
 
     Arguments:
@@ -94,16 +80,11 @@ class LogFile:
     def __init__(
         self, path: Path, retention: Retention, synchronous: str, timeout: float, now: Callable[[], float] = time.time
     ) -> None:
-        self._path = path
+        super().__init__(path, synchronous, timeout)
         self._retention = retention
-        self._synchronous = synchronous
-        self._timeout = timeout
         self._now = now
-        self._database: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
-        self._version = 0
 
-    # Connecting.
+    # Making it.
 
     def create(self) -> None:
         """Connect, and make the file and its tables if they are not there."""
@@ -114,6 +95,7 @@ class LogFile:
             try:
                 with self._told("open"):
                     self._connect()
+                    self._is_new(self._database_now)  # before anything is changed
                     self._database_now.execute("PRAGMA journal_mode = WAL")
                     self._migrate()
                 return
@@ -122,39 +104,33 @@ class LogFile:
                 # Who changes the journal's mode, or closes the file as the last one, holds it for a moment
                 # in a way that SQLite does not wait for.
                 cause = error.__cause__
-                if not isinstance(cause, sqlite3.Error) or _code(cause) != "SQLITE_BUSY" or time.monotonic() > deadline:
+                if not isinstance(cause, sqlite3.Error) or code(cause) != "SQLITE_BUSY" or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 
-    def connect(self) -> None:
-        """Connect to the file that is there."""
-        with self._told("open"):
-            self._connect()
-
-    def _connect(self) -> None:
-        self.close()
-        self._database = sqlite3.connect(self._path, timeout=self._timeout, isolation_level=None)
-        self._database.execute(f"PRAGMA synchronous = {self._synchronous}")
-        self._database.execute(f"PRAGMA journal_size_limit = {_JOURNAL_LIMIT}")
-        self._identity = self._find()
-
     def _migrate(self) -> None:
         with self._transaction("IMMEDIATE") as database:
-            ((version,),) = database.execute("PRAGMA user_version")
-            ((application,),) = database.execute("PRAGMA application_id")
-            ((tables,),) = database.execute("SELECT count(*) FROM sqlite_master")
-            if not tables and not version:
+            if self._is_new(database):
                 for statement in _SCHEMA:
                     database.execute(statement)
                 database.execute("INSERT INTO log VALUES (1, ?, 0, 0, NULL)", (new_epoch(),))
-            elif application != _APPLICATION:
-                raise BrokerError(f"expected a log of tickertape in {self._path}, got another program's database")
-            elif version > _VERSION:
-                raise BrokerError(
-                    f"expected a log of format {_VERSION} in {self._path}, got format {version}: "
-                    "a newer tickertape has written it"
-                )
             self._check_boot(database)
+
+    def _is_new(self, database: sqlite3.Connection) -> bool:
+        """Tell whether the file holds nothing yet; refuse what is not ours."""
+        ((version,),) = database.execute("PRAGMA user_version")
+        ((application,),) = database.execute("PRAGMA application_id")
+        ((tables,),) = database.execute("SELECT count(*) FROM sqlite_master")
+        if not tables and not version:
+            return True
+        if application != _APPLICATION:
+            raise BrokerError(f"expected a log of tickertape in {self._path}, got another program's database")
+        if version > _VERSION:
+            raise BrokerError(
+                f"expected a log of format {_VERSION} in {self._path}, got format {version}: "
+                "a newer tickertape has written it"
+            )
+        return False
 
     def _check_boot(self, database: sqlite3.Connection) -> None:
         """Begin another epoch if the machine was started again since this log was written to without full sync.
@@ -170,12 +146,6 @@ class LogFile:
             database.execute(
                 "UPDATE log SET epoch = ?, boot = ? WHERE epoch <> ? OR boot IS NOT ?", (epoch, wanted) * 2
             )
-
-    def close(self) -> None:
-        """Let go of the file; may be called twice."""
-        if self._database is not None:
-            self._database.close()
-        self._database = None
 
     # Appending.
 
@@ -274,16 +244,6 @@ class LogFile:
             records = [Record(*database.execute(query, (each,)).fetchone()) for each in found]
             return Page(state, records), offset if count == _SCAN or len(found) == limit else None
 
-    def changed(self) -> bool:
-        """Tell whether another connection, of this process or another, committed since the last call."""
-        version = self._version
-        ((self._version,),) = self._database_now.execute("PRAGMA data_version")
-        return version != self._version
-
-    def moved(self) -> bool:
-        """Tell whether there is no longer the file that was connected to."""
-        return self._find() != self._identity
-
     def _state(self) -> LogState:
         deadline = self._deadline()
         rows = self._database_now.execute(
@@ -304,57 +264,6 @@ class LogFile:
 
     def _deadline(self) -> float:
         return float("-inf") if self._retention.age is None else self._now() - self._retention.age
-
-    # What may go wrong.
-
-    @property
-    def _database_now(self) -> sqlite3.Connection:
-        if self._database is None:
-            raise BrokerError(f"expected an open log {self._path}, got one that could not be opened again")
-        return self._database
-
-    def _find(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._path)  # noqa: PTH116 - some hundred times a second
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
-
-    def _check_place(self) -> None:
-        if self.moved():
-            raise LogResetError(f"expected the log {self._path} that was opened, got another file or none in its place")
-
-    @contextmanager
-    def _transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
-        database = self._database_now
-        database.execute(f"BEGIN {kind}")
-        try:
-            yield database
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _told(self, action: str) -> Iterator[None]:
-        """Say what SQLite could not do, to whom, and what that means."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            hint = _HINTS.get(_code(error))
-            if self.moved() and self._identity is not None:
-                raise LogResetError(
-                    f"cannot {action} the log {self._path}: its file was replaced or removed"
-                ) from error
-            raise BrokerError(
-                f"cannot {action} the log {self._path}: {error}" + (f"; {hint}" if hint else "")
-            ) from error
-
-
-def _code(error: sqlite3.Error) -> str:
-    """Return the name of an error without its details: ``SQLITE_IOERR`` of ``SQLITE_IOERR_WRITE``."""
-    return "_".join(getattr(error, "sqlite_errorname", "").split("_")[:2])
 
 
 class _Appending:

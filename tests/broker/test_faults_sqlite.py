@@ -1,0 +1,179 @@
+"""SQLite logs whose processes are killed, whose disk is full, and whose files may not be written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import pytest
+
+from tickertape.broker import Draft, SQLiteBroker
+
+from .contract import PATIENCE
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
+
+_PUBLISHER: Final = """
+import asyncio, itertools, sys
+from tickertape.broker import Draft, create_broker
+
+async def publish(broker, name):
+    for number in itertools.count():
+        drafts = [Draft(name, f"{name} {number} {part}", key=f"{name} {number} {part}") for part in "ab"]
+        cursors = await broker.append(drafts)
+        sys.stdout.write("".join(f"{cursor.offset} {draft.data}\\n" for cursor, draft in zip(cursors, drafts)))
+        sys.stdout.flush()
+
+async def main():
+    broker = create_broker(sys.argv[1])
+    await broker.open()
+    await asyncio.gather(*(publish(broker, f"{sys.argv[2]}-{each}") for each in range(8)))
+
+asyncio.run(main())
+"""
+"""Prints what is acknowledged, line by line, until it is killed."""
+
+_FILLER: Final = """
+import asyncio, resource, sys
+from pathlib import Path
+from tickertape.broker import Draft, create_broker
+from tickertape.errors import BrokerError
+
+LIMIT = 1024 * 1024
+
+async def main():
+    broker = create_broker(sys.argv[1])
+    await broker.open()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+    stored = 0
+    try:
+        while stored < 10_000:
+            stored = (await broker.append([Draft("t", "x" * 1000)] * 10))[-1].offset
+    except BrokerError as error:
+        sys.stderr.write(str(error))
+    assert [record.offset for record in await broker.read(0, 10_000)] == list(range(1, stored + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert (await broker.append([Draft("t", "space again")]))[0].offset == stored + 1
+    await broker.close()
+    print(stored)
+
+asyncio.run(main())
+"""
+"""Appends until a file may not grow any more, then with that limit lifted."""
+
+_STRANGER: Final = """
+import asyncio, os, sys
+from tickertape.broker import Draft, create_broker
+from tickertape.errors import BrokerError
+
+async def main():
+    broker = create_broker(sys.argv[1])
+    if os.geteuid() == 0:
+        os.setegid(65534)
+        os.seteuid(65534)
+    try:
+        await broker.open()
+        await broker.append([Draft("t", "x")])
+    except BrokerError as error:
+        sys.stderr.write(str(error))
+    await broker.close()
+
+asyncio.run(main())
+"""
+"""Appends as a user to whom the file does not belong."""
+
+
+@asynccontextmanager
+async def running(program: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def run(program: str, *arguments: str) -> tuple[str, str]:
+    async with running(program, *arguments) as process, asyncio.timeout(PATIENCE):
+        out, error = await process.communicate()
+    assert process.returncode == 0, error.decode()
+    return out.decode(), error.decode()
+
+
+async def lines_of(process: asyncio.subprocess.Process, count: int) -> list[str]:
+    assert process.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        return [(await process.stdout.readline()).decode() for _ in range(count)]
+
+
+async def rest_of(process: asyncio.subprocess.Process) -> list[str]:
+    """Kill a process under load; return what it had still said."""
+    assert process.stdout is not None
+    process.send_signal(signal.SIGKILL)
+    return (await process.stdout.read()).decode().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize("synchronous", ["full", "normal"])
+async def test_what_was_acknowledged_survives_a_kill_exactly_once(synchronous: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/log.db?synchronous={synchronous}"
+    said: list[str] = []
+    for life in range(3):
+        async with running(_PUBLISHER, url, f"one{life}") as one, running(_PUBLISHER, url, f"two{life}") as two:
+            for process in (one, two):
+                said += await lines_of(process, 100)
+            said += await rest_of(one)
+            said += await lines_of(two, 100)  # the other goes on
+            said += await rest_of(two)
+    acknowledged = [line.rstrip("\n").split(" ", 1) for line in said if line.endswith("\n")]
+    broker = SQLiteBroker.from_url(url)
+    await broker.open()
+    records = await broker.read(0, 1_000_000)
+    await broker.close()
+    assert [record.offset for record in records] == list(range(1, len(records) + 1))
+    stored = {record.data: record.offset for record in records}
+    assert len(stored) == len(records), "expected each event once"
+    assert {data: int(offset) for offset, data in acknowledged}.items() <= stored.items()
+    for record in records:  # batches are whole
+        other = record.data[:-1] + ("b" if record.data.endswith("a") else "a")
+        assert abs(stored[other] - record.offset) == 1
+
+
+async def test_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    out, error = await run(_FILLER, f"sqlite:///{tmp_path}/log.db")
+    stored = int(out)
+    assert 100 < stored < 10_000
+    assert "cannot append to the log" in error
+    assert "the disk fails, or is full" in error
+    broker = SQLiteBroker(tmp_path / "log.db")
+    await broker.open()
+    records = await broker.read(0, 10_000)
+    await broker.close()
+    assert [record.offset for record in records] == list(range(1, stored + 2))
+    assert records[-1].data == "space again"
+
+
+@pytest.mark.parametrize(("mode", "sentence"), [(0o400, "unable to open"), (0o444, "may not write")])
+async def test_file_of_another_user_is_refused(mode: int, sentence: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with TemporaryDirectory() as directory:  # tmp_path is for its owner alone
+        path = Path(directory) / "log.db"
+        path.parent.chmod(0o755)
+        broker = SQLiteBroker(path)
+        await broker.open()
+        await broker.append([Draft("t", "x")])
+        await broker.close()
+        path.chmod(mode)
+        _, error = await run(_STRANGER, f"sqlite:///{path}")
+        assert f"the log {path}" in error
+        assert sentence in error
