@@ -72,9 +72,10 @@ class Crowd:
         port: of the server.
         size: number of subscribers.
         place: the ``Last-Event-ID`` that they come back with.
+        path: of the stream.
     """
 
-    def __init__(self, port: int, size: int, place: str = "") -> None:
+    def __init__(self, port: int, size: int, place: str = "", path: str = "/events") -> None:
         self._poll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
         self.received = 0
@@ -83,13 +84,13 @@ class Crowd:
         self.answered: dict[int, float] = {}  # when an answer to another request came, by descriptor
         for start in range(0, size, 100):
             for _ in range(min(100, size - start)):
-                self._connect(port, place)
+                self._connect(port, place, path)
             self.read_for(0.001)
 
-    def _connect(self, port: int, place: str) -> None:
+    def _connect(self, port: int, place: str, path: str) -> None:
         connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         more = f"last-event-id: {place}\r\n" if place else ""
-        connection.sendall(f"GET /events HTTP/1.1\r\nhost: localhost\r\n{more}\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n".encode())
         connection.setblocking(False)
         self._sockets[connection.fileno()] = connection
         self._poll.register(connection.fileno(), select.EPOLLIN)
