@@ -28,8 +28,10 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         sys.exit(130)  # as shells say it
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
+    except ImportError as error:
+        # A ring that needs an extra says so in words of its own, for programs.
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        package = ((isinstance(missing, ModuleNotFoundError) and missing.name) or "").partition(".")[0]
         if package in ("", "tickertape"):
             raise
         extra = _EXTRAS.get(package, "client,server")

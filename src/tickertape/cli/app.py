@@ -8,6 +8,8 @@ import typer
 
 from .. import __version__
 from .demo import DEMO_EPILOG, demo
+from .listen import LISTEN_EPILOG, listen
+from .publish import PUBLISH_EPILOG, publish
 from .serve import SERVE_EPILOG, serve
 
 __all__ = ["app"]
@@ -20,13 +22,14 @@ app = typer.Typer(
         "Start with `tickertape demo` and open the address that it prints."
     ),
     epilog="`tickertape COMMAND --help` explains a command. Set `NO_COLOR` for output without colours.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=SERVE_EPILOG)(serve)
+app.command(epilog=LISTEN_EPILOG)(listen)
+app.command(epilog=PUBLISH_EPILOG)(publish)
 app.command(epilog=DEMO_EPILOG)(demo)
 
 
