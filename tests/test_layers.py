@@ -32,6 +32,7 @@ OUTSIDE = {
     "broker/redis.py": {"redis"},
     "broker/redis_client.py": {"redis"},
     "broker/postgres.py": {"psycopg"},
+    "broker/postgres_link.py": {"psycopg"},
     "broker/nats.py": {"nats"},
     "client": {"httpx2"},
     "server": {

@@ -24,12 +24,13 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from ..errors import BrokerError, LogResetError
+from .options import well_formed
 from .protocol import DEFAULT_RETENTION, Retention
 from .records import Cursor, Draft, LogState, Record, new_epoch
 from .redis_client import Client, RedisURL, close_client, explain
 from .redis_fencing import Bond, Server, Verdict, judge, parse_info
 from .redis_scripts import APPEND, BIND, STATE, Script
-from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
+from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, promises_lossless
 
 __all__ = ["RedisBroker"]
 
@@ -89,11 +90,8 @@ class RedisBroker(RemoteBroker):
         prefix = self._url.options.get("prefix", "tickertape")
         if not prefix or "{" in prefix or "}" in prefix:
             raise BrokerError(f"expected a prefix without braces, got {prefix!r}")
-        failover = self._url.options.get("failover", "")
-        if failover not in ("", "lossless"):
-            raise BrokerError(f"expected failover=lossless or nothing of the kind, got failover={failover!r}")
         self._prefix = "{" + prefix + "}:"
-        self._lossless = bool(failover)
+        self._lossless = promises_lossless(self._url.options)
         self._connect_timeout = connect_timeout
         self._client: Client | None = None
         self._tails: set[Client] = set()
@@ -268,8 +266,7 @@ def _parse_bond(meta: Sequence[bytes | None]) -> Bond | None:
 
 
 def _encode(text: str) -> bytes:
-    # What is stored comes back as it was, halves of surrogate pairs included: the wire replaces them.
-    return text.encode("utf-8", "surrogatepass")
+    return well_formed(text).encode()
 
 
 def _option(text: str | None) -> bytes:
@@ -281,7 +278,7 @@ def _record(entry: tuple[bytes, dict[bytes, bytes]]) -> Record:
     event = fields[b"e"]
     return Record(
         int(name.partition(b"-")[0]),
-        fields[b"t"].decode("utf-8", "surrogatepass"),
-        event[1:].decode("utf-8", "surrogatepass") if event else None,
-        fields[b"d"].decode("utf-8", "surrogatepass"),
+        fields[b"t"].decode(),
+        event[1:].decode() if event else None,
+        fields[b"d"].decode(),
     )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
@@ -15,7 +15,7 @@ from .grouping import GroupCommit
 from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
 from .records import Cursor, Draft, LogState, Record
 
-__all__ = ["DEFAULT_CONNECT_TIMEOUT", "DEFAULT_TIMEOUT", "RemoteBroker", "backoff"]
+__all__ = ["DEFAULT_CONNECT_TIMEOUT", "DEFAULT_TIMEOUT", "RemoteBroker", "backoff", "promises_lossless"]
 
 logger = logging.getLogger("tickertape.broker")
 
@@ -44,6 +44,18 @@ def backoff(failures: int, random: Callable[[], float]) -> float:
     """Return the seconds to wait after a number of failures in a row: doubled each time, half of it by chance."""
     pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
     return pause * (0.5 + 0.5 * random())
+
+
+def promises_lossless(options: Mapping[str, str]) -> bool:
+    """Return whether a URL's options promise that no failover loses records.
+
+    Raises:
+        BrokerError: they say something else.
+    """
+    failover = options.get("failover", "")
+    if failover not in ("", "lossless"):
+        raise BrokerError(f"expected failover=lossless or nothing of the kind, got failover={failover!r}")
+    return bool(failover)
 
 
 class RemoteBroker(ABC):

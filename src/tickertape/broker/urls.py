@@ -30,6 +30,12 @@ def _extra(driver: str, extra: str) -> Iterator[None]:
         raise BrokerError(f"expected the package {driver!r}, got none: pip install 'tickertape[{extra}]'") from None
 
 
+def _postgres(url: str, retention: Retention) -> Broker:
+    with _extra("psycopg", "postgres"):
+        from .postgres import PostgresBroker
+    return PostgresBroker(url, retention=retention)
+
+
 def _redis(url: str, retention: Retention) -> Broker:
     with _extra("redis", "redis"):
         from .redis import RedisBroker
@@ -42,6 +48,8 @@ def _sqlite(url: str, retention: Retention) -> Broker:
 
 _FACTORIES: Final[dict[str, Callable[[str, Retention], Broker]]] = {
     "memory": _memory,
+    "postgres": _postgres,
+    "postgresql": _postgres,
     "redis": _redis,
     "rediss": _redis,
     "redis+sentinel": _redis,
@@ -60,7 +68,7 @@ def create_broker(url: str, *, retention: Retention = DEFAULT_RETENTION) -> Brok
     """Return the broker that ``url`` names; it connects when it is opened.
 
     Arguments:
-        url: ``memory://`` or ``sqlite:///path.db``.
+        url: ``memory://``, ``sqlite:///path.db``, ``redis://host``, ``postgresql://host/database``.
         retention: how much the log keeps.
 
     Raises:

@@ -1,0 +1,222 @@
+"""The tables and functions in PostgreSQL: what must happen at once, happens in one call.
+
+An append is one function call in a transaction of its own, which begins and ends on the server: the row
+that gives the offsets is locked while the server works, never while it waits for a client. So the order
+of offsets is the order of commits, and a client that stalls or dies holds up nobody.
+
+Text is kept as its bytes in UTF-8 (``convert_from(data, 'UTF8')`` shows it), so that any event is kept as
+it was published, whatever the encoding of the database, U+0000 included.
+
+- ``meta``, one row: the schema's version; ``epoch`` and the ``life`` of the server that it is bound to;
+  the oldest and the newest offset, and the bytes between them;
+- ``log``: the records, with their idempotency keys, which are unique among what is kept;
+- ``outbox``: what was published inside transactions, until it is moved into the log.
+
+``life`` names one history of a database: the system identifier, which a restored dump does not have,
+and the timeline, which a promoted standby and a restored backup leave. Where a server tells neither, it
+is ``unknown``, and only what this process has seen tells whether records were lost.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["OUTBOX_WAKE", "VERSION", "schema_script"]
+
+VERSION: Final = 1
+"""Of the tables and functions. An older one is brought up to date on opening, a newer one is refused."""
+
+OUTBOX_WAKE: Final = "outbox"
+"""What a notification says when something was published inside a transaction."""
+
+_SCHEMA: Final = """
+CREATE SCHEMA IF NOT EXISTS "$schema";
+
+CREATE TABLE "$schema".meta (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  version integer NOT NULL,
+  epoch text,
+  life text,
+  oldest bigint NOT NULL DEFAULT 1,
+  newest bigint NOT NULL DEFAULT 0,
+  bytes bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 10);
+
+CREATE TABLE "$schema".log (
+  "offset" bigint PRIMARY KEY,
+  topic bytea NOT NULL,
+  event bytea,
+  data bytea NOT NULL,
+  key bytea,
+  size integer NOT NULL,
+  at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX log_key ON "$schema".log (key) WHERE key IS NOT NULL;
+
+CREATE TABLE "$schema".outbox (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  topic bytea NOT NULL,
+  event bytea,
+  data bytea NOT NULL,
+  key bytea NOT NULL
+);
+
+-- Tells all hubs that there is something to be had; they look for themselves what it is.
+CREATE FUNCTION "$schema".wake(what text) RETURNS void LANGUAGE sql AS $body$
+  SELECT pg_notify('$channel', what);
+$body$;
+
+CREATE FUNCTION "$schema".life() RETURNS text LANGUAGE plpgsql AS $body$
+BEGIN
+  RETURN (SELECT system_identifier FROM pg_control_system())
+    || '/' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8);
+EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_supported THEN
+  RETURN 'unknown';
+END $body$;
+
+-- Removes the oldest records, as far as they are not to be kept and the budget goes.
+CREATE FUNCTION "$schema".trim(m "$schema".meta, budget bigint, max_events bigint, max_bytes bigint, max_age interval)
+RETURNS "$schema".meta LANGUAGE plpgsql AS $body$
+DECLARE
+  cut bigint;
+BEGIN
+  IF NOT (coalesce(m.newest - m.oldest + 1 > max_events, false) OR coalesce(m.bytes > max_bytes, false)
+      OR (max_age IS NOT NULL AND m.oldest <= m.newest)) THEN
+    RETURN m;
+  END IF;
+  SELECT max(page."offset") INTO cut FROM (
+    SELECT l."offset", l.at, sum(l.size) OVER (ORDER BY l."offset") - l.size AS freed
+    FROM (SELECT * FROM "$schema".log WHERE "offset" >= m.oldest ORDER BY "offset" LIMIT budget) l
+  ) page
+  WHERE page."offset" <= m.newest - max_events OR m.bytes - page.freed > max_bytes
+    OR page.at < clock_timestamp() - max_age;
+  IF cut IS NOT NULL THEN
+    WITH gone AS (DELETE FROM "$schema".log WHERE "offset" BETWEEN m.oldest AND cut RETURNING size)
+    SELECT m.bytes - coalesce(sum(size), 0) INTO m.bytes FROM gone;
+    m.oldest := cut + 1;
+  END IF;
+  RETURN m;
+END $body$;
+
+-- Returns the epoch, the oldest and the newest offset; begins another epoch if this server may have lost
+-- records. When all is as it was, nothing is locked and nothing written: hubs ask often.
+CREATE FUNCTION "$schema".bind(
+  fresh text, seen_epoch text, seen bigint, lossless boolean,
+  budget bigint, max_events bigint, max_bytes bigint, max_age interval
+) RETURNS text[] LANGUAGE plpgsql AS $body$
+DECLARE
+  m "$schema".meta;
+  here text := "$schema".life();
+BEGIN
+  SELECT * INTO STRICT m FROM "$schema".meta;
+  IF m.epoch IS NULL OR m.life <> here OR (m.epoch = seen_epoch AND m.newest < seen)
+      OR (m.oldest <= m.newest AND max_age IS NOT NULL AND NOT EXISTS (
+        SELECT FROM "$schema".log WHERE "offset" = m.oldest AND at >= clock_timestamp() - max_age)) THEN
+    SELECT * INTO STRICT m FROM "$schema".meta FOR UPDATE;
+    IF m.epoch IS NULL OR (m.life <> here AND NOT lossless) OR (m.epoch = seen_epoch AND m.newest < seen) THEN
+      m.epoch := fresh;
+      PERFORM "$schema".wake('epoch');
+    END IF;
+    m.life := here;
+    m := "$schema".trim(m, budget, max_events, max_bytes, max_age);
+    UPDATE "$schema".meta SET epoch = m.epoch, life = m.life, oldest = m.oldest, bytes = m.bytes;
+  END IF;
+  RETURN ARRAY[m.epoch, m.oldest::text, m.newest::text];
+END $body$;
+
+-- Appends drafts to the log of this epoch, on the server that it is bound to, and returns their offsets;
+-- NULL, and nothing is appended, if it is another.
+CREATE FUNCTION "$schema".append(
+  expected text, max_events bigint, max_bytes bigint, max_age interval,
+  topics bytea[], events bytea[], bodies bytea[], keys bytea[]
+) RETURNS bigint[] LANGUAGE plpgsql AS $body$
+DECLARE
+  m "$schema".meta;
+  d record;
+  known bigint;
+  length integer;
+  offsets bigint[] := '{}';
+BEGIN
+  SELECT * INTO m FROM "$schema".meta FOR UPDATE;
+  IF m.epoch IS DISTINCT FROM expected OR m.life IS DISTINCT FROM "$schema".life() THEN
+    RETURN NULL;
+  END IF;
+  FOR d IN
+    SELECT * FROM unnest(topics, events, bodies, keys) WITH ORDINALITY AS u(topic, event, data, key, n) ORDER BY n
+  LOOP
+    IF d.key IS NOT NULL THEN
+      SELECT l."offset" INTO known FROM "$schema".log l WHERE l.key = d.key;
+      IF FOUND THEN
+        offsets := offsets || known;
+        CONTINUE;
+      END IF;
+    END IF;
+    length := octet_length(d.topic) + coalesce(octet_length(d.event), 0) + octet_length(d.data);
+    m.newest := m.newest + 1;
+    m.bytes := m.bytes + length;
+    INSERT INTO "$schema".log ("offset", topic, event, data, key, size)
+    VALUES (m.newest, d.topic, d.event, d.data, d.key, length);
+    offsets := offsets || m.newest;
+  END LOOP;
+  -- Twice what came in: the log shrinks to what is to be kept, and no append pays for all the others.
+  m := "$schema".trim(m, 2 * cardinality(topics) + 20, max_events, max_bytes, max_age);
+  UPDATE "$schema".meta SET oldest = m.oldest, newest = m.newest, bytes = m.bytes;
+  PERFORM "$schema".wake('log');
+  RETURN offsets;
+END $body$;
+
+-- Publishes inside a transaction, without a lock: what is moved into the log is what was committed.
+CREATE FUNCTION "$schema".publish(topics bytea[], events bytea[], bodies bytea[], keys bytea[])
+RETURNS void LANGUAGE plpgsql AS $body$
+BEGIN
+  INSERT INTO "$schema".outbox (topic, event, data, key)
+  SELECT topic, event, data, key
+  FROM unnest(topics, events, bodies, keys) WITH ORDINALITY AS u(topic, event, data, key, n) ORDER BY n;
+  PERFORM "$schema".wake('$outbox');
+END $body$;
+
+-- Moves what is in the outbox into the log, and returns how many rows; 0 if another hub is about it,
+-- or if the log is another.
+CREATE FUNCTION "$schema".relay(
+  expected text, max_events bigint, max_bytes bigint, max_age interval, most integer
+) RETURNS integer LANGUAGE plpgsql AS $body$
+DECLARE
+  moved record;
+BEGIN
+  IF NOT EXISTS (SELECT FROM "$schema".outbox)
+      OR NOT pg_try_advisory_xact_lock($lock, hashtext('$schema')) THEN
+    RETURN 0;
+  END IF;
+  PERFORM FROM "$schema".meta WHERE epoch = expected AND life = "$schema".life() FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN 0;
+  END IF;
+  WITH gone AS (
+    DELETE FROM "$schema".outbox WHERE id IN (SELECT id FROM "$schema".outbox ORDER BY id LIMIT most) RETURNING *
+  )
+  SELECT count(*) AS rows, array_agg(topic ORDER BY id) AS topics, array_agg(event ORDER BY id) AS events,
+    array_agg(data ORDER BY id) AS bodies, array_agg(key ORDER BY id) AS keys INTO moved FROM gone;
+  IF moved.rows > 0 THEN
+    PERFORM "$schema".append(
+      expected, max_events, max_bytes, max_age, moved.topics, moved.events, moved.bodies, moved.keys);
+  END IF;
+  RETURN moved.rows;
+END $body$;
+
+INSERT INTO "$schema".meta (version) VALUES ($version);
+"""
+
+
+def schema_script(schema: str, channel: str, lock: int) -> str:
+    """Return the statements that make the schema.
+
+    Arguments:
+        schema: its name, checked: it stands in the statements as it is.
+        channel: where hubs listen, checked as well.
+        lock: the class of the advisory lock of those who move the outbox.
+    """
+    names = {"schema": schema, "channel": channel, "lock": str(lock), "outbox": OUTBOX_WAKE, "version": str(VERSION)}
+    script = _SCHEMA
+    for name, value in names.items():
+        script = script.replace(f"${name}", value)
+    return script

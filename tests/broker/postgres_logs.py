@@ -1,0 +1,53 @@
+"""Logs on a PostgreSQL server that is there anyway, each in a schema of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from tickertape.broker import DEFAULT_RETENTION, Broker, Retention, create_broker
+
+from .contract import Log, Traits
+
+__all__ = ["POSTGRES_URL", "postgres_absent", "postgres_log"]
+
+POSTGRES_URL: Final = os.environ.get("TICKERTAPE_TEST_POSTGRES", "postgresql://postgres@127.0.0.1/test")
+
+
+def postgres_absent() -> str | None:
+    """Tell why there is no PostgreSQL to test with; ``None`` if there is one."""
+    try:
+        psycopg.connect(POSTGRES_URL, connect_timeout=2).close()
+    except psycopg.Error as error:
+        return f"no PostgreSQL: {error}"
+    return None
+
+
+class _PostgresLog:
+    def __init__(self, traits: Traits) -> None:
+        self.traits = traits
+        self._schema = f"test_{secrets.token_hex(6)}"
+        self.url = f"{POSTGRES_URL}?schema={self._schema}"
+
+    def broker(self, retention: Retention = DEFAULT_RETENTION) -> Broker:
+        return create_broker(self.url, retention=retention)
+
+    async def wipe(self) -> None:
+        async with await psycopg.AsyncConnection.connect(POSTGRES_URL, autocommit=True) as connection:
+            await connection.execute(f'DROP SCHEMA IF EXISTS "{self._schema}" CASCADE'.encode())
+
+
+@asynccontextmanager
+async def postgres_log(traits: Traits, directory: Path) -> AsyncIterator[Log]:
+    """Give a log, and remove it afterwards."""
+    log = _PostgresLog(traits)
+    try:
+        yield log
+    finally:
+        await log.wipe()
