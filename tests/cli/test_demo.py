@@ -39,7 +39,7 @@ async def demo(*options: str) -> AsyncIterator[Demo]:
         await program.ready()
         yield program
     finally:
-        program.kill()
+        program.close()
 
 
 async def test_it_says_where_it_is_and_how_to_stop_it() -> None:

@@ -32,11 +32,11 @@ class Demo:
     def start(self) -> None:
         command = Path(sys.executable).parent / "tickertape"
         self._program = Program([str(command), "demo", "--port", str(self.port), "--interval", "0.2"])
-        self._program.wait_for_port(self.port)
+        self._program.wait_for(self.port)
 
     def kill(self) -> None:
         if self._program is not None:
-            self._program.kill()
+            self._program.close()
             self._program = None
 
 

@@ -67,7 +67,7 @@ async def test_run_returns_after_a_signal_with_a_stream_open(number: signal.Sign
         assert program.process.returncode == 0
         assert program.output == "started\nreturned -1\n"
     finally:
-        program.kill()
+        program.close()
 
 
 async def test_a_signal_during_the_start_ends_the_server_too() -> None:
@@ -77,4 +77,4 @@ async def test_a_signal_during_the_start_ends_the_server_too() -> None:
     try:
         await program.says("returned -1")
     finally:
-        program.kill()
+        program.close()

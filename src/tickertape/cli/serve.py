@@ -82,7 +82,6 @@ def serve(
     `Ctrl-C`, or SIGTERM, stops it: it ends the streams one after the other, and their clients come back later.
     """
     flags = {name: value for name, value in locals().items() if name != "config" and value not in (None, [])}
-    from ..broker import create_broker
     from ..errors import BrokerError
     from ..server import listen
     from ..server.program import reach_broker
@@ -92,16 +91,16 @@ def serve(
 
     try:
         settings = load_settings(flags, config)
-        create_broker(settings.broker)
-    except (SettingsError, BrokerError) as error:
+    except SettingsError as error:
         _misuse(str(error))
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
         fail(explain(error, settings.host, settings.port, command="tickertape serve"))
     try:
-        reach_broker(settings)
-        run(settings, listener, on_start=lambda: _greet(address_of(listener), settings))
+        with listener:
+            reach_broker(settings)
+            run(settings, listener, on_start=lambda: _greet(address_of(listener), settings))
     except BrokerError as error:
         fail(f"the broker {_without_password(settings.broker)} cannot be used: {error}")
     except NotStartedError:

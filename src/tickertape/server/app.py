@@ -18,7 +18,7 @@ from starlette.types import Lifespan
 from ..asgi import Hub
 from ..asgi.problem import problem_of
 from ..errors import BrokerError, HubClosedError, InvalidTopicError, TickertapeError
-from .endpoints import Endpoints
+from .endpoints import READY_WITHIN, Endpoints
 from .files import SHARED, SHELL, WEB, fill_page, read_static_files
 from .refusal import Refusal, problem_response
 
@@ -29,13 +29,20 @@ logger = logging.getLogger("tickertape.server")
 _METHODS: Final = ("GET", "HEAD", "POST")
 
 
-def create_app(hub: Hub, *, cors_origins: Sequence[str] = (), lifespan: Lifespan[Any] | None = None) -> Starlette:
+def create_app(
+    hub: Hub,
+    *,
+    cors_origins: Sequence[str] = (),
+    lifespan: Lifespan[Any] | None = None,
+    ready_within: float = READY_WITHIN,
+) -> Starlette:
     """Return the hub's HTTP interface as an application.
 
     Arguments:
         hub: opened and closed with the application, unless ``lifespan`` does so.
         cors_origins: origins whose pages may read and publish, as ``https://example.org``; ``*`` for all.
         lifespan: in place of the hub's own.
+        ready_within: seconds in which the broker has to answer for the hub to be ready.
     """
     cors = Middleware(
         CORSMiddleware,
@@ -44,8 +51,8 @@ def create_app(hub: Hub, *, cors_origins: Sequence[str] = (), lifespan: Lifespan
         allow_headers=("Content-Type", "Last-Event-ID", "Cache-Control"),
         expose_headers=("Allow", "Retry-After"),
     )
-    return Starlette(
-        routes=_routes(Endpoints(hub, cors_origins)),
+    app = Starlette(
+        routes=_routes(Endpoints(hub, cors_origins, ready_within)),
         middleware=[cors] if cors_origins else [],
         exception_handlers={
             Refusal: _refuse,
@@ -57,6 +64,8 @@ def create_app(hub: Hub, *, cors_origins: Sequence[str] = (), lifespan: Lifespan
         },
         lifespan=lifespan or hub.lifespan,
     )
+    app.router.redirect_slashes = False  # `orders/` is no topic, and no other name of one
+    return app
 
 
 def _routes(endpoints: Endpoints) -> list[BaseRoute]:

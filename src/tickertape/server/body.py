@@ -57,19 +57,19 @@ async def receive_body(request: Request, limit: int) -> bytes:
         )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit, declared)
+        raise _too_large(limit, f"{declared} bytes")
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():
         size += len(piece)
         if size > limit:
-            raise _too_large(limit, f"{size} or more")
+            raise _too_large(limit, f"{size} bytes or more")
         pieces.append(piece)
     return b"".join(pieces)
 
 
 def _too_large(limit: int, size: str) -> Refusal:
-    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {limit} bytes, got {size} bytes")
+    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {limit} bytes, got {size}")
 
 
 def parse_text(body: bytes) -> str:

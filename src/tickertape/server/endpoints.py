@@ -22,7 +22,7 @@ from .origins import check_origin
 from .queries import after_of, last_of, limit_of, policy_of, topics_of
 from .refusal import Refusal
 
-__all__ = ["Endpoints"]
+__all__ = ["READY_WITHIN", "Endpoints"]
 
 READY_WITHIN: Final = 2.0
 """Seconds in which the broker has to answer: who asks for readiness gives up after some five."""
@@ -34,11 +34,13 @@ class Endpoints:
     Arguments:
         hub: opened and closed by others.
         origins: of pages that may publish, besides our own.
+        ready_within: seconds in which the broker has to answer.
     """
 
-    def __init__(self, hub: Hub, origins: Sequence[str] = ()) -> None:
+    def __init__(self, hub: Hub, origins: Sequence[str], ready_within: float) -> None:
         self._hub = hub
         self._origins = origins
+        self._ready_within = ready_within
         self._description = json.dumps(describe()).encode()
 
     async def events(self, request: Request) -> ASGIApp:
@@ -88,12 +90,12 @@ class Endpoints:
     async def ready(self, request: Request) -> Response:
         """``GET /health/ready``: the log answers, from end to end, and the hub takes events and subscriptions."""
         try:
-            async with asyncio.timeout(READY_WITHIN):
+            async with asyncio.timeout(self._ready_within):
                 state = await self._hub.check()
         except TimeoutError:
             raise Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"expected an answer of the broker within {READY_WITHIN:.0f} seconds, got none",
+                f"expected an answer of the broker within {self._ready_within:g} seconds, got none",
             ) from None
         return _json({"status": "ready", "epoch": state.epoch, "oldest": state.oldest, "newest": state.newest})
 
@@ -109,6 +111,10 @@ class Endpoints:
             return await receive_body(request, limit)
         except ClientDisconnect:
             raise Refusal(HTTPStatus.BAD_REQUEST, "expected the whole body, got the end of the connection") from None
+        except asyncio.CancelledError:
+            # Only a server that stops cancels a request. It has waited for the body long enough, and the
+            # client is to be told so by an answer: a cancelled request would be a traceback in the log.
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected the body before the server stops") from None
 
     def _drafts(self, publication: Publication) -> list[Draft]:
         """Check every event before the first is appended."""

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-__all__ = ["steady"]
+__all__ = ["look_at_everything", "steady"]
 
 _THRESHOLDS: Final = (700, 10, 2)
 """The usual ones, but for the last: three collections of the middle generation leave some 23,000 objects at most."""
@@ -65,9 +65,9 @@ async def _look_now_and_then() -> None:
         look_at_everything()
 
 
-def look_at_everything() -> bool:
-    """Collect among all objects, the frozen ones too, unless there are so many that it would take long."""
-    if gc.get_freeze_count() > _FEW:
+def look_at_everything(few: int = _FEW) -> bool:
+    """Collect among all objects, the frozen ones too, if there are ``few``; return whether that was done."""
+    if gc.get_freeze_count() > few:
         return False
     gc.unfreeze()
     gc.collect()

@@ -28,7 +28,7 @@ REACH_WITHIN: Final = 5.0
 """Seconds in which the broker has to answer at the start: longer than a connection over the world takes."""
 
 _LAST_REQUESTS: Final = 1
-"""Seconds beyond the drain window that requests under way have at the end."""
+"""Seconds that requests under way have at the end, at least: uvicorn counts in whole ones, and streams come first."""
 
 
 def reach_broker(settings: Settings) -> None:
@@ -64,7 +64,7 @@ def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[],
     """
     raise_descriptor_limit()
     set_up_logging(settings)
-    grace = math.ceil(settings.drain_window) + _LAST_REQUESTS
+    grace = math.floor(settings.drain_window) + _LAST_REQUESTS
     if settings.workers == 1:
         app = create_program(settings)
         run(app, listener, grace=grace, access_log=settings.access_log, on_start=on_start)

@@ -19,7 +19,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ..broker import DEFAULT_RETENTION, Retention
+from ..broker import DEFAULT_RETENTION, Retention, create_broker
+from ..errors import BrokerError
 from ..hub import (
     DEFAULT_DRAIN_WINDOW,
     DEFAULT_HEARTBEAT,
@@ -135,13 +136,17 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Setting
             return "--" + name.replace("_", "-")
         variable = ENV_PREFIX + name.upper()
         known = next((given for given, value in os.environ.items() if given.upper() == variable and value), None)
-        return known or str(file)
+        return known or (str(file) if name in in_file else "the defaults")
 
     try:
         settings = Settings(**Loader(**flags).model_dump())
     except ValidationError as error:
         [first, *_] = error.errors()
         raise SettingsError(_sentence(str(first["loc"][0]), first, source)) from None
+    try:
+        create_broker(settings.broker)
+    except (BrokerError, ValueError) as error:
+        raise SettingsError(f"{error} (from {source('broker')})") from None
     if settings.workers > 1 and settings.broker.startswith(_ONE_PROCESS):
         raise SettingsError(
             f"expected workers to be 1 with the broker {settings.broker}, whose log lives in one process, "

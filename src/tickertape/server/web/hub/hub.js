@@ -16,12 +16,16 @@ function showEvent(event) {
     return;
   }
   rows.add([
-    ["row-id", event.lastEventId],
+    ["row-id", `#${event.lastEventId.split("-").at(-1)}`], // the epoch is the same in all rows
     ["row-event", event.name],
     ["row-data", event.data],
   ]);
-  received += 1;
-  at("received").textContent = received;
+  count(received + 1);
+}
+
+function count(events) {
+  received = events;
+  at("received").textContent = events;
 }
 
 function showGap({ reason }) {
@@ -38,10 +42,11 @@ function watch() {
   const query = new URLSearchParams();
   for (const topic of new Set(subscribe.elements.topics.value.split(/\s+/))) if (topic) query.append("topic", topic);
   const command = new URL(`events?${query}`, document.baseURI);
-  at("command").textContent = `curl -N '${command.href.replaceAll("'", "%27")}'`;
+  at("command").textContent = `curl -N '${command.href.replaceAll("'", "%27").replaceAll("%2F", "/")}'`;
   query.append("last", subscribe.elements.last.value);
   connection?.close();
   rows.clear();
+  count(0);
   connection = new Connection(`events?${query}`, { every: showEvent }, EveryEventSource);
   connection.addEventListener("change", showState);
   showConnection(connection);

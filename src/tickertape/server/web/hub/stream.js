@@ -4,7 +4,7 @@
 // for all types. So this reads the stream itself, as far as Connection needs an EventSource: it never
 // reconnects, which is Connection's to do.
 
-const LINE_END = /\r\n|\n|\r(?!$)/; // a CR at the end may be half of a CRLF: wait for what follows
+const LINE_END = /\r\n|\n|\r/;
 
 /**
  * Dispatches "open", "every" for each event (a MessageEvent with the event's own type as `name`), and
@@ -47,10 +47,12 @@ export class EveryEventSource extends EventTarget {
 
   async #read(reader) {
     let rest = "";
+    let afterCR = false; // it has ended a line already: an LF behind it is the other half of a CRLF
     for (;;) {
       const { value, done } = await reader.read();
       if (done || this.readyState === EventSource.CLOSED) return;
-      const lines = (rest + value).split(LINE_END);
+      const lines = (rest + (afterCR && value.startsWith("\n") ? value.slice(1) : value)).split(LINE_END);
+      afterCR = value.endsWith("\r");
       rest = lines.pop();
       for (const line of lines) this.#take(line);
     }

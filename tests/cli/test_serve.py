@@ -1,0 +1,194 @@
+"""``tickertape serve``, the program: what it prints, whom it serves, how it ends, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import socket
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from support.program import serving
+from support.servers import Connection, Program
+from tickertape.broker import urls
+from tickertape.cli.app import app
+from tickertape.server.settings import DEFAULT_BROKER, Settings
+from tickertape.testing import ScriptedBroker
+
+DRAIN = 0.3
+"""Seconds of the drain window that the tests ask for."""
+
+
+def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """Give the exit status, the output and the errors of a server that does not start."""
+    result = CliRunner().invoke(
+        app, ["serve", *arguments], env={"COLUMNS": "120", **(env or {})}, prog_name="tickertape"
+    )
+    return result.exit_code, result.stdout, result.stderr
+
+
+async def test_it_says_where_it_is_and_how_to_use_it() -> None:
+    async with serving() as program:
+        address = f"http://127.0.0.1:{program.port}"
+        assert program.output.splitlines()[:5] == [
+            f"tickertape serve at {address}/ (open it in a browser)",
+            f"Broker: {DEFAULT_BROKER}",
+            f"Subscribe: curl -N '{address}/events?topic=greetings'",
+            f"Publish: curl -d hello {address}/events/greetings",
+            "To stop: Ctrl-C",
+        ]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_two_subscribers_and_a_publisher_as_it_says(number: signal.Signals) -> None:
+    async with serving() as program:
+        commands = dict(re.findall(r"(Subscribe|Publish): (curl .*)", program.output))
+        subscribers = [Program(["/bin/sh", "-c", f"exec {commands['Subscribe']} -s"]) for _ in range(2)]
+        try:
+            for subscriber in subscribers:
+                await subscriber.says("retry: ")
+            publisher = Program(["/bin/sh", "-c", f"exec {commands['Publish']} -s"])
+            await publisher.says("}\n")
+            published = publisher.output
+            publisher.close()
+            event = f"id: {json.loads(published)['cursor']}\ndata: hello\n\n"
+            for subscriber in subscribers:
+                await subscriber.says(event)
+            assert await program.end(number) < DRAIN + 2
+            assert program.process.returncode == 0
+            for subscriber in subscribers:
+                assert subscriber.process.wait(5) == 0  # the stream has ended as HTTP wants it
+                assert subscriber.output.count("retry: ") == 2  # at the start, and as the last word
+        finally:
+            for subscriber in subscribers:
+                subscriber.close()
+        assert "draining 2 subscribers over 0.3 s" in program.output
+        assert "Traceback" not in program.output
+        assert "ERROR" not in program.output
+        assert "POST /events" not in program.output
+
+
+async def test_workers_share_a_log_and_end_together(tmp_path: Path) -> None:
+    options = ["--workers", "2", "--broker", f"sqlite:///{tmp_path}/log.db"]
+    async with serving(*options) as program, AsyncExitStack() as stack:
+        subscribers = [await stack.enter_async_context(await Connection.open(program.port)) for _ in range(8)]
+        for subscriber in subscribers:
+            assert await subscriber.get("/events?topic=a") == 200
+        async with await Connection.open(program.port) as publisher:
+            assert await publisher.get("/events/a?event=e", method="POST") == 201
+        for subscriber in subscribers:
+            assert (await subscriber.event()).event == "e"
+        await program.end()
+        assert program.process.returncode == 0
+        assert "Traceback" not in program.output
+
+
+async def test_it_ends_with_requests_that_never_end() -> None:
+    async with serving() as program, await Connection.open(program.port) as connection:
+        await connection.ask("/events/a", method="POST", headers="Content-Length: 10\r\n")
+        assert await program.end() < DRAIN + 2
+        assert program.process.returncode == 0
+        assert await connection.head() == 503
+        assert "Traceback" not in program.output
+
+
+async def test_requests_are_logged_if_asked_for() -> None:
+    async with serving(env={"TICKERTAPE_ACCESS_LOG": "1"}) as program:
+        async with await Connection.open(program.port) as connection:
+            await connection.get("/health/live")
+        await program.says('"GET /health/live HTTP/1.1" 200')
+
+
+async def test_too_large_a_body_is_refused_before_it_has_come() -> None:
+    async with serving("--max-event-size", "1000") as program, await Connection.open(program.port) as connection:
+        status = await connection.get("/events/a", method="POST", headers="Content-Length: 1000000000\r\n")
+        assert status == 413
+
+
+async def test_settings_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "hub.toml"
+    file.write_text('max_topics = 1\ncors_origin = ["https://friend.example"]\nport = 1\n')
+    async with serving("--config", str(file)) as program, await Connection.open(program.port) as connection:
+        assert await connection.get("/events?topic=a&topic=b", headers="Origin: https://friend.example\r\n") == 400
+        assert connection.headers["access-control-allow-origin"] == "https://friend.example"
+        assert "at most 1 topics" in json.loads(await connection.rest())["detail"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "said"),
+    [
+        (["--port", "http"], {}, "expected port to be an integer from 0 to 65535, got 'http' (from --port)"),
+        ([], {"TICKERTAPE_RETRY": "0"}, "got '0' (from TICKERTAPE_RETRY)"),
+        (["--config", "/nowhere.toml"], {}, "expected settings in /nowhere.toml (from --config), got: No such file"),
+        (["--broker", "nonsense://"], {}, "got 'nonsense://' (from --broker)"),
+        (["--workers", "2", "--broker", "memory://"], {}, "expected workers to be 1 with the broker memory://"),
+    ],
+)
+def test_misuse_is_one_sentence(arguments: list[str], env: dict[str, str], said: str) -> None:
+    status, output, errors = run(*arguments, env=env)
+    assert (status, output) == (2, "")
+    assert errors.startswith("tickertape: ")
+    assert said in errors
+    assert errors.endswith("; next step: tickertape serve --help\n")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["extra"]])
+def test_unknown_arguments(arguments: list[str]) -> None:
+    status, _, errors = run(*arguments)
+    assert status == 2
+    assert "Traceback" not in errors
+
+
+def test_a_port_in_use_is_one_sentence_with_the_next_step() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        status, output, errors = run("--port", str(port))
+    assert (status, errors) == (1, "")  # the runner has the text of an exit in the output
+    assert output == f"tickertape: port {port} is in use; next step: tickertape serve --port {port + 1}\n"
+
+
+def test_an_unreachable_broker_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = ScriptedBroker()
+    broker.fail("open")
+    monkeypatch.setitem(urls._FACTORIES, "memory", lambda url, retention: broker)
+    status, output, errors = run("--port", "0", "--broker", "memory://user:secret@host")
+    assert (status, errors) == (1, "")
+    assert output == (
+        "tickertape: the broker memory://user:***@host cannot be used: expected a log, got a scripted failure\n"
+    )
+
+
+FLAGS = {name: field.default for name, field in Settings.model_fields.items()}
+
+
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    status, output, _ = run("--help")
+    assert status == 0
+    return re.sub(r"[│\s]+", " ", output)
+
+
+@pytest.mark.parametrize(("name", "default"), FLAGS.items(), ids=FLAGS)
+def test_the_help_tells_each_setting_with_its_default(name: str, default: Any, help_text: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    [told] = re.findall(rf" {flag} (?:(?! --[a-z]).)*? Default: (\S+)\. ", help_text)
+    assert told == shown(default)
+
+
+def shown(value: Any) -> str:
+    """A default as the help shows it."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and value % (1 << 20) == 0 and value:
+        return f"{value >> 20}MiB"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,303 @@
+"""Subscribing, reading and asking over HTTP; routes that do not exist; pages of other origins."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from support.http import site
+
+
+async def test_a_stream_of_several_topics() -> None:
+    async with site() as hub, hub.client.open("/events?topic=orders/42&topic=chat/**") as stream:
+        assert stream.status == 200
+        assert stream.headers["content-type"] == "text/event-stream"
+        for topic in ("orders/41", "orders/42", "chat", "chat/a/b"):
+            await hub.post({"topic": topic, "data": topic})
+        assert [(await stream.next_event()).data for _ in range(3)] == ["orders/42", "chat", "chat/a/b"]
+
+
+@pytest.mark.parametrize(
+    ("query", "last_event_id", "first"),
+    [
+        ("last=2", None, "2"),
+        ("last=0", None, "4"),
+        ("", None, "4"),
+        ("", "{epoch}-1", "2"),
+        ("last_event_id={epoch}-2", None, "3"),
+        ("lastEventId={epoch}-2&last=1", None, "3"),
+        ("on_overflow=latest", None, "4"),
+        ("on_overflow=skip", None, "4"),
+        ("on_overflow=disconnect", None, "4"),
+    ],
+)
+async def test_where_a_stream_starts(query: str, last_event_id: str | None, first: str) -> None:
+    async with site() as hub:
+        await hub.post([{"topic": "a", "data": str(number)} for number in (1, 2, 3)])
+        async with hub.client.open("/topics"):
+            pass  # by now the hub has seen what it has stored
+        epoch = hub.hub.epoch
+        place = last_event_id and last_event_id.format(epoch=epoch)
+        url = f"/events?topic=a&{query.format(epoch=epoch)}"
+        async with hub.client.open(url, last_event_id=place) as stream:
+            await hub.post({"topic": "a", "data": "4"})
+            assert (await stream.next_event()).data == first
+
+
+@pytest.mark.parametrize("last_event_id", ["nonsense", "0a1b2c3d4e5f-7", "9" * 5000, "\N{SNOWMAN}"])
+async def test_a_bad_last_event_id_is_no_error(last_event_id: str) -> None:
+    async with site() as hub, hub.client.open("/events?topic=a", last_event_id=last_event_id) as stream:
+        assert stream.status == 200
+        gap = await stream.next_event()
+        assert (gap.event, gap.json()["reason"]) == ("stream:gap", "reset")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("", "expected at least one topic to subscribe to, got none"),
+        ("topic=", "1 to 255 characters, got 0"),
+        ("topic=a/*b", "expected '*' or '**' as a whole segment, got '*b' in 'a/*b'"),
+        ("topic=a//b", "without empty segments"),
+        ("&".join(f"topic=t{number}" for number in range(101)), "at most 100 topics in a subscription, got 101"),
+        ("topic=a&last=-1", "expected last to be an integer from 0 to 10000, got '-1'"),
+        ("topic=a&last=10001", "expected last to be an integer from 0 to 10000, got '10001'"),
+        ("topic=a&last=1_0", "expected last to be an integer from 0 to 10000, got '1_0'"),
+        ("topic=a&last=", "expected last to be an integer from 0 to 10000, got ''"),
+        ("topic=a&on_overflow=drop", "expected on_overflow to be one of disconnect, skip, latest, got 'drop'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_mistakes_of_a_subscriber(query: str, said: str, method: str) -> None:
+    async with site() as hub:
+        answer = await hub.ask(method, f"/events?{query}")
+        assert answer.status == 400
+        assert said in answer.problem()["detail"]
+
+
+async def test_head_of_a_stream_ends() -> None:
+    async with site() as hub:
+        answer = await hub.ask("HEAD", "/events?topic=a")
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert hub.hub.subscribers() == 0
+
+
+async def test_streams_are_refused_by_a_draining_hub() -> None:
+    async with site() as hub:
+        hub.hub.drain()
+        assert (await hub.ask("GET", "/events?topic=a")).problem()["status"] == 503
+
+
+@pytest.mark.parametrize(
+    ("query", "data", "gap"),
+    [
+        ("topic=**", ["1", "2", "3"], None),
+        ("topic=a", ["1", "3"], None),
+        ("topic=a&topic=b", ["1", "2", "3"], None),
+        ("topic=**&limit=2", ["1", "2"], None),
+        ("topic=**&after={epoch}-1", ["2", "3"], None),
+        ("topic=**&after={epoch}-3", [], None),
+        ("topic=**&after=0a1b2c3d4e5f-1", ["1", "2", "3"], "reset"),
+        ("topic=none", [], None),
+    ],
+)
+async def test_history(query: str, data: list[str], gap: str | None) -> None:
+    async with site() as hub:
+        await hub.post([{"topic": topic, "data": text} for topic, text in (("a", "1"), ("b", "2"), ("a", "3"))])
+        answer = await hub.ask("GET", f"/history?{query.format(epoch=hub.hub.epoch)}")
+        assert answer.status == 200
+        assert ([event["data"] for event in answer.json()["events"]], answer.json()["gap"]) == (data, gap)
+
+
+async def test_history_tells_what_is_no_longer_kept() -> None:
+    async with site(keep=2) as hub:
+        await hub.post([{"topic": "a", "data": "x", "event": "e"} for _ in range(5)])
+        answer = await hub.ask("GET", f"/history?topic=a&after={hub.hub.epoch}-1&limit=1")
+        event = {"cursor": f"{hub.hub.epoch}-4", "topic": "a", "event": "e", "data": "x"}
+        assert answer.json() == {"events": [event], "gap": "expired"}
+
+
+async def test_history_of_half_a_surrogate_pair() -> None:
+    async with site() as hub:
+        await hub.post({"topic": "a", "data": "\ud800"})
+        assert (await hub.ask("GET", "/history?topic=a")).json()["events"][0]["data"] == "\ud800"
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("", "expected at least one topic"),
+        ("topic=a&limit=0", "expected limit to be an integer from 1 to 1000, got '0'"),
+        ("topic=a&limit=1001", "expected limit to be an integer from 1 to 1000, got '1001'"),
+        ("topic=a&limit=ten", "got 'ten'"),
+        ("topic=a&after=", "expected after to be a cursor, as '0a1b2c3d4e5f-42', got ''"),
+        ("topic=a&after=nonsense", "expected after to be a cursor"),
+    ],
+)
+async def test_mistakes_of_a_reader(query: str, said: str) -> None:
+    async with site() as hub:
+        answer = await hub.ask("GET", f"/history?{query}")
+        assert answer.status == 400
+        assert said in answer.problem()["detail"]
+
+
+async def test_who_and_what_is_there() -> None:
+    async with (
+        site() as hub,
+        hub.client.open("/events?topic=a/*"),
+        hub.client.open("/events?topic=a/*"),
+        hub.client.open("/events?topic=b&topic=a/1") as third,
+    ):
+        await hub.post([{"topic": "a/1", "data": "x"}, {"topic": "a/2", "data": "x"}])
+        await third.next_event()
+        assert (await hub.ask("GET", "/topics")).json() == {
+            "topics": [{"topic": "a/1", "subscribers": 3}, {"topic": "a/2", "subscribers": 2}]
+        }
+        assert (await hub.ask("GET", "/subscribers")).json() == {
+            "subscribers": 3,
+            "audiences": [{"topics": ["a/*"], "subscribers": 2}, {"topics": ["a/1", "b"], "subscribers": 1}],
+        }
+
+
+async def test_health() -> None:
+    async with site() as hub:
+        await hub.post({"topic": "a", "data": "x"})
+        assert (await hub.ask("GET", "/health/live")).json() == {"status": "live"}
+        ready = (await hub.ask("GET", "/health/ready")).json()
+        assert ready == {"status": "ready", "epoch": hub.hub.epoch, "oldest": 1, "newest": 1}
+        hub.broker.fail("open")
+        answer = await hub.ask("GET", "/health/ready")
+        assert "scripted failure" in answer.problem()["detail"]
+        assert answer.status == 503
+        assert (await hub.ask("GET", "/health/live")).status == 200
+        hub.broker.recover()
+        assert (await hub.ask("GET", "/health/ready")).status == 200
+        hub.hub.drain()
+        assert "draining" in (await hub.ask("GET", "/health/ready")).problem()["detail"]
+        assert (await hub.ask("GET", "/health/live")).status == 200
+
+
+async def test_a_broker_that_does_not_answer_is_not_waited_for_long() -> None:
+    async with site(ready_within=0.01) as hub:
+        hub.broker.hold("open")
+        answer = await hub.ask("GET", "/health/ready")
+        assert answer.status == 503
+        assert "expected an answer of the broker within 0.01 seconds, got none" in answer.problem()["detail"]
+        hub.broker.release()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("DELETE", "/events", "GET, HEAD, POST"),
+        ("OPTIONS", "/events", "GET, HEAD, POST"),
+        ("GET", "/events/a", "POST"),
+        ("POST", "/history", "GET, HEAD"),
+        ("PUT", "/topics", "GET, HEAD"),
+        ("POST", "/subscribers", "GET, HEAD"),
+        ("POST", "/health/live", "GET, HEAD"),
+        ("POST", "/health/ready", "GET, HEAD"),
+        ("POST", "/openapi.json", "GET, HEAD"),
+        ("POST", "/", "GET, HEAD"),
+        ("POST", "/static/hub.js", "GET, HEAD"),
+    ],
+)
+async def test_methods_that_are_not_taken(method: str, path: str, allow: str) -> None:
+    async with site() as hub:
+        answer = await hub.ask(method, path)
+        assert answer.headers["allow"] == allow
+        problem = answer.problem()
+        assert problem["title"] == "Method Not Allowed"
+        assert problem["detail"] == f"expected one of the methods {allow} for {path}, got {method}"
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/event", "/history/", "/static/", "/static/../app.py", "//"])
+async def test_paths_that_are_not_there(path: str) -> None:
+    async with site() as hub:
+        answer = await hub.ask("GET", path)
+        assert answer.status == 404
+        assert answer.problem()["detail"].startswith("expected a path that /openapi.json names, got ")
+
+
+async def test_a_failure_of_our_own_says_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
+    async with site() as hub:
+        hub.broker.fail("append", error=RuntimeError("secret"))
+        async with hub.client.open(
+            "/events/a", method="POST", body=b"x", headers={"content-type": "text/plain"}
+        ) as response:
+            body = await response.read()
+        assert isinstance(response.error, RuntimeError)  # for the server's log
+        assert json.loads(body)["detail"] == "The server failed; its log says why."
+
+
+async def test_a_lost_log_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with site() as hub:
+        hub.broker.fail("append")
+        with caplog.at_level(logging.ERROR, "tickertape.server"):
+            await hub.ask("POST", "/events/a", b"x")
+        assert "POST /events/a was not served: expected a log" in caplog.text
+
+
+ELSEWHERE = "https://elsewhere.example"
+FRIEND = "https://friend.example"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "told"),
+    [((), ELSEWHERE, None), ((FRIEND,), ELSEWHERE, None), ((FRIEND,), FRIEND, FRIEND), (("*",), ELSEWHERE, "*")],
+)
+@pytest.mark.parametrize("url", ["/topics", "/events?topic=a", "/nothing"])
+async def test_pages_of_other_origins_read_where_they_may(
+    allowed: tuple[str, ...], origin: str, told: str | None, url: str
+) -> None:
+    async with (
+        site(cors_origins=allowed) as hub,
+        hub.client.open(url, headers={"origin": origin}) as response,
+    ):
+        await response.started()
+        assert response.headers.get("access-control-allow-origin") == told
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "status", "told"),
+    [((), ELSEWHERE, 405, None), ((FRIEND,), ELSEWHERE, 400, None), ((FRIEND,), FRIEND, 200, FRIEND)],
+)
+async def test_preflight(allowed: tuple[str, ...], origin: str, status: int, told: str | None) -> None:
+    headers = {
+        "origin": origin,
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type",
+    }
+    async with site(cors_origins=allowed) as hub:
+        answer = await hub.ask("OPTIONS", "/events", headers=headers)
+        assert answer.status == status
+        assert answer.headers.get("access-control-allow-origin") == told
+
+
+@pytest.mark.parametrize(
+    ("allowed", "headers", "status"),
+    [
+        ((), {}, 201),  # a program
+        ((), {"origin": "http://testserver"}, 201),
+        ((), {"origin": "http://testserver", "sec-fetch-site": "same-origin"}, 201),
+        ((), {"origin": "https://behind.a.proxy", "sec-fetch-site": "same-origin"}, 201),
+        ((), {"sec-fetch-site": "none"}, 201),
+        ((), {"origin": ELSEWHERE}, 403),
+        ((), {"origin": "null"}, 403),
+        ((), {"origin": ELSEWHERE, "sec-fetch-site": "cross-site"}, 403),
+        ((), {"origin": "http://testserver:81", "sec-fetch-site": "same-site"}, 403),
+        ((FRIEND,), {"origin": FRIEND, "sec-fetch-site": "cross-site"}, 201),
+        ((FRIEND,), {"origin": ELSEWHERE, "sec-fetch-site": "cross-site"}, 403),
+        (("*",), {"origin": ELSEWHERE, "sec-fetch-site": "cross-site"}, 201),
+    ],
+)
+async def test_pages_of_other_origins_publish_where_they_may(
+    allowed: tuple[str, ...], headers: dict[str, str], status: int
+) -> None:
+    async with site(cors_origins=allowed) as hub:
+        answer = await hub.ask("POST", "/events/a", b"x", headers)
+        assert answer.status == status
+        assert len(await hub.stored()) == (status == 201)

@@ -1,0 +1,66 @@
+"""File descriptors: the limit is raised, and a server that is full closes what is too much, and says so once."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from support.servers import Connection, Program, free_port
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+from tickertape.server import listen
+from tickertape.server.program import serve
+from tickertape.server.settings import Settings
+serve(Settings(drain_window=0.1), listen("127.0.0.1", {port}), on_start=lambda: print(
+    "started", *resource.getrlimit(resource.RLIMIT_NOFILE), flush=True))
+"""
+
+
+@asynccontextmanager
+async def limited(soft: int, hard: int) -> AsyncIterator[tuple[Program, int]]:
+    port = free_port()
+    program = Program([sys.executable, "-c", LIMITED.format(soft=soft, hard=hard, port=port)])
+    try:
+        await program.says("started")
+        yield program, port
+    finally:
+        program.close()
+
+
+async def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
+    hard = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    async with limited(512, hard) as (program, _):
+        assert f"started {hard} {hard}" in program.output
+
+
+async def is_served(connection: Connection) -> bool:
+    try:
+        return await connection.get("/events?topic=a") == 200
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return False
+
+
+async def test_a_full_server_closes_what_comes_and_goes_on() -> None:
+    async with limited(160, 160) as (program, port), AsyncExitStack() as stack:
+        room = 160 - 128 - 1
+        connections = [await stack.enter_async_context(await Connection.open(port)) for _ in range(room)]
+        assert [await is_served(connection) for connection in connections] == [True] * room
+        for _ in range(20):
+            async with await Connection.open(port) as extra:
+                assert not await is_served(extra)
+        assert program.output.count("full: closing new connections beyond 31") == 1
+        for connection in connections[:10]:
+            await connection.close()
+        served = False
+        while not served:  # until the server has seen that they are closed
+            async with await Connection.open(port) as later:
+                served = await is_served(later)
+        assert program.output.count("no longer full") == 1
+        await program.end()
+        assert program.process.returncode == 0
+        assert "Traceback" not in program.output

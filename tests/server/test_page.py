@@ -1,0 +1,167 @@
+"""The page at ``/``, in a real browser: events of every type, topics of one's choice, publishing, mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import product
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from support.browser import Tab, open_tab
+from support.http import site
+from support.local import serve_here
+from tickertape.asgi import Hub
+from tickertape.server.app import create_app
+from tickertape.server.files import WEB
+
+MARKUP = "<img src=x onerror=\"document.title='hacked'\"><b>bold</b>\nsecond line"
+WEB_FOLDER = Path(str(WEB))
+
+
+@asynccontextmanager
+async def page_of(browser: Browser, **options: object) -> AsyncIterator[tuple[Hub, Tab, str]]:
+    hub = Hub(drain_window=0)
+    async with serve_here(create_app(hub)) as url, open_tab(browser, **options) as tab:
+        await tab.page.goto(url)
+        await expect(tab.page.locator("#connection")).to_have_attribute("data-state", "open")
+        yield hub, tab, url
+
+
+async def rows_are(page: Page, *texts: str) -> None:
+    """Return when the rows hold these data, newest first."""
+    await expect(page.locator(".row-data")).to_have_text(list(texts))
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_events_of_every_type_are_shown_as_text(browser: Browser) -> None:
+    async with page_of(browser) as (hub, tab, url):
+        for event in (None, "order", "a" * 40):
+            await hub.publish("orders/42", MARKUP, event=event)
+        await rows_are(tab.page, MARKUP, MARKUP, MARKUP)
+        assert await tab.page.locator(".row-event").all_text_contents() == ["a" * 40, "order", "message"]
+        assert await tab.page.locator(".row-id").all_text_contents() == ["#3", "#2", "#1"]
+        assert await tab.page.locator(".rows :is(img, b)").count() == 0
+        await expect(tab.page.locator("#received")).to_have_text("3")
+        assert await tab.page.title() == "Live stream · tickertape"
+        assert tab.errors == []
+        assert {request.startswith((url, "data:")) for request in tab.requests} == {True}
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_topics_are_chosen_and_events_published_in_forms(browser: Browser) -> None:
+    async with page_of(browser) as (hub, tab, url):
+        await hub.publish("a/1", "before")
+        await rows_are(tab.page, "before")
+        await tab.page.get_by_role("combobox", name="Topics").fill("a/* b")
+        await tab.page.get_by_label("Past events").fill("0")
+        await tab.page.get_by_role("button", name="Watch").click()
+        await expect(tab.page.locator("#command")).to_have_text(f"curl -N '{url}/events?topic=a/*&topic=b'")
+        await expect(tab.page.locator("#connection")).to_have_attribute("data-state", "open")
+        await rows_are(tab.page)
+        for topic in ("a/1", "c"):
+            await tab.page.get_by_role("combobox", name="Topic", exact=True).fill(topic)
+            await tab.page.get_by_label("Data").fill(f"to {topic}")
+            await tab.page.get_by_role("button", name="Publish").click()
+            offset = 2 if topic == "a/1" else 3
+            await expect(tab.page.locator("#published")).to_have_text(f"Published as {hub.epoch}-{offset}")
+        await rows_are(tab.page, "to a/1")
+        assert tab.errors == []
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_mistakes_are_told_in_the_servers_words(browser: Browser) -> None:
+    async with page_of(browser) as (_, tab, _):
+        await tab.page.get_by_role("combobox", name="Topics").fill("a/*b")
+        await tab.page.get_by_role("button", name="Watch").click()
+        await expect(tab.page.locator("#trouble")).to_contain_text("as a whole segment, got '*b' in 'a/*b'")
+        await expect(tab.page.locator("#connection")).to_contain_text("Disconnected")
+        await tab.page.get_by_role("combobox", name="Topic", exact=True).fill("a//b")
+        await tab.page.get_by_role("button", name="Publish").click()
+        await expect(tab.page.locator("#published")).to_contain_text("without empty segments, got 'a//b'")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_page_that_was_away_goes_on_where_it_was(browser: Browser) -> None:
+    async with page_of(browser) as (hub, tab, _):
+        await hub.publish("a", "1")
+        await rows_are(tab.page, "1")
+        await tab.page.get_by_role("button", name="Disconnect").click()
+        await expect(tab.page.locator("#connection")).to_contain_text("Disconnected")
+        await hub.publish("a", "2")
+        await tab.page.get_by_role("button", name="Connect", exact=True).click()
+        await rows_are(tab.page, "2", "1")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_nothing_is_wider_than_the_screen(browser: Browser) -> None:
+    async with page_of(browser) as (hub, tab, _):
+        await hub.publish("a", "x" * 500, event="y" * 200)
+        await rows_are(tab.page, "x" * 500)
+        for width in (320, 390, 768, 1440):
+            await tab.page.set_viewport_size({"width": width, "height": 700})
+            assert await tab.page.evaluate("document.documentElement.scrollWidth") == width
+
+
+STREAMS: list[tuple[str, list[list[str]]]] = [
+    ("data: a\n\n", [["message", "a", ""]]),
+    ("data:a\r\rdata\r\r", [["message", "a", ""], ["message", "", ""]]),
+    ("id: 1\r\nevent: e\r\ndata:  a\r\ndata: b\r\n\r\n", [["e", " a\nb", "1"]]),
+    (": c\n\nid: 7\n\ndata: a\n\nid\ndata: b\n\n", [["message", "a", "7"], ["message", "b", ""]]),
+    ("event: e\n\ndata: a\n\n", [["message", "a", ""]]),
+    ("id: 1\ndata: a\n\nid: x\0y\ndata: b\n\n", [["message", "a", "1"], ["message", "b", "1"]]),
+    ("data: ä€😀:\u2028\u0085x\n\n", [["message", "ä€😀:\u2028\u0085x", ""]]),
+    ("\ufeffdata: a\n\ndata: unfinished", [["message", "a", ""]]),
+]
+"""The event stream format (WHATWG HTML, 9.2.6): what comes, and types, data and ids of what is dispatched."""
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_the_page_reads_streams_as_the_standard_says(browser: Browser) -> None:
+    async with page_of(browser) as (_, tab, url):
+        for (stream, events), size in product(STREAMS, (1, 3, 1000)):
+            found = await tab.page.evaluate(
+                """async ([url, bytes, size]) => {
+                    const { EveryEventSource } = await import(`${url}/static/stream.js`);
+                    const pieces = [];
+                    for (let at = 0; at < bytes.length; at += size) pieces.push(bytes.slice(at, at + size));
+                    globalThis.fetch = async () => new Response(new ReadableStream({
+                        async pull(controller) {
+                            if (!pieces.length) return controller.close();
+                            controller.enqueue(new Uint8Array(pieces.shift()));
+                        },
+                    }));
+                    const source = new EveryEventSource(url);
+                    const events = [];
+                    source.addEventListener("every", (e) => events.push([e.name, e.data, e.lastEventId]));
+                    await new Promise((resolve) => source.addEventListener("error", resolve));
+                    return events;
+                }""",
+                [url, list(stream.encode()), size],
+            )
+            assert found == events, (stream, size)
+
+
+@pytest.mark.parametrize("path", ["/", "/static/hub.js", "/static/style.css"])
+async def test_nothing_but_our_own_files_may_run(path: str) -> None:
+    async with site() as hub:
+        answer = await hub.ask("GET", path)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
+        assert "unsafe" not in policy
+        assert "$" not in answer.body.decode() or path != "/"
+
+
+async def test_the_page_names_no_file_that_is_not_there() -> None:
+    async with site() as hub:
+        page = (await hub.ask("GET", "/")).body.decode()
+        scripts = [file for folder in ("shared", "hub") for file in (WEB_FOLDER / folder).iterdir()]
+        bodies = await asyncio.gather(*(hub.ask("GET", f"/static/{script.name}") for script in scripts))
+        assert [body.body for body in bodies] == [script.read_bytes() for script in scripts]
+        text = "".join(body.body.decode() for body in bodies)
+        named = {*re.findall(r'(?:href|src)="static/([^"]+)"', page), *re.findall(r'from "\./([^"]+)"', text)}
+        assert named == {script.name for script in scripts}

@@ -1,0 +1,263 @@
+"""Publishing over HTTP: every way in, every refusal, and nothing half-published."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from support.http import JSON, site
+from tickertape.server.body import MAX_BATCH
+
+FORM = "application/x-www-form-urlencoded"
+LINES = "application/x-ndjson"
+
+LONG = "x" * 256
+DEEP = b'{"topic":"a","data":' + b"[" * 900 + b"]" * 900 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "stored"),
+    [
+        ("application/json", b'{"topic":"a","data":"x"}', ("a", None, "x")),
+        ("application/json; charset=utf-8", b'{"topic":"a/b","data":{"n":1},"event":"e"}', ("a/b", "e", '{"n":1}')),
+        ("APPLICATION/JSON", b'{"topic":"a","data":null,"event":null,"key":null}', ("a", None, "null")),
+        ("application/json", b'\xef\xbb\xbf{"topic":"a","data":""}', ("a", None, "")),
+        ("application/json", '{"topic":"ä","data":"€"}'.encode(), ("ä", None, "€")),
+        ("application/json", b'{"topic":"a","data":"\\ud800"}', ("a", None, "\ud800")),
+        (FORM, b"topic=a&data=x+y%0Az", ("a", None, "x y\nz")),
+        (FORM, b"topic=a&data=&event=&key=", ("a", None, "")),
+        (FORM, b"topic=a&data=x&event=e&key=k", ("a", "e", "x")),
+    ],
+)
+async def test_one_event(content_type: str, body: bytes, stored: tuple[str, str | None, str]) -> None:
+    async with site() as hub:
+        answer = await hub.ask("POST", "/events", body, {"content-type": content_type})
+        assert (answer.status, answer.json()) == (201, {"cursor": f"{hub.hub.epoch}-1"})
+        assert answer.headers["content-type"] == "application/json"
+        assert await hub.stored() == [stored]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "data"),
+    [
+        ("application/json", b"[]", []),
+        ("application/json", b'[{"topic":"a","data":"1"}]', ["1"]),
+        ("application/json", b'[{"topic":"a","data":"1"},{"topic":"b","data":"2"}]', ["1", "2"]),
+        (LINES, b"", []),
+        (LINES, b'{"topic":"a","data":"1"}', ["1"]),
+        (LINES, b'\n{"topic":"a","data":"1"}\r\n \n{"topic":"b","data":"2"}\n', ["1", "2"]),
+        ("application/jsonl", b'{"topic":"a","data":"1"}\n', ["1"]),
+    ],
+)
+async def test_several_events(content_type: str, body: bytes, data: list[str]) -> None:
+    async with site() as hub:
+        answer = await hub.ask("POST", "/events", body, {"content-type": content_type})
+        cursors = [f"{hub.hub.epoch}-{offset}" for offset, _ in enumerate(data, 1)]
+        assert (answer.status, answer.json()) == (201, {"cursors": cursors})
+        assert [text for _, _, text in await hub.stored()] == data
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "stored"),
+    [
+        ("/events/greetings", b"hello", ("greetings", None, "hello")),
+        ("/events/orders/42?event=paid", b'{"a": 1}\n', ("orders/42", "paid", '{"a": 1}\n')),
+        ("/events/a%20b?event=&key=", b"", ("a b", None, "")),
+        ("/events/a", b"topic=b&data=c", ("a", None, "topic=b&data=c")),
+        ("/events/a", "ä€".encode(), ("a", None, "ä€")),
+    ],
+)
+@pytest.mark.parametrize("content_type", [FORM, "text/plain", None])
+async def test_a_body_as_it_is(
+    url: str, body: bytes, stored: tuple[str, str | None, str], content_type: str | None
+) -> None:
+    async with site() as hub:
+        headers = {} if content_type is None else {"content-type": content_type}
+        answer = await hub.ask("POST", url, body, headers)
+        assert (answer.status, answer.json()) == (201, {"cursor": f"{hub.hub.epoch}-1"})
+        assert await hub.stored() == [stored]
+
+
+async def test_the_same_key_is_stored_once() -> None:
+    async with site() as hub:
+        answers = [
+            await hub.post({"topic": "a", "data": "1", "key": "k"}),
+            await hub.post({"topic": "a", "data": "2", "key": "k"}),
+            await hub.ask("POST", "/events/a?key=k", b"3"),
+        ]
+        assert {answer.body for answer in answers} == {answers[0].body}
+        assert await hub.stored() == [("a", None, "1")]
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    return {"topic": "a", "data": "x", **fields}
+
+
+REFUSED = [
+    (400, "application/json", b"", "expected a body in JSON, got: Expecting value"),
+    (400, "application/json", b'{"topic":', "expected a body in JSON, got: "),
+    (400, "application/json", b"\xff", "expected a body in JSON, got: "),
+    (400, "application/json", b'{"topic":"a","data":NaN}', "got: NaN, which is not JSON"),
+    (400, "application/json", b"[" * 100_000, "expected a body in JSON, got: "),
+    (400, "application/json", json.dumps(event(topic="")).encode(), "1 to 255 characters, got 0"),
+    (400, "application/json", json.dumps(event(topic="a//b")).encode(), "without empty segments, got 'a//b'"),
+    (400, "application/json", json.dumps(event(topic="a/*")).encode(), "wildcards are for subscriptions"),
+    (400, "application/json", json.dumps(event(topic="\ud800")).encode(), "printable characters"),
+    (400, FORM, b"topic=a&data=%ff", "expected form fields in UTF-8, got: "),
+    (400, FORM, b"topic=a&data=\xff", "expected form fields in UTF-8, got: "),
+    (413, "application/json", json.dumps(event(data="x" * 101)).encode(), "at most 100 bytes, got 101 bytes"),
+    (413, "application/json", b" " * 801, "expected a body of at most 800 bytes, got 801"),
+    (415, None, b'{"topic":"a","data":"x"}', "expected a Content-Type of application/json, "),
+    (415, "text/plain", b"hello", "got text/plain"),
+    (415, "multipart/form-data; boundary=x", b"--x--", "got multipart/form-data"),
+    (415, FORM, b'{"topic":"a","data":"x"}', "send it with the Content-Type application/json"),
+    (422, "application/json", b'"hello"', 'expected an event as a JSON object, got "hello"'),
+    (422, "application/json", b"{}", "expected the field 'topic'"),
+    (422, "application/json", b'{"topic":"a"}', "expected the field 'data'"),
+    (422, "application/json", json.dumps(event(id="1")).encode(), "got the unknown 'id'"),
+    (422, "application/json", json.dumps(event(topic=1)).encode(), "expected 'topic' to be a string, got 1"),
+    (422, "application/json", json.dumps(event(event=1)).encode(), "expected 'event' to be a string, got 1"),
+    (422, "application/json", json.dumps(event(event="a\nb")).encode(), "got 'a\\nb'"),
+    (422, "application/json", json.dumps(event(event="stream:gap")).encode(), "does not start with 'stream:'"),
+    (422, "application/json", json.dumps(event(key="")).encode(), "expected a key of 1 to 255 characters"),
+    (422, "application/json", json.dumps(event(key=LONG)).encode(), "expected a key of 1 to 255 characters"),
+    (422, "application/json", json.dumps(event(key="\ud800")).encode(), "expected 'key' to be a string"),
+    (422, "application/json", json.dumps(event(key=["k"])).encode(), "expected 'key' to be a string"),
+    (422, FORM, b"", "expected the field 'topic'"),
+    (422, FORM, b"topic=a&data=x&data=y", "expected each form field once"),
+    (422, FORM, b"topic=a&data=x&last=1", "got the unknown 'last'"),
+]
+
+
+@pytest.mark.parametrize(("status", "content_type", "body", "said"), REFUSED)
+async def test_what_is_refused(status: int, content_type: str | None, body: bytes, said: str) -> None:
+    async with site(max_event_size=100 if status == 413 else 1 << 20) as hub:
+        headers = {} if content_type is None else {"content-type": content_type}
+        answer = await hub.ask("POST", "/events", body, headers)
+        assert answer.status == status
+        problem = answer.problem()
+        assert said in problem["detail"]
+        assert "index" not in problem
+        assert await hub.stored() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type", "body", "index"),
+    [
+        (422, "application/json", json.dumps([event(), event(event="stream:x"), event(key="")]).encode(), 1),
+        (422, "application/json", json.dumps([event(), event(), 3]).encode(), 2),
+        (400, "application/json", json.dumps([event(topic="/")]).encode(), 0),
+        (413, "application/json", json.dumps([event(), event(data="x" * 101)]).encode(), 1),
+        (400, LINES, b'{"topic":"a","data":"1"}\n\n{"topic":}\n', 1),
+        (422, LINES, b'{"topic":"a","data":"1"}\n{"topic":"a"}\n', 1),
+    ],
+)
+async def test_of_a_batch_nothing_is_stored_if_one_is_wrong(
+    status: int, content_type: str, body: bytes, index: int
+) -> None:
+    async with site(max_event_size=100) as hub:
+        answer = await hub.ask("POST", "/events", body, {"content-type": content_type})
+        assert (answer.status, answer.problem()["index"]) == (status, index)
+        assert await hub.stored() == []
+
+
+async def test_a_batch_has_a_limit() -> None:
+    async with site() as hub:
+        answer = await hub.post([event()] * (MAX_BATCH + 1))
+        assert answer.status == 413
+        assert answer.problem()["detail"] == "expected at most 10000 events in a batch, got 10001"
+
+
+@pytest.mark.parametrize(
+    ("status", "url", "body", "said"),
+    [
+        (400, "/events/", b"x", "expected a topic of 1 to 255 characters, got 0"),
+        (400, "/events/a//b", b"x", "without empty segments"),
+        (400, "/events/a/**", b"x", "wildcards are for subscriptions"),
+        (400, "/events/a", b"ab\xff", "expected a body in UTF-8, got the byte 0xff at 2"),
+        (413, "/events/a", b"x" * 101, "expected a body of at most 100 bytes, got 101 bytes or more"),
+        (422, "/events/a?event=stream:gap", b"x", "does not start with 'stream:'"),
+        (422, f"/events/a?key={LONG}", b"x", "expected a key of 1 to 255 characters"),
+    ],
+)
+async def test_what_is_refused_as_a_body(status: int, url: str, body: bytes, said: str) -> None:
+    async with site(max_event_size=100) as hub:
+        answer = await hub.ask("POST", url, body)
+        assert answer.status == status
+        assert said in answer.problem()["detail"]
+        assert await hub.stored() == []
+
+
+async def test_json_that_can_be_read_but_not_be_written_is_refused_too() -> None:
+    async with site() as hub:
+        answer = await hub.ask("POST", "/events", DEEP, JSON)
+        assert answer.status in (201, 400, 422)  # as deep as this machine's stack is
+        assert (await hub.ask("POST", "/events", b'[{"a":' * 50_000, JSON)).status == 400
+
+
+async def test_a_compressed_body_is_not_taken() -> None:
+    async with site() as hub:
+        answer = await hub.ask("POST", "/events/a", b"x", {"content-encoding": "gzip"})
+        assert (answer.status, answer.problem()["detail"]) == (
+            415,
+            "expected a body without a Content-Encoding, got 'gzip'",
+        )
+
+
+@pytest.mark.parametrize("size", [b"4096", None])
+async def test_too_much_is_refused_while_it_is_received(size: bytes | None) -> None:
+    async with site(max_event_size=100) as hub:
+        pieces, sent = [b"x" * 60] * 1000, []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": pieces.pop(), "more_body": True}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [] if size is None else [(b"content-length", size)]
+        scope = {"type": "http", "method": "POST", "path": "/events/a", "query_string": b"", "headers": headers}
+        await hub.client._app(scope, receive, send)
+        assert sent[0]["status"] == 413
+        assert len(pieces) == (998 if size is None else 1000)
+
+
+async def test_a_client_that_leaves_in_the_middle_publishes_nothing() -> None:
+    async with site() as hub:
+        messages: list[dict[str, Any]] = [
+            {"type": "http.disconnect"},
+            {"type": "http.request", "body": b"half", "more_body": True},
+        ]
+        sent = []
+
+        async def receive() -> dict[str, Any]:
+            return messages.pop()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/events/a", "query_string": b"", "headers": []}
+        await hub.client._app(scope, receive, send)
+        assert sent[0]["status"] == 400
+        assert await hub.stored() == []
+
+
+@pytest.mark.parametrize("url", ["/events", "/events/a"])
+async def test_without_its_log_the_hub_asks_to_come_back(url: str) -> None:
+    async with site() as hub:
+        hub.broker.fail("append")
+        answer = await hub.ask("POST", url, b'{"topic":"a","data":"x"}', JSON)
+        assert answer.status == 503
+        assert "scripted failure" in answer.problem()["detail"]
+
+
+@pytest.mark.parametrize("url", ["/events", "/events/a"])
+async def test_a_draining_hub_takes_no_events(url: str) -> None:
+    async with site() as hub:
+        hub.hub.drain()
+        answer = await hub.ask("POST", url, b'{"topic":"a","data":"x"}', JSON)
+        assert answer.status == 503
+        assert "draining" in answer.problem()["detail"]
+        assert await hub.stored() == []

@@ -1,0 +1,103 @@
+"""Both publishers of the client against the real interface: what one sends, the other takes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from support.local import serve_here
+from tickertape import InvalidEventError
+from tickertape.asgi import Hub
+from tickertape.client import Draft, Publisher, SyncPublisher
+from tickertape.errors import PublishError
+from tickertape.server.app import create_app
+
+Publish = Callable[..., Any]
+"""Call a method of a publisher at a URL, by name, with arguments; return what it returns."""
+
+
+async def by_async(url: str, method: str, *arguments: Any, **options: Any) -> Any:
+    async with Publisher(url) as publisher:
+        return await getattr(publisher, method)(*arguments, **options)
+
+
+async def by_sync(url: str, method: str, *arguments: Any, **options: Any) -> Any:
+    def call() -> Any:
+        assert threading.current_thread() is not threading.main_thread()
+        with SyncPublisher(url) as publisher:
+            return getattr(publisher, method)(*arguments, **options)
+
+    return await asyncio.to_thread(call)
+
+
+@pytest_asyncio.fixture
+async def served() -> AsyncIterator[tuple[Hub, str]]:
+    hub = Hub(max_event_size=1000)
+    async with serve_here(create_app(hub)) as url:
+        yield hub, url
+
+
+async def kept(hub: Hub) -> list[tuple[str, str | None, str]]:
+    records, _ = await hub.history("**")
+    return [(record.topic, record.event, record.data) for _, record in records]
+
+
+@pytest.mark.parametrize("publish", [by_async, by_sync])
+async def test_what_is_published_arrives(served: tuple[Hub, str], publish: Publish) -> None:
+    hub, url = served
+    first = await publish(url, "publish", "a/b", {"n": 1}, event="e")
+    assert first == f"{hub.epoch}-1"
+    again = [await publish(url, "publish", "a", "x", key="k") for _ in range(2)]
+    assert again == [f"{hub.epoch}-2"] * 2
+    drafts = [Draft("c", "1"), Draft("c", None), Draft("d", "ä€\n", "e")]
+    assert await publish(url, "publish_many", drafts) == [f"{hub.epoch}-{offset}" for offset in (3, 4, 5)]
+    assert await publish(url, "publish_many", []) == []
+    assert await kept(hub) == [
+        ("a/b", "e", '{"n":1}'),
+        ("a", None, "x"),
+        ("c", None, "1"),
+        ("c", None, "null"),
+        ("d", "e", "ä€\n"),
+    ]
+
+
+@pytest.mark.parametrize("publish", [by_async, by_sync])
+@pytest.mark.parametrize(
+    ("arguments", "options", "status", "said"),
+    [
+        (("a//b", "x"), {}, 400, "without empty segments"),
+        (("a", "x" * 1001), {}, 413, "at most 1000 bytes, got 1001"),
+        (("a", "x" * 8001), {}, 413, "expected a body of at most 8000 bytes"),
+        (("a", "x"), {"event": "stream:gap"}, 422, "does not start with 'stream:'"),
+        (("a", "x"), {"key": ""}, 422, "expected a key"),
+    ],
+)
+async def test_what_the_hub_refuses_is_told_in_its_words(
+    served: tuple[Hub, str], publish: Publish, arguments: tuple[str, ...], options: Any, status: int, said: str
+) -> None:
+    hub, url = served
+    with pytest.raises(PublishError, match=said) as raised:
+        await publish(url, "publish", *arguments, **options)
+    assert raised.value.status == status
+    assert await kept(hub) == []
+
+
+@pytest.mark.parametrize("publish", [by_async, by_sync])
+async def test_a_batch_with_a_mistake_names_it(served: tuple[Hub, str], publish: Publish) -> None:
+    hub, url = served
+    with pytest.raises(PublishError) as raised:
+        await publish(url, "publish_many", [Draft("a", "1"), Draft("*", "2")])
+    assert (raised.value.status, raised.value.extensions) == (400, {"index": 1})
+    assert await kept(hub) == []
+
+
+@pytest.mark.parametrize("publish", [by_async, by_sync])
+async def test_what_cannot_be_an_event_is_not_even_sent(served: tuple[Hub, str], publish: Publish) -> None:
+    _, url = served
+    with pytest.raises(InvalidEventError):
+        await publish(url, "publish", "a", "x", event="a\nb")

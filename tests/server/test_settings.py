@@ -1,0 +1,153 @@
+"""Settings: from flags, the environment and a file, in this order, and what is said of those that are wrong."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tickertape.broker import DEFAULT_RETENTION, Retention
+from tickertape.server.settings import DEFAULT_BROKER, Settings, SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"TICKERTAPE_{name.upper()}", raising=False)
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "hub.toml"
+    file.write_text(text)
+    return file
+
+
+def test_defaults() -> None:
+    settings = load_settings({})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.broker, settings.workers) == ("127.0.0.1", 8000, DEFAULT_BROKER, 1)
+    assert settings.retention == DEFAULT_RETENTION
+    assert settings.cors_origin == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "file", "port"),
+    [
+        ({}, None, "", 8000),
+        ({}, None, "port = 3", 3),
+        ({}, "2", "port = 3", 2),
+        ({"port": "1"}, "2", "port = 3", 1),
+        ({"port": "1"}, None, "port = 3", 1),
+        ({"port": "1"}, "2", "", 1),
+        ({}, "", "port = 3", 3),  # an empty variable is none
+    ],
+)
+def test_flags_win_over_the_environment_over_the_file(
+    flags: dict[str, Any],
+    environment: str | None,
+    file: str,
+    port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if environment is not None:
+        monkeypatch.setenv("TICKERTAPE_PORT", environment)
+    assert load_settings(flags, written(tmp_path, file)).port == port
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("retention_events", "none", None),
+        ("retention_events", "7", 7),
+        ("retention_bytes", "1MiB", 1 << 20),
+        ("retention_bytes", "1000", 1000),
+        ("retention_bytes", "None", None),
+        ("retention_age", "0.5", 0.5),
+        ("heartbeat", "none", None),
+        ("send_timeout", "1e1", 10.0),
+        ("drain_window", "0", 0.0),
+        ("max_event_size", "2 KiB", 2048),
+        ("cors_origin", "https://a.example, http://b.example:8080", ["https://a.example", "http://b.example:8080"]),
+        ("cors_origin", "*", ["*"]),
+        ("access_log", "yes", True),
+        ("log_level", "debug", "debug"),
+    ],
+)
+def test_values_as_text(name: str, text: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"TICKERTAPE_{name.upper()}", text)
+    assert getattr(load_settings({}), name) == value
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    text = """
+        retention_events = "none"
+        retention_bytes = "1MiB"
+        retention_age = 3600
+        cors_origin = ["https://a.example"]
+        access_log = true
+    """
+    settings = load_settings({"cors_origin": ["https://b.example"]}, written(tmp_path, text))
+    assert settings.retention == Retention(events=None, bytes=1 << 20, age=3600)
+    assert settings.cors_origin == ["https://b.example"]
+    assert settings.access_log is True
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "file", "said"),
+    [
+        ({"port": "http"}, {}, "", "expected port to be an integer from 0 to 65535, got 'http' (from --port)"),
+        ({"port": "65536"}, {}, "", "got '65536' (from --port)"),
+        ({"workers": "0"}, {}, "", "expected workers to be an integer of 1 or more, got '0' (from --workers)"),
+        ({"heartbeat": "0"}, {}, "", "expected heartbeat to be a number of seconds over 0, or none, got '0'"),
+        ({"heartbeat": "nan"}, {}, "", "got 'nan' (from --heartbeat)"),
+        ({"retention_events": "many"}, {}, "", "(from --retention-events)"),
+        ({"max_event_size": "1XB"}, {}, "", "expected max_event_size to be a number of bytes (1048576, 1MiB)"),
+        ({"log_level": "loud"}, {}, "", "one of 'debug', 'info', 'warning', 'error', got 'loud' (from --log-level)"),
+        ({"cors_origin": ["a.example"]}, {}, "", "expected cors_origin to be origins such as https://example.org"),
+        ({"cors_origin": ["https://a.example/"]}, {}, "", "got 'https://a.example/' (from --cors-origin)"),
+        ({"host": ""}, {}, "", "expected host to be an address, got '' (from --host)"),
+        ({}, {"PORT": "tcp://10.0.0.1:80"}, "", "got 'tcp://10.0.0.1:80' (from TICKERTAPE_PORT)"),
+        ({}, {"DRAIN_WINDOW": "-1"}, "", "got '-1' (from TICKERTAPE_DRAIN_WINDOW)"),
+        ({}, {}, 'port = "x"', "expected port to be an integer from 0 to 65535, got 'x' (from {file})"),
+        ({"port": "1"}, {"PORT": "2"}, "retry = 0", "expected retry to be a number of seconds over 0, got 0 (from {f"),
+        ({}, {}, "prot = 1", "expected the setting 'port', got the unknown 'prot' (from {file})"),
+        ({}, {}, "zzzzz = 1", "expected the setting one of host, port, broker"),
+        ({}, {}, "[server]\nport = 1", "got the unknown 'server' (from {file})"),
+        ({}, {}, "port = ", "expected TOML in {file} (from --config), got: "),
+        ({}, {}, "workers = 2", "expected workers to be 1 with the broker memory://"),
+        ({"workers": "2"}, {}, "", "whose log lives in one process, got 2 (from --workers)"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_that_names_its_source(
+    flags: dict[str, Any],
+    environment: dict[str, str],
+    file: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"TICKERTAPE_{name}", value)
+    path = written(tmp_path, file)
+    with pytest.raises(SettingsError) as raised:
+        load_settings(flags, path)
+    sentence = str(raised.value)
+    assert said.replace("{file}", str(path)).replace("{f", str(path)) in sentence
+    assert "\n" not in sentence
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"expected settings in .*none.toml \(from --config\), got: No such file"):
+        load_settings({}, tmp_path / "none.toml")
+
+
+def test_more_workers_where_they_can_share_a_log() -> None:
+    assert load_settings({"workers": "4", "broker": "redis://localhost"}).workers == 4
+
+
+def test_they_can_be_brought_to_other_processes() -> None:
+    settings = load_settings({"port": "1", "cors_origin": ["*"]})
+    assert pickle.loads(pickle.dumps(settings)) == settings

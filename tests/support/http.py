@@ -1,0 +1,69 @@
+"""The hub's HTTP interface in the test's own process: a request, and the whole answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+from tickertape.asgi import Hub
+from tickertape.server.app import create_app
+from tickertape.testing import EventStreamClient, ScriptedBroker
+
+__all__ = ["JSON", "Answer", "Site", "site"]
+
+JSON = {"content-type": "application/json"}
+
+
+class Answer(NamedTuple):
+    """An answer that has ended."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    def problem(self) -> dict[str, Any]:
+        """The body as a problem, which says of itself what the status line says."""
+        assert self.headers["content-type"] == "application/problem+json"
+        problem: dict[str, Any] = self.json()
+        assert problem["status"] == self.status
+        assert ("retry-after" in self.headers) is (self.status == 503)
+        return problem
+
+
+class Site:
+    """A hub over a scripted log, and a client of its application."""
+
+    def __init__(self, hub: Hub, broker: ScriptedBroker, client: EventStreamClient) -> None:
+        self.hub = hub
+        self.broker = broker
+        self.client = client
+
+    async def ask(self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
+        """Send a request and read the answer to its end."""
+        async with self.client.open(url, method=method, body=body, headers=headers) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def post(self, value: Any, url: str = "/events") -> Answer:
+        """Send JSON."""
+        return await self.ask("POST", url, json.dumps(value).encode(), JSON)
+
+    async def stored(self) -> list[tuple[str, str | None, str]]:
+        """What the log holds: topics, types, data."""
+        return [(record.topic, record.event, record.data) for record in await self.broker.read(0, 1000)]
+
+
+@asynccontextmanager
+async def site(
+    *, cors_origins: Sequence[str] = (), ready_within: float = 5.0, keep: int | None = None, **options: Any
+) -> AsyncIterator[Site]:
+    """An application that runs; ``options`` are the hub's."""
+    broker = ScriptedBroker(keep=keep)
+    hub = Hub(broker, **options)
+    async with EventStreamClient(create_app(hub, cors_origins=cors_origins, ready_within=ready_within)) as client:
+        yield Site(hub, broker, client)

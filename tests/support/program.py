@@ -1,0 +1,51 @@
+"""The real ``tickertape serve``, at a free port that it chose."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from support.servers import Program
+
+__all__ = ["Serve", "serving"]
+
+
+class Serve(Program):
+    """The program with a short drain window; ``options`` may say otherwise."""
+
+    def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
+        super().__init__(
+            [
+                str(Path(sys.executable).parent / "tickertape"),
+                "serve",
+                "--port",
+                "0",
+                "--drain-window",
+                "0.3",
+                *options,
+            ],
+            env,
+        )
+        self.port = 0
+        self.url = ""
+
+    async def ready(self) -> None:
+        """Return when it serves requests."""
+        await self.says("To stop: Ctrl-C")
+        found = re.search(r" at (http://[^\s/]+:(\d+)/)", self.output)
+        assert found, self.output
+        self.url, self.port = found[1], int(found[2])
+
+
+@asynccontextmanager
+async def serving(*options: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Serve]:
+    """Run the program; it is ended whatever happens."""
+    program = Serve(*options, env=env)
+    try:
+        await program.ready()
+        yield program
+    finally:
+        program.close()
