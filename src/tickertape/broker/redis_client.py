@@ -51,7 +51,7 @@ class RedisURL:
             raise BrokerError(
                 f"expected a URL like redis://host, redis+sentinel://… or redis+cluster://…, got {scheme}:"
             )
-        query = parse_qsl(parts.query)
+        query = parse_qsl(parts.query, keep_blank_values=True)
         self.options = {name: value for name, value in query if name in _OPTIONS}
         self.cluster = way == "cluster"
         self._way = way

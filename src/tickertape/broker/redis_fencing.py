@@ -12,6 +12,9 @@ an epoch goes on under another id only if nothing can have been lost:
 what the server is                                      the epoch
 ======================================================  =====================================================
 the same replication id: a connection was lost          goes on
+the same process, and not promoted: a master takes      goes on
+another id when its first replica comes, and when it
+has had none for an hour
 restarted, and every answer was on its disk before      goes on: ``appendfsync always`` when the epoch was
 it was given                                            bound, and now
 promoted, and the master before has become its          goes on: the master before, the same process, has
@@ -23,9 +26,10 @@ it has fewer records than this process has seen         ends
 the URL says ``failover=lossless``                      goes on in all cases but the last two
 ======================================================  =====================================================
 
-The third case is a planned failover (the command ``FAILOVER``). Two things no server can tell: a replica
-that was restarted *as a master* instead of being promoted, and a backup that was restored under
-``appendfsync always``. Delete ``{prefix}:meta`` when you do either.
+The fourth case is a planned failover (the command ``FAILOVER``). What no server can tell: that it was a
+replica and is restarted *as a master* instead of being promoted; that it runs on a restored backup, under
+``appendfsync always``; that it was demoted and promoted again more than an hour ago, while no hub at all
+was there to see it. Delete ``{prefix}:meta`` when you do one of these.
 """
 
 from __future__ import annotations
@@ -132,7 +136,7 @@ def judge(bond: Bond | None, server: Server, seen: Cursor, *, complete: bool, du
         return Verdict.RENEW
     if server.replid == bond.replid:
         return Verdict.KEEP
-    restarted = not server.promoted and server.run_id != bond.run_id
-    if lossless or (restarted and bond.durable and durable):
+    unharmed = server.run_id == bond.run_id or (bond.durable and durable)
+    if lossless or (unharmed and not server.promoted):
         return Verdict.REBIND
     return Verdict.PROVE if server.before == bond.replid else Verdict.RENEW

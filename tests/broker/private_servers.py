@@ -1,0 +1,290 @@
+"""Servers of a test's own, to be stopped, killed and promoted, and an address that can be moved between them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+import redis as redis_driver
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from support.servers import free_port
+
+from .brokers import IN_CI
+
+__all__ = ["PrivatePostgres", "PrivateRedis", "find_program", "forwarded", "require"]
+
+START: Final = 30.0
+"""Seconds that a server may take until it answers, on a machine that does other things too."""
+
+_POSTGRES_PROGRAMS: Final = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+def require(reason: str | None) -> None:
+    """Skip the test for a reason; where nothing may be absent, fail it."""
+    if reason is not None:
+        (pytest.fail if IN_CI else pytest.skip)(reason)
+
+
+def find_program(name: str) -> str:
+    """Return the path of a program, or skip the test."""
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, _POSTGRES_PROGRAMS)]))
+    require(None if found else f"no program {name}")
+    return found or name
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Wait for what a server does by and by."""
+    deadline = time.monotonic() + START
+    while not condition():
+        assert time.monotonic() < deadline, f"expected {what}, got none within {START} s"
+        time.sleep(0.02)
+
+
+class PrivateRedis:
+    """A Redis server in a directory of its own.
+
+    Arguments:
+        options: of its command line.
+    """
+
+    def __init__(self, directory: Path, *options: str, settings: Path | None = None) -> None:
+        self._settings = [str(settings)] if settings is not None else []
+        self.port = free_port()
+        self._directory = directory / f"redis-{self.port}"
+        self._directory.mkdir()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @classmethod
+    def sentinel(cls, directory: Path, settings: Path) -> PrivateRedis:
+        """Start one that watches others, as its settings say; it writes them anew now and then."""
+        return cls(directory, "--sentinel", settings=settings)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self) -> redis_driver.Redis:
+        once = Retry(NoBackoff(), 0)
+        return redis_driver.Redis(host="127.0.0.1", port=self.port, retry=once, socket_timeout=START)
+
+    def info(self, section: str) -> dict[str, object]:
+        with self.client() as client:
+            found: dict[str, object] = client.info(section)
+            return found
+
+    def start(self) -> None:
+        """Start it, again with what it has on disk."""
+        place = ["--port", f"{self.port}", "--dir", str(self._directory), "--bind", "127.0.0.1"]
+        if not self._settings:
+            place += ["--save", ""]
+        command = [find_program("redis-server"), *self._settings, *place, *self._options]
+        log = (self._directory / "log").open("ab")
+        with log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until(self._answers, "an answer of redis-server")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._directory / "log").read_text()
+        with suppress(redis_driver.ConnectionError), self.client() as client:
+            try:
+                client.ping()
+            except redis_driver.AuthenticationError:
+                return True
+            except redis_driver.BusyLoadingError:
+                return False
+            return True
+        return False
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it; a server that is killed is waited for."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+    def end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+class PrivatePostgres:
+    """A PostgreSQL cluster in a directory of its own, with a password.
+
+    Arguments:
+        backup_of: another one, of which this becomes a copy.
+    """
+
+    password: Final = "open sesame"
+
+    def __init__(self, backup_of: PrivatePostgres | None = None) -> None:
+        self.port = free_port()
+        self._user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+        self._home = Path(tempfile.mkdtemp(prefix="tickertape-postgres-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._data = self._home / "data"
+        if self._user is not None:
+            shutil.chown(self._home, self._user)
+        if backup_of is None:
+            secret = self._home / "secret"
+            secret.write_text(self.password)
+            secret.chmod(0o644)
+            self._run(
+                "initdb", "-D", str(self._data), "-U", "postgres", "-A", "scram-sha-256", "-N", f"--pwfile={secret}"
+            )
+        else:
+            self._run("pg_basebackup", "-D", str(self._data), "-d", backup_of.url, "-c", "fast")
+
+    @property
+    def url(self) -> str:
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        return f"postgresql://postgres:open%20sesame@127.0.0.1:{port}/postgres"
+
+    def _run(self, name: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [find_program(name), *arguments], check=False, user=self._user, capture_output=True, text=True, cwd="/"
+        )
+        assert done.returncode == 0, done.stderr
+
+    def start(self, *, standby: bool = False) -> None:
+        """Start it, again with what it has on disk; as a standby that has no primary, if asked to."""
+        if standby:
+            (self._data / "standby.signal").touch()
+        place = ("-D", str(self._data), "-p", f"{self.port}", "-c", "listen_addresses=127.0.0.1")
+        # As large as a test needs it: shared memory and connections take their time to set up.
+        small = ("-k", str(self._home), "-c", "shared_buffers=4MB", "-c", "max_connections=40")
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_program("postgres"), *place, *small],
+                user=self._user,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        wait_until(self._answers, "an answer of postgres")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._home / "log").read_text()
+        try:
+            psycopg.connect(self.url).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def execute(self, statement: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the server and all of its children; when killed, they are waited for."""
+        assert self._process is not None
+        pids = [self._process.pid, *self._children()]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+            # The next server refuses to start while a child of this one lives.
+            wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the end of all children")
+
+    def _children(self) -> list[int]:
+        assert self._process is not None
+        pid = self._process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGKILL)
+        shutil.rmtree(self._home, ignore_errors=True)
+
+
+class Forwarder:
+    """An address that leads to one server or the other.
+
+    Attributes:
+        port: of 127.0.0.1.
+        target: the port that new connections are led to; 0 for none.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def move(self, target: int) -> None:
+        """Lead to another server, and cut the connections to the one before."""
+        self.target = target
+        for task in self._tasks:
+            task.cancel()
+
+    async def ended(self) -> None:
+        """Wait for the end of all connections."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with suppress(OSError):
+                there = await asyncio.open_connection("127.0.0.1", self.target)
+                try:
+                    await _first(_pump(reader, there[1]), _pump(there[0], writer))
+                finally:
+                    there[1].close()
+        except asyncio.CancelledError:
+            pass  # moved: the client shall see the end of its connection
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+
+async def _first(*works: Coroutine[None, None, None]) -> None:
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while piece := await reader.read(65536):
+            writer.write(piece)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def forwarded(target: int) -> AsyncIterator[Forwarder]:
+    """Give an address that leads to a port."""
+    forwarder = Forwarder(target)
+    server = await asyncio.start_server(forwarder.serve, "127.0.0.1", 0)
+    forwarder.port = server.sockets[0].getsockname()[1]
+    try:
+        yield forwarder
+    finally:
+        server.close()
+        forwarder.move(0)
+        await forwarder.ended()

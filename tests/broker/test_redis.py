@@ -1,0 +1,460 @@
+"""What is special about the log in Redis: its script, its keys, its fences, its ways to be reached."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tickertape.broker import Broker, Draft, Record, Retention, create_broker
+from tickertape.broker.records import Cursor
+from tickertape.broker.redis import RedisBroker
+from tickertape.broker.redis_fencing import Bond, Server, Verdict, judge, parse_info
+from tickertape.errors import BrokerError, LogResetError
+
+from .contract import collect, tailing
+from .private_servers import PrivateRedis, forwarded, wait_until
+
+META, PREFIX = "{tickertape}:meta", "{tickertape}:"
+ALWAYS = ("--appendonly", "yes", "--appendfsync", "always")
+
+Start = Callable[..., PrivateRedis]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start servers, which end with the test."""
+    servers: list[PrivateRedis] = []
+
+    def run(*options: str) -> PrivateRedis:
+        servers.append(PrivateRedis(tmp_path, *options))
+        return servers[-1]
+
+    yield run
+    for server in servers:
+        server.end()
+
+
+def fast(url: str, retention: Retention | None = None) -> RedisBroker:
+    """A broker that is soon out of patience, and back soon."""
+    return RedisBroker(url, retention=retention or Retention(), connect_timeout=1.0, timeout=1.5, random=lambda: 0.0)
+
+
+def drafts(first: int, last: int) -> list[Draft]:
+    return [Draft("numbers", f"{number}") for number in range(first, last + 1)]
+
+
+def numbers(records: list[Record]) -> list[int]:
+    return [int(record.data) for record in records]
+
+
+async def refused(broker: Broker) -> str:
+    with pytest.raises(BrokerError) as caught:
+        await broker.open()
+    await broker.close()
+    return str(caught.value)
+
+
+async def append_until_stored(broker: Broker, draft: Draft) -> Cursor:
+    """Append as a publisher with a key does, until it is known to be stored."""
+    async with asyncio.timeout(30.0):
+        while True:
+            try:
+                return (await broker.append([draft]))[0]
+            except BrokerError:
+                await asyncio.sleep(0.05)
+
+
+# What is stored.
+
+
+async def test_bytes_and_keys_are_counted_with_what_is_kept(start: Start) -> None:
+    server = start()
+    broker = RedisBroker(server.url, retention=Retention(events=7, bytes=None))
+    epoch = (await broker.open()).epoch
+    for number in range(30):
+        await broker.append([Draft("t", "x" * number, "é", f"key {number}")])
+    with server.client() as client:
+        assert client.xlen(f"{PREFIX}log:{epoch}") == 7
+        assert int(client.hget(META, "bytes") or 0) == sum(1 + 2 + number for number in range(23, 30))
+        assert client.hlen(f"{PREFIX}keys:{epoch}") == 7
+    await broker.close()
+
+
+async def test_a_log_whose_retention_was_lowered_shrinks(start: Start) -> None:
+    server = start()
+    broker = RedisBroker(server.url, retention=Retention(events=None, bytes=None))
+    await broker.open()
+    await broker.append(drafts(1, 500))
+    await broker.close()
+    broker = RedisBroker(server.url, retention=Retention(events=None, bytes=10))
+    await broker.open()
+    await broker.append(drafts(501, 501))
+    assert (await broker.open()).oldest == 501  # "numbers" and "501" are ten bytes
+    await broker.close()
+
+
+async def test_a_server_without_memory_refuses_a_batch_as_a_whole(start: Start) -> None:
+    server = start("--maxmemory-policy", "noeviction")
+    broker = RedisBroker(server.url)
+    await broker.open()
+    await broker.append(drafts(1, 3))
+    with server.client() as client:
+        client.config_set("maxmemory", "1mb")
+        with pytest.raises(BrokerError, match="maxmemory"):
+            await broker.append(drafts(4, 9))
+        client.config_set("maxmemory", "0")
+    assert numbers(await broker.read(0, 100)) == [1, 2, 3]
+    await broker.append(drafts(4, 4))
+    assert numbers(await broker.read(0, 100)) == [1, 2, 3, 4]
+    await broker.close()
+
+
+# Epochs.
+
+BOND = Bond("e", 10, "a" * 40, "run", durable=True)
+NONE = "0" * 40
+
+
+def server_with(**changes: object) -> Server:
+    server = Server("master", "b" * 40, NONE, "other run", "7.0.15", linked=False, replicas=())
+    return server._replace(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("server", "seen", "complete", "durable", "lossless", "verdict"),
+    [
+        pytest.param(server_with(replid="a" * 40), 10, True, False, False, Verdict.KEEP, id="the same"),
+        pytest.param(server_with(replid="a" * 40), 11, True, False, False, Verdict.RENEW, id="the same with less"),
+        pytest.param(server_with(replid="a" * 40), 10, False, False, False, Verdict.RENEW, id="without its stream"),
+        pytest.param(server_with(run_id="run"), 10, True, False, False, Verdict.REBIND, id="the same, another id"),
+        pytest.param(server_with(run_id="run", before="c" * 40), 10, True, True, False, Verdict.RENEW, id="back again"),
+        pytest.param(server_with(), 10, True, True, False, Verdict.REBIND, id="restarted, durable"),
+        pytest.param(server_with(), 10, True, False, False, Verdict.RENEW, id="restarted, not durable"),
+        pytest.param(server_with(), 10, True, False, True, Verdict.REBIND, id="restarted, promised"),
+        pytest.param(server_with(), 11, True, True, True, Verdict.RENEW, id="restarted with less"),
+        pytest.param(server_with(before="a" * 40), 10, True, True, False, Verdict.PROVE, id="promoted"),
+        pytest.param(server_with(before="c" * 40), 10, True, True, False, Verdict.RENEW, id="promoted twice"),
+        pytest.param(server_with(before="a" * 40), 10, True, False, True, Verdict.REBIND, id="promoted, promised"),
+    ],
+)
+def test_what_becomes_of_an_epoch(
+    server: Server, seen: int, complete: bool, durable: bool, lossless: bool, verdict: Verdict
+) -> None:
+    cursor = Cursor("e", seen)
+    assert judge(BOND, server, cursor, complete=complete, durable=durable, lossless=lossless) is verdict
+
+
+def test_a_log_that_is_not_there_begins_an_epoch() -> None:
+    assert judge(None, server_with(), Cursor("", 0), complete=False, durable=True, lossless=True) is Verdict.RENEW
+
+
+def test_an_epoch_that_was_durable_only_now_is_not_trusted() -> None:
+    bond = BOND._replace(durable=False)
+    assert judge(bond, server_with(), Cursor("e", 3), complete=True, durable=True, lossless=False) is Verdict.RENEW
+
+
+def test_info_is_read() -> None:
+    text = (
+        "# Replication\r\nrole:slave\r\nmaster_link_status:up\r\nslave0:ip=10.0.0.1,port=6380,state=online,offset=4\r\n"
+        "slave_repl_offset:4\r\nmaster_replid:abc\r\nmaster_replid2:def\r\n"
+        "# Server\r\nredis_version:7.0.15\r\nrun_id:xyz\r\n"
+    )
+    assert parse_info(text) == Server("slave", "abc", "def", "xyz", "7.0.15", True, (("10.0.0.1", 6380),))
+
+
+async def test_flushall_resets_tails_and_what_is_published_goes_into_the_next_life(start: Start) -> None:
+    server = start()
+    broker = fast(server.url)
+    before = await broker.open()
+    await broker.append(drafts(1, 5))
+    async with tailing(broker, 0) as tail:
+        assert numbers(await collect(tail, 5)) == [1, 2, 3, 4, 5]
+        with server.client() as client:
+            client.flushall()
+        cursors = await broker.append(drafts(6, 6))
+        assert cursors[0].offset == 1
+        assert cursors[0].epoch != before.epoch
+        with pytest.raises(LogResetError):
+            await collect(tail, 1)
+    with pytest.raises(LogResetError):  # what was opened is no more
+        await broker.read(0, 10)
+    assert (await broker.open()).epoch == cursors[0].epoch
+    assert numbers(await broker.read(0, 10)) == [6]
+    await broker.close()
+
+
+@pytest.mark.parametrize("evicted", ["meta", "log"])
+async def test_a_log_of_which_a_part_was_evicted_is_another(start: Start, evicted: str) -> None:
+    server = start()
+    broker = fast(server.url)
+    before = await broker.open()
+    await broker.append(drafts(1, 5))
+    with server.client() as client:
+        client.delete(META if evicted == "meta" else f"{PREFIX}log:{before.epoch}")
+    cursors = await broker.append(drafts(6, 6))
+    assert cursors == [Cursor((await broker.open()).epoch, 1)]
+    assert cursors[0].epoch != before.epoch
+    await broker.close()
+
+
+# Failover.
+
+
+def make_replica(start: Start, master: PrivateRedis) -> PrivateRedis:
+    replica = start("--replicaof", f"127.0.0.1 {master.port}", "--repl-diskless-sync-delay", "0")
+    wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "a replica in touch")
+    return replica
+
+
+async def test_a_replica_that_missed_records_gets_another_epoch(start: Start) -> None:
+    master = start("--repl-diskless-sync-delay", "0")
+    async with forwarded(master.port) as address:
+        broker = fast(f"redis://127.0.0.1:{address.port}")
+        before = await broker.open()
+        await broker.append(drafts(1, 3))
+        replica = make_replica(start, master)
+        async with tailing(broker, 0) as tail:
+            replica.signal(signal.SIGSTOP)
+            with master.client() as client:
+                client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+            await broker.append(drafts(4, 6))
+            assert numbers(await collect(tail, 6)) == [1, 2, 3, 4, 5, 6]
+            master.signal(signal.SIGKILL)
+            replica.signal(signal.SIGCONT)
+            with replica.client() as client:
+                client.execute_command("REPLICAOF", "NO", "ONE")
+            address.move(replica.port)
+            cursor = await append_until_stored(broker, Draft("numbers", "7", key="7"))
+            assert cursor.offset == 4  # as a record before; the epoch tells them apart
+            assert cursor.epoch != before.epoch
+            with pytest.raises(LogResetError):
+                await collect(tail, 1)
+        state = await broker.open()
+        assert (state.epoch, state.oldest, state.newest) == (cursor.epoch, 1, 4)
+        assert numbers(await broker.read(0, 10)) == [1, 2, 3, 7]
+        await broker.close()
+
+
+async def test_another_hub_that_has_seen_nothing_does_not_go_on_with_the_epoch_either(start: Start) -> None:
+    """What one process has seen is no proof: who saw more may be gone."""
+    master = start("--repl-diskless-sync-delay", "0")
+    broker = fast(master.url)
+    before = await broker.open()
+    await broker.append(drafts(1, 3))
+    await broker.close()
+    replica = make_replica(start, master)
+    master.signal(signal.SIGKILL)
+    with replica.client() as client:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    other = fast(replica.url)
+    after = await other.open()
+    assert after.epoch != before.epoch
+    assert (after.oldest, after.newest) == (1, 3)
+    await other.close()
+
+
+async def test_a_planned_failover_keeps_the_epoch(start: Start) -> None:
+    master = start("--repl-diskless-sync-delay", "0")
+    async with forwarded(master.port) as address:
+        broker = fast(f"redis://127.0.0.1:{address.port}")
+        before = await broker.open()
+        await broker.append(drafts(1, 3))
+        replica = make_replica(start, master)
+        async with tailing(broker, 0) as tail:
+            assert numbers(await collect(tail, 3)) == [1, 2, 3]
+            with master.client() as client:
+                client.execute_command("FAILOVER", "TO", "127.0.0.1", f"{replica.port}")
+            wait_until(lambda: replica.info("replication")["role"] == "master", "a promoted replica")
+            address.move(replica.port)
+            cursor = await append_until_stored(broker, Draft("numbers", "4", key="4"))
+            assert cursor == Cursor(before.epoch, 4)
+            assert numbers(await collect(tail, 1)) == [4]
+        await broker.close()
+
+
+async def test_a_promise_keeps_the_epoch(start: Start) -> None:
+    master = start("--repl-diskless-sync-delay", "0")
+    broker = fast(f"{master.url}?failover=lossless")
+    before = await broker.open()
+    await broker.append(drafts(1, 3))
+    await broker.close()
+    replica = make_replica(start, master)
+    master.signal(signal.SIGKILL)
+    with replica.client() as client:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    other = fast(f"{replica.url}?failover=lossless")
+    assert await other.open() == (before.epoch, 1, 3)
+    assert await other.append(drafts(4, 4)) == [Cursor(before.epoch, 4)]
+    await other.close()
+
+
+# Faults.
+
+
+async def test_a_server_that_stands_still_and_one_that_is_killed(start: Start) -> None:
+    server = start(*ALWAYS)
+    broker = fast(server.url)
+    before = await broker.open()
+    async with tailing(broker, 0) as tail:
+        await broker.append(drafts(1, 2))
+        assert numbers(await collect(tail, 2)) == [1, 2]
+
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(BrokerError, match=r"within 1.5 s"):
+            await broker.append([Draft("numbers", "3", key="3")])
+        server.signal(signal.SIGCONT)
+        await append_until_stored(broker, Draft("numbers", "3", key="3"))
+        assert numbers(await collect(tail, 1)) == [3]
+
+        server.signal(signal.SIGKILL)
+        with pytest.raises(BrokerError, match="cannot reach Redis"):
+            await broker.append(drafts(4, 4))
+        with pytest.raises(BrokerError, match="cannot reach Redis"):
+            await broker.open()
+        server.start()
+        assert await append_until_stored(broker, Draft("numbers", "4", key="4")) == Cursor(before.epoch, 4)
+        assert numbers(await collect(tail, 1)) == [4]
+    await broker.close()
+
+
+async def test_a_server_that_may_have_lost_its_last_second_gets_another_epoch(start: Start) -> None:
+    server = start("--appendonly", "yes", "--appendfsync", "everysec")
+    broker = fast(server.url)
+    before = await broker.open()
+    await broker.append(drafts(1, 3))
+    async with tailing(broker, 3) as tail:
+        server.signal(signal.SIGKILL)
+        server.start()
+        with pytest.raises(LogResetError):
+            await collect(tail, 1)
+    after = await broker.open()
+    assert after.epoch != before.epoch
+    assert numbers(await broker.read(0, 10)) == list(range(1, after.newest + 1))
+    await broker.close()
+
+
+async def test_closing_ends_what_waits_for_a_server_that_stands_still(start: Start) -> None:
+    server = start()
+    broker = fast(server.url)
+    await broker.open()
+    server.signal(signal.SIGSTOP)
+    appending = asyncio.create_task(broker.append(drafts(1, 1)))
+    await asyncio.sleep(0)
+    await broker.close()
+    with pytest.raises(BrokerError):
+        await appending
+    server.signal(signal.SIGCONT)
+
+
+async def test_closing_lets_go_of_every_connection(start: Start) -> None:
+    server = start()
+    broker = fast(server.url)
+    await broker.open()
+    async with tailing(broker, 0) as tail:
+        await broker.append(drafts(1, 1))
+        await collect(tail, 1)
+        await broker.close()
+        with server.client() as client:
+            wait_until(lambda: len(client.client_list()) == 1, "only this test's own connection")
+    await broker.close()
+
+
+# What is wrong, in a sentence.
+
+
+async def test_wrong_and_missing_passwords(start: Start) -> None:
+    server = start("--requirepass", "sesame")
+    port = server.port
+    assert "expected valid credentials" in await refused(fast(f"redis://127.0.0.1:{port}"))
+    said = await refused(fast(f"redis://:wrong@127.0.0.1:{port}"))
+    assert "expected valid credentials" in said
+    assert "wrong@" not in said
+    broker = fast(f"redis://:sesame@127.0.0.1:{port}/3?prefix=mine")
+    await broker.open()
+    await broker.close()
+
+
+async def test_a_user_without_the_right_to_configure_can_use_the_log(start: Start) -> None:
+    server = start(*ALWAYS)
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "hub", "on", ">pw", "~{tickertape}:*", "+@all", "-@admin", "-config")
+    broker = fast(f"redis://hub:pw@127.0.0.1:{server.port}")
+    before = await broker.open()
+    await broker.append(drafts(1, 1))
+    assert (await broker.open()).newest == 1
+    assert before.newest == 0
+    await broker.close()
+
+
+async def test_a_read_only_replica_is_refused(start: Start) -> None:
+    master = start("--repl-diskless-sync-delay", "0")
+    assert "read-only replica" in await refused(fast(make_replica(start, master).url))
+
+
+async def test_a_server_that_is_not_there() -> None:
+    assert "cannot reach Redis at 127.0.0.1:1" in await refused(fast("redis://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost/0?prefix={a}",
+        "redis://localhost/0?prefix=",
+        "redis://localhost?failover=never",
+        "redis+sentinel://localhost:26379",
+        "redis://localhost:port",
+        "redis+else://localhost",
+    ],
+)
+def test_wrong_urls(url: str) -> None:
+    with pytest.raises(BrokerError, match="expected"):
+        RedisBroker(url)
+
+
+# Other ways to the server.
+
+
+async def use(broker: Broker) -> None:
+    state = await broker.open()
+    cursors = await broker.append([Draft("t", "1", "e", "k"), Draft("t", "2")])
+    assert [cursor.offset for cursor in cursors] == [state.newest + 1, state.newest + 2]
+    assert [record.data for record in await broker.read(0, 10)] == ["1", "2"]
+    async with tailing(broker, 0) as tail:
+        assert len(await collect(tail, 2)) == 2
+        await broker.append([Draft("t", "3")])
+        assert [record.data for record in await collect(tail, 1)] == ["3"]
+    await broker.close()
+
+
+async def test_a_unix_socket(start: Start, tmp_path: Path) -> None:
+    start("--unixsocket", str(tmp_path / "redis.sock"))
+    await use(create_broker(f"unix://{tmp_path}/redis.sock?db=2"))
+
+
+async def test_the_master_that_sentinel_knows(start: Start, tmp_path: Path) -> None:
+    master = start("--requirepass", "sesame")
+    settings = tmp_path / "sentinel.conf"
+    settings.write_text(f"sentinel monitor news 127.0.0.1 {master.port} 1\nsentinel auth-pass news sesame\n")
+    # Sentinel takes its settings from a file that it may write to, before all options.
+    sentinel = PrivateRedis.sentinel(tmp_path, settings)
+    try:
+        await use(create_broker(f"redis+sentinel://:sesame@127.0.0.1:{sentinel.port},127.0.0.1:1/news/1"))
+    finally:
+        sentinel.end()
+
+
+async def test_a_cluster(start: Start) -> None:
+    server = start("--cluster-enabled", "yes")
+    with server.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+    wait_until(lambda: _cluster_is_ok(server), "a cluster that serves all slots")
+    await use(create_broker(f"redis+cluster://127.0.0.1:{server.port}"))
+
+
+def _cluster_is_ok(server: PrivateRedis) -> bool:
+    with server.client() as client:
+        return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
