@@ -12,6 +12,7 @@ from typing import Final
 from tickertape.broker import DEFAULT_RETENTION, Broker, MemoryBroker, Retention, create_broker
 
 from .contract import Log, Traits
+from .nats_logs import nats_absent, nats_log
 from .postgres_logs import postgres_absent, postgres_log
 from .redis_logs import redis_absent, redis_log
 from .sqlite_logs import sqlite_log
@@ -67,5 +68,6 @@ BROKERS: Final = (
     Kind("memory", Traits(shared=False), _memory),
     Kind("sqlite", Traits(), sqlite_log),
     Kind("postgres", Traits(), postgres_log, postgres_absent),
+    Kind("nats", Traits(), nats_log, nats_absent),
     Kind("redis", Traits(), redis_log, redis_absent),
 )

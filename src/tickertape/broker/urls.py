@@ -46,6 +46,12 @@ def _sqlite(url: str, retention: Retention) -> Broker:
     return SQLiteBroker.from_url(url, retention)
 
 
+def _nats(url: str, retention: Retention) -> Broker:
+    with _extra("nats", "nats"):
+        from .nats import NatsBroker
+    return NatsBroker(url, retention=retention)
+
+
 _FACTORIES: Final[dict[str, Callable[[str, Retention], Broker]]] = {
     "memory": _memory,
     "postgres": _postgres,
@@ -57,6 +63,8 @@ _FACTORIES: Final[dict[str, Callable[[str, Retention], Broker]]] = {
     "redis+cluster": _redis,
     "rediss+cluster": _redis,
     "sqlite": _sqlite,
+    "nats": _nats,
+    "tls": _nats,
     "unix": _redis,
     "valkey": _redis,
     "valkeys": _redis,
