@@ -117,8 +117,8 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ({}, {}, "zzzzz = 1", "expected the setting one of host, port, broker"),
         ({}, {}, "[server]\nport = 1", "got the unknown 'server' (from {file})"),
         ({}, {}, "port = ", "expected TOML in {file} (from --config), got: "),
-        ({}, {}, "workers = 2", "expected workers to be 1 with the broker memory://"),
-        ({"workers": "2"}, {}, "", "whose log lives in one process, got 2 (from --workers)"),
+        ({}, {"BROKER": "memory://"}, "workers = 2", "expected workers to be 1 with the broker memory://"),
+        ({"workers": "2"}, {"BROKER": "memory://"}, "", "whose log lives in one process, got 2 (from --workers)"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_that_names_its_source(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,9 +15,10 @@ __all__ = ["Serve", "serving"]
 
 
 class Serve(Program):
-    """The program with a short drain window; ``options`` may say otherwise."""
+    """The program in a folder of its own, with a short drain window; ``options`` may say otherwise."""
 
     def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory()
         super().__init__(
             [
                 str(Path(sys.executable).parent / "tickertape"),
@@ -28,9 +30,15 @@ class Serve(Program):
                 *options,
             ],
             env,
+            folder=self._folder.name,
         )
         self.port = 0
         self.url = ""
+
+    def close(self) -> None:
+        """End it, and remove what it wrote."""
+        super().close()
+        self._folder.cleanup()
 
     async def ready(self) -> None:
         """Return when it serves requests."""

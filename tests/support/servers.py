@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import signal
 import socket
 import struct
@@ -83,15 +84,21 @@ class Program:
         command: the program and its arguments.
         env: variables on top of our own.
         pass_fds: descriptors that it inherits.
+        folder: where it runs; here by default.
     """
 
     def __init__(
-        self, command: Sequence[str], env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+        folder: str | None = None,
     ) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -277,6 +284,12 @@ class Connection:
         """Tell whether nothing comes any more, since the server has closed the connection."""
         async with asyncio.timeout(PATIENCE):
             return not await self._reader.read(1)
+
+    async def dropped(self) -> None:
+        """Return when the server has dropped the connection; nothing is read."""
+        poll = select.poll()
+        poll.register(self._writer.get_extra_info("socket"), 0)
+        await until(lambda: bool(poll.poll(0)), lambda: "a connection that is dropped, got one that is kept")
 
     async def stall(self) -> None:
         """Read nothing until the server has sent all that it can: what has arrived grows no more."""

@@ -41,7 +41,7 @@ def serve(
         str | None, _option("Address to listen at; 0.0.0.0 lets other machines in.", "ADDRESS", "127.0.0.1")
     ] = None,
     port: Annotated[str | None, _option("Port to listen at; 0 takes a free one.", "PORT", "8000")] = None,
-    broker: Annotated[str | None, _option("Where events are kept.", "URL", "memory://")] = None,
+    broker: Annotated[str | None, _option("Where events are kept.", "URL", "sqlite:///tickertape.db")] = None,
     workers: Annotated[
         str | None, _option("Processes; more than one needs a broker that they can share.", "NUMBER", "1")
     ] = None,

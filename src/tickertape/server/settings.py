@@ -32,8 +32,8 @@ from ..hub import (
 
 __all__ = ["DEFAULT_BROKER", "ENV_PREFIX", "Settings", "SettingsError", "load_settings"]
 
-DEFAULT_BROKER: Final = "memory://"
-"""Where events are kept unless the operator says otherwise."""
+DEFAULT_BROKER: Final = "sqlite:///tickertape.db"
+"""Where events are kept unless the operator says otherwise: they survive a restart, and workers share them."""
 
 ENV_PREFIX: Final = "TICKERTAPE_"
 
