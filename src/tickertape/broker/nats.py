@@ -21,20 +21,17 @@ import asyncio
 import random
 import re
 import secrets
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
-
 from ..errors import BrokerError, LogResetError
-from .nats_keys import KeyIndex
 from .nats_link import Link, NoStream
-from .nats_messages import Assembly, Message, encode
+from .nats_messages import ID, Assembly, encode, parse
+from .nats_stream import NatsStream
 from .options import choice, read_options, seconds, well_formed
 from .protocol import DEFAULT_RETENTION, Retention
-from .records import Cursor, Draft, LogState, Record, new_epoch
+from .records import Cursor, Draft, LogState, Record
 from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
 
 __all__ = ["NatsBroker"]
@@ -54,15 +51,10 @@ _UNFINISHED: Final = 0.05
 _RACE: Final = 0.002
 """Seconds, at most, until a publisher that was not the first tries again."""
 
-_REMEMBERED: Final = 64
-"""Messages, without their data, that are asked for once: the ends of the stream, and a bisection's first steps."""
-
 _REPLICAS: Final = 5
 """JetStream keeps no more copies of a stream."""
 
 _STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_SUBJECT: Final = re.compile(r"tickertape\.[A-Za-z0-9_-]+\.([0-9A-Za-z_]{1,64})\.\*")
-_BASE: Final = re.compile(r"begins behind message (\d+)")
 
 
 class _Head(NamedTuple):
@@ -86,7 +78,8 @@ class NatsBroker(RemoteBroker):
 
     What was acknowledged survives the end of the server's process. JetStream writes to the disk every
     two minutes unless it is told ``sync_interval: always``; against a loss of power use that, or three
-    replicas. A log that has visibly lost records gets another epoch.
+    replicas. A log that has visibly lost records, or was purged, gets another epoch, under which keys
+    that were published before are not known.
 
     Raises:
         BrokerError: the URL is wrong.
@@ -123,39 +116,16 @@ class NatsBroker(RemoteBroker):
         self._hosts = hosts
         self._credentials = {"user_credentials": options["creds"]} if "creds" in options else {}
         self._connect_timeout: float = options.get("connect_timeout", connect_timeout)
-        self._made = StreamConfig(
-            name=self._stream,
-            retention=RetentionPolicy.LIMITS,
-            discard=DiscardPolicy.OLD,
-            storage=StorageType(options.get("storage", "file")),
-            num_replicas=options.get("replicas", 1),
-            max_msgs=-1 if retention.events is None else retention.events,
-            max_bytes=-1 if retention.bytes is None else retention.bytes,
-            deny_delete=True,  # offsets have no holes
-        )
+        self._log = NatsStream(self._stream, retention, options.get("storage", "file"), options.get("replicas", 1))
         self._link: Link | None = None
         self._linking = asyncio.Lock()
-        self._life = ""  # the epoch that what follows is about
-        self._head: _Head | None = None
-        self._keys = KeyIndex("")
-        self._seen_messages: dict[int, Message] = {}  # those at the stream's ends, without their data
+        self._head: tuple[str, _Head] | None = None  # with the epoch that it is about
 
     def __repr__(self) -> str:
         return f"<NatsBroker {self._hosts}/{self._stream} epoch={self._current} seen={self._seen.offset}>"
 
     def _where(self) -> str:
         return f"NATS at {self._hosts}"
-
-    def _subject(self, epoch: str, kind: str) -> str:
-        return f"tickertape.{self._stream}.{epoch}.{kind}"
-
-    def _enter(self, epoch: str) -> None:
-        """Forget what is known about another life of the log."""
-        if epoch != self._life:
-            self._life = epoch
-            self._head = None
-            self._keys = KeyIndex(self._subject(epoch, "keyed"))
-            self._seen_messages = {}
 
     # Connecting.
 
@@ -167,6 +137,9 @@ class NatsBroker(RemoteBroker):
                 self._head = None
                 link = Link(self._stream, 0.8 * self._timeout)
                 await link.connect(self._servers, self._connect_timeout, **self._credentials)
+                if self._closing.is_set():
+                    await link.close()
+                self._check_open()
                 self._link = link
             return self._link
 
@@ -181,108 +154,20 @@ class NatsBroker(RemoteBroker):
         for _ in range(_ATTEMPTS):
             info = await link.info()
             if info is None:
-                await link.create(self._made.evolve(**self._names(new_epoch(), 0)))
+                await self._log.create(link)
                 continue
-            epoch = self._read_epoch(info)
-            self._enter(epoch)
-            state = await self._survey(link, info, epoch)
+            epoch = self._log.read_epoch(info)
+            self._log.enter(epoch)
+            state = await self._log.survey(link, info, epoch)
             if state is None:
                 await asyncio.sleep(_PAUSE)
                 continue
             if state.newest < 0 or (seen.epoch == epoch and state.newest < seen.offset):
-                await self._begin_epoch(link, info)
+                await self._log.begin_epoch(link, info)
                 continue
-            await self._adjust(link, info)
+            await self._log.adjust(link, info)
             return state
         raise BrokerError(f"expected a stream {self._stream!r} that stays itself for a moment, got one that does not")
-
-    def _names(self, epoch: str, base: int) -> dict[str, Any]:
-        return {
-            "subjects": [self._subject(epoch, "*")],
-            "description": f"A log of tickertape; it begins behind message {base}",
-        }
-
-    def _read_epoch(self, info: StreamInfo) -> str:
-        subjects = info.config.subjects or []
-        match = _SUBJECT.fullmatch(subjects[0]) if len(subjects) == 1 else None
-        if match is None:
-            raise BrokerError(f"expected a stream of tickertape under the name {self._stream!r}, got one of {subjects}")
-        return match[1]
-
-    async def _begin_epoch(self, link: Link, info: StreamInfo) -> None:
-        """Give a log that has lost records another epoch; what it still has is kept."""
-        await link.update(info.config.evolve(**self._names(new_epoch(), info.state.last_seq)))
-
-    async def _adjust(self, link: Link, info: StreamInfo) -> None:
-        limits = {"max_msgs": self._made.max_msgs, "max_bytes": self._made.max_bytes}
-        if self._bound is None and any(getattr(info.config, name) != limit for name, limit in limits.items()):
-            await link.update(info.config.evolve(**limits))
-
-    async def _survey(self, link: Link, info: StreamInfo, epoch: str) -> LogState | None:
-        """Return the log's state: a negative offset if it was emptied, ``None`` if it is to be looked at again."""
-        state = info.state
-        if not state.messages:
-            base = _BASE.search(info.config.description or "")
-            began = base is not None and int(base[1]) == state.last_seq
-            return LogState(epoch, 1, 0 if began else -1)
-        last = await self._message(link, state.last_seq)
-        first = await self._first(link, state.first_seq, state.last_seq)
-        if last is None or first is None:
-            return None
-        if self._is_old(first):
-            first = await self._remove_old(link, state.first_seq, state.last_seq)
-        oldest = last.newest + 1 if first is None or first.part else first.first
-        if self._retention.events is not None:
-            oldest = max(oldest, last.newest - self._retention.events + 1)
-        self._keys.forget(state.first_seq, oldest)
-        return LogState(epoch, oldest, last.newest)
-
-    async def _remove_old(self, link: Link, first: int, last: int) -> Message | None:
-        """Remove what is too old, but not the last message; return the first one that is not."""
-        young = await self._bisect(link, first, last, lambda message: not self._is_old(message))
-        upto = last if young is None else young.sequence
-        if upto > first:
-            await link.purge(upto)
-        return None if young is None else await self._first(link, upto, last)
-
-    def _is_old(self, message: Message) -> bool:
-        age = self._retention.age
-        return age is not None and message.time < time.time() - age
-
-    async def _message(self, link: Link, sequence: int) -> Message | None:
-        seen = self._seen_messages
-        known = seen.get(sequence)
-        if known is None:
-            found = await link.get(sequence)
-            if found is None:
-                return None
-            known = found._replace(data=b"")
-            while len(seen) >= _REMEMBERED:
-                del seen[next(iter(seen))]
-            # Into the memory of the life that was asked about, although another may have begun meanwhile.
-            seen[sequence] = known
-        return known
-
-    async def _first(self, link: Link, sequence: int, last: int) -> Message | None:
-        """Return the first message with which a batch begins, or the last one."""
-        message = await self._message(link, sequence)
-        while message is not None and message.part and sequence < last:
-            sequence += 1
-            message = await self._message(link, sequence)
-        return message
-
-    async def _bisect(self, link: Link, low: int, last: int, wanted: Callable[[Message], bool]) -> Message | None:
-        """Return the first message from which on all are wanted; those that are gone are not."""
-        found = None
-        high = last + 1
-        while low < high:
-            middle = (low + high) // 2
-            message = await self._message(link, middle)
-            if message is not None and wanted(message):
-                found, high = message, middle
-            else:
-                low = middle + 1
-        return found
 
     # Appending.
 
@@ -309,25 +194,25 @@ class NatsBroker(RemoteBroker):
                     return offsets
             except NoStream:
                 info = await link.info()
-                if info is None or self._read_epoch(info) != epoch:
+                if info is None or self._log.read_epoch(info) != epoch:
                     return None
                 raise
             await asyncio.sleep(self._random() * _RACE)
 
     async def _find_head(self, link: Link, epoch: str) -> _Head | None:
         """Return the stream's end, ``None`` if it has another epoch."""
-        if self._head is not None and self._life == epoch:
-            return self._head
+        if self._head is not None and self._head[0] == epoch:
+            return self._head[1]
         waited = -1
         for _ in range(_ATTEMPTS):
             info = await link.info()
-            if info is None or self._read_epoch(info) != epoch:
+            if info is None or self._log.read_epoch(info) != epoch:
                 return None
-            self._enter(epoch)
+            self._log.enter(epoch)
             last = info.state.last_seq
             if not info.state.messages:
                 return _Head(last, 0) if (await self._establish(self._seen)).epoch == epoch else None
-            message = await self._message(link, last)
+            message = await self._log.message(link, last)
             if message is None:
                 await asyncio.sleep(_PAUSE)
                 continue
@@ -340,14 +225,14 @@ class NatsBroker(RemoteBroker):
     async def _plan(self, link: Link, head: _Head, drafts: Sequence[Draft]) -> tuple[list[int], list[Draft]]:
         """Return the offsets of all drafts, and those that are to be stored."""
         if any(draft.key is not None for draft in drafts):
-            await self._keys.reach(link, head.sequence)
+            await self._log.keys.reach(link, head.sequence)
         here: dict[str, int] = {}
         offsets: list[int] = []
         fresh: list[Draft] = []
         for draft in drafts:
             known = None
             if draft.key is not None:
-                known = here.get(draft.key) or self._keys.find(draft.key)
+                known = here.get(draft.key) or self._log.keys.find(draft.key)
             if known is None:
                 fresh.append(draft)
                 known = head.newest + len(fresh)
@@ -362,11 +247,13 @@ class NatsBroker(RemoteBroker):
         name = secrets.token_hex(8)
         last = head.sequence
         for headers, data in encode(name, head.newest + 1, drafts, link.max_payload):
-            subject = self._subject(epoch, "keyed" if "Tickertape-Keys" in headers else "plain")
+            message = parse(last + 1, 0.0, headers, b"")
+            subject = self._log.subject(epoch, "keyed" if message.keys else "plain")
             if not await self._publish_part(link, subject, data, headers, last):
                 return False
             last += 1
-        self._head = _Head(last, head.newest + len(drafts))
+        self._log.keys.append(head.sequence, message)
+        self._head = epoch, _Head(last, head.newest + len(drafts))
         return True
 
     async def _publish_part(self, link: Link, subject: str, data: bytes, headers: dict[str, str], last: int) -> bool:
@@ -382,7 +269,7 @@ class NatsBroker(RemoteBroker):
             stored = (await link.publish(subject, data, headers, last)).sequence
         if stored is None:
             found = await link.get(last + 1)
-            return found is not None and found.id == headers["Nats-Msg-Id"]
+            return found is not None and found.id == headers[ID]
         return stored == last + 1
 
     # Reading.
@@ -395,7 +282,7 @@ class NatsBroker(RemoteBroker):
         if after >= state.newest:
             return []
         records: list[Record] = []
-        async with link.consume(await self._locate(link, after)) as feed:
+        async with link.consume(await self._log.locate(link, after)) as feed:
             assembly = Assembly()
             while len(records) < limit and (not records or records[-1].offset < state.newest):
                 messages = await feed.take(_LOOK)
@@ -404,21 +291,6 @@ class NatsBroker(RemoteBroker):
                 for message in messages:
                     records += (record for record in assembly.add(message) if record.offset > after)
         return records[:limit]
-
-    async def _locate(self, link: Link, after: int) -> int:
-        """Return the sequence of the message with which the batch of the next record begins."""
-        info = await link.info()
-        if info is None:
-            raise LogResetError(f"expected the stream {self._stream!r}, got none: it was deleted")
-        first, last = info.state.first_seq, info.state.last_seq
-        following = await self._bisect(link, first, last, lambda message: message.first > after + 1)
-        sequence = last if following is None else following.sequence - 1
-        message = await self._message(link, sequence)
-        if message is None:
-            return sequence + 1
-        if message.complete and message.newest <= after:
-            return sequence + 1
-        return max(1, sequence - message.part)
 
     def _check_epoch(self, expected: str, epoch: str) -> None:
         if epoch != expected:
@@ -429,7 +301,7 @@ class NatsBroker(RemoteBroker):
         self._check_epoch(epoch, (await self._establish(self._seen)).epoch)
         expected = 0
         silent = False
-        async with link.consume(await self._locate(link, after)) as feed:
+        async with link.consume(await self._log.locate(link, after)) as feed:
             assembly = Assembly()
             while True:
                 messages = await feed.take(_LOOK)

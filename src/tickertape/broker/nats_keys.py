@@ -61,6 +61,11 @@ class KeyIndex:
             self._known[key] = _Known(message.sequence, offset)
         self._upto = max(self._upto, message.sequence)
 
+    def append(self, before: int, message: Message) -> None:
+        """Take in the keys of a message of our own, if all up to ``before``, behind which it stands, are known."""
+        if self._upto >= before:
+            self.add(message)
+
     def find(self, key: str) -> int | None:
         """Return the offset of a key's record."""
         known = self._known.get(digest(key))

@@ -115,6 +115,7 @@ class Link:
         self._feeds: set[Feed] = set()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._where = ""
+        self._connected = False
 
     @property
     def alive(self) -> bool:
@@ -155,12 +156,16 @@ class Link:
                     )
             except (nats.errors.Error, OSError, TimeoutError, ssl.SSLError, ValueError) as error:
                 failed.append(f"{self._where}: {_words(error)}")
+                await self._end()
                 continue
+            self._connected = True
             self._jetstream = self._client.jetstream(timeout=self._timeout)
             return
         raise BrokerError("cannot connect to NATS at " + "; ".join(failed))
 
     async def _closed(self) -> None:
+        if not self._connected:
+            return
         if self.alive:
             self._lost.set_result(None)
         for feed in self._feeds:
@@ -168,11 +173,13 @@ class Link:
 
     async def close(self) -> None:
         """Give the connection up; whoever waits for something is told."""
-        if self._client.is_connected:
-            with suppress(nats.errors.Error, OSError, TimeoutError):
-                async with asyncio.timeout(_CLOSING):
-                    await self._client.close()
+        await self._end()
         await self._closed()
+
+    async def _end(self) -> None:
+        with suppress(nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await self._client.close()
 
     # Asking.
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from ..errors import BrokerError
 from .records import Draft, Record
 
-__all__ = ["Assembly", "Message", "digest", "encode", "parse"]
+__all__ = ["ID", "Assembly", "Message", "digest", "encode", "parse"]
 
 _PLACE: Final = "Tickertape-Place"
 """Header: first offset, number of records, number of this part, number of parts."""
@@ -24,6 +24,7 @@ _KEYS: Final = "Tickertape-Keys"
 """Header of a batch's last part: the keys' digests, each with its record's offset."""
 
 ID: Final = "Nats-Msg-Id"
+"""Header: the batch's name and the number of this part."""
 
 _ENVELOPE: Final = 512
 """Bytes that a message's other headers take at most."""
