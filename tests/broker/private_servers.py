@@ -149,7 +149,7 @@ class PrivatePostgres:
                 "initdb", "-D", str(self._data), "-U", "postgres", "-A", "scram-sha-256", "-N", f"--pwfile={secret}"
             )
         else:
-            self._run("pg_basebackup", "-D", str(self._data), "-d", backup_of.url, "-c", "fast")
+            self._run("pg_basebackup", "-D", str(self._data), "-d", backup_of.url, "-c", "fast", "--no-sync")
 
     @property
     def url(self) -> str:
@@ -169,8 +169,8 @@ class PrivatePostgres:
         if standby:
             (self._data / "standby.signal").touch()
         place = ("-D", str(self._data), "-p", f"{self.port}", "-c", "listen_addresses=127.0.0.1")
-        # As large as a test needs it: shared memory and connections take their time to set up.
-        small = ("-k", str(self._home), "-c", "shared_buffers=4MB", "-c", "max_connections=40")
+        # As large as a test needs it, and no slower than the death of processes, not of machines, asks for.
+        small = ("-k", str(self._home), "-c", "shared_buffers=4MB", "-c", "max_connections=40", "-c", "fsync=off")
         with (self._home / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [find_program("postgres"), *place, *small],

@@ -4,6 +4,7 @@ from .memory import MemoryBroker
 from .protocol import DEFAULT_RETENTION, Broker, Retention, TopicFilter
 from .records import Cursor, Draft, LogState, Record, new_epoch
 from .sqlite import SQLiteBroker
+from .transactional import SQLConnection, TransactionalBroker
 from .urls import create_broker
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "MemoryBroker",
     "Record",
     "Retention",
+    "SQLConnection",
     "SQLiteBroker",
     "TopicFilter",
+    "TransactionalBroker",
     "create_broker",
     "new_epoch",
 ]

@@ -192,6 +192,8 @@ def explain(error: Exception, where: str) -> BrokerError:
             said = f"expected a role with more rights, got a refusal of {where}: {text}"
         case errors.QueryCanceled() | errors.LockNotAvailable():
             said = f"expected an answer of {where} in time, got none: {text}"
+        case errors.AdminShutdown() | errors.CrashShutdown() | errors.CannotConnectNow():
+            said = f"cannot reach {where}: {text}"
         case errors.OperationalError() | OSError() if getattr(error, "sqlstate", None) is None:
             said = f"cannot reach {where}: {text}"
         case _:

@@ -1,0 +1,469 @@
+"""What is special about the log in PostgreSQL: the caller's transaction, its fences, its notifications."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from tickertape.broker import Broker, Cursor, Draft, Record, Retention, create_broker
+from tickertape.broker.postgres import PostgresBroker
+from tickertape.broker.transactional import TransactionalBroker
+from tickertape.errors import BrokerError, LogResetError
+
+from .contract import collect, tailing
+from .postgres_logs import POSTGRES_URL, postgres_absent
+from .private_servers import PrivatePostgres, forwarded, require
+
+
+@pytest.fixture
+def schema() -> Iterator[str]:
+    """Give the name of a schema, which is removed after the test."""
+    require(postgres_absent())
+    name = f"test_{secrets.token_hex(6)}"
+    yield name
+    with psycopg.connect(POSTGRES_URL, autocommit=True) as connection:
+        connection.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE'.encode())
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PrivatePostgres]:
+    """Give a server of the tests' own."""
+    server = PrivatePostgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
+
+
+@asynccontextmanager
+async def opened(
+    schema: str, *, poll: float = 60.0, retention: Retention | None = None
+) -> AsyncIterator[PostgresBroker]:
+    """Give a broker; by default one that hears of everything by notifications, or not within a test."""
+    url = f"{POSTGRES_URL}?schema={schema}"
+    broker = PostgresBroker(url, poll=poll, retention=retention or Retention(), random=lambda: 0.0)
+    try:
+        await broker.open()
+        yield broker
+    finally:
+        await broker.close()
+
+
+def impatient(url: str) -> PostgresBroker:
+    return PostgresBroker(url, connect_timeout=1.0, timeout=1.5, poll=0.5, random=lambda: 0.0)
+
+
+async def connect() -> psycopg.AsyncConnection:
+    return await psycopg.AsyncConnection.connect(POSTGRES_URL)
+
+
+def execute(statement: str, *arguments: object) -> list[tuple[object, ...]]:
+    with psycopg.connect(POSTGRES_URL, autocommit=True) as connection:
+        cursor = connection.execute(statement.encode(), arguments or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+def drafts(*data: str) -> list[Draft]:
+    return [Draft("t", each) for each in data]
+
+
+def data(records: list[Record]) -> list[str]:
+    return [record.data for record in records]
+
+
+async def refused(broker: Broker) -> str:
+    with pytest.raises(BrokerError) as caught:
+        await broker.open()
+    await broker.close()
+    return str(caught.value)
+
+
+async def append_until_stored(broker: Broker, draft: Draft) -> Cursor:
+    """Append as a publisher with a key does, until it is known to be stored."""
+    async with asyncio.timeout(30.0):
+        while True:
+            try:
+                return (await broker.append([draft]))[0]
+            except BrokerError:
+                await asyncio.sleep(0.05)
+
+
+# The caller's transaction.
+
+
+async def test_what_is_published_in_a_transaction_comes_when_it_commits(schema: str) -> None:
+    async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
+        assert isinstance(broker, TransactionalBroker)
+        keys = await broker.append_with(connection, [Draft("t", "in", "e", "k"), Draft("t", "side")])
+        assert keys[0] == "k"
+        assert len(keys[1]) == 32
+        await broker.append(drafts("outside"))
+        assert data(await collect(tail, 1)) == ["outside"]
+        await connection.commit()
+        assert await collect(tail, 2) == [Record(2, "t", "e", "in"), Record(3, "t", None, "side")]
+
+
+async def test_what_is_published_in_a_transaction_that_is_rolled_back_never_comes(schema: str) -> None:
+    async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
+        await broker.append_with(connection, drafts("never"))
+        await connection.rollback()
+        await broker.append_with(connection, drafts("this"))
+        await connection.commit()
+        assert data(await collect(tail, 1)) == ["this"]
+    assert execute(f'SELECT * FROM "{schema}".outbox') == []
+
+
+async def test_a_transaction_whose_connection_is_killed_publishes_nothing(schema: str) -> None:
+    async with opened(schema) as broker, tailing(broker, 0) as tail:
+        connection = await connect()
+        await broker.append_with(connection, drafts("never"))
+        execute("SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
+        with pytest.raises(psycopg.OperationalError):
+            await connection.commit()
+        await connection.close()
+        await broker.append(drafts("this"))
+        assert data(await collect(tail, 1)) == ["this"]
+
+
+async def test_transactions_that_stay_open_hold_up_nobody(schema: str) -> None:
+    async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as slow, await connect() as quick:
+        await broker.append_with(slow, drafts("slow"))
+        await broker.append_with(quick, drafts("quick"))
+        await quick.commit()
+        assert data(await collect(tail, 1)) == ["quick"]
+        await broker.append(drafts("direct"))
+        assert data(await collect(tail, 1)) == ["direct"]
+        await slow.commit()  # behind, although its row is the older one
+        assert data(await collect(tail, 1)) == ["slow"]
+
+
+async def test_what_was_committed_while_no_hub_was_there_comes_when_one_is(schema: str) -> None:
+    async with opened(schema) as broker, await connect() as connection:
+        for number in range(3):
+            await broker.append_with(connection, drafts(f"{number}"))
+            await connection.commit()
+        assert await broker.read(0, 10) == []
+    async with opened(schema) as broker, tailing(broker, 0) as tail:
+        assert data(await collect(tail, 3)) == ["0", "1", "2"]
+
+
+async def test_a_key_in_a_transaction_appends_once(schema: str) -> None:
+    async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
+        await broker.append([Draft("t", "first", None, "k")])
+        await broker.append_with(connection, [Draft("t", "again", None, "k"), Draft("t", "new", None, "l")])
+        await connection.commit()
+        assert data(await collect(tail, 2)) == ["first", "new"]
+        assert (await broker.append([Draft("t", "again", None, "l")]))[0].offset == 2
+
+
+async def test_many_hubs_move_each_row_once(schema: str) -> None:
+    async with (
+        opened(schema) as one,
+        opened(schema) as two,
+        tailing(one, 0) as first,
+        tailing(two, 0) as second,
+        await connect() as connection,
+    ):
+        found = asyncio.gather(collect(first, 60), collect(second, 60))
+        for number in range(60):
+            await one.append_with(connection, drafts(f"{number}"))
+            await connection.commit()
+        assert [data(records) for records in await found] == [[f"{number}" for number in range(60)]] * 2
+
+
+async def test_more_than_one_move_takes(schema: str) -> None:
+    async with opened(schema) as broker, await connect() as connection:
+        await broker.append_with(connection, drafts(*(f"{number}" for number in range(1200))))
+        await connection.commit()
+        async with tailing(broker, 0) as tail:
+            assert data(await collect(tail, 1200)) == [f"{number}" for number in range(1200)]
+
+
+async def test_a_synchronous_connection_and_one_behind_an_adapter(schema: str) -> None:
+    class Adapter:
+        def __init__(self, connection: psycopg.AsyncConnection) -> None:
+            self.connection = connection
+
+        async def execute(self, query: str, params: object, /) -> None:
+            assert isinstance(params, tuple)
+            await self.connection.execute(query.encode(), params)
+
+    async with opened(schema) as broker, tailing(broker, 0) as tail:
+        with psycopg.connect(POSTGRES_URL) as synchronous:
+            await broker.append_with(synchronous, drafts("1"))
+        assert data(await collect(tail, 1)) == ["1"]
+        async with await connect() as connection:
+            await broker.append_with(Adapter(connection), drafts("2"))
+        assert data(await collect(tail, 1)) == ["2"]
+
+
+async def test_a_transaction_that_has_failed_is_refused(schema: str) -> None:
+    async with opened(schema) as broker, await connect() as connection:
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await connection.execute("SELECT 1 / 0")
+        with pytest.raises(BrokerError, match="current transaction is aborted"):
+            await broker.append_with(connection, drafts("never"))
+        await connection.rollback()
+
+
+async def test_publishing_nothing_in_a_transaction_does_nothing(schema: str) -> None:
+    async with opened(schema) as broker, await connect() as connection:
+        assert await broker.append_with(connection, []) == []
+        assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+
+
+# Notifications.
+
+
+async def test_a_log_whose_notifications_are_lost_is_followed_all_the_same(schema: str) -> None:
+    async with opened(schema, poll=0.1) as broker, tailing(broker, 0) as tail, await connect() as connection:
+        execute(f'CREATE OR REPLACE FUNCTION "{schema}".wake(what text) RETURNS void LANGUAGE sql AS $$ SELECT $$')
+        await broker.append(drafts("1"))
+        assert data(await collect(tail, 1)) == ["1"]
+        waiting = asyncio.create_task(collect(tail, 2))
+        await broker.append(drafts("2"))
+        await broker.append_with(connection, drafts("3"))
+        await connection.commit()
+        assert data(await waiting) == ["2", "3"]
+
+
+async def test_a_session_that_is_killed_goes_on(schema: str) -> None:
+    async with opened(schema) as broker, tailing(broker, 0) as tail:
+        await broker.append(drafts("1"))
+        assert data(await collect(tail, 1)) == ["1"]
+        waiting = asyncio.create_task(collect(tail, 1))
+        execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s", f"%{schema}%")
+        await append_until_stored(broker, Draft("t", "2", None, "2"))
+        assert data(await waiting) == ["2"]
+
+
+# What is stored.
+
+
+async def test_a_log_whose_retention_was_lowered_shrinks_by_and_by(schema: str) -> None:
+    async with opened(schema, retention=Retention(events=None, bytes=None)) as broker:
+        await broker.append(drafts(*(f"{number}" for number in range(200))))
+    async with opened(schema, retention=Retention(events=5, bytes=None)) as broker:
+        while (await broker.open()).oldest < (await broker.open()).newest - 4:
+            await broker.append(drafts("x"))
+        state = await broker.open()
+        assert state.newest < 220
+    rows = execute(f'SELECT count(*), sum(size), (SELECT bytes FROM "{schema}".meta) FROM "{schema}".log')
+    assert rows == [(5, 10, 10)]
+
+
+async def test_a_key_that_is_too_long_spoils_nobody_elses_append(schema: str) -> None:
+    async with opened(schema) as broker:
+        good, bad = await asyncio.gather(
+            broker.append(drafts("good")), broker.append([Draft("t", "bad", None, "é" * 1001)]), return_exceptions=True
+        )
+        assert isinstance(good, list)
+        assert "at most 2000 bytes, got 2002" in str(bad)
+
+
+async def test_a_newer_schema_is_refused(schema: str) -> None:
+    async with opened(schema):
+        execute(f'UPDATE "{schema}".meta SET version = 2')
+    assert "expected version 1 of the schema" in await refused(create_broker(f"{POSTGRES_URL}?schema={schema}"))
+
+
+async def test_sessions_commit_to_the_disk_whatever_the_default_is(schema: str) -> None:
+    url = f"{POSTGRES_URL}?schema={schema}&options=-csynchronous_commit%3Doff"
+    broker = PostgresBroker(url)
+    await broker.open()
+    assert await broker._fetch("SHOW synchronous_commit") == [("on",)]
+    await broker.close()
+
+
+async def test_closing_lets_go_of_every_session(schema: str) -> None:
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+    broker = PostgresBroker(f"{POSTGRES_URL}?schema={schema}&application_name={schema}")
+    await broker.open()
+    async with tailing(broker, 0) as tail:
+        await asyncio.gather(*(broker.append(drafts("1")) for _ in range(5)), *(broker.read(0, 5) for _ in range(5)))
+        await collect(tail, 5)
+        assert execute(count, schema)[0][0] == 4
+        await broker.close()
+    async with asyncio.timeout(10.0):
+        while execute(count, schema) != [(0,)]:  # noqa: ASYNC110 - the server sees the end of sessions by and by
+            await asyncio.sleep(0.01)
+
+
+async def test_a_request_that_is_cancelled_disturbs_no_other(schema: str) -> None:
+    async with opened(schema) as broker:
+        await broker.append(drafts("1", "2"))
+        for _ in range(10):
+            reading = asyncio.create_task(broker.read(0, 10))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        assert data(await broker.read(0, 10)) == ["1", "2"]
+
+
+# Epochs.
+
+
+async def test_a_schema_that_is_dropped_is_made_anew(schema: str) -> None:
+    async with opened(schema, poll=0.1) as broker:
+        before = await broker.open()
+        await broker.append(drafts("1", "2"))
+        async with tailing(broker, 2) as tail:
+            execute(f'DROP SCHEMA "{schema}" CASCADE')
+            with pytest.raises(LogResetError):
+                await collect(tail, 1)
+        cursors = await broker.append(drafts("3"))
+        assert cursors == [Cursor((await broker.open()).epoch, 1)]
+        assert cursors[0].epoch != before.epoch
+
+
+async def test_a_log_with_less_than_was_seen_is_another(schema: str) -> None:
+    async with opened(schema) as broker:
+        before = await broker.open()
+        await broker.append(drafts("1", "2", "3"))
+        execute(f'DELETE FROM "{schema}".log WHERE "offset" = 3')
+        execute(f'UPDATE "{schema}".meta SET newest = 2')
+        after = await broker.open()
+        assert after.epoch != before.epoch
+        assert (after.oldest, after.newest) == (1, 2)
+
+
+@pytest.mark.parametrize("promised", [False, True])
+async def test_a_dump_that_was_restored_elsewhere_is_another_log(schema: str, promised: bool) -> None:
+    async with opened(schema) as broker:
+        before = await broker.open()
+        await broker.append(drafts("1", "2"))
+        execute(f'UPDATE "{schema}".meta SET life = %s', "7/00000001")  # what the dump came with
+        if not promised:
+            cursors = await broker.append(drafts("3"))
+            assert cursors[0].offset == 3
+            assert cursors[0].epoch != before.epoch
+    async with opened(f"{schema}&failover=lossless" if promised else schema) as broker:
+        assert ((await broker.open()).epoch == before.epoch) is promised
+
+
+async def test_a_standby_that_missed_records_gets_another_epoch(cluster: PrivatePostgres) -> None:
+    async with forwarded(cluster.port) as address:
+        broker = impatient(cluster.url_at(address.port) + "?schema=failover")
+        before = await broker.open()
+        await broker.append(drafts("1", "2"))
+        standby = PrivatePostgres(backup_of=cluster)
+        try:
+            standby.start(standby=True)
+            assert "takes no writes" in await refused(
+                impatient(standby.url + "?schema=failover&target_session_attrs=any")
+            )
+            async with tailing(broker, 0) as tail:
+                await broker.append(drafts("3", "4"))
+                assert data(await collect(tail, 4)) == ["1", "2", "3", "4"]
+                standby.execute("SELECT pg_promote()")
+                address.move(standby.port)
+                cursor = await append_until_stored(broker, Draft("t", "5", None, "5"))
+                assert cursor.offset == 3
+                assert cursor.epoch != before.epoch
+                with pytest.raises(LogResetError):
+                    await collect(tail, 1)
+            assert (await broker.open()).newest == 3
+            assert data(await broker.read(0, 10)) == ["1", "2", "5"]
+        finally:
+            await broker.close()
+            standby.end()
+
+
+# Faults.
+
+
+async def test_a_server_that_stands_still_and_one_that_is_killed(cluster: PrivatePostgres) -> None:
+    broker = impatient(cluster.url + "?schema=faults")
+    before = await broker.open()
+    async with tailing(broker, 0) as tail:
+        await broker.append(drafts("1"))
+        assert data(await collect(tail, 1)) == ["1"]
+
+        cluster.signal(signal.SIGSTOP)
+        with pytest.raises(BrokerError, match=r"within 1.5 s"):
+            await broker.append([Draft("t", "2", None, "2")])
+        with pytest.raises(BrokerError, match="no answer within 1 s"):
+            await broker.open()
+        cluster.signal(signal.SIGCONT)
+        await append_until_stored(broker, Draft("t", "2", None, "2"))
+        assert data(await collect(tail, 1)) == ["2"]
+
+        cluster.signal(signal.SIGKILL)
+        with pytest.raises(BrokerError, match="cannot reach PostgreSQL"):
+            await broker.append(drafts("3"))
+        cluster.start()
+        assert await append_until_stored(broker, Draft("t", "3", None, "3")) == Cursor(before.epoch, 3)
+        assert data(await collect(tail, 1)) == ["3"]
+    await broker.close()
+
+
+async def test_closing_ends_what_waits_for_a_server_that_stands_still(cluster: PrivatePostgres) -> None:
+    broker = impatient(cluster.url + "?schema=closing")
+    await broker.open()
+    async with tailing(broker, 0) as tail:
+        await broker.append(drafts("1"))
+        await collect(tail, 1)
+        cluster.signal(signal.SIGSTOP)
+        try:
+            appending = asyncio.create_task(broker.append(drafts("2")))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(10.0):
+                await broker.close()
+            with pytest.raises(BrokerError):
+                await appending
+        finally:
+            cluster.signal(signal.SIGCONT)
+
+
+async def test_somebody_who_holds_the_lock_of_the_offsets(schema: str) -> None:
+    async with opened(schema), await connect() as connection:
+        broker = impatient(f"{POSTGRES_URL}?schema={schema}")
+        await broker.open()
+        await connection.execute(f'SELECT FROM "{schema}".meta FOR UPDATE'.encode())
+        with pytest.raises(BrokerError, match=r"in time|within 1.5 s"):
+            await broker.append([Draft("t", "1", None, "k")])
+        await connection.rollback()
+        await append_until_stored(broker, Draft("t", "1", None, "k"))
+        assert data(await broker.read(0, 10)) == ["1"]
+        await broker.close()
+
+
+# What is wrong, in a sentence.
+
+
+async def test_wrong_credentials_and_what_is_not_there(cluster: PrivatePostgres) -> None:
+    place = f"127.0.0.1:{cluster.port}"
+    said = await refused(impatient(f"postgresql://postgres:wrong@{place}/postgres"))
+    assert "password authentication failed" in said
+    assert "wrong@" not in said
+    elsewhere = impatient(cluster.url.removesuffix("postgres") + "nowhere")
+    assert 'database "nowhere" does not exist' in await refused(elsewhere)
+    assert "cannot reach PostgreSQL at 127.0.0.1:1" in await refused(impatient("postgresql://127.0.0.1:1/postgres"))
+
+
+async def test_a_role_without_the_right_to_make_the_schema(cluster: PrivatePostgres) -> None:
+    cluster.execute("CREATE ROLE guest LOGIN PASSWORD 'pw'")
+    said = await refused(impatient(f"postgresql://guest:pw@127.0.0.1:{cluster.port}/postgres?schema=guests"))
+    assert "expected a role with more rights" in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        'postgresql://localhost/test?schema="',
+        "postgresql://localhost/test?schema=",
+        "postgresql://localhost/test?failover=never",
+        "postgresql://localhost/test?no_such_option=1",
+    ],
+)
+def test_wrong_urls(url: str) -> None:
+    with pytest.raises(BrokerError, match="expected"):
+        PostgresBroker(url)
