@@ -326,7 +326,8 @@ class Delivery:
                 upto = entries[-1].offset
                 break
             entries.append(entry)
-        return Range.of(entries, upto, self._gap_before(records, state, cursor))
+        gap = self._gap_before(records, state, cursor)
+        return Range.of(entries, upto if gap is None else max(upto, gap.resumed.offset), gap)
 
     def _gap_before(self, records: list[Record], state: LogState, cursor: int) -> Gap | None:
         if state.oldest <= cursor + 1:

@@ -126,5 +126,5 @@ class Subscriber(ABC):
             return found
         if self.policy is OverflowPolicy.DISCONNECT:
             raise SlowConsumerError(str(self.resume_from))
-        head = self._delivery.position
+        head = self._delivery.window.newest
         return Range(b"", head, [], found.gap._replace(resumed=Cursor(found.gap.resumed.epoch, head)))
