@@ -220,6 +220,18 @@ async def test_an_application_that_never_answers_is_left() -> None:
     assert left
 
 
+async def test_an_application_that_is_not_waited_for_any_longer_is_left() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await receive()
+
+    before = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01), EventStreamClient(app).open("/"):
+            pass
+    assert asyncio.all_tasks() == before
+
+
 @pytest.mark.parametrize("wait", [True, False])
 async def test_an_application_that_raises_before_it_answers(wait: bool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -269,7 +281,7 @@ async def test_leaving_tells_the_application_and_waits_for_it() -> None:
         await stream.disconnect()
         assert steps == ["http.request", "http.disconnect", "done"]
         await stream.disconnect()
-    assert stream.body == b""
+        assert await stream.read() == b""
 
 
 async def test_an_application_that_takes_no_notice_is_reported_and_cancelled() -> None:
@@ -366,6 +378,19 @@ async def test_a_lifespan_that_fails_fails_the_test(fails_at: str) -> None:
     with pytest.raises(RuntimeError, match=f"expected the application's {fails_at} to complete, got: [^$]*no database"):
         async with EventStreamClient(Starlette(lifespan=lifespan)):
             assert fails_at == "shutdown"
+    await settle()
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_lifespan_that_failed_is_not_left_waiting() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+        await asyncio.Event().wait()
+
+    before = asyncio.all_tasks()
+    with pytest.raises(RuntimeError, match="no database"):
+        async with EventStreamClient(app):
+            pass
     await settle()
     assert asyncio.all_tasks() == before
 

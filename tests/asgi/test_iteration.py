@@ -270,6 +270,18 @@ def test_the_loop_may_be_closed_under_a_blocking_iterable() -> None:
     assert not threads[0].is_alive()
 
 
+async def test_items_at_hand_need_no_thread() -> None:
+    class Items(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            threads.append(threading.current_thread())
+            return super().__iter__()
+
+    threads: list[threading.Thread] = []
+    async with open_response(Items([1])) as stream:
+        assert await stream.read() == b"data: 1\n\n"
+    assert threads == [threading.current_thread()]
+
+
 async def test_an_iterable_that_was_never_pulled_has_no_thread() -> None:
     before = threading.active_count()
     await BlockingIterator(generator()).aclose()

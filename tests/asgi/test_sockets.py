@@ -42,9 +42,11 @@ def fill(server: socket.socket) -> None:
             pass
 
 
-def read_all(client: socket.socket) -> None:
-    while client.recv(1 << 20):
-        pass
+def read_all(client: socket.socket) -> int:
+    count = 0
+    while received := client.recv(1 << 20):
+        count += len(received)
+    return count
 
 
 def scope_of(server: socket.socket, version: str = "1.1") -> dict[str, Any]:
@@ -145,7 +147,9 @@ def test_a_port_where_nobody_is_has_no_listener() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert find_listener(("127.0.0.1", port)) is None
-    assert find_listener(("", None)) is None  # the sockets of this process's own loops have no name
+    one, other = socket.socketpair()  # as every event loop has: a Unix socket without a name
+    with one, other:
+        assert find_listener(("", None)) is None
 
 
 def test_a_descriptor_that_is_used_again_is_not_the_listener() -> None:
@@ -223,6 +227,17 @@ def test_a_connection_is_cut_off_behind_what_was_sent() -> None:
         other.send(b"sent")
         client.settimeout(5)
         assert (client.recv(100), client.recv(100)) == (b"sent", b"")
+
+
+def test_a_connection_that_is_cut_off_delivers_what_was_sent() -> None:
+    with connected() as (client, server):
+        server.send(b"x" * 100_000)  # more than the client has room for
+        connection = connection_of(scope_of(server))
+        assert connection is not None
+        cut_off({connection})
+        server.close()
+        client.settimeout(5)
+        assert read_all(client) == 100_000
 
 
 def test_a_connection_that_is_stuck_is_cut_off_with_what_was_sent() -> None:

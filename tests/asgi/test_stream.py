@@ -404,20 +404,16 @@ async def test_a_cancelled_request_finalises_its_generator() -> None:
 
 async def test_a_request_cancelled_again_and_again_closes_its_generator() -> None:
     """The scopes of anyio cancel at every wait until they are left."""
-    source = Source()
 
-    async def swallowing() -> AsyncIterator[str]:
-        try:
-            yield "a"
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
-            yield "b"
-        finally:
-            source.finalised += 1
+    async def on_send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
 
-    wire = Wire()
+    source, wire = Source(), Wire(on_send)
+    source.give("a")
+    items = source.items()  # kept, so that nobody else closes it
     async with anyio.create_task_group() as group:
-        group.start_soon(EventSourceResponse(swallowing()), scope_of(), wire.receive, wire.send)
+        group.start_soon(EventSourceResponse(items), scope_of(), wire.receive, wire.send)
         await settle()
         group.cancel_scope.cancel()
     assert source.finalised == 1
