@@ -142,7 +142,7 @@ class RedisBroker(RemoteBroker):
         for _ in range(_BINDINGS):
             meta, kept, info = await self._run(STATE, [f"{self._prefix}meta"], f"{self._prefix}log:")
             server = parse_info(info.decode())
-            self._check_server(server)
+            await self._check_server(server)
             bond = _parse_bond(meta)
             verdict = await self._judge(bond, server, seen, complete=kept >= 0)
             if bond is not None and verdict is Verdict.KEEP:
@@ -159,8 +159,12 @@ class RedisBroker(RemoteBroker):
             return Verdict.REBIND if await self._is_continued(bond, server) else Verdict.RENEW
         return verdict
 
-    def _check_server(self, server: Server) -> None:
+    async def _check_server(self, server: Server) -> None:
         if server.role != "master":
+            # It was demoted under our connections; new ones find who is the master now.
+            client, self._client = self._client, None
+            if client is not None:
+                await close_client(client)
             raise BrokerError(f"expected a master, got a read-only replica: {self._where()}")
         if tuple(int(part) for part in server.version.split(".")[:2] if part.isdigit()) < _OLDEST_REDIS:
             raise BrokerError(f"expected Redis 6.2 or later, got {server.version}: {self._where()}")
