@@ -15,6 +15,7 @@ from tickertape.broker import Broker, Cursor, Draft, Record, Retention, create_b
 from tickertape.broker.postgres import PostgresBroker
 from tickertape.broker.transactional import TransactionalBroker
 from tickertape.errors import BrokerError, LogResetError
+from tickertape.hub import Hub
 
 from .contract import collect, tailing
 from .postgres_logs import POSTGRES_URL, postgres_absent
@@ -467,3 +468,22 @@ async def test_a_role_without_the_right_to_make_the_schema(cluster: PrivatePostg
 def test_wrong_urls(url: str) -> None:
     with pytest.raises(BrokerError, match="expected"):
         PostgresBroker(url)
+
+
+async def test_a_hub_publishes_within_the_callers_transaction(schema: str) -> None:
+    async with opened(schema) as broker, Hub(broker) as hub, await connect() as connection:
+        async with hub.subscribe("orders/*") as subscription:
+            key = await hub.publish("orders/1", "rolled back", connection=connection)
+            assert len(key) == 32
+            await connection.rollback()
+            assert await hub.publish("orders/2", "committed", key="order-2", connection=connection) == "order-2"
+            await connection.commit()
+            event = await anext(subscription)
+            assert (event.data, event.id) == ("committed", f"{hub.epoch}-1")
+
+
+async def test_a_hub_whose_log_is_in_no_database_says_so() -> None:
+    async with Hub() as hub:
+        connection = object()
+        with pytest.raises(BrokerError, match=r"expected a broker whose log is in the caller's database.*MemoryBroker"):
+            await hub.publish("orders/1", connection=connection)  # type: ignore[call-overload]

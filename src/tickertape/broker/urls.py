@@ -76,7 +76,8 @@ def create_broker(url: str, *, retention: Retention = DEFAULT_RETENTION) -> Brok
     """Return the broker that ``url`` names; it connects when it is opened.
 
     Arguments:
-        url: ``memory://``, ``sqlite:///path.db``, ``redis://host``, ``postgresql://host/database``.
+        url: ``memory://``, ``sqlite:///path.db``, ``redis://host``, ``postgresql://host/database``,
+            ``nats://host``; see each broker's class for its parameters.
         retention: how much the log keeps.
 
     Raises:
@@ -85,6 +86,9 @@ def create_broker(url: str, *, retention: Retention = DEFAULT_RETENTION) -> Brok
     scheme = urlsplit(url).scheme
     factory = _FACTORIES.get(scheme)
     if factory is None:
+        # Not the URL itself: it may hold a password, and this sentence goes to logs.
         known = ", ".join(f"{name}://" for name in _FACTORIES)
-        raise BrokerError(f"expected a broker URL that starts with one of {known}, got {url!r}")
+        raise BrokerError(
+            f"expected a broker URL that starts with one of {known}, got one with {scheme or 'no'} scheme"
+        )
     return factory(url, retention)

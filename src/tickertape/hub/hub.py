@@ -10,9 +10,20 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, overload
 
-from ..broker import DEFAULT_RETENTION, Broker, Cursor, Draft, LogState, Record, Retention, create_broker
+from ..broker import (
+    DEFAULT_RETENTION,
+    Broker,
+    Cursor,
+    Draft,
+    LogState,
+    Record,
+    Retention,
+    SQLConnection,
+    TransactionalBroker,
+    create_broker,
+)
 from ..errors import BrokerError, HubClosedError
 from ..wire import ServerSentEvent
 from .clock import Clock
@@ -173,7 +184,31 @@ class Hub:
 
     # Publishing.
 
-    async def publish(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> Cursor:
+    @overload
+    async def publish(
+        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None, connection: None = None
+    ) -> Cursor: ...
+
+    @overload
+    async def publish(
+        self,
+        topic: str,
+        data: Any = "",
+        *,
+        event: str | None = None,
+        key: str | None = None,
+        connection: SQLConnection,
+    ) -> str: ...
+
+    async def publish(
+        self,
+        topic: str,
+        data: Any = "",
+        *,
+        event: str | None = None,
+        key: str | None = None,
+        connection: SQLConnection | None = None,
+    ) -> Cursor | str:
         """Append one event to the log and return its cursor; it is stored before it is delivered.
 
         Arguments:
@@ -183,15 +218,27 @@ class Hub:
             event: the event type; types that start with ``stream:`` are the hub's own.
             key: makes it safe to publish again: while the log keeps the event, the same key appends
                 nothing and returns the first cursor.
+            connection: the caller's own connection to the database that holds the log, with a
+                transaction open: the event exists if, and only if, that transaction commits. There
+                is no cursor until then; what is returned is the event's key.
 
         Raises:
             InvalidTopicError: the topic breaks the syntax.
             InvalidEventError: the data or the event type cannot be sent.
             EventTooLargeError: the data is over ``max_event_size``.
             HubClosedError: the hub is not open.
-            BrokerError: the event was not stored, or that is not known.
+            BrokerError: the event was not stored, or that is not known; or the log is in no database.
         """
-        return (await self._append([self.draft(topic, data, event=event, key=key)]))[0]
+        draft = self.draft(topic, data, event=event, key=key)
+        if connection is None:
+            return (await self._append([draft]))[0]
+        self._opened()
+        if not isinstance(self._broker, TransactionalBroker):
+            kind = type(self._broker).__name__
+            raise BrokerError(f"expected a broker whose log is in the caller's database (postgresql://), got {kind}")
+        keys = await self._broker.append_with(connection, [draft])
+        self._published += 1
+        return keys[0]
 
     async def publish_many(self, drafts: Iterable[Draft]) -> list[Cursor]:
         """Append several events next to each other, all or none; see :meth:`draft` and :meth:`publish`."""
