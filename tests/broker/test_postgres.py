@@ -471,15 +471,19 @@ def test_wrong_urls(url: str) -> None:
 
 
 async def test_a_hub_publishes_within_the_callers_transaction(schema: str) -> None:
-    async with opened(schema) as broker, Hub(broker) as hub, await connect() as connection:
-        async with hub.subscribe("orders/*") as subscription:
-            key = await hub.publish("orders/1", "rolled back", connection=connection)
-            assert len(key) == 32
-            await connection.rollback()
-            assert await hub.publish("orders/2", "committed", key="order-2", connection=connection) == "order-2"
-            await connection.commit()
-            event = await anext(subscription)
-            assert (event.data, event.id) == ("committed", f"{hub.epoch}-1")
+    async with (
+        opened(schema) as broker,
+        Hub(broker) as hub,
+        await connect() as connection,
+        hub.subscribe("orders/*") as subscription,
+    ):
+        key = await hub.publish("orders/1", "rolled back", connection=connection)
+        assert len(key) == 32
+        await connection.rollback()
+        assert await hub.publish("orders/2", "committed", key="order-2", connection=connection) == "order-2"
+        await connection.commit()
+        event = await anext(subscription)
+        assert (event.data, event.id) == ("committed", f"{hub.epoch}-1")
 
 
 async def test_a_hub_whose_log_is_in_no_database_says_so() -> None:
