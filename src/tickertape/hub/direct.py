@@ -238,7 +238,7 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
             self.abort(DisconnectReason.SLOW_CONSUMER if slow else DisconnectReason.ERROR)
             return
         self._fetching = None
-        if found is not None:
+        if found is not None and self.gap is None:  # else the log was replaced before the page was asked for
             if found.gap is not None:
                 found = found._replace(chunk=found.gap.event().encode() + found.chunk)
             self._take(found)
