@@ -65,6 +65,7 @@ class GroupCommit:
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait([self._worker])
+        self._fail(())  # a worker that was cancelled before it began has failed nobody
 
     async def _work(self) -> None:
         group: list[_Waiting] = []
@@ -72,11 +73,14 @@ class GroupCommit:
             while group := self._take():
                 await self._store(group)
         finally:
-            self._worker = None
-            for waiting in (*group, *self._waiting):
-                if not waiting.done.done():
-                    waiting.done.set_exception(BrokerError("expected an open broker, got one that was closed"))
-            self._waiting.clear()
+            self._fail(group)
+
+    def _fail(self, group: Sequence[_Waiting]) -> None:
+        self._worker = None
+        for waiting in (*group, *self._waiting):
+            if not waiting.done.done():
+                waiting.done.set_exception(BrokerError("expected an open broker, got one that was closed"))
+        self._waiting.clear()
 
     def _take(self) -> list[_Waiting]:
         group: list[_Waiting] = []

@@ -116,6 +116,7 @@ class Link:
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._where = ""
         self._connected = False
+        self._errors: list[Exception] = []  # what the driver told while it connected
 
     @property
     def alive(self) -> bool:
@@ -142,26 +143,37 @@ class Link:
         for server in random.sample(servers, len(servers)):
             self._where = urlsplit(server).netloc.rpartition("@")[2]
             self._client = Client()
+            self._errors.clear()
             try:
                 async with asyncio.timeout(timeout):
                     await self._client.connect(
                         server,
                         allow_reconnect=False,
+                        max_reconnect_attempts=1,  # or it tries one server until the time is over
+                        reconnect_time_wait=0,
                         connect_timeout=ceil(timeout),  # the driver counts whole seconds; ours is the one above
                         ping_interval=_PING,
-                        error_cb=_tell,
+                        error_cb=self._hear,
                         closed_cb=self._closed,
                         name="tickertape",
                         **options,
                     )
             except (nats.errors.Error, OSError, TimeoutError, ssl.SSLError, ValueError) as error:
-                failed.append(f"{self._where}: {_words(error)}")
+                failed.append(f"{self._where}: {_words([error, *self._errors][-1])}")
                 await self._end()
                 continue
+            except BaseException:
+                await self._end()
+                raise
             self._connected = True
-            self._jetstream = self._client.jetstream(timeout=self._timeout)
+            self._jetstream = self._client.jetstream(timeout=2 * self._timeout)  # ours comes first
             return
         raise BrokerError("cannot connect to NATS at " + "; ".join(failed))
+
+    async def _hear(self, error: Exception) -> None:
+        if not self._connected:
+            self._errors.append(error)
+        logger.debug("NATS: %s", _words(error))
 
     async def _closed(self) -> None:
         if not self._connected:
@@ -200,10 +212,9 @@ class Link:
             await self.close()
             raise BrokerError(f"expected an answer of NATS at {self._where}, got none: {_words(error)}") from error
         finally:
-            if not answer.done():
-                answer.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await answer
+            answer.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await answer
 
     async def info(self) -> StreamInfo | None:
         """Return what the server says about the stream, ``None`` if there is none."""
@@ -258,7 +269,7 @@ class Link:
         expected = {"Nats-Expected-Stream": self._stream, "Nats-Expected-Last-Sequence": f"{last}"}
         try:
             stored = await self._ask(
-                self._jetstream.publish(subject, data, timeout=self._timeout, headers={**headers, **expected})
+                self._jetstream.publish(subject, data, timeout=2 * self._timeout, headers={**headers, **expected})
             )
         except nats.js.errors.APIError as error:
             if error.err_code == _WRONG_LAST_SEQUENCE:
@@ -323,10 +334,6 @@ def _read(message: Any) -> Message | BrokerError:
         return parse(metadata.sequence.stream, metadata.timestamp.timestamp(), message.headers, message.data)
     except BrokerError as error:
         return error
-
-
-async def _tell(error: Exception) -> None:
-    logger.debug("NATS: %s", _words(error))
 
 
 def _words(error: Exception) -> str:

@@ -1,0 +1,218 @@
+"""NATS logs whose server is stopped, killed and started again, by the test itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+
+from support.servers import free_port
+from tickertape.broker import Broker, Draft, create_broker
+from tickertape.errors import BrokerError
+
+from .brokers import IN_CI
+from .contract import PATIENCE, collect, tailing
+
+PROGRAM = shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/bin")
+
+
+class PrivateNats:
+    """A NATS server in a directory of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start it, again with what it has on disk; returns when it keeps streams."""
+        assert PROGRAM is not None
+        place = ("-a", "127.0.0.1", "-p", f"{self.port}", "-js", "-sd", str(self._directory))
+        self._process = subprocess.Popen(  # noqa: ASYNC220 - it must be waited for after a kill, at once
+            [PROGRAM, *place], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        async with asyncio.timeout(PATIENCE):
+            while not await self._answers():  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
+
+    async def _answers(self) -> bool:
+        try:
+            client = await nats.connect(
+                self.url,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=1,
+                error_cb=_ignore,
+            )
+        except (nats.errors.Error, OSError):
+            return False
+        try:
+            await client.jetstream().account_info()
+        except (nats.errors.Error, OSError):
+            return False
+        finally:
+            await client.close()
+        return True
+
+    def stop(self) -> None:
+        """Let it stand still; returns when all of it does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+async def _ignore(error: Exception) -> None:
+    """It is raised too."""
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[PrivateNats]:
+    if PROGRAM is None:
+        (pytest.fail if IN_CI else pytest.skip)("no program nats-server")
+    server = PrivateNats(tmp_path)
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@asynccontextmanager
+async def opened(server: PrivateNats, options: str = "?timeout=1") -> AsyncIterator[Broker]:
+    broker = create_broker(f"{server.url}/log{options}")
+    try:
+        await broker.open()
+        yield broker
+    finally:
+        await broker.close()
+
+
+async def refused(broker: Broker) -> str:
+    with pytest.raises(BrokerError) as caught:
+        async with asyncio.timeout(PATIENCE):
+            await broker.append([Draft("t", "x")])
+    return str(caught.value)
+
+
+async def test_append_says_that_the_server_is_gone_and_a_tail_goes_on_when_it_is_back(server: PrivateNats) -> None:
+    async with opened(server) as broker, tailing(broker, 0) as tail:
+        before = await broker.open()
+        await broker.append([Draft("t", "1")])
+        waiting = asyncio.create_task(collect(tail, 3))
+        server.kill()
+        assert "NATS at 127.0.0.1" in await refused(broker)
+        assert "cannot connect to NATS at 127.0.0.1" in await refused(broker)
+        with pytest.raises(BrokerError):
+            await broker.open()
+        await server.start()
+        assert (await broker.open()).epoch == before.epoch
+        assert [cursor.offset for cursor in await broker.append([Draft("t", "2"), Draft("t", "3")])] == [2, 3]
+        assert [record.data for record in await waiting] == ["1", "2", "3"]
+
+
+async def test_append_fails_in_time_while_the_server_stands_still_and_is_stored_at_most_once(
+    server: PrivateNats,
+) -> None:
+    async with opened(server) as broker, tailing(broker, 0) as tail:
+        await broker.append([Draft("t", "1", key="1")])
+        server.stop()
+        assert "expected an answer of NATS" in await refused(broker)
+        server.go_on()
+        # What was refused may have been stored all the same, now that the server reads on.
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    cursors = await broker.append([Draft("t", "2", key="2")])
+                    break
+                except BrokerError:
+                    continue
+        records = await collect(tail, cursors[0].offset)
+        assert [record.data for record in records] in (["1", "2"], ["1", "x", "2"])
+        assert await broker.read(0, 10) == records
+
+
+async def test_what_was_acknowledged_survives_a_kill_of_the_server_exactly_once(server: PrivateNats) -> None:
+    acknowledged: dict[str, int] = {}
+    unknown: set[str] = set()
+    stop = asyncio.Event()
+
+    async def publish(broker: Broker, name: str) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            data = f"{name} {number}"
+            while True:  # with a key it is safe to try again
+                try:
+                    cursors = await broker.append([Draft(name, data, key=data)])
+                except BrokerError:
+                    unknown.add(data)
+                    await asyncio.sleep(0.05)
+                else:
+                    acknowledged[data] = cursors[0].offset
+                    break
+
+    async with opened(server) as one, opened(server) as two, tailing(two, 0) as tail:
+        publishers = [
+            asyncio.create_task(publish(broker, f"{kind}{number}"))
+            for kind, broker in (("a", one), ("b", two))
+            for number in range(5)
+        ]
+        followed = await collect(tail, 300)
+        for _ in range(2):
+            server.kill()
+            await server.start()
+            followed += await collect(tail, 300)
+        stop.set()
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*publishers)
+        records = await one.read(0, 1_000_000)
+        followed += await collect(tail, len(records) - len(followed))
+    assert followed == records
+    assert unknown, "expected a server that was killed while it was published to"
+    assert {record.data: record.offset for record in records} == acknowledged
+    assert [record.offset for record in records] == list(range(1, len(acknowledged) + 1))
+
+
+async def test_connection_that_is_lost_between_two_appends_is_made_again(server: PrivateNats) -> None:
+    async with opened(server) as broker:
+        await broker.append([Draft("t", "1")])
+        server.kill()
+        await server.start()
+        assert [cursor.offset for cursor in await broker.append([Draft("t", "2")])] == [2]
+
+
+async def test_closing_does_not_wait_for_a_server_that_stands_still(server: PrivateNats) -> None:
+    async with opened(server, "?timeout=30") as broker, tailing(broker, 0) as tail:
+        await broker.append([Draft("t", "1")])
+        await collect(tail, 1)
+        waiting = asyncio.create_task(anext(tail, None))
+        server.stop()
+        asking = asyncio.create_task(broker.append([Draft("t", "x")]))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            await broker.close()
+            assert await waiting is None
+            assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], BrokerError)
