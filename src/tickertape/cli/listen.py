@@ -110,16 +110,18 @@ def listen(
     wanted = frozenset(event or ())
     pipe = _Pipe(source)
     try:
-        with until_told_to_stop(), source:
+        with until_told_to_stop() as stop, source:
             for item in source:
-                if not wanted or (item.event or "message") in wanted:
-                    put(item)
+                with stop.held():
+                    if not wanted or (item.event or "message") in wanted:
+                        put(item)
+                    source.commit()
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
         pipe.closed = True
     except (ClientError, EventTooLargeError, OSError, ValueError) as error:
-        fail(_explain(error))
+        fail(visible(_explain(error)))
     if pipe.closed:
         leave_pipe()
     else:

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
@@ -121,30 +122,53 @@ class _Batch(NamedTuple):
     size: int
     """Bytes of the input that they were."""
 
+    def halves(self) -> tuple[_Batch, _Batch]:
+        """Return two smaller ones."""
+        middle = len(self.drafts) // 2
+        first = _Batch(self.drafts[:middle], self.numbers[:middle], 0)
+        return first, _Batch(self.drafts[middle:], self.numbers[middle:], 0)
+
 
 def _publish_lines(publisher: SyncPublisher, topic: str, event: str | None, key: str | None, console: Console) -> None:
     if sys.stdin.isatty():
         console.print("[dim]tickertape: each line becomes an event; Ctrl-D ends[/dim]")
-    cursor = None
-    batch = None
+    sent = _Sent()
     size = _size_of_input()
     with _progress(console, size) as progress:
         task = progress.add_task("", total=size)
         try:
             for batch in _batches(topic, event, key):
-                cursors = publisher.publish_many(batch.drafts)
-                cursor = cursors[-1] if cursors else cursor
-                published = publisher.statistics().published
-                progress.update(task, advance=batch.size, description=f"{published} events")
+                sent.publish(publisher, batch)
+                progress.update(task, advance=batch.size, description=f"{publisher.statistics().published} events")
         except (ClientError, ValueError) as error:
             progress.stop()
-            _end(publisher, cursor, console)
-            fail(_explain(error, str(publisher.url), batch))
+            _end(publisher, sent.cursor, console)
+            fail(_explain(error, str(publisher.url), sent.batch))
         except KeyboardInterrupt:
             progress.stop()
-            _end(publisher, cursor, console)
+            _end(publisher, sent.cursor, console)
             raise
-    _end(publisher, cursor, console)
+    _end(publisher, sent.cursor, console)
+
+
+class _Sent:
+    """How far the lines are published."""
+
+    def __init__(self) -> None:
+        self.cursor: str | None = None
+        self.batch: _Batch | None = None  # the one under way, or the last
+
+    def publish(self, publisher: SyncPublisher, batch: _Batch) -> None:
+        self.batch = batch
+        try:
+            cursors = publisher.publish_many(batch.drafts)
+        except PublishError as error:
+            if error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE or len(batch.drafts) < 2:
+                raise
+            for half in batch.halves():  # the hub takes less at once
+                self.publish(publisher, half)
+        else:
+            self.cursor = cursors[-1] if cursors else self.cursor
 
 
 def _end(publisher: SyncPublisher, cursor: str | None, console: Console) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "HeaderOption",
     "HubOption",
     "NoColorOption",
+    "Stop",
     "headers_of",
     "leave_pipe",
     "misuse",
@@ -78,18 +79,41 @@ def quiet_logs() -> None:
     logger.propagate = False
 
 
+class Stop:
+    """Turn SIGINT and SIGTERM into :class:`KeyboardInterrupt`, but not in the middle of what must not be halved."""
+
+    def __init__(self) -> None:
+        self._holding = False
+        self._told = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let a signal wait for the end of the block; a second one does not wait: the block may hang."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+        if self._told:
+            raise KeyboardInterrupt
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if not self._holding or self._told:
+            raise KeyboardInterrupt
+        self._told = True
+
+
 @contextmanager
-def until_told_to_stop() -> Iterator[None]:
-    """Run the block; let SIGTERM end it as Ctrl-C does, by a :class:`KeyboardInterrupt`."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    former = signal.signal(signal.SIGTERM, stop)
+def until_told_to_stop() -> Iterator[Stop]:
+    """Run the block; let SIGINT and SIGTERM end it by a :class:`KeyboardInterrupt`."""
+    stop = Stop()
+    former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def leave_pipe() -> None:

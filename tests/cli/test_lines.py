@@ -1,0 +1,84 @@
+"""How events look, to programs and to people."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tickertape import ServerSentEvent
+from tickertape.cli.lines import json_line, visible, written_event
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        ('{"a": 1}', '{"a": 1}'),
+        ("[1,\n 2]", "[1,  2]"),
+        (' {"digits": 12345678901234567890.10, "big": 1e999}', ' {"digits": 12345678901234567890.10, "big": 1e999}'),
+        ('{"half": "\\ud800"}', '{"half": "\\ud800"}'),
+        ("42", '"42"'),
+        ("true", '"true"'),
+        ("null", '"null"'),
+        ('"quoted"', '"\\"quoted\\""'),
+        ("two\nlines\t\x1b", '"two\\nlines\\t\\u001b"'),
+        ("é\u2028", '"é\u2028"'),
+        ("", '""'),
+        ("{broken", '"{broken"'),
+        ('{"n": NaN}', '"{\\"n\\": NaN}"'),
+        ("[-Infinity]", '"[-Infinity]"'),
+        ("[" * 100_000, f'"{"[" * 100_000}"'),
+    ],
+)
+def test_data_is_json_where_it_is_an_object_or_an_array(data: str, value: str) -> None:
+    line = json_line(ServerSentEvent(data, id="1"), None)
+    assert line.decode() == f'{{"id": "1", "event": "message", "data": {value}}}\n'
+    assert line.count(b"\n") == 1
+    json.loads(line)
+
+
+@pytest.mark.parametrize(
+    ("event", "topic", "line"),
+    [
+        (ServerSentEvent("x"), None, '{"id": null, "event": "message", "data": "x"}\n'),
+        (
+            ServerSentEvent("x", event="é", id="a-1"),
+            "t/1",
+            '{"id": "a-1", "event": "é", "topic": "t/1", "data": "x"}\n',
+        ),
+    ],
+)
+def test_the_fields_of_a_line(event: ServerSentEvent, topic: str | None, line: str) -> None:
+    assert json_line(event, topic).decode() == line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 漢 🎉\t|\n", "plain é 漢 🎉\t|\n"),
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("\r\x00\x7f\x9b2J", "\\x0d\\x00\\x7f\\x9b2J"),
+        ("\u202egnp\u2066", "\\u202egnp\\u2066"),
+    ],
+)
+def test_a_terminal_is_only_written_to(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (ServerSentEvent("x"), "x"),
+        (ServerSentEvent("x", id="a-1"), "a-1  x"),
+        (ServerSentEvent('{"a": 1}', id="a-1", event="paid"), 'a-1  paid  {"a": 1}'),
+        (ServerSentEvent("a\nb\x1b", event="e\x1b", id="\x1b"), "\\x1b  e\\x1b  a\n    b\\x1b"),
+        (ServerSentEvent("[bold]no markup[/bold]"), "[bold]no markup[/bold]"),
+    ],
+)
+def test_an_event_for_people(event: ServerSentEvent, text: str) -> None:
+    assert written_event(event).plain == text
+
+
+def test_a_type_has_one_colour() -> None:
+    first, second = (written_event(ServerSentEvent(data, event="paid")) for data in ("1", "2"))
+    assert first.spans == second.spans

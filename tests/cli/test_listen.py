@@ -1,0 +1,205 @@
+"""``tickertape listen``: what it shows, where it goes on, how it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.command import PATIENCE, SCRIPT, Command, HubProgram, hub_program, run
+from support.raw_server import RawServer, answer, stream
+from tickertape.client import SyncPublisher
+
+EVENTS = b'id: e-1\ndata: a\n\nid: e-2\nevent: paid\ndata: {"n": 1}\n\n'
+FAST = b"retry: 500\n\n"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubProgram]:
+    with hub_program() as program:
+        yield program
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_events_come_as_lines_of_json_and_the_place_at_the_end(number: signal.Signals) -> None:
+    with RawServer(stream(EVENTS, then="hold")) as server, Command("listen", server.url) as command:
+        assert json.loads(command.line()) == {"id": "e-1", "event": "message", "data": "a"}
+        assert json.loads(command.line()) == {"id": "e-2", "event": "paid", "data": {"n": 1}}
+        assert command.end(number) == 0
+        assert command.line() == ""
+        assert command.errors.splitlines() == [
+            f"tickertape: connected to {server.url}",
+            "tickertape: ended; to go on from here: --since e-2",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        (["--event", "paid"], ["e-2"]),
+        (["--event", "message"], ["e-1"]),
+        (["--event", "paid", "--event", "message"], ["e-1", "e-2"]),
+        (["--event", "other"], []),
+    ],
+)
+def test_events_by_type(options: list[str], ids: list[str]) -> None:
+    with RawServer(stream(FAST + EVENTS)) as server:
+        outcome = run("listen", server.url, *options)
+    assert [json.loads(line)["id"] for line in outcome.output.splitlines()] == ids
+    assert outcome.status == 0
+    assert server.requests[1].headers["last-event-id"] == b"e-2"  # what is not shown has been seen
+
+
+def test_a_place_to_begin_with_and_headers() -> None:
+    with RawServer() as server:
+        outcome = run("listen", server.url, "--since", "e-7", "-H", "Authorization: Bearer x", "-H", "X-A:b")
+    (request,) = server.requests
+    assert outcome.status == 0
+    assert {name: request.headers[name] for name in ("last-event-id", "authorization", "x-a")} == {
+        "last-event-id": b"e-7",
+        "authorization": b"Bearer x",
+        "x-a": b"b",
+    }
+
+
+def test_a_file_keeps_the_place_from_run_to_run(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with RawServer(stream(FAST + EVENTS)) as server:
+        run("listen", server.url, "--cursor", str(place))
+        assert place.read_text() == "e-2"
+        run("listen", server.url, "--cursor", str(place))
+    assert [request.headers.get("last-event-id") for request in server.requests] == [None, b"e-2", b"e-2"]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (answer(404, body=b"nowhere"), ["got 404: nowhere; next step: give the URL of an event stream"]),
+        (answer(401), ["got 401; next step: --header 'Authorization: Bearer …'"]),
+        (answer(400, body=b"no \x1b[31mtopic"), ["got 400: no \\x1b[31mtopic; next step:"]),
+        (answer(200, "Content-Type: text/html"), ["got 'text/html'; next step: give the URL of an event stream"]),
+        (stream(b"data: " + b"x" * 2_000_000), ["expected an event of at most 1048576 bytes", "next step:"]),
+    ],
+    ids=["404", "401", "400", "html", "large"],
+)
+def test_what_trying_again_would_meet_again_is_one_sentence_with_the_next_step(script: object, said: list[str]) -> None:
+    with RawServer(script) as server:  # type: ignore[arg-type]
+        status, output, errors = run("listen", server.url)
+    assert (status, output) == (1, "")
+    assert [text for text in said if text not in errors.splitlines()[-1]] == []
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing argument"),
+        (["http://127.0.0.1/a", "topic"], "expected one URL, or topics, got 2"),
+        (["http:///a"], "expected a URL that starts with http:// or https://"),
+        (["http://127.0.0.1:x/"], "expected a URL"),
+        (["t", "--url", "ftp://127.0.0.1"], "expected a URL that starts with http:// or https://"),
+        (["t", "--since", "a", "--cursor", "b"], "expected --since or --cursor, got both"),
+        (["t", "--since", "a\nb"], "expected id without"),
+        (["t", "--last", "-1"], "--last"),
+        (["t", "-H", "nonsense"], "expected a header as 'Name: value', got 'nonsense'"),
+        (["t", "-H", "Last-Event-ID: 1"], "Last-Event-ID"),
+    ],
+)
+def test_mistakes(arguments: list[str], said: str) -> None:
+    status, output, errors = run("listen", *arguments)
+    assert (status, output) == (2, "")
+    assert said in errors
+    assert "Traceback" not in errors
+
+
+def test_topics_of_a_hub(hub: HubProgram) -> None:
+    with SyncPublisher(hub.url) as publisher:
+        cursors = [publisher.publish("past/1", {"n": n}, event="count") for n in range(3)]
+        with Command("listen", "past/1", "--url", hub.url, "--last", "2") as command:
+            lines = [json.loads(command.line()) for _ in range(2)]
+    assert (
+        lines
+        == [{"id": cursor, "event": "count", "topic": "past/1", "data": {"n": n}} for n, cursor in enumerate(cursors)][
+            1:
+        ]
+    )
+
+
+def test_the_hub_may_come_from_the_environment(hub: HubProgram) -> None:
+    with SyncPublisher(hub.url) as publisher:
+        publisher.publish("env/1", "x")
+    with Command("listen", "env/*", "--last", "1", env={"TICKERTAPE_URL": hub.url}) as command:
+        assert json.loads(command.line())["data"] == "x"
+        assert command.end() == 0
+
+
+def test_a_hub_that_restarts_with_an_empty_log_is_a_gap_and_no_end() -> None:
+    with (
+        hub_program() as hub,
+        SyncPublisher(hub.url) as publisher,
+        Command("listen", "a", "--url", hub.url) as command,
+    ):
+        command.says("connected to")
+        publisher.publish("a", "1")
+        assert json.loads(command.line())["data"] == "1"
+        hub.kill()
+        command.says("the connection is lost")
+        hub.start()
+        command.says("events are missing after")
+        publisher.publish("a", "2")
+        assert json.loads(command.line())["data"] == "2"
+        assert command.end() == 0
+        assert "the log was replaced by another" in command.errors
+        assert "Traceback" not in command.errors
+
+
+def test_a_server_that_is_not_there_is_waited_for() -> None:
+    hub = HubProgram()
+    with Command("listen", "a", "--url", hub.url) as command:
+        command.says("no connection (")
+        try:
+            hub.start()
+            command.says("connected to")
+        finally:
+            hub.kill()
+
+
+def test_a_closed_pipe_ends_it_quietly_without_another_event() -> None:
+    with RawServer(stream(EVENTS, then="hold")) as server:
+        process = subprocess.Popen([SCRIPT, "listen", server.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.readline()
+            process.stdout.close()
+            assert process.wait(PATIENCE) == 0
+            assert process.stderr.read().decode() == f"tickertape: connected to {server.url}\n"
+
+
+@pytest.mark.parametrize(("options", "coloured"), [([], True), (["--no-color"], False)])
+def test_on_a_terminal_there_are_coloured_lines(options: list[str], coloured: bool) -> None:
+    data = b"id: e-1\nevent: paid\ndata: one\ndata: two\x1b]0;title\x07\n\n"
+    env = {"TERM": "xterm-256color", "NO_COLOR": "" if coloured else "1"}
+    with (
+        RawServer(stream(data, then="hold")) as server,
+        Command("listen", server.url, *options, terminal=True, env=env) as command,
+    ):
+        assert "connected to" in command.line()
+        first, second = command.line(), command.line()
+        assert command.end() == 0
+    assert ("\x1b[1;9" in first or "\x1b[1;3" in first) is coloured
+    assert "paid" in first
+    assert second == "    two\\x1b]0;title\\x07\r\n"
+
+
+def test_text_can_be_had_in_a_pipe_and_json_on_a_terminal() -> None:
+    with RawServer(stream(EVENTS, then="hold"), stream(EVENTS, then="hold")) as server:
+        with Command("listen", server.url, "--text") as command:
+            assert [command.line(), command.line()] == ["e-1  a\n", 'e-2  paid  {"n": 1}\n']
+        with Command("listen", server.url, "--json", terminal=True, env={"NO_COLOR": "1"}) as command:
+            command.line()
+            assert json.loads(command.line())["id"] == "e-1"
