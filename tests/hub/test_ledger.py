@@ -1,0 +1,353 @@
+"""Every event of every client is accounted for: delivered, or declared. There is no third outcome.
+
+Clients of both ways of delivery join, stall, leave and resume at random while events are published
+and the log has its troubles. What each of them reads is held against a record of all that was
+published. A seed that fails says so in the name of its test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytest
+
+from support.hub import HubClient, gap_of, settle
+from tickertape import ServerSentEvent
+from tickertape.asgi.hub import Hub
+from tickertape.broker import Cursor, Retention
+from tickertape.hub.audience import Pace
+from tickertape.hub.topics import matches
+from tickertape.testing import FakeClock, ScriptedBroker
+
+TOPICS = ("a", "a/1", "a/2", "a/1/x", "b/1", "b/2", "b/2/y", "c")
+AUDIENCES = (("a/**",), ("*/1",), ("**",), ("c",), ("a/1", "b/1"), ("b/*", "c"), ("**/x", "a"), ("nobody",))
+
+
+wanted = cache(matches)
+
+
+class Published(NamedTuple):
+    topic: str
+    data: str
+
+
+@dataclass
+class Ledger:
+    """All that was published, by the life of the log, and what came of it."""
+
+    truth: dict[str, dict[int, Published]] = field(default_factory=dict)
+    subscriptions: int = 0
+    delivered: int = 0
+    declared: int = 0
+    superseded: int = 0
+    gaps: dict[str, int] = field(default_factory=lambda: {"expired": 0, "reset": 0})
+
+    def between(self, patterns: tuple[str, ...], epoch: str, after: int, upto: int) -> list[int]:
+        """The offsets of what an audience wants of a part of the log."""
+        log = self.truth.get(epoch, {})
+        return [
+            offset for offset in range(after + 1, upto + 1) if offset in log and wanted(patterns, log[offset].topic)
+        ]
+
+
+class Account:
+    """What one client was given: it goes from connection to connection with its ``Last-Event-ID``."""
+
+    def __init__(self, ledger: Ledger, patterns: tuple[str, ...], policy: str) -> None:
+        self.ledger = ledger
+        self.patterns = patterns
+        self.policy = policy
+        self.at: Cursor | None = None
+        self.owed: dict[str, int] = {}  # by topic, the newest event that was passed over for a newer one
+
+    def open(self, place: str | None) -> None:
+        """Note the place that the first block of a new stream gave."""
+        assert place is not None
+        if self.at is None:
+            self.at = Cursor.parse(place)
+        assert self.at is not None
+
+    def take(self, event: ServerSentEvent) -> None:
+        if event.event == "stream:gap":
+            self._take_gap(event)
+            return
+        cursor = Cursor.parse(event.id or "")
+        assert cursor is not None, event
+        assert self.at is not None, event
+        published = self.ledger.truth[cursor.epoch][cursor.offset]
+        assert event.data == published.data, "an id never stands for two events"
+        assert wanted(self.patterns, published.topic)
+        assert cursor.epoch == self.at.epoch, (self.at, event)
+        assert cursor.offset > self.at.offset, ("given twice, or out of order", self.at, event.id)
+        self._pass_over(cursor.offset - 1)
+        self.at = cursor
+        self.ledger.delivered += 1
+        self.owed.pop(published.topic, None)
+
+    def _pass_over(self, upto: int) -> None:
+        """Note that nothing came up to an offset: nothing was to come, or a newer one is to come instead."""
+        assert self.at is not None
+        passed = self.ledger.between(self.patterns, self.at.epoch, self.at.offset, upto)
+        assert self.policy == "latest" or not passed, ("lost without a word", self.at, upto, passed)
+        for offset in passed:
+            self.owed[self.ledger.truth[self.at.epoch][offset].topic] = offset
+            self.ledger.superseded += 1
+
+    def _take_gap(self, event: ServerSentEvent) -> None:
+        gap = gap_of(event)
+        assert event.id == gap["resumed"]
+        resumed, after = Cursor.parse(gap["resumed"]), Cursor.parse(gap["after"])
+        assert resumed is not None
+        assert self.at is not None
+        self.ledger.gaps[gap["reason"]] += 1
+        if gap["reason"] == "expired":
+            assert after is not None
+            assert after.epoch == resumed.epoch == self.at.epoch
+            assert self.at.offset <= after.offset <= resumed.offset, (self.at, gap)
+            self._pass_over(after.offset)
+        upto = resumed.offset if resumed.epoch == self.at.epoch else max(self.ledger.truth.get(self.at.epoch, {0: 0}))
+        self.ledger.declared += len(self.ledger.between(self.patterns, self.at.epoch, self.at.offset, upto))
+        self.owed.clear()  # what is not to be had any more is not owed
+        self.at = resumed
+
+    def close(self, epoch: str, newest: int) -> None:
+        """Nothing more comes: nothing may be missing."""
+        if self.at is None:
+            return
+        assert self.at.epoch == epoch, self.at
+        assert self.ledger.between(self.patterns, epoch, self.at.offset, newest) == [], ("never came", self.at, newest)
+        assert not self.owed, ("superseded by what never came", self.owed)
+
+
+class Reader:
+    """A client that comes back to its account's stream until the day is over."""
+
+    def __init__(self, world: World, account: Account) -> None:
+        self.world = world
+        self.account = account
+        self.client: HubClient | None = None
+        self.stalled = False
+        self.place: str | None = None
+
+    def connect(self) -> None:
+        world, rng = self.world, self.world.rng
+        by_header = self.place is not None and rng.random() < 0.6
+        query = {}
+        if self.place is not None and not by_header:
+            query = {rng.choice(("last_event_id", "lastEventId")): self.place}
+        self.client = HubClient(
+            world.hub,
+            *self.account.patterns,
+            direct=rng.random() < world.share_direct,
+            lazy=rng.random() < 0.5,
+            last_event_id=self.place if by_header else None,
+            query=query,
+            on_overflow=self.account.policy,
+            last=rng.choice((None, 3, 100)),
+        )
+        self.opened = False
+        self.stalled = False
+        world.ledger.subscriptions += 1
+
+    def read(self, limit: int = 1 << 21) -> None:
+        client = self.client
+        if client is None:
+            return
+        received = client.received
+        events = client.read(limit)
+        self.world.received += client.received - received
+        if not self.opened and client.last_event_id is not None:
+            self.opened = True
+            if not events:
+                self.account.open(client.last_event_id)
+            elif events[0].event == "stream:gap":
+                self.account.at = self.account.at or Cursor.parse(events[0].json()["after"])
+            else:
+                self.account.open(self.world.place_of(client))
+        for event in events:
+            if event.comment is None:
+                self.account.take(event)
+        if client.last_event_id is not None:
+            self.place = client.last_event_id
+
+    async def leave(self) -> None:
+        if self.client is not None:
+            client, self.client = self.client, None
+            if self.world.rng.random() < 0.3:
+                client.leave(noticed=False)  # found out by the next write, if there is one
+                await settle(3)
+            await client.close()
+
+
+class World:
+    """A hub, its log, and what happens to them."""
+
+    def __init__(self, seed: int, hub: Hub, broker: ScriptedBroker, clock: FakeClock, share_direct: float) -> None:
+        self.rng = random.Random(seed)
+        self.hub = hub
+        self.broker = broker
+        self.clock = clock
+        self.share_direct = share_direct
+        self.ledger = Ledger()
+        self.readers: list[Reader] = []
+        self.number = 0
+        self.received = 0
+
+    def place_of(self, client: HubClient) -> str:
+        """The place in the first block of a stream, of which more than that was read at once."""
+        first = client.body.split(b"\n", 1)[0]
+        assert first.startswith(b"id: "), first
+        return first[4:].decode()
+
+    async def publish(self, count: int, size: int) -> None:
+        drafts = []
+        for _ in range(count):
+            self.number += 1
+            drafts.append(self.hub.draft(self.rng.choice(TOPICS), f"{self.number}:" + "x" * size))
+        cursors = await self.hub.publish_many(drafts)
+        for draft, cursor in zip(drafts, cursors, strict=True):
+            self.ledger.truth.setdefault(cursor.epoch, {})[cursor.offset] = Published(draft.topic, draft.data)
+
+    async def step(self, trouble: bool) -> None:
+        rng = self.rng
+        choice = rng.random()
+        if choice < 0.3:
+            await self.publish(rng.choice((1, 1, 2, 5, 30)), rng.choice((0, 10, 100, 2000)))
+        elif choice < 0.32:
+            await self.publish(rng.choice((3, 60)), rng.choice((3000, 40_000)))
+        elif choice < 0.323:
+            await self.publish(1, 1024 * 1024 - 20)
+        elif choice < 0.36 and trouble:
+            await self.make_trouble()
+        elif choice < 0.40:
+            self.clock.advance(rng.choice((0.3, 3.0, 16.0)))
+        else:
+            await self.move(rng.choice(self.readers))
+        for _ in range(rng.choice((0, 0, 1, 2, 5))):
+            await asyncio.sleep(0)
+
+    async def make_trouble(self) -> None:
+        trouble = self.rng.random()
+        if trouble < 0.15:
+            await settle(100)  # the last events of a life are read, or reset with it
+            self.broker.reset()
+        elif trouble < 0.3:
+            self.broker.trim(keep=self.rng.choice((0, 3, 50)))
+        elif trouble < 0.5:
+            self.broker.hold("tail")
+            await self.publish(self.rng.choice((5, 100)), 50)
+            self.broker.release("tail")
+        elif trouble < 0.7:
+            self.broker.fail("tail")
+            await settle(2)
+            await self.publish(3, 50)
+            self.broker.recover()
+            self.clock.advance(1)
+        else:
+            self.broker.hold("read")
+            for _ in range(5):
+                await self.move(self.rng.choice(self.readers))
+                await asyncio.sleep(0)
+            if self.rng.random() < 0.3:
+                self.broker.reset()
+                await settle(5)
+            self.broker.release("read")
+
+    async def move(self, reader: Reader) -> None:
+        rng = self.rng
+        if reader.client is None or reader.client.ended:
+            reader.read()
+            await reader.leave()
+            reader.connect()
+        elif rng.random() < 0.2:
+            await reader.leave()
+        elif rng.random() < 0.12:
+            reader.stalled = not reader.stalled
+        elif not reader.stalled:
+            reader.read(rng.choice((1, 100, 5000, 1 << 21)))
+
+    async def finish(self) -> None:
+        """Let everyone read to the end, coming back as often as it takes."""
+        self.broker.recover()
+        self.broker.release()
+        self.clock.advance(20)
+        idle = 0
+        while idle < 8:
+            await settle(5)
+            before = self.received
+            for reader in self.readers:
+                if reader.client is None or reader.client.ended:
+                    reader.read()
+                    await reader.leave()
+                    reader.connect()
+                reader.read()
+            idle = idle + 1 if before == self.received else 0
+        state = await self.broker.open()
+        for reader in self.readers:
+            reader.account.close(state.epoch, state.newest)
+
+
+@asynccontextmanager
+async def world_of(seed: int, share_direct: float, **options: Any) -> AsyncIterator[World]:
+    clock = FakeClock()
+    broker = ScriptedBroker(keep=options.pop("keep", None))
+    async with Hub(broker, clock=clock, random=random.Random(seed).random, **options) as hub:
+        hub._opened().pace = Pace(writes=2, seconds=0.0)
+        world = World(seed, hub, broker, clock, share_direct)
+        try:
+            yield world
+        finally:
+            for reader in world.readers:
+                await reader.leave()
+
+
+async def run(world: World, *, readers: int, steps: int, policies: tuple[str, ...], trouble: bool) -> Ledger:
+    for number in range(readers):
+        patterns = world.rng.choice(AUDIENCES)
+        reader = Reader(world, Account(world.ledger, tuple(sorted(patterns)), policies[number % len(policies)]))
+        world.readers.append(reader)
+        reader.connect()
+    for _ in range(steps):
+        await world.step(trouble)
+    await world.finish()
+    for reader in world.readers:
+        await reader.leave()
+    await settle()
+    assert world.hub.subscribers() == 0
+    return world.ledger
+
+
+SMALL = {"retention": Retention(events=40, bytes=200_000), "keep": 60}
+SHALLOW = {"retention": Retention(events=15), "keep": 2000}
+WIDE: dict[str, Any] = {}
+
+
+CASES = {
+    "wide": (WIDE, ("disconnect",), False, 250),
+    "shallow": (SHALLOW, ("disconnect", "skip", "latest"), False, 250),
+    "small": (SMALL, ("disconnect", "skip"), True, 800),
+    "latest": (SMALL, ("latest",), True, 800),
+}
+"""What the hub and its log keep, how slow consumers fare, whether the log has troubles, and how many steps it goes."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("share_direct", [0.0, 1.0, 0.5], ids=["portable", "direct", "mixed"])
+@pytest.mark.parametrize("case", CASES)
+async def test_every_event_of_every_client_is_delivered_or_declared(seed: int, share_direct: float, case: str) -> None:
+    options, policies, trouble, steps = CASES[case]
+    async with world_of(seed, share_direct, **options) as world:
+        ledger = await run(world, readers=40, steps=steps, policies=policies, trouble=trouble)
+        disconnects = world.hub.statistics().disconnects
+    assert ledger.subscriptions > 60, ledger
+    assert ledger.delivered > 1000, ledger
+    assert (ledger.declared > 0) == trouble, ledger
+    assert ledger.superseded == 0 or "latest" in policies, ledger
+    assert (ledger.gaps["reset"] > 0) == trouble, ledger
+    assert sum(disconnects.values()) == ledger.subscriptions, disconnects
