@@ -8,6 +8,7 @@ import typer
 
 from .. import __version__
 from .demo import DEMO_EPILOG, demo
+from .doctor import DOCTOR_EPILOG, doctor
 from .listen import LISTEN_EPILOG, listen
 from .publish import PUBLISH_EPILOG, publish
 from .serve import SERVE_EPILOG, serve
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command(epilog=SERVE_EPILOG)(serve)
 app.command(epilog=LISTEN_EPILOG)(listen)
 app.command(epilog=PUBLISH_EPILOG)(publish)
+app.command(epilog=DOCTOR_EPILOG)(doctor)
 app.command(epilog=DEMO_EPILOG)(demo)
 
 

@@ -1,0 +1,86 @@
+"""``tickertape doctor``."""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import sys
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .lines import visible
+from .shared import HeaderOption, NoColorOption, headers_of, misuse, stderr_console
+
+if TYPE_CHECKING:
+    from ..client.diagnosis import Finding
+
+__all__ = ["DOCTOR_EPILOG", "doctor"]
+
+DOCTOR_EPILOG: Final = """It looks at the status, the headers, the version of HTTP, TLS, compression, buffering on the
+way, heartbeats, ids and `retry`, then connects once more with the id of an event to see whether the stream resumes.
+What it cannot see in the time that it has, it says so.
+
+The exit status is 0 when there is no fault (there may be warnings), 1 when there is one, 2 for a mistake in the
+command.
+
+Examples:
+
+- `tickertape doctor 'http://127.0.0.1:8000/events?topic=greetings&last=2'`: a hub of ours, with two events to resume at
+- `tickertape doctor https://example.org/stream --seconds 40`: long enough to see heartbeats of 15 seconds
+- `tickertape doctor https://example.org/stream --json | jq '.findings[] | select(.level == "fault")'`: for scripts
+"""
+
+_COMMAND: Final = "tickertape doctor"
+_MARKS: Final = {
+    "ok": ("ok", "green"),
+    "info": ("info", "dim"),
+    "warning": ("warning", "yellow"),
+    "fault": ("FAULT", "bold red"),
+}
+
+
+def doctor(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address of an event stream.")],
+    seconds: Annotated[
+        float,
+        typer.Option(min=0.1, max=3600, help="Time to look, and as much again to see it resume.", metavar="SECONDS"),
+    ] = 5.0,
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    header: HeaderOption = None,
+    no_color: NoColorOption = False,
+) -> None:
+    """Examine an event stream, and say what to do about what is wrong with it."""
+    from ..client.address import checked_url
+    from ..client.diagnosis import Level, diagnose
+    from ..client.probe import probe
+
+    try:
+        address = checked_url(url)
+    except ValueError as error:
+        misuse(str(error), command=_COMMAND)
+    headers = headers_of(header, command=_COMMAND)
+    console = stderr_console(no_color)
+    with console.status(f"looking for {seconds:g} s, and up to {seconds:g} s more"):
+        seen = asyncio.run(probe(address, headers=headers, seconds=seconds))
+    findings = diagnose(seen)
+    if json:
+        found = [finding._asdict() for finding in findings]
+        sys.stdout.write(jsonlib.dumps({"url": seen.url, "findings": found}, indent=2) + "\n")
+    else:
+        Console(no_color=no_color or None, highlight=False).print(_table(seen.url, findings))
+    if any(finding.level is Level.FAULT for finding in findings):
+        raise typer.Exit(1)
+
+
+def _table(url: str, findings: list[Finding]) -> Table:
+    table = Table(title=visible(url), title_justify="left", box=None, pad_edge=False)
+    for name in ("", "", "found", "what to do"):
+        table.add_column(name, header_style="dim", overflow="fold")
+    for level, subject, text, advice in findings:
+        mark, style = _MARKS[level]
+        table.add_row(Text(mark, style), Text(subject), Text(visible(text)), Text(advice))
+    return table

@@ -1,0 +1,207 @@
+"""``diagnose``: what an observation of a stream means for whoever runs it, and what to do about it.
+
+A pure function; :func:`~tickertape.client.probe.probe` has made the observation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import httpx2
+
+from .probe import Observation
+
+__all__ = ["Finding", "Level", "diagnose"]
+
+NOTICEABLE: Final = 0.25
+"""Seconds between the two parts of an event, from which on something has held one of them back: no network
+sends the packets of one write so far apart, unless one is lost."""
+
+LONG: Final = 35.0
+"""Seconds after which a stream without a byte has no heartbeat that is of use: two of the usual 15 s."""
+
+_LOCAL: Final = ("localhost", "127.0.0.1", "::1")
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    INFO = "info"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+class Finding(NamedTuple):
+    """One thing that an operator should know."""
+
+    level: Level
+    subject: str
+    text: str
+    advice: str = ""
+
+
+def diagnose(seen: Observation) -> list[Finding]:
+    """Return what was found, in the order in which a request goes."""
+    if not seen.status:
+        return [_unreachable(seen)]
+    findings = [*_status(seen)]
+    if seen.status == 200:
+        findings += [*_content(seen), *_transport(seen), *_headers(seen), *_pace(seen), *_events(seen)]
+    return findings
+
+
+def _unreachable(seen: Observation) -> Finding:
+    if seen.error:
+        return Finding(Level.FAULT, "connection", seen.error, "check the address, the server and what is in between")
+    text = f"no answer within {seen.seconds:.1f} s"
+    advice = "send the head of the answer at once, with a first comment, and let no proxy wait for more"
+    return Finding(Level.FAULT, "connection", text, advice)
+
+
+def _status(seen: Observation) -> Iterator[Finding]:
+    advice = {
+        204: "browsers and clients stop for good on 204: answer 200 if there is more to come",
+        401: "pass credentials: --header 'Authorization: Bearer …'",
+        403: "pass credentials: --header 'Authorization: Bearer …'",
+        404: "check the path of the URL",
+        429: "browsers give up for good on 429: end streams instead of refusing them",
+    }.get(seen.status, "browsers give up for good on any status but 200: end streams instead of refusing them")
+    if seen.status == 200:
+        yield Finding(Level.OK, "status", f"200 after {seen.head_after * 1000:.0f} ms")
+    else:
+        yield Finding(Level.FAULT, "status", str(seen.status), advice)
+    if seen.status >= 429 and "retry-after" not in seen.headers:
+        yield Finding(Level.INFO, "Retry-After", "not given", "say when to come back: our clients and others honour it")
+
+
+def _content(seen: Observation) -> Iterator[Finding]:
+    kind, _, parameters = seen.headers.get("content-type", "").partition(";")
+    if kind.strip().lower() != "text/event-stream":
+        advice = "clients refuse anything but text/event-stream"
+        yield Finding(Level.FAULT, "content type", repr(kind.strip()), advice)
+    elif "charset" in parameters.lower() and "utf-8" not in parameters.lower():
+        advice = "the format is UTF-8 whatever the header says"
+        yield Finding(Level.WARNING, "content type", parameters.strip(), advice)
+    else:
+        yield Finding(Level.OK, "content type", "text/event-stream")
+    if "content-length" in seen.headers:
+        advice = "a stream has no length: something on the way has collected it"
+        yield Finding(Level.FAULT, "length", f"Content-Length: {seen.headers['content-length']}", advice)
+
+
+def _transport(seen: Observation) -> Iterator[Finding]:
+    if seen.http_version == "HTTP/2":
+        yield Finding(Level.OK, "HTTP", "HTTP/2")
+    else:
+        advice = "browsers open six connections to a host over HTTP/1.1, for all tabs: offer HTTP/2 to them"
+        yield Finding(Level.INFO, "HTTP", seen.http_version, advice)
+    url = httpx2.URL(seen.url)
+    if seen.tls:
+        yield Finding(Level.OK, "TLS", seen.tls)
+    elif url.host in _LOCAL:
+        yield Finding(Level.INFO, "TLS", "none, on this machine")
+    else:
+        advice = "use https: proxies on the way hold plain streams back, and anybody can read them"
+        yield Finding(Level.WARNING, "TLS", "none", advice)
+
+
+def _headers(seen: Observation) -> Iterator[Finding]:
+    caching = seen.headers.get("cache-control", "").lower()
+    if "no-store" in caching or "no-cache" in caching:
+        yield Finding(Level.OK, "caching", f"Cache-Control: {caching}")
+    else:
+        advice = "send Cache-Control: no-store, so that no cache collects the stream"
+        yield Finding(Level.WARNING, "caching", f"Cache-Control: {caching or 'not given'}", advice)
+    if "age" in seen.headers:
+        advice = "the answer comes from a cache: keep it away from this path"
+        yield Finding(Level.FAULT, "caching", f"Age: {seen.headers['age']}", advice)
+    coding = seen.headers.get("content-encoding", "identity")
+    if coding == "identity":
+        yield Finding(Level.OK, "compression", "none")
+    else:
+        advice = "compress only where each event is flushed; Cache-Control: no-transform keeps proxies from it"
+        yield Finding(Level.WARNING, "compression", coding, advice)
+
+
+def _pace(seen: Observation) -> Iterator[Finding]:
+    advice = "nginx: proxy_buffering off, or X-Accel-Buffering: no; and no compression that does not flush"
+    if not seen.arrivals:
+        text = f"no byte within {seen.seconds:.1f} s"
+        yield Finding(Level.WARNING, "first byte", text, f"send a comment at once; if the server does: {advice}")
+        return
+    first = seen.arrivals[0].seconds - seen.head_after
+    yield Finding(Level.OK, "first byte", f"{first * 1000:.0f} ms after the head")
+    cuts = [later.seconds - earlier.seconds for earlier, later in pairwise(seen.arrivals) if not earlier.whole]
+    beats = max(arrival.comments for arrival in seen.arrivals)
+    if max(cuts, default=0.0) >= NOTICEABLE:
+        text = f"an event came in two parts, {max(cuts):.1f} s apart: something on the way fills a buffer first"
+        yield Finding(Level.FAULT, "buffering", text, advice)
+    elif beats > 1:
+        text = f"{beats} heartbeats came at once: something on the way holds them back"
+        yield Finding(Level.FAULT, "buffering", text, advice)
+    else:
+        most = max(len(arrival.ids) for arrival in seen.arrivals)
+        yield Finding(Level.OK, "buffering", f"none seen; at most {most} event{'' if most == 1 else 's'} at once")
+    if seen.error:
+        yield Finding(
+            Level.FAULT, "connection", f"broken off: {seen.error}", "look into the server's and proxies' logs"
+        )
+    elif seen.ended_after is not None:
+        text = f"the server ended the stream after {seen.ended_after:.1f} s"
+        yield Finding(
+            Level.WARNING, "connection", text, "clients reconnect each time: keep it open, or make retry long"
+        )
+    yield _heartbeat(seen)
+
+
+def _heartbeat(seen: Observation) -> Finding:
+    beats = [arrival.seconds for arrival in seen.arrivals if arrival.comments]
+    if len(beats) > 2:
+        # The first may be a greeting.
+        longest = max(later - earlier for earlier, later in pairwise(beats[1:]))
+        return Finding(Level.OK, "heartbeat", f"a comment every {longest:.1f} s or sooner")
+    if len(beats) > 1:
+        return Finding(Level.OK, "heartbeat", f"a comment after {beats[1] - beats[0]:.1f} s")
+    silence = seen.seconds - seen.arrivals[-1].seconds
+    if silence >= LONG:
+        advice = "send a comment every 15 s: proxies end silent connections, and nobody notices a dead one"
+        return Finding(Level.WARNING, "heartbeat", f"none in {silence:.0f} s of silence", advice)
+    return Finding(Level.INFO, "heartbeat", f"none needed in {seen.seconds:.0f} s", "look for longer: --seconds 40")
+
+
+def _events(seen: Observation) -> Iterator[Finding]:
+    ids = seen.ids
+    # An event without an id shows the one before it.
+    missing = sum(not own for own in ids) + sum(bool(own) and own == before for before, own in pairwise(ids))
+    if not ids:
+        yield Finding(Level.INFO, "ids", f"no event came in {seen.seconds:.0f} s", "publish some, or look for longer")
+    elif missing:
+        advice = "give each event an id: without it what was sent during a reconnect is lost"
+        yield Finding(Level.WARNING, "ids", f"{missing} of {len(ids)} events have none of their own", advice)
+    else:
+        yield Finding(Level.OK, "ids", f"all {len(ids)} events have one" if len(ids) > 1 else "the event has one")
+    if seen.retry is None:
+        advice = "send retry: milliseconds; browsers wait from 3 s (Chrome) to 5 s (Firefox) without"
+        yield Finding(Level.INFO, "retry", "not given", advice)
+    elif seen.retry < 500:
+        yield Finding(Level.WARNING, "retry", f"{seen.retry} ms", "ask for a second or more: all clients come at once")
+    else:
+        yield Finding(Level.OK, "retry", f"{seen.retry} ms")
+    yield _resume(seen)
+
+
+def _resume(seen: Observation) -> Finding:
+    resumption = seen.resumption
+    if resumption is None:
+        return Finding(
+            Level.INFO, "resume", "not tried: it takes two events with ids", "publish some, or look for longer"
+        )
+    if resumption.got == resumption.expected:
+        return Finding(Level.OK, "resume", f"after {resumption.after} came what had followed it")
+    came = "nothing came" if resumption.got is None else f"{resumption.got} came first"
+    text = f"after {resumption.after} {came}, not {resumption.expected}"
+    return Finding(Level.FAULT, "resume", text, "keep a history, and begin behind the header Last-Event-ID")

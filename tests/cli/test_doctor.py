@@ -1,0 +1,246 @@
+"""``tickertape doctor``: servers that have each fault, and our own, which has none."""
+
+from __future__ import annotations
+
+import json
+import threading
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from support.command import Command, hub_program, run
+from support.raw_server import Connection, RawServer, Script, answer, stream
+from tickertape.client import SyncPublisher
+from tickertape.client.diagnosis import NOTICEABLE, Finding, Level, diagnose
+from tickertape.client.probe import Arrival, Observation, Resumption
+
+EVENTS = b"retry: 1000\n\nid: e-1\ndata: a\n\nid: e-2\ndata: b\n\n"
+HEALTHY = {"content-type": "text/event-stream", "cache-control": "no-store"}
+
+
+def examine(url: str, *options: str) -> tuple[int, dict[str, tuple[str, str]]]:
+    """The exit status, and level and text by subject."""
+    status, output, errors = run("doctor", url, "--json", "--seconds", "1", *options)
+    assert "Traceback" not in errors
+    answer = json.loads(output)
+    assert answer["url"] == url.partition("?")[0].rstrip("/") or answer["url"].rstrip("/") == url
+    assert all(set(finding) == {"level", "subject", "text", "advice"} for finding in answer["findings"])
+    return status, {finding["subject"]: (finding["level"], finding["text"]) for finding in answer["findings"]}
+
+
+def packed(connection: Connection) -> None:
+    connection.begin(more="Content-Encoding: gzip\r\n")
+    packer = zlib.compressobj(wbits=31)
+    connection.chunk(packer.compress(EVENTS) + packer.flush(zlib.Z_SYNC_FLUSH))
+    connection.hold()
+
+
+def silent(connection: Connection) -> None:
+    connection.hold()
+
+
+def half(connection: Connection) -> None:
+    connection.begin()
+    connection.chunk(EVENTS + b"data: half")
+    connection.reset()
+
+
+RESUMES = stream(b"id: e-2\ndata: b\n\n", then="hold")
+
+FAULTS = [
+    pytest.param([answer(404)], "status", ("fault", "404"), id="404"),
+    pytest.param([answer(503)], "status", ("fault", "503"), id="503"),
+    pytest.param([answer(503)], "Retry-After", ("info", "not given"), id="no Retry-After"),
+    pytest.param([answer(204)], "status", ("fault", "204"), id="204"),
+    pytest.param([answer(200, "Content-Type: text/html")], "content type", ("fault", "'text/html'"), id="html"),
+    pytest.param(
+        [answer(200, "Content-Type: text/event-stream", body=EVENTS)],
+        "length",
+        ("fault", f"Content-Length: {len(EVENTS)}"),
+        id="length",
+    ),
+    pytest.param([silent], "connection", ("fault", "no answer within 1.0 s"), id="no head"),
+    pytest.param([stream(then="hold")], "first byte", ("warning", "no byte within 1.0 s"), id="no byte"),
+    pytest.param([half, RESUMES], "connection", ("fault", "broken off: "), id="broken off"),
+    pytest.param([stream(EVENTS), RESUMES], "connection", ("warning", "the server ended the stream after"), id="ended"),
+    pytest.param([packed, RESUMES], "compression", ("warning", "gzip"), id="gzip"),
+    pytest.param(
+        [stream(EVENTS, then="hold"), RESUMES], "caching", ("warning", "Cache-Control: not given"), id="cache"
+    ),
+    pytest.param(
+        [stream(b"data: a\n\ndata: b\n\n", then="hold")],
+        "ids",
+        ("warning", "2 of 2 events have none of their own"),
+        id="no ids",
+    ),
+    pytest.param(
+        [stream(b"id: 1\n\ndata: a\n\ndata: b\n\n", then="hold")],
+        "ids",
+        ("warning", "1 of 2 events have none of their own"),
+        id="one id",
+    ),
+    pytest.param([stream(b": hi\n\n", then="hold")], "ids", ("info", "no event came in 1 s"), id="no events"),
+    pytest.param([stream(b"retry: 0\n\n", then="hold")], "retry", ("warning", "0 ms"), id="retry 0"),
+    pytest.param([stream(b": hi\n\n", then="hold")], "retry", ("info", "not given"), id="no retry"),
+    pytest.param([stream(b": hi\n\n", then="hold")], "resume", ("info", "not tried"), id="nothing to resume at"),
+    pytest.param(
+        [stream(EVENTS, then="hold"), stream(EVENTS, then="hold")],
+        "resume",
+        ("fault", "after e-1 e-1 came first, not e-2"),
+        id="begins anew",
+    ),
+    pytest.param(
+        [stream(EVENTS, then="hold"), stream(then="hold")],
+        "resume",
+        ("fault", "after e-1 nothing came, not e-2"),
+        id="forgets",
+    ),
+    pytest.param(
+        [stream(EVENTS, then="hold"), RESUMES], "resume", ("ok", "after e-1 came what had followed it"), id="resumes"
+    ),
+    pytest.param(
+        [stream(b":\n\n:\n\n:\n\n", then="hold")], "buffering", ("fault", "3 heartbeats came at once"), id="held back"
+    ),
+    pytest.param([stream(b": hi\n\n", then="hold")], "TLS", ("info", "none, on this machine"), id="plain"),
+]
+
+
+@pytest.mark.parametrize(("scripts", "subject", "expected"), FAULTS)
+def test_each_fault_is_found(scripts: list[Script], subject: str, expected: tuple[str, str]) -> None:
+    with RawServer(*scripts) as server:
+        status, findings = examine(server.url)
+    level, text = findings[subject]
+    assert level == expected[0]
+    assert text.startswith(expected[1])
+    assert status == any(level == "fault" for level, _ in findings.values())
+
+
+def test_a_connection_that_cannot_be_made() -> None:
+    with RawServer() as server:
+        url = server.url
+    status, findings = examine(url)
+    assert status == 1
+    assert findings["connection"][0] == "fault"
+
+
+def test_it_asks_for_what_follows_an_event_with_the_same_headers() -> None:
+    with RawServer(stream(EVENTS, then="hold"), RESUMES) as server:
+        examine(server.url, "-H", "Authorization: Bearer x")
+    first, second = server.requests
+    assert [request.headers.get("last-event-id") for request in (first, second)] == [None, b"e-1"]
+    assert {request.headers["authorization"] for request in (first, second)} == {b"Bearer x"}
+
+
+def test_our_own_hub_has_no_fault() -> None:
+    with hub_program() as hub, SyncPublisher(hub.url) as publisher:
+        for number in range(3):
+            publisher.publish("a", str(number))
+        status, findings = examine(f"{hub.url}/events?topic=a&last=3")
+    assert status == 0
+    assert [subject for subject, (level, _) in findings.items() if level in ("warning", "fault")] == []
+    assert findings["resume"][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing argument"),
+        (["localhost:8000"], "expected a URL that starts with http:// or https://"),
+        (["http://127.0.0.1", "--seconds", "0"], "--seconds"),
+        (["http://127.0.0.1", "-H", "x"], "expected a header as 'Name: value'"),
+    ],
+)
+def test_mistakes(arguments: list[str], said: str) -> None:
+    status, output, errors = run("doctor", *arguments)
+    assert (status, output) == (2, "")
+    assert said in errors
+
+
+def test_people_get_a_table() -> None:
+    env = {"TERM": "xterm-256color", "NO_COLOR": "1"}
+    with RawServer(answer(404)) as server, Command("doctor", server.url, terminal=True, env=env) as command:
+        lines = list(iter(command.line, ""))
+        assert command.end(None) == 1
+    assert any("FAULT" in line and "status" in line and "404" in line and "check the path" in line for line in lines)
+
+
+# What takes time, as values.
+
+
+def seen(*arrivals: Arrival, **more: Any) -> Observation:
+    return Observation(
+        "http://127.0.0.1/", 200, "HTTP/1.1", headers=HEALTHY, arrivals=list(arrivals), **{"seconds": 60.0, **more}
+    )
+
+
+def beat(seconds: float) -> Arrival:
+    return Arrival(seconds, 3, (), 1, whole=True)
+
+
+def event(seconds: float, *ids: str, whole: bool = True) -> Arrival:
+    return Arrival(seconds, 10, ids, 0, whole)
+
+
+@pytest.mark.parametrize(
+    ("observation", "subject", "level", "text"),
+    [
+        (seen(event(1.0, whole=False), event(1.0 + NOTICEABLE, "1")), "buffering", Level.FAULT, "in two parts, 0.2 s"),
+        (seen(event(1.0, whole=False), event(1.1, "1")), "buffering", Level.OK, "at most 1 event at once"),
+        (seen(event(1.0, "1", "2"), event(9.0, "3")), "buffering", Level.OK, "at most 2 events at once"),
+        (seen(beat(0), beat(15), beat(30.5), beat(45)), "heartbeat", Level.OK, "every 15.5 s or sooner"),
+        (seen(beat(0), beat(15)), "heartbeat", Level.OK, "after 15.0 s"),
+        (seen(event(1.0, "1")), "heartbeat", Level.WARNING, "none in 59 s of silence"),
+        (seen(event(59.0, "1")), "heartbeat", Level.INFO, "none needed in 60 s"),
+        (seen(tls="TLSv1.3"), "TLS", Level.OK, "TLSv1.3"),
+        (Observation("http://example.org/", 200, "HTTP/2", headers=HEALTHY), "TLS", Level.WARNING, "none"),
+        (Observation("http://example.org/", 200, "HTTP/2", headers=HEALTHY), "HTTP", Level.OK, "HTTP/2"),
+        (seen(resumption=Resumption("1", "2", "2")), "resume", Level.OK, "after 1 came"),
+        (Observation("http://a/", 429), "status", Level.FAULT, "429"),
+        (Observation("http://a/", 200, headers={**HEALTHY, "age": "3"}), "caching", Level.FAULT, "Age: 3"),
+        (
+            Observation("http://a/", 200, headers={"content-type": "text/event-stream; charset=latin-1"}),
+            "content type",
+            Level.WARNING,
+            "latin-1",
+        ),
+    ],
+)
+def test_diagnose(observation: Observation, subject: str, level: Level, text: str) -> None:
+    found = [finding for finding in diagnose(observation) if finding.subject == subject]
+    assert [finding.level for finding in found][-1] is level
+    assert text in found[-1].text
+
+
+def test_what_is_wrong_comes_with_what_to_do() -> None:
+    observations: list[Callable[[], Observation]] = [
+        lambda: Observation("http://a/"),
+        lambda: Observation("http://a/", error="x"),
+        lambda: Observation("http://a/", 500),
+        lambda: Observation("http://a/", 200),
+        lambda: seen(event(1, "1"), ended_after=2.0, retry=0, resumption=Resumption("1", "2")),
+    ]
+    findings: list[Finding] = [finding for make in observations for finding in diagnose(make())]
+    wrong = [finding for finding in findings if finding.level in (Level.WARNING, Level.FAULT)]
+    assert len(wrong) > 6
+    assert [finding for finding in wrong if not finding.advice] == []
+
+
+def test_a_probe_ends_in_time_though_the_server_never_does() -> None:
+    """A stream without pauses, and a server that is still being connected to when the time is over."""
+    left = threading.Event()
+
+    def flood(connection: Connection) -> None:
+        connection.begin()
+        try:
+            while True:
+                connection.chunk(b"data: x\n\n" * 1000)
+        finally:
+            left.set()
+
+    with RawServer(flood) as server:
+        status, findings = examine(server.url)
+        assert left.wait(30.0)
+    assert status == 0
+    assert findings["ids"][0] == "warning"
