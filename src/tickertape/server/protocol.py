@@ -55,11 +55,13 @@ class _Offering:
             await self._app(scope, receive, send)
             return
         connection = _Connection(self._protocol, cycle)
-        scope.setdefault("extensions", {})[DIRECT_EXTENSION] = connection
+        extensions = scope.setdefault("extensions", {})
+        extensions[DIRECT_EXTENSION] = connection
         try:
             await self._app(scope, receive, connection.send)
         finally:
-            del scope["extensions"][DIRECT_EXTENSION]  # it knows the protocol, which knows the scope
+            # It knows the protocol, which knows the scope. Middleware may have taken it away.
+            extensions.pop(DIRECT_EXTENSION, None)
 
 
 class _Connection:
