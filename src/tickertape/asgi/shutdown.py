@@ -25,8 +25,11 @@ __all__ = ["OpenStream", "OpenStreams", "close_streams", "open_streams"]
 
 logger = logging.getLogger("tickertape.asgi")
 
-_LOOK: Final = 0.25
+_LOOK: Final = 0.1
 """Seconds between two looks at the listening sockets: what a shutdown may take longer by, at most."""
+
+_SEARCH: Final = 0.5
+"""Seconds at least between two searches for connections: one asks every descriptor, 0.1 s of 10,000."""
 
 _PARTING: Final = 0.5
 """Seconds for which a server that stops lets a client take the rest: one that reads has taken it by then."""
@@ -49,6 +52,7 @@ class _Group:
         streams: the open streams by the listener that they came through, each with its connection.
         doomed: the connections to be dropped unless their clients read by then, and when.
         failed: the connections to be cut off, and what waits for that.
+        searched: when connections were last searched.
         timer: the next look.
     """
 
@@ -56,6 +60,7 @@ class _Group:
         self.streams: dict[Listener | None, dict[OpenStream, Connection | None]] = {}
         self.doomed: dict[Connection, float] = {}
         self.failed: dict[Connection, asyncio.Future[None]] = {}
+        self.searched = -_SEARCH
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -148,27 +153,18 @@ class OpenStreams:
 
     def _look(self, loop: asyncio.AbstractEventLoop, group: _Group) -> None:
         now = loop.time()
-        for listener, streams in group.streams.items():
+        for listener, streams in list(group.streams.items()):
             if listener is not None and listener.closed:
                 self._drain(group, streams, now)
-        due = {connection for connection, when in group.doomed.items() if when <= now}
-        if due:
-            logger.info("dropped %d clients that did not read", abort_stuck(due))
-        if group.failed:
-            cut_off(group.failed)
+        if now - group.searched >= _SEARCH:
+            _search(group, now)
         with self._lock:
-            for connection in due:
-                del group.doomed[connection]
-            for done in group.failed.values():
-                if not done.done():
-                    done.set_result(None)
-            group.failed.clear()
             group.timer = None
             self._look_again_or_forget(loop, group)
 
     def _drain(self, group: _Group, streams: Mapping[OpenStream, Connection | None], now: float) -> None:
         """Tell streams to end, and give their clients a moment to read the rest."""
-        for stream, connection in streams.items():
+        for stream, connection in list(streams.items()):
             takes = stream.drain()
             if connection is not None:
                 group.doomed.setdefault(connection, now + takes + _PARTING)
@@ -186,6 +182,22 @@ class OpenStreams:
             listener = find_listener(address) or listener
             self._known[address] = listener, now
         return listener
+
+
+def _search(group: _Group, now: float) -> None:
+    due = {connection for connection, when in group.doomed.items() if when <= now}
+    if due:
+        group.searched = now
+        logger.info("dropped %d clients that did not read", abort_stuck(due))
+        for connection in due:
+            del group.doomed[connection]
+    if group.failed:
+        group.searched = now
+        cut_off(group.failed)
+        for done in group.failed.values():
+            if not done.done():
+                done.set_result(None)
+        group.failed.clear()
 
 
 open_streams: Final = OpenStreams()
