@@ -204,6 +204,7 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._buffer = b""
         self._decoder = Decoder(comments=True)
         self._events: list[ServerSentEvent] = []
         self.status = 0
@@ -235,13 +236,16 @@ class Connection:
     async def head(self) -> int:
         """Read the head of an answer and return its status."""
         async with asyncio.timeout(PATIENCE):
-            lines = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+            while b"\r\n\r\n" not in self._buffer:
+                assert await self._receive(), f"expected the head of an answer, got {self._buffer!r}"
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
         self.headers, self.body, self.complete = {}, b"", False
-        for line in filter(None, lines[1:]):
+        for line in lines:
             name, _, value = line.partition(":")
             before = self.headers.get(name.lower())
             self.headers[name.lower()] = value.strip() if before is None else f"{before}, {value.strip()}"
-        self.status = int(lines[0].split()[1])
+        self.status = int(first.split()[1])
         return self.status
 
     async def event(self) -> ServerSentEvent:
@@ -260,30 +264,41 @@ class Connection:
 
     async def piece(self) -> bytes:
         """Return the next bytes of the body; none at its end."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                piece = b"" if self.complete else await self._read_piece()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return b""
+        async with asyncio.timeout(PATIENCE):
+            while not (piece := self._take()) and not self.complete and await self._receive():
+                pass
         self.body += piece
         return piece
 
-    async def _read_piece(self) -> bytes:
-        if "content-length" in self.headers:
-            piece = await self._reader.readexactly(int(self.headers["content-length"]))
-            self.complete = True
-        elif self.headers.get("transfer-encoding") == "chunked":
-            size = int(await self._reader.readuntil(b"\r\n"), 16)
-            piece = (await self._reader.readexactly(size + 2))[:-2]
-            self.complete = not size
-        else:
-            piece = await self._reader.read(65536)
-        return piece
+    async def _receive(self) -> bool:
+        """Wait for more bytes; return whether there are any before the connection ends."""
+        with suppress(ConnectionError):
+            received = await self._reader.read(65536)
+            self._buffer += received
+            return bool(received)
+        return False
+
+    def _take(self) -> bytes:
+        """Take what the buffer has of the body: all whole chunks at once, for some streams send very many."""
+        if self.headers.get("transfer-encoding") != "chunked":
+            piece, self._buffer = self._buffer, b""
+            self.complete = len(self.body) + len(piece) == int(self.headers.get("content-length", -1))
+            return piece
+        chunks, start = [], 0
+        while not self.complete and (end := self._buffer.find(b"\r\n", start)) >= 0:
+            after = end + 2 + int(self._buffer[start:end], 16)
+            if len(self._buffer) < after + 2:
+                break
+            chunks.append(self._buffer[end + 2 : after])
+            self.complete = after == end + 2
+            start = after + 2
+        self._buffer = self._buffer[start:]
+        return b"".join(chunks)
 
     async def closed(self) -> bool:
         """Tell whether nothing comes any more, since the server has closed the connection."""
         async with asyncio.timeout(PATIENCE):
-            return not await self._reader.read(1)
+            return not self._buffer and not await self._receive()
 
     async def dropped(self) -> None:
         """Return when the server has dropped the connection; nothing is read."""

@@ -28,7 +28,7 @@ from tickertape.asgi.sockets import find_listener, server_address
 
 __all__ = ["app"]
 
-BLOCK: Final = b"data: " + b"x" * 60_000 + b"\n\n"
+BLOCK: Final = b"data: " + b"x" * 20_000 + b"\n\n"
 
 
 def say(text: str) -> None:
@@ -77,11 +77,13 @@ async def flood(request: Request) -> AsyncIterator[bytes]:
 
 async def brimful(request: Request) -> AsyncIterator[bytes]:
     """Send to a client that does not read, until the rest stays in the server: too little to make it wait."""
-    before = -1
-    while (held := held_by_the_kernel(request.scope["client"])) > before:
-        before = held
-        yield BLOCK
-        await asyncio.sleep(0.01)  # servers write later, some in another thread
+    client, looks = request.scope["client"], 0
+    while looks < 20:  # in a row: servers write later, some in another thread
+        if not looks:
+            before = held_by_the_kernel(client)
+            yield BLOCK
+        await asyncio.sleep(0.005)
+        looks = looks + 1 if held_by_the_kernel(client) == before > 0 else 0
     say("brimful")
     await asyncio.Event().wait()
 
