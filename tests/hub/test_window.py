@@ -1,0 +1,249 @@
+"""``Window``: the newest part of the log, in order, without holes, within its limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tickertape.broker import Record, Retention
+from tickertape.errors import BrokerError
+from tickertape.hub.topics import Patterns, check_patterns, matches
+from tickertape.hub.window import Entry, Window, encode_block
+
+UNLIMITED = Retention(events=None, bytes=None, age=None)
+
+
+def record(offset: int, topic: str = "a", data: str = "x", event: str | None = None) -> Record:
+    return Record(offset, topic, event, data)
+
+
+def window_of(*topics: str, newest: int = 0, retention: Retention = UNLIMITED) -> Window:
+    window = Window("e", newest, retention)
+    window.append([record(newest + place, topic) for place, topic in enumerate(topics, 1)], 0.0)
+    return window
+
+
+def offsets(entries: list[Entry]) -> list[int]:
+    return [entry.offset for entry in entries]
+
+
+# Order
+
+
+@pytest.mark.parametrize(
+    ("given", "block"),
+    [
+        (record(1), b"id: e-1\ndata: x\n\n"),
+        (record(12, event="tick"), b"id: e-12\nevent: tick\ndata: x\n\n"),
+        (record(3, data=""), b"id: e-3\ndata: \n\n"),
+        (record(4, data="two\nlines"), b"id: e-4\ndata: two\ndata: lines\n\n"),
+    ],
+)
+def test_a_record_on_the_wire(given: Record, block: bytes) -> None:
+    assert encode_block("e", given) == block
+    window = Window("e", given.offset - 1, UNLIMITED)
+    [entry] = window.append([given], 7.0)
+    assert (entry.record, entry.block, entry.added) == (given, block, 7.0)
+
+
+@pytest.mark.parametrize("newest", [0, 41])
+def test_a_window_starts_empty_anywhere_in_the_log(newest: int) -> None:
+    window = Window("e", newest, UNLIMITED)
+    assert (len(window), window.oldest, window.newest, window.bytes) == (0, newest + 1, newest, 0)
+    assert list(window.topics) == []
+    assert [window.reaches(offset) for offset in (newest - 1, newest, newest + 1)] == [False, True, False]
+    assert window.after(newest, ("**",), None, newest) == ([], newest)
+    assert window.last(5, ("**",)) == (0, newest)
+
+
+def test_what_it_holds_is_in_order_and_known_by_topic() -> None:
+    window = window_of("a", "b", "a", newest=10)
+    assert (len(window), window.oldest, window.newest) == (3, 11, 13)
+    assert sorted(window.topics) == ["a", "b"]
+    assert (window.newest_of("a"), window.newest_of("b"), window.newest_of("c")) == (13, 12, 0)
+    assert [window.reaches(offset) for offset in (9, 10, 13, 14)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("next_offsets", "expected", "wrong"),
+    [([2], 3, 2), ([4], 3, 4), ([3, 5], 4, 5), ([3, 3], 4, 3), ([3, 4, 6, 7], 5, 6), ([4, 3], 3, 4)],
+)
+def test_a_hole_is_refused_and_nothing_of_its_batch_taken(next_offsets: list[int], expected: int, wrong: int) -> None:
+    window = window_of("a", "a")
+    before = window.bytes
+    with pytest.raises(BrokerError, match=f"expected a record with offset {expected}, got {wrong}"):
+        window.append([record(offset) for offset in next_offsets], 0.0)
+    assert (len(window), window.newest, window.bytes) == (2, 2, before)
+    assert offsets(window.append([record(3)], 0.0)) == [3]
+
+
+# Retention
+
+
+def test_it_holds_so_many_events() -> None:
+    window = Window("e", 0, Retention(events=3, bytes=None))
+    for number in range(1, 10):
+        window.append([record(number, f"t/{number}")], 0.0)
+        assert (window.oldest, window.newest) == (max(1, number - 2), number)
+    assert sorted(window.topics) == ["t/7", "t/8", "t/9"]  # a topic goes with its last record
+    assert window.newest_of("t/1") == 0
+
+
+def test_it_holds_so_many_bytes_blocks_and_overhead_included() -> None:
+    one = window_of("a").bytes
+    assert one > len(b"id: e-1\ndata: x\n\n")
+    window = Window("e", 0, Retention(events=None, bytes=4 * one))
+    for number in range(1, 10):
+        window.append([record(number)], 0.0)
+        assert (len(window), window.bytes) == (min(number, 4), min(number, 4) * one)
+    big = window.append([record(10, data="x" * 1000)], 0.0)[0]
+    assert window.bytes <= 4 * one
+    assert window.oldest + len(window) - 1 == 10
+    window.append([record(11, data="x" * 10 * one)], 0.0)  # one that is too big alone is not held either
+    assert (len(window), window.bytes, window.oldest, window.newest) == (0, 0, 12, 11)
+    assert big.size > 2000
+
+
+def test_it_holds_for_so_long() -> None:
+    window = Window("e", 0, Retention(events=None, bytes=None, age=10.0))
+    for number, now in enumerate((0.0, 4.0, 8.0), 1):
+        window.append([record(number)], now)
+    for now, oldest in ((10.0, 1), (10.5, 2), (14.0, 2), (14.5, 3), (30.0, 4)):
+        window.trim(now)
+        assert window.oldest == oldest, now
+    assert (len(window), window.newest, window.bytes) == (0, 3, 0)
+    assert offsets(window.append([record(4)], 30.0)) == [4]
+
+
+def test_what_is_appended_is_returned_even_if_it_is_not_held() -> None:
+    window = Window("e", 0, Retention(events=2))
+    assert offsets(window.append([record(number) for number in range(1, 6)], 0.0)) == [1, 2, 3, 4, 5]
+    assert (window.oldest, window.newest) == (4, 5)
+
+
+def test_dropped_entries_are_let_go_and_the_list_does_not_grow() -> None:
+    window = Window("e", 0, Retention(events=10))
+    for number in range(1, 5001):
+        window.append([record(number, "ab"[number % 2])], 0.0)
+        if number % 500 == 0:  # also while the list's start is dead and not yet cut
+            found, upto = window.after(number - 3, ("**",), None, number)
+            assert (offsets(found), upto) == ([number - 2, number - 1, number], number)
+            assert offsets(window.after(number - 4, ("b",), None, number)[0]) == [number - 3, number - 1]
+    assert len(window._entries) < 1100
+    assert sum(1 for entry in window._entries if entry.offset) == 10
+
+
+# What lies behind an offset
+
+
+@pytest.mark.parametrize(
+    ("offset", "patterns", "limit", "upto", "found", "reached"),
+    [
+        (10, ("**",), None, 15, [11, 12, 13, 14, 15], 15),
+        (10, ("**",), None, 13, [11, 12, 13], 13),
+        (13, ("**",), None, 15, [14, 15], 15),
+        (15, ("**",), None, 15, [], 15),
+        (10, ("a",), None, 15, [11, 13, 15], 15),
+        (11, ("a",), None, 14, [13], 14),
+        (10, ("a", "b"), None, 15, [11, 12, 13, 14, 15], 15),
+        (10, ("c",), None, 15, [], 15),
+        (10, ("*",), 1, 15, [11], 11),  # at least one, however big
+        (10, ("a",), 1, 15, [11], 11),
+        (13, ("b",), 1, 15, [14], 15),  # the limit left nothing out
+        (10, ("**",), 40, 15, [11, 12], 12),
+        (10, ("b", "c"), 40, 15, [12, 14], 15),
+    ],
+)
+def test_what_lies_behind_an_offset(
+    offset: int, patterns: Patterns, limit: int | None, upto: int, found: list[int], reached: int
+) -> None:
+    window = window_of("a", "b", "a", "b", "a", newest=10)  # blocks of 18 bytes
+    entries, upto = window.after(offset, patterns, limit, upto)
+    assert (offsets(entries), upto) == (found, reached)
+
+
+topics = st.sampled_from(["a", "b", "a/x", "b/x", "c"])
+pattern_sets = st.lists(
+    st.sampled_from(["a", "b", "c", "a/x", "*", "*/x", "a/**", "**", "nobody"]), min_size=1, max_size=3
+).map(check_patterns)
+logs = st.lists(st.tuples(topics, st.integers(0, 60)), max_size=40)
+
+
+@settings(max_examples=200)
+@given(log=logs, patterns=pattern_sets, keep=st.integers(1, 50), limit=st.none() | st.integers(0, 300), data=st.data())
+def test_pages_of_a_window_are_what_a_naive_list_has(
+    log: list[tuple[str, int]], patterns: Patterns, keep: int, limit: int | None, data: Any
+) -> None:
+    window = Window("e", 100, Retention(events=keep, bytes=None))
+    records = [record(101 + place, topic, "x" * size) for place, (topic, size) in enumerate(log)]
+    window.append(records, 0.0)
+    kept = [one for one in records if one.offset >= window.oldest]
+    assert len(kept) == len(window) == min(keep, len(records))
+    offset = data.draw(st.integers(window.oldest - 1, window.newest), label="offset")
+    upto = data.draw(st.integers(offset, window.newest), label="upto")
+    wanted = [one for one in kept if offset < one.offset <= upto and matches(patterns, one.topic)]
+
+    pages = []
+    at = offset
+    while at < upto:
+        entries, reached = window.after(at, patterns, limit, upto)
+        assert reached > at
+        assert limit is None or len(entries) <= 1 or sum(len(entry.block) for entry in entries) <= limit
+        assert [entry.offset for entry in entries] == [one.offset for one in wanted if at < one.offset <= reached]
+        pages += entries
+        at = reached
+    assert [entry.record for entry in pages] == wanted
+
+    newest = {one.topic: one.offset for one in kept}
+    thinned, at, passed = [], offset, 0
+    while at < upto:
+        entries, reached, count = window.latest(at, patterns, limit or 0, upto)
+        assert reached > at
+        thinned += entries
+        passed += count
+        at = reached
+    assert [entry.record for entry in thinned] == [one for one in wanted if newest[one.topic] == one.offset]
+    assert passed == len(wanted) - len(thinned)
+
+
+@given(log=logs, patterns=pattern_sets, keep=st.integers(1, 50), count=st.integers(1, 50))
+def test_the_last_events_are_what_a_naive_list_has(
+    log: list[tuple[str, int]], patterns: Patterns, keep: int, count: int
+) -> None:
+    window = Window("e", 100, Retention(events=keep, bytes=None))
+    window.append([record(101 + place, topic) for place, (topic, _) in enumerate(log)], 0.0)
+    held, _ = window.after(window.oldest - 1, patterns, None, window.newest)
+    wanted = held[-count:]
+    found, start = window.last(count, patterns)
+    assert found == len(wanted)
+    assert start == (wanted[0].offset - 1 if wanted else window.newest)
+    assert offsets(window.after(start, patterns, None, window.newest)[0]) == offsets(wanted)
+
+
+@pytest.mark.parametrize(
+    ("offset", "patterns", "limit", "upto", "found", "reached", "passed"),
+    [
+        (0, ("**",), 1000, 6, [3, 5, 6], 6, 3),
+        (0, ("a",), 1000, 6, [5], 6, 2),
+        (0, ("**",), 1000, 4, [3], 4, 3),  # superseded by one behind the end counts as well: it is to come
+        (5, ("**",), 1000, 6, [6], 6, 0),
+        (6, ("**",), 1000, 6, [], 6, 0),
+        (0, ("**",), 1, 6, [3], 4, 3),  # a page ends before the first that did not fit
+        (0, ("**",), 36, 6, [3, 5], 5, 3),
+    ],
+)
+def test_only_the_newest_event_of_each_topic(
+    offset: int, patterns: Patterns, limit: int, upto: int, found: list[int], reached: int, passed: int
+) -> None:
+    window = window_of("a", "b", "c", "a", "a", "b")
+    entries, at, count = window.latest(offset, patterns, limit, upto)
+    assert (offsets(entries), at, count) == (found, reached, passed)
+
+
+def test_what_a_window_says_of_itself() -> None:
+    window = window_of("a", newest=4)
+    assert repr(window) == f"<Window e 5..5 bytes={window.bytes} topics=1>"
+    assert repr(window.after(4, ("a",), None, 5)[0][0]) == "<Entry 5 'a' 17 bytes>"
