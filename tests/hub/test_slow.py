@@ -1,0 +1,203 @@
+"""Clients that read slowly: what becomes of them, what they hold, and that they delay nobody."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from support.hub import HubClient, gap_of, settle
+from tickertape import ServerSentEvent
+from tickertape.asgi.hub import Hub
+from tickertape.broker import Retention
+from tickertape.errors import SlowConsumerError
+from tickertape.hub import DirectSubscriber
+from tickertape.testing import FakeClock, ScriptedBroker
+
+WAYS = pytest.mark.parametrize("direct", [False, True], ids=["portable", "direct"])
+STALLED_OUTPUT = 256 * 1024
+"""Bytes that one connection may hold in its transport and its subscriber."""
+
+
+@asynccontextmanager
+async def small_hub(**options: Any) -> AsyncIterator[tuple[Hub, ScriptedBroker, FakeClock]]:
+    """A hub of ten events in memory, on a log of twenty."""
+    clock, broker = FakeClock(), ScriptedBroker(keep=options.pop("keep", 20))
+    options.setdefault("retention", Retention(events=10))
+    async with Hub(broker, clock=clock, random=lambda: 0.5, **options) as hub:
+        yield hub, broker, clock
+
+
+async def fill(hub: Hub, client: HubClient, size: int = 40_000, count: int = 8) -> None:
+    """Let a client stall: more is published than its buffers take."""
+    await settle()
+    for _ in range(count):
+        await hub.publish("fill", "x" * size)
+        await settle(10)
+
+
+def data_of(events: list[ServerSentEvent]) -> list[str]:
+    return [event.data or "" for event in events if event.event is None and not (event.data or "").startswith("x")]
+
+
+@WAYS
+@pytest.mark.parametrize("policy", ["disconnect", "skip", "latest"])
+async def test_a_client_that_falls_off_the_log_fares_as_its_policy_says(direct: bool, policy: str) -> None:
+    async with small_hub() as (hub, _, _):
+        client = HubClient(hub, "**", direct=direct, on_overflow=policy)
+        await fill(hub, client)
+        for number in range(40):
+            await hub.publish(f"t/{number % 3}", str(number))
+            await settle(5)
+        events = await client.read_all()
+        gaps = [gap_of(event) for event in events if event.event]
+        reasons = hub.statistics().disconnects
+        if policy == "disconnect":
+            assert client.ended
+            assert (gaps, data_of(events)) == ([], [])
+            assert reasons == {"slow_consumer": 1}
+            again = HubClient(hub, "**", direct=direct, last_event_id=client.last_event_id)
+            events = await again.read_all()
+            assert gap_of(events[0])["reason"] == "expired"
+            assert data_of(events) == [str(number) for number in range(20, 40)]
+            await again.close()
+        else:
+            assert [gap["reason"] for gap in gaps] == ["expired"]
+            assert data_of(events) == ([] if policy == "skip" else ["37", "38", "39"])
+            await hub.publish("t/0", "live")
+            assert data_of(await client.read_all()) == ["live"]
+            assert reasons == {}
+        assert hub.statistics().gaps["reset"] == 0
+        await client.close()
+
+
+@WAYS
+async def test_latest_gives_the_newest_of_each_topic_also_when_it_has_left_memory(direct: bool) -> None:
+    async with small_hub(keep=None) as (hub, _, _):
+        client = HubClient(hub, "**", direct=direct, on_overflow="latest")
+        await fill(hub, client)
+        await hub.publish("rare", "the only one")
+        for number in range(50):
+            await hub.publish(f"t/{number % 3}", str(number))
+            await settle(5)
+        events = data_of(await client.read_all())
+        assert events[0] == "the only one"
+        assert events[-3:] == ["47", "48", "49"]
+        assert events == sorted(events, key=lambda data: -1 if data == "the only one" else int(data))
+        given = hub.statistics()
+        assert given.delivered + given.superseded == given.published
+        assert given.gaps == {"expired": 0, "reset": 0}
+        await client.close()
+
+
+@WAYS
+async def test_all_of_it_comes_if_the_log_keeps_it(direct: bool) -> None:
+    async with small_hub(keep=None) as (hub, _, _):
+        client = HubClient(hub, "**", direct=direct)
+        await fill(hub, client)
+        for number in range(500):
+            await hub.publish("t", str(number))
+        assert data_of(await client.read_all(turns=20)) == [str(number) for number in range(500)]
+        await client.close()
+
+
+async def test_an_iterator_that_is_too_slow_is_told_its_place() -> None:
+    async with small_hub() as (hub, _, _), hub.subscribe("t") as subscription:
+        await hub.publish("t", "1")
+        assert (await anext(subscription)).data == "1"
+        for number in range(2, 40):
+            await hub.publish("t", str(number))
+            await settle(5)
+        with pytest.raises(SlowConsumerError, match=f"cursor {hub.epoch}-1 is no longer kept"):
+            await anext(subscription)
+        with pytest.raises(StopAsyncIteration):
+            await anext(subscription)
+        assert hub.statistics().disconnects == {"slow_consumer": 1}
+
+
+@WAYS
+async def test_who_takes_nothing_for_long_is_dropped(direct: bool) -> None:
+    async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
+        client = HubClient(hub, "**", direct=direct)
+        await fill(hub, client)
+        clock.advance(29)
+        await settle()
+        assert hub.subscribers() == 1
+        client.read(20_000)  # some progress: the time starts over
+        await settle()
+        for seconds, left in ((1, 1), (28, 1), (5, 0)):
+            clock.advance(seconds)
+            await settle()
+            assert hub.subscribers() == left, seconds
+        await client.close()
+        assert hub.statistics().disconnects == {"send_timeout": 1}
+
+
+async def test_who_reads_a_little_now_and_then_is_kept() -> None:
+    async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
+        client = HubClient(hub, "**", direct=True)
+        await fill(hub, client)
+        for _ in range(12):
+            clock.advance(20)
+            client.read(10_000)
+            await settle(3)
+        assert hub.subscribers() == 1
+        await client.close()
+
+
+def held(subscriber: DirectSubscriber) -> int:
+    """Bytes that a connection holds."""
+    transport = subscriber._transport
+    assert transport is not None
+    return transport.get_write_buffer_size() + (len(subscriber._rest) if subscriber._rest else 0)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("policy", ["disconnect", "skip", "latest"])
+@pytest.mark.parametrize("size", [200, 3000, 60_000, 200_000])
+async def test_a_stalled_connection_holds_little(size: int, policy: str, lazy: bool) -> None:
+    async with small_hub(retention=Retention(events=50), keep=None) as (hub, _, _):
+        client = HubClient(hub, "**", direct=True, lazy=lazy, on_overflow=policy)
+        await settle()
+        greatest = 0
+        for number in range(60):
+            await hub.publish_many([hub.draft(f"t/{number}/{i}", "x" * size) for i in range(10)])
+            await settle(5)
+            if number % 7 == 0:
+                client.read(5000)
+            assert client.subscriber is not None
+            greatest = max(greatest, held(client.subscriber))
+        assert 0 < greatest <= STALLED_OUTPUT
+        await client.close()
+
+
+async def test_a_portable_stream_that_stalls_holds_one_page() -> None:
+    async with small_hub(retention=Retention(events=50), keep=None) as (hub, _, _):
+        client = HubClient(hub, "**")
+        for _ in range(60):
+            await hub.publish_many([hub.draft("t", "x" * 3000) for _ in range(10)])
+            await settle(5)
+        assert client._unread <= STALLED_OUTPUT
+        await client.close()
+
+
+async def test_one_stalled_client_delays_nobody_and_many_hold_shared_bytes() -> None:
+    async with small_hub(retention=Retention(events=1000), keep=None) as (hub, _, _):
+        stalled = [HubClient(hub, "**", direct=True) for _ in range(200)]
+        quick = HubClient(hub, "**", direct=True)
+        await settle()
+        sent = []
+        for number in range(60):
+            sent.append(f"{number}:" + "y" * 5000)
+            await hub.publish("t", sent[-1])
+            await settle(2)
+            assert quick.read()[-1].data == sent[-1], "it has come although all others wait"
+        subscribers = [client.subscriber for client in stalled if client.subscriber is not None]
+        assert len(subscribers) == len(stalled)
+        assert sum(held(subscriber) for subscriber in subscribers) <= len(stalled) * 64 * 1024
+        for client in stalled:
+            assert data_of(await client.read_all(turns=2)) == sent
+        for client in (*stalled, quick):
+            await client.close()
