@@ -1,0 +1,534 @@
+"""``Hub``: what is published, what is subscribed to, and its own life."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from support.asgi import settle
+from tickertape.broker import Cursor, Draft, LogState, MemoryBroker, Retention
+from tickertape.errors import (
+    BrokerError,
+    EventTooLargeError,
+    HubClosedError,
+    InvalidEventError,
+    InvalidTopicError,
+)
+from tickertape.hub import Hub, Subscription
+from tickertape.testing import FakeClock, ScriptedBroker
+
+
+@pytest.fixture
+def broker() -> ScriptedBroker:
+    return ScriptedBroker()
+
+
+@pytest.fixture
+async def hub(broker: ScriptedBroker) -> AsyncIterator[Hub]:
+    async with Hub(broker, clock=FakeClock(), max_event_size=100, max_topics=3) as hub:
+        yield hub
+
+
+async def take(subscription: Subscription, count: int) -> list[str]:
+    """The data of the next events."""
+    async with asyncio.timeout(5):
+        return [(await anext(subscription)).data or "" for _ in range(count)]
+
+
+# Publishing
+
+
+class Price(BaseModel):
+    name: str
+    cents: int = 5
+
+
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"topic": ""}, InvalidTopicError, "expected a topic of 1 to 255 characters"),
+    ({"topic": "a/*"}, InvalidTopicError, r"expected a topic without '\*'"),
+    ({"topic": "a//b"}, InvalidTopicError, "expected a topic without empty segments"),
+    ({"data": object()}, InvalidEventError, "expected data that JSON can say, got a object"),
+    ({"data": float("nan")}, InvalidEventError, "expected data that JSON can say"),
+    ({"event": "a\nb"}, InvalidEventError, "event"),
+    ({"event": "stream:gap"}, InvalidEventError, "does not start with 'stream:', got 'stream:gap'"),
+    ({"event": "stream:"}, InvalidEventError, "does not start with 'stream:'"),
+    ({"key": ""}, InvalidEventError, "expected a key of 1 to 255 characters, got 0"),
+    ({"key": "k" * 256}, InvalidEventError, "expected a key of 1 to 255 characters, got 256"),
+    ({"data": "x" * 101}, EventTooLargeError, "expected an event of at most 100 bytes, got 101"),
+    ({"data": "ü" * 51}, EventTooLargeError, "expected an event of at most 100 bytes, got 102"),
+    ({"data": ["x" * 97]}, EventTooLargeError, "expected an event of at most 100 bytes, got 101"),
+]
+
+
+async def by_publish(hub: Hub, **fields: Any) -> Any:
+    return await hub.publish(**fields)
+
+
+async def by_publish_soon(hub: Hub, **fields: Any) -> Any:
+    return await hub.publish_soon(**fields)
+
+
+async def by_publish_sync(hub: Hub, **fields: Any) -> Any:
+    return await asyncio.to_thread(lambda: hub.publish_sync(**fields))
+
+
+async def by_draft(hub: Hub, **fields: Any) -> Any:
+    return await hub.publish_many([hub.draft("fine"), hub.draft(**fields)])
+
+
+@pytest.mark.parametrize("publish", [by_publish, by_publish_soon, by_publish_sync, by_draft])
+@pytest.mark.parametrize(("fields", "kind", "sentence"), REFUSED)
+async def test_what_is_refused_is_refused_before_anything_is_stored(
+    hub: Hub,
+    broker: ScriptedBroker,
+    publish: Callable[..., Any],
+    fields: dict[str, Any],
+    kind: type[Exception],
+    sentence: str,
+) -> None:
+    with pytest.raises(kind, match=sentence):
+        await publish(hub, **{"topic": "t", **fields})
+    assert broker.calls["append"] == 0
+    assert hub.statistics().published == 0
+
+
+@pytest.mark.parametrize(
+    ("draft", "kind"),
+    [
+        (Draft("a//b", "x"), InvalidTopicError),
+        (Draft("t", "x" * 101), EventTooLargeError),
+        (Draft("t", "x", "stream:gap"), InvalidEventError),
+        (Draft("t", "x", "a\rb"), InvalidEventError),
+        (Draft("t", "x", None, ""), InvalidEventError),
+    ],
+)
+async def test_drafts_made_by_hand_are_checked_too(
+    hub: Hub, broker: ScriptedBroker, draft: Draft, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind):
+        await hub.publish_many([hub.draft("t", "good"), draft])
+    assert broker.calls["append"] == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("text", "text"),
+        ("", ""),
+        (None, "null"),
+        (b"\xc3\xbc", "ü"),
+        (Price(name="a"), '{"name":"a","cents":5}'),
+        ({"a": [1, None, True]}, '{"a":[1,null,true]}'),
+        ([], "[]"),
+        (0, "0"),
+        (False, "false"),
+        (1.5, "1.5"),
+        ("x" * 100, "x" * 100),
+        ("ü" * 50, "ü" * 50),
+    ],
+)
+async def test_what_data_becomes(hub: Hub, broker: ScriptedBroker, data: Any, text: str) -> None:
+    cursor = await hub.publish("t", data, event="tick")
+    [record] = await broker.read(0, 10)
+    assert (record.offset, record.topic, record.event, record.data) == (cursor.offset, "t", "tick", text)
+
+
+async def test_the_cursor_is_the_events_place_in_the_log(hub: Hub, broker: ScriptedBroker) -> None:
+    epoch = (await broker.open()).epoch
+    assert [await hub.publish("t", number) for number in range(3)] == [Cursor(epoch, place) for place in (1, 2, 3)]
+
+
+async def test_the_same_key_appends_once(hub: Hub, broker: ScriptedBroker) -> None:
+    first = await hub.publish("t", "once", key="k")
+    assert await hub.publish("t", "twice", key="k") == first
+    assert await hub.publish("t", "other", key="l") != first
+    assert [record.data for record in await broker.read(0, 10)] == ["once", "other"]
+
+
+async def test_several_are_appended_next_to_each_other(hub: Hub, broker: ScriptedBroker) -> None:
+    drafts = [hub.draft("a", 1), hub.draft("b", 2, event="e"), hub.draft("a", 3, key="k")]
+    cursors = await hub.publish_many(iter(drafts))
+    assert [cursor.offset for cursor in cursors] == [1, 2, 3]
+    assert broker.calls["append"] == 1
+    assert await hub.publish_many([]) == []
+    assert broker.calls["append"] == 1
+    assert hub.statistics().published == 3
+
+
+async def test_a_batch_that_fails_stores_nothing(hub: Hub, broker: ScriptedBroker) -> None:
+    broker.fail("append")
+    with pytest.raises(BrokerError, match="scripted failure"):
+        await hub.publish_many([hub.draft("a", 1), hub.draft("a", 2)])
+    broker.recover()
+    assert await broker.read(0, 10) == []
+    assert hub.statistics().published == 0
+
+
+async def test_what_is_published_is_stored_before_it_is_delivered(hub: Hub, broker: ScriptedBroker) -> None:
+    broker.hold("append")
+    async with hub.subscribe("t") as subscription:
+        publishing = asyncio.create_task(hub.publish("t", "x"))
+        waiting = asyncio.create_task(take(subscription, 1))
+        await settle()
+        assert not waiting.done()
+        broker.release()
+        assert await waiting == ["x"]
+        assert (await publishing).offset == 1
+
+
+async def test_publishing_from_another_thread(hub: Hub, broker: ScriptedBroker) -> None:
+    cursor = await asyncio.to_thread(hub.publish_sync, "t", "x", event="e", key="k")
+    assert [(record.offset, record.event, record.data) for record in await broker.read(0, 10)] == [
+        (cursor.offset, "e", "x")
+    ]
+
+
+async def test_a_thread_that_waited_too_long_publishes_nothing_later(hub: Hub, broker: ScriptedBroker) -> None:
+    broker.hold("append")
+    with pytest.raises(TimeoutError):
+        await asyncio.to_thread(lambda: hub.publish_sync("t", "x", timeout=0.01))
+    await settle()
+    broker.release()
+    await settle()
+    assert await broker.read(0, 10) == []
+
+
+async def test_the_loop_itself_cannot_wait_for_itself(hub: Hub, broker: ScriptedBroker) -> None:
+    with pytest.raises(HubClosedError, match=r"expected a call from another thread.*: await publish\(\)"):
+        hub.publish_sync("t", "x")
+    assert broker.calls["append"] == 0
+
+
+async def test_publishing_soon_from_synchronous_code(hub: Hub, broker: ScriptedBroker) -> None:
+    tasks = [hub.publish_soon("t", number) for number in range(3)]
+    assert broker.calls["append"] == 0
+    assert [(await task)[0].offset for task in tasks] == [1, 2, 3]
+    assert [record.data for record in await broker.read(0, 10)] == ["0", "1", "2"]
+
+
+async def test_what_fails_later_is_logged(hub: Hub, broker: ScriptedBroker, caplog: pytest.LogCaptureFixture) -> None:
+    broker.fail("append")
+    task = hub.publish_soon("t", "x")
+    await settle(task.done)
+    await settle(turns=2)
+    assert "an event was not published: expected a log, got a scripted failure" in caplog.text
+
+
+async def test_who_cancels_what_was_to_come_soon_is_not_told_of_it(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.publish_soon("t", "x").cancel()
+    await settle()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+# Subscribing
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["a"], ["a"]),
+        (["a/*"], ["a/b"]),
+        (["a/**"], ["a", "a/b", "a/b/c"]),
+        (["**"], ["a", "a/b", "b", "a/b/c"]),
+        (["b", "a/b"], ["a/b", "b"]),
+        (["a", "**", "a/*"], ["a", "a/b", "b", "a/b/c"]),  # each event once
+        (["nobody", "b"], ["b"]),
+    ],
+)
+async def test_a_subscription_gives_what_its_patterns_take_in(
+    hub: Hub, patterns: list[str], expected: list[str]
+) -> None:
+    await hub.publish("a", "before")
+    await settle()  # until the hub has seen it come back from the log
+    async with hub.subscribe(*patterns) as subscription:
+        for topic in ("a", "a/b", "b", "a/b/c"):
+            await hub.publish(topic, topic)
+        assert await take(subscription, len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ["5"]),
+        ({"last": 0}, ["5"]),
+        ({"last": -1}, ["5"]),
+        ({"last": 2}, ["3", "4", "5"]),
+        ({"last": 100}, ["1", "2", "3", "4", "5"]),
+        ({"after": 0}, ["1", "2", "3", "4", "5"]),
+        ({"after": 3, "last": 1}, ["4", "5"]),  # a cursor comes first
+        ({"after": 4, "last": 4}, ["5"]),
+    ],
+)
+async def test_where_a_subscription_starts(hub: Hub, options: dict[str, Any], expected: list[str]) -> None:
+    cursors = await hub.publish_many([hub.draft("t", number) for number in range(1, 5)])
+    await settle()
+    after = options.pop("after", None)
+    if after is not None:
+        options["last_event_id"] = str(Cursor(cursors[0].epoch, after))
+    async with hub.subscribe("t", **options) as subscription:
+        await hub.publish("t", 5)
+        assert await take(subscription, len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "options", "kind", "sentence"),
+    [
+        ([], {}, InvalidTopicError, "expected at least one topic"),
+        (["a*"], {}, InvalidTopicError, "as a whole segment"),
+        (["a", "b", "c", "d"], {}, InvalidTopicError, "expected at most 3 topics in a subscription, got 4"),
+        (["a"], {"on_overflow": "explode"}, ValueError, "'explode' is not a valid OverflowPolicy"),
+    ],
+)
+async def test_what_is_no_subscription(
+    hub: Hub, patterns: list[str], options: dict[str, Any], kind: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(kind, match=sentence):
+        async with hub.subscribe(*patterns, **options):
+            pass
+    assert hub.subscribers() == 0
+
+
+@pytest.mark.parametrize("policy", ["disconnect", "skip", "latest"])
+async def test_the_policy_is_one_of_three(hub: Hub, policy: str) -> None:
+    async with hub.subscribe("a", on_overflow=policy) as subscription:
+        assert subscription.policy == policy
+
+
+async def test_subscribers_are_counted_by_the_topic_that_reaches_them(hub: Hub) -> None:
+    async with hub.subscribe("a/*"), hub.subscribe("a/*"), hub.subscribe("a/b", "**/b"), hub.subscribe("c"):
+        assert hub.subscribers() == 4
+        counts = {topic: hub.subscribers(topic) for topic in ("a/b", "a/x", "b", "c", "d")}
+        assert counts == {"a/b": 3, "a/x": 2, "b": 1, "c": 1, "d": 0}
+        with pytest.raises(InvalidTopicError):
+            hub.subscribers("a/*")
+        await hub.publish_many([hub.draft("c"), hub.draft("a/x"), hub.draft("d")])
+        await settle()
+        assert list(hub.topics().items()) == [("a/x", 2), ("c", 1), ("d", 0)]
+    assert hub.subscribers() == hub.subscribers("a/b") == 0
+
+
+async def test_statistics_count_what_happened(hub: Hub) -> None:
+    async with hub.subscribe("a") as one, hub.subscribe("**", last_event_id="nonsense") as two:
+        await hub.publish("a", "x")
+        await hub.publish("b", "y")
+        await take(one, 1)
+        await take(two, 3)
+        statistics = hub.statistics()
+        assert statistics.window_bytes > 0
+        assert statistics._replace(window_bytes=0) == (2, 2, 2, 0, 2, 3, 0, {"expired": 0, "reset": 1}, {})
+    statistics = hub.statistics()
+    assert (statistics.subscribers, statistics.disconnects) == (0, {"client_closed": 2})
+
+
+# History
+
+
+@pytest.mark.parametrize(
+    ("patterns", "after", "limit", "expected", "gap"),
+    [
+        (["**"], None, 100, [3, 4, 5, 6], None),
+        (["a"], None, 100, [3, 5], None),
+        (["**"], None, 2, [3, 4], None),
+        (["b"], None, 1, [4], None),
+        (["**"], "{epoch}-4", 100, [5, 6], None),
+        (["**"], "{epoch}-2", 100, [3, 4, 5, 6], None),  # all that follows is kept
+        (["**"], "{epoch}-6", 100, [], None),
+        (["**"], "{epoch}-1", 100, [3, 4, 5, 6], "expired"),
+        (["**"], "{epoch}-0", 1, [3], "expired"),
+        (["**"], "{epoch}-7", 100, [3, 4, 5, 6], "reset"),
+        (["**"], "other-4", 100, [3, 4, 5, 6], "reset"),
+        (["nobody"], "nonsense", 100, [], "reset"),
+        (["**"], "", 100, [3, 4, 5, 6], "reset"),
+    ],
+)
+async def test_history(
+    hub: Hub,
+    broker: ScriptedBroker,
+    patterns: list[str],
+    after: str | None,
+    limit: int,
+    expected: list[int],
+    gap: str | None,
+) -> None:
+    await hub.publish_many([hub.draft("ab"[number % 2], number) for number in range(6)])
+    broker.trim(keep=4)
+    epoch = (await broker.open()).epoch
+    given = None if after is None else after.format(epoch=epoch)
+    found, reason = await hub.history(*patterns, after=given, limit=limit)
+    assert [cursor for cursor, _ in found] == [Cursor(epoch, offset) for offset in expected]
+    assert [record.offset for _, record in found] == expected
+    assert reason == gap
+
+
+class ReplacedOnRead(ScriptedBroker):
+    """A log that begins another life while it is read for the first time."""
+
+    async def read(self, after: int, limit: int, topics: Any = None) -> Any:
+        found = await super().read(after, limit, topics)
+        if self.calls["read"] == 1:
+            self.reset()
+            await self.append([Draft("t", "new")])
+        return found
+
+
+async def test_history_is_of_one_log() -> None:
+    broker = ReplacedOnRead()
+    async with Hub(broker, clock=FakeClock()) as hub:
+        old = await hub.publish("t", "old")
+        found, gap = await hub.history("t", after=str(Cursor(old.epoch, 0)))
+        assert [record.data for _, record in found] == ["new"]
+        assert found[0][0].epoch != old.epoch
+        assert gap == "reset"
+
+
+async def test_history_is_asked_for_patterns(hub: Hub) -> None:
+    with pytest.raises(InvalidTopicError):
+        await hub.history("a", "b", "c", "d")
+    with pytest.raises(InvalidTopicError):
+        await hub.history()
+
+
+# Its life
+
+
+async def test_check_asks_the_log_from_end_to_end(hub: Hub, broker: ScriptedBroker) -> None:
+    await hub.publish("t")
+    state = await hub.check()
+    assert isinstance(state, LogState)
+    assert (state.oldest, state.newest) == (1, 1)
+    broker.fail("open")
+    with pytest.raises(BrokerError, match="scripted failure"):
+        await hub.check()
+    broker.recover()
+    assert await hub.check() == state
+    hub.drain()
+    with pytest.raises(HubClosedError, match="expected an open hub, got one that is draining"):
+        await hub.check()
+
+
+CALLS: dict[str, Callable[[Hub], Any]] = {
+    "publish": lambda hub: hub.publish("t"),
+    "publish_many": lambda hub: hub.publish_many([]),
+    "publish_soon": lambda hub: hub.publish_soon("t"),
+    "publish_sync": lambda hub: hub.publish_sync("t"),
+    "subscribe": lambda hub: hub.subscribe("t").__aenter__(),
+    "history": lambda hub: hub.history("t"),
+    "check": lambda hub: hub.check(),
+    "topics": lambda hub: hub.topics(),
+    "subscribers": lambda hub: hub.subscribers(),
+    "statistics": lambda hub: hub.statistics(),
+}
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["not yet open", "closed"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+async def test_a_hub_that_is_not_open_says_so(call: Callable[[Hub], Any], closed: bool) -> None:
+    hub = Hub(clock=FakeClock())
+    if closed:
+        async with hub:
+            pass
+
+    async def result() -> Any:
+        found = call(hub)
+        return await found if asyncio.iscoroutine(found) else found
+
+    with pytest.raises(HubClosedError, match="expected an open hub"):
+        await result()
+
+
+async def test_a_hub_is_opened_once() -> None:
+    hub = Hub(clock=FakeClock())
+    async with hub:
+        with pytest.raises(HubClosedError, match="expected a hub that is not open yet, got one that is"):
+            await hub.open()
+        assert (await hub.publish("t")).offset == 1  # it goes on
+    await hub.close()  # for the second time
+
+
+async def test_a_hub_whose_log_is_not_there_does_not_open(broker: ScriptedBroker) -> None:
+    hub = Hub(broker, clock=FakeClock())
+    broker.fail("open")
+    with pytest.raises(BrokerError):
+        await hub.open()
+    await hub.close()
+    broker.recover()
+    async with hub:  # and may be tried again
+        assert (await hub.check()).newest == 0
+
+
+@pytest.mark.parametrize("broker_given", ["memory://", MemoryBroker])
+async def test_the_log_is_a_url_or_a_broker(broker_given: Any) -> None:
+    broker = broker_given if isinstance(broker_given, str) else broker_given()
+    async with Hub(broker, clock=FakeClock()) as hub, hub.subscribe("t") as subscription:
+        await hub.publish("t", "x")
+        assert await take(subscription, 1) == ["x"]
+
+
+async def test_what_is_kept_is_the_urls_log_and_the_window() -> None:
+    async with Hub("memory://", retention=Retention(events=3), clock=FakeClock()) as hub:
+        await hub.publish_many([hub.draft("t", number) for number in range(10)])
+        await settle()
+        assert hub.statistics().window_events == 3
+        found, _ = await hub.history("t")
+        assert [record.data for _, record in found] == ["7", "8", "9"]
+
+
+async def test_a_hub_is_a_lifespan() -> None:
+    hub = Hub(clock=FakeClock())
+    async with hub.lifespan(object()):
+        await hub.publish("t")
+    with pytest.raises(HubClosedError):
+        await hub.publish("t")
+
+
+async def test_a_hub_says_what_it_is() -> None:
+    hub = Hub(clock=FakeClock())
+    assert repr(hub).endswith(" closed>")
+    async with hub:
+        assert repr(hub).endswith(" open>")
+        hub.drain()
+        assert repr(hub).endswith(" draining>")
+    assert repr(hub).endswith(" closed>")
+
+
+async def test_closing_ends_who_waits() -> None:
+    hub = Hub(clock=FakeClock())
+    await hub.open()
+    async with hub.subscribe("t") as one, hub.subscribe("**") as two:
+        waiting = [asyncio.ensure_future(anext(subscription, None)) for subscription in (one, two)]
+        await settle()
+        await hub.close()
+        async with asyncio.timeout(5):
+            assert await asyncio.gather(*waiting) == [None, None]
+        assert (one.reason, two.reason) == ("draining", "draining")
+
+
+async def test_draining_ends_the_streams_over_the_window_and_takes_no_more() -> None:
+    clock = FakeClock()
+    numbers = iter([0.1, 0.9])
+    async with Hub(clock=clock, drain_window=10.0, random=lambda: next(numbers)) as hub:
+        async with hub.subscribe("t") as early, hub.subscribe("t") as late:
+            assert hub.drain() == 10.0
+            assert hub.drain() == 10.0  # asked for again, nothing starts over
+            assert hub.draining
+            with pytest.raises(HubClosedError, match="draining"):
+                async with hub.subscribe("t"):
+                    pass
+            assert (await hub.publish("t", "last words")).offset == 1
+            assert {early.reason, late.reason} == {None}
+            clock.advance(1.5)
+            assert sorted(map(str, (early.reason, late.reason))) == ["None", "draining"]
+            clock.advance(8)
+            assert (early.reason, late.reason) == ("draining", "draining")
+        assert hub.statistics().disconnects == {"draining": 2}
+
+
+@pytest.mark.parametrize(("number", "retry"), [(0.0, 2400), (0.5, 3000), (0.75, 3300)])
+async def test_clients_come_back_apart(number: float, retry: int) -> None:
+    hub = Hub(retry=3.0, random=lambda: number)
+    assert hub.jittered_retry() == b"retry: %d\n\n" % retry
