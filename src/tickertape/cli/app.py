@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from .bench import BENCH_EPILOG, bench
 from .demo import DEMO_EPILOG, demo
 from .doctor import DOCTOR_EPILOG, doctor
 from .listen import LISTEN_EPILOG, listen
@@ -32,6 +33,7 @@ app.command(epilog=SERVE_EPILOG)(serve)
 app.command(epilog=LISTEN_EPILOG)(listen)
 app.command(epilog=PUBLISH_EPILOG)(publish)
 app.command(epilog=DOCTOR_EPILOG)(doctor)
+app.command(epilog=BENCH_EPILOG)(bench)
 app.command(epilog=DEMO_EPILOG)(demo)
 
 
