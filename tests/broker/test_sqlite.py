@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -101,10 +100,13 @@ def newer(path: Path) -> None:
 
 
 def damaged(path: Path) -> None:
-    made(path)
-    content = bytearray(path.read_bytes())
-    content[4096:] = os.urandom(len(content) - 4096)
-    path.write_bytes(content)
+    made(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+
+
+def headless(path: Path) -> None:
+    made(path, "DELETE FROM log", "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,7 @@ def damaged(path: Path) -> None:
         (text, ["cannot open the log {path}: file is not a database; it is another kind of file"]),
         (other, ["expected a log of tickertape in {path}, got another program's database"]),
         (newer, ["expected a log of format 1 in {path}, got format 2: a newer tickertape has written it"]),
+        (headless, ["expected the head of the log {path}, got none: its content is damaged"]),
         (damaged, ["the log {path}: database disk image is malformed; its content is damaged"]),
     ],
 )
@@ -240,6 +243,25 @@ async def test_file_that_is_removed_or_replaced_resets_the_log(change: Callable[
         after = await broker.open()
         assert after.epoch != before.epoch
         assert await broker.append([Draft("t", "3")]) == [Cursor(after.epoch, after.newest + 1)]
+
+
+async def test_older_copy_in_its_place_is_another_log_with_what_it_still_has(tmp_path: Path) -> None:
+    path, copy = tmp_path / "log.db", tmp_path / "copy.db"
+    async with opened(SQLiteBroker(path)) as broker:
+        await broker.append([Draft("t", "1")])
+    shutil.copy(path, copy)
+    async with opened(SQLiteBroker(path)) as broker, tailing(broker, 0) as tail:
+        before = await broker.open()
+        await broker.append([Draft("t", "2")])
+        await collect(tail, 2)
+        remove(path)
+        copy.replace(path)
+        with pytest.raises(LogResetError):
+            await broker.append([Draft("t", "3")])
+        after = await broker.open()
+        assert after.epoch != before.epoch
+        assert [record.data for record in await broker.read(0, 10)] == ["1"]
+        assert await broker.append([Draft("t", "3")]) == [Cursor(after.epoch, 2)]
 
 
 async def test_who_lets_go_of_a_removed_file_does_not_harm_the_new_one(tmp_path: Path) -> None:

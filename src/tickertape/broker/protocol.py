@@ -48,7 +48,7 @@ class Broker(Protocol):
         Arguments:
             after: an offset; records that are no longer kept are passed over.
             limit: the greatest number of records. Fewer mean that the end of the log was reached.
-            topics: which topics to return; ``None`` for all.
+            topics: which topics to return; ``None`` for all. May be called in another thread.
 
         Raises:
             BrokerError: the log cannot be read.
@@ -64,6 +64,7 @@ class Broker(Protocol):
             LogResetError: the log has another epoch than when it was opened, or has lost records
                 that this tail has given: ``open`` it again, offsets start over.
             LogTrimmedError: records behind ``after`` are no longer kept.
+            BrokerError: a log without a server, which a tail could wait for, cannot be read.
         """
 
     async def close(self) -> None:

@@ -68,6 +68,7 @@ class SQLiteBroker:
         self._threads: tuple[Writer, Reader] | None = None
         self._opening = asyncio.Lock()
         self._epoch = ""
+        self._seen = Cursor("", 0)  # the newest record that this process has shown to anyone
         self._closing = asyncio.Event()
 
     @classmethod
@@ -97,8 +98,17 @@ class SQLiteBroker:
             except LogResetError:
                 await self._connect()
                 state = await self._find_state()
+            if state.epoch == self._seen.epoch and state.newest < self._seen.offset:
+                # An older copy was put in its place: the offsets behind it must not come back.
+                await self._started()[0].call(self._written.begin_epoch, state.epoch)
+                state = await self._find_state()
             self._epoch = state.epoch
+            self._see(state.epoch, state.newest)
             return state
+
+    def _see(self, epoch: str, offset: int) -> None:
+        if epoch != self._seen.epoch or offset > self._seen.offset:
+            self._seen = Cursor(epoch, offset)
 
     async def _find_state(self) -> LogState:
         if self._threads is None:
@@ -122,7 +132,11 @@ class SQLiteBroker:
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
         writer, _ = self._started()
-        return await writer.append([_clean(draft) for draft in drafts]) if drafts else []
+        if not drafts:
+            return []
+        cursors = await writer.append([_clean(draft) for draft in drafts])
+        self._see(cursors[0].epoch, max(cursor.offset for cursor in cursors))
+        return cursors
 
     async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
         _, reader = self._started()
@@ -157,6 +171,7 @@ class SQLiteBroker:
                     raise LogTrimmedError(after, state.oldest)
                 if records:
                     after = records[-1].offset
+                    self._see(epoch, after)
                     yield records
                 else:
                     await self._signal.wait(seen)

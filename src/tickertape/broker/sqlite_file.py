@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..errors import BrokerError
 from .protocol import Retention, TopicFilter
@@ -95,7 +95,8 @@ class LogFile(SQLiteFile):
             try:
                 with self._told("open"):
                     self._connect()
-                    self._is_new(self._database_now)  # before anything is changed
+                    with self._transaction("DEFERRED") as database:
+                        self._is_new(database)  # before anything is changed
                     self._database_now.execute("PRAGMA journal_mode = WAL")
                     self._migrate()
                 return
@@ -137,7 +138,7 @@ class LogFile(SQLiteFile):
 
         Its last records may be lost then, and their offsets must not come back under the same epoch.
         """
-        ((epoch, known),) = database.execute("SELECT epoch, boot FROM log")
+        epoch, known = self._only(database.execute("SELECT epoch, boot FROM log"))
         with suppress(OSError):
             boot = _BOOT_ID.read_text().strip()
             if known is not None and known != boot:
@@ -147,6 +148,11 @@ class LogFile(SQLiteFile):
                 "UPDATE log SET epoch = ?, boot = ? WHERE epoch <> ? OR boot IS NOT ?", (epoch, wanted) * 2
             )
 
+    def begin_epoch(self, epoch: str) -> None:
+        """Give the log another epoch, if it still has this one; its records are kept."""
+        with self._told("change"), self._transaction("IMMEDIATE") as database:
+            database.execute("UPDATE log SET epoch = ? WHERE epoch = ?", (new_epoch(), epoch))
+
     # Appending.
 
     def append(self, batches: Sequence[Sequence[Draft]]) -> list[list[Cursor]]:
@@ -154,7 +160,7 @@ class LogFile(SQLiteFile):
         with self._told("append to"):
             self._check_place()
             with self._transaction("IMMEDIATE") as database:
-                appending = _Appending(database, self._now())
+                appending = self._appending(database)
                 cursors = [[appending.append(draft) for draft in drafts] for drafts in batches]
                 appending.write()
                 self._trim(appending, max(_TRIM, 2 * len(appending.rows)))
@@ -168,7 +174,7 @@ class LogFile(SQLiteFile):
             if self._state().oldest == self._first():
                 return False
             with self._transaction("IMMEDIATE") as database:
-                return self._trim(_Appending(database, self._now()), _TRIM) == _TRIM
+                return self._trim(self._appending(database), _TRIM) == _TRIM
 
     def _trim(self, log: _Appending, most: int) -> int:
         keep = self._retention
@@ -250,11 +256,21 @@ class LogFile(SQLiteFile):
             "SELECT epoch, newest, (SELECT offset FROM records WHERE at >= ? ORDER BY offset LIMIT 1) FROM log",
             (deadline,),
         )
-        epoch, newest, first = rows.fetchone()
+        epoch, newest, first = self._only(rows)
         oldest = newest + 1 if first is None else first
         if self._retention.events is not None:
             oldest = max(oldest, newest - self._retention.events + 1)
         return LogState(epoch, oldest, newest)
+
+    def _appending(self, database: sqlite3.Connection) -> _Appending:
+        epoch, newest, size = self._only(database.execute("SELECT epoch, newest, bytes FROM log"))
+        return _Appending(database, epoch, newest, size, self._now())
+
+    def _only(self, rows: sqlite3.Cursor) -> tuple[Any, ...]:
+        row: tuple[Any, ...] | None = rows.fetchone()
+        if row is None:
+            raise BrokerError(f"expected the head of the log {self._path}, got none: its content is damaged")
+        return row
 
     def _first(self) -> int:
         ((first,),) = self._database_now.execute(
@@ -269,10 +285,12 @@ class LogFile(SQLiteFile):
 class _Appending:
     """The log's head within a transaction, and the rows that are to be written."""
 
-    def __init__(self, database: sqlite3.Connection, now: float) -> None:
+    def __init__(self, database: sqlite3.Connection, epoch: str, newest: int, size: int, now: float) -> None:
         self.database = database
+        self.epoch = epoch
+        self.newest = newest
+        self.bytes = size
         self.rows: list[tuple[int, float, int, str, str | None, str | None, str]] = []
-        ((self.epoch, self.newest, self.bytes),) = database.execute("SELECT epoch, newest, bytes FROM log")
         self._now = now
         self._keys: dict[str, int] = {}
 
