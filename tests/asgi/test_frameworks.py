@@ -238,6 +238,19 @@ def test_an_openapi_schema_is_built() -> None:
         assert list(app.openapi()["paths"]["/"]) == ["get"]
 
 
+def test_an_openapi_schema_tells_of_an_event_stream() -> None:
+    app = FastAPI()
+
+    @app.get("/", response_class=EventSourceResponse)  # type: ignore[arg-type]
+    async def endpoint() -> EventSourceResponse:
+        return EventSourceResponse(["a"])
+
+    description = app.openapi()["paths"]["/"]["get"]["responses"]["200"]
+    assert list(description["content"]) == ["text/event-stream"]
+    with TestClient(app) as client:
+        assert client.get("/").text == "data: a\n\n"
+
+
 async def test_dependencies_stay_open_while_the_stream_is() -> None:
     source, app = Source(), FastAPI()
 

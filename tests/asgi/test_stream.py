@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from support.asgi import Wire, open_response, scope_of, settle
 from tickertape import DisconnectReason, EventSourceResponse
 from tickertape.asgi.shutdown import open_streams
-from tickertape.asgi.types import Message
+from tickertape.asgi.types import Message, Receive, Scope, Send
 from tickertape.testing import FakeClock
 
 BEAT = b": heartbeat\n\n"
@@ -507,6 +508,29 @@ async def test_a_send_that_raises_anything_else_fails_the_stream(body: bytes) ->
     with pytest.raises(LookupError, match="broken server"):
         await asyncio.wait_for(request.task, 5)
     assert source.finalised == 1
+
+
+async def test_a_start_that_the_server_refuses_leaves_it_the_response() -> None:
+    def on_send(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 200:
+            raise RuntimeError("a header that cannot be sent")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await EventSourceResponse(["a"])(scope, receive, send)
+        except RuntimeError:
+            await send({"type": "http.response.start", "status": 500})
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as server,
+    ):
+        wire = Wire(on_send)
+        await app(scope_of(client=server.getpeername(), server=server.getsockname()), wire.receive, wire.send)
+        server.send(b"HTTP/1.1 500 Internal Server Error")
+        assert client.recv(12) == b"HTTP/1.1 500"
+    assert [message["status"] for message in wire.messages] == [500]
 
 
 # A client that does not read

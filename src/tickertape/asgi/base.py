@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from .headers import EVENT_STREAM_HEADERS, Headers
 from .types import Message, Send
@@ -20,6 +20,9 @@ class StreamResponse:
         headers: more headers; one of the same name takes the place of ours.
         background: an object called, and awaited, after the stream, as Starlette's ``BackgroundTask``.
     """
+
+    media_type: ClassVar = EVENT_STREAM_HEADERS["content-type"]
+    """What FastAPI's description of the API says of ``response_class=``."""
 
     def __init__(
         self,

@@ -233,9 +233,9 @@ class Stream:
         self._sending_since = self._clock.time()
         try:
             if not self._started:
+                await self._send(self._start)
                 self._started = True
                 chunk = self._opening + chunk
-                await self._send(self._start)
             await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
         except OSError as error:  # ASGI, "HTTP", "Disconnected client": what `send` may raise
             raise _PeerGoneError from error
