@@ -1,0 +1,160 @@
+"""``Presence``: who is subscribed, and who comes and goes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from support.asgi import settle
+from tickertape import Hub
+from tickertape.hub import DisconnectReason, Presence, SubscriberInfo
+from tickertape.testing import EventStreamClient, FakeClock
+
+
+class Log:
+    """What presence told."""
+
+    def __init__(self, presence: Presence) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        presence.on_join(lambda info: self.told.append(("join", info.user)))
+        presence.on_leave(lambda info, reason: self.told.append(("leave", info.user, reason)))
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[Hub]:
+    async with Hub(clock=FakeClock()) as hub:
+        yield hub
+
+
+async def test_who_comes_and_goes_is_told_once(hub: Hub) -> None:
+    log = Log(hub.presence)
+    async with hub.subscribe("t", user="ada") as subscription:
+        assert log.told == [("join", "ada")]
+        subscription.close()
+        subscription.close()
+    assert log.told == [("join", "ada"), ("leave", "ada", "client_closed")]
+
+
+async def test_who_is_present(hub: Hub) -> None:
+    assert (len(hub.presence), list(hub.presence), repr(hub.presence)) == (0, [], "<Presence 0 subscribers>")
+    async with hub.subscribe("b", "a", user="ada"), hub.subscribe("c") as other:
+        ada, nobody = hub.presence
+        assert (ada.topics, ada.user) == (("a", "b"), "ada")
+        assert (nobody.topics, nobody.user) == (("c",), None)
+        assert ada.id != nobody.id
+        assert 1.6e9 < ada.since <= nobody.since  # the time of day, for people
+        for info in hub.presence:  # what is looked at may change meanwhile
+            assert isinstance(info, SubscriberInfo)
+            other.close()
+        assert list(hub.presence) == [ada]
+
+
+@pytest.mark.parametrize("reason", list(DisconnectReason))
+async def test_the_first_reason_is_the_one_that_is_told(hub: Hub, reason: DisconnectReason) -> None:
+    log = Log(hub.presence)
+    async with hub.subscribe("t") as subscription:
+        subscription.end(reason)
+        subscription.end(DisconnectReason.ERROR)
+    assert log.told == [("join", None), ("leave", None, reason)]
+    assert hub.statistics().disconnects == {reason: 1}
+
+
+async def test_draining_and_closing_are_told_of() -> None:
+    clock = FakeClock()
+    hub = Hub(clock=clock, drain_window=1.0, random=lambda: 0.0)
+    await hub.open()
+    log = Log(hub.presence)
+    async with hub.subscribe("t", user="first"):
+        hub.drain()
+        clock.advance(1)
+        assert log.told[1:] == [("leave", "first", "draining")]
+    await hub.close()
+    other = Hub(clock=FakeClock())
+    log = Log(other.presence)
+    await other.open()
+    async with other.subscribe("t", user="second"):
+        await other.close()
+        assert log.told[1:] == [("leave", "second", "draining")]
+        assert list(other.presence) == []
+
+
+async def test_callbacks_are_decorators_and_all_are_called(hub: Hub) -> None:
+    calls: list[str] = []
+
+    @hub.presence.on_join
+    def joined(info: SubscriberInfo) -> None:
+        calls.append("joined")
+
+    @hub.presence.on_leave
+    def left(info: SubscriberInfo, reason: DisconnectReason) -> None:
+        calls.append("left")
+
+    hub.presence.on_join(lambda info: calls.append("too"))
+    async with hub.subscribe("t"):
+        pass
+    assert calls == ["joined", "too", "left"]
+    assert (joined.__name__, left.__name__) == ("joined", "left")
+
+
+async def test_a_callback_that_raises_harms_nobody(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    def explode(*args: Any) -> None:
+        raise RuntimeError("boom")
+
+    hub.presence.on_join(explode)
+    hub.presence.on_leave(explode)
+    log = Log(hub.presence)  # called behind those that raise
+    async with hub.subscribe("t") as subscription:
+        await hub.publish("t", "x")
+        assert (await anext(subscription)).data == "x"
+    assert [entry[0] for entry in log.told] == ["join", "leave"]
+    assert [record.message for record in caplog.records] == ["a presence callback failed"] * 2
+    assert caplog.text.count("RuntimeError: boom") == 2
+    assert hub.subscribers() == 0
+
+
+async def test_a_callback_may_publish_what_it_sees(hub: Hub) -> None:
+    hub.presence.on_leave(lambda info, reason: hub.publish_soon("presence", f"{info.user} left: {reason}"))
+    async with hub.subscribe("presence") as watcher:
+        async with hub.subscribe("t", user="ada"):
+            pass
+        assert (await anext(watcher)).data == "ada left: client_closed"
+
+
+async def test_one_that_is_served_in_another_way_has_neither_come_nor_gone(hub: Hub) -> None:
+    log = Log(hub.presence)
+    async with hub.subscribe("t", user="ada") as subscription:
+        direct = hub.serve_direct(subscription)
+        assert subscription.reason == "replaced"
+        assert log.told == [("join", "ada")]
+        assert list(hub.presence) == [subscription.info]
+        assert (hub.subscribers(), hub.subscribers("t")) == (1, 1)
+    assert log.told == [("join", "ada")]  # what it was before is over, it is not
+    assert (direct.cursor, direct.gap, direct.policy) == (0, None, "disconnect")
+    direct.end(DisconnectReason.SEND_TIMEOUT)
+    assert log.told[1:] == [("leave", "ada", "send_timeout")]
+    assert hub.statistics().disconnects == {"send_timeout": 1}
+    assert list(hub.presence) == []
+
+
+async def test_a_stream_that_ends_is_told_of_with_its_user(hub: Hub) -> None:
+    log = Log(hub.presence)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await hub.response(scope, "t", user="ada")(scope, receive, send)
+
+    async with EventStreamClient(app).open("/"):
+        await settle()
+        assert [info.user for info in hub.presence] == ["ada"]
+    assert log.told == [("join", "ada"), ("leave", "ada", "client_closed")]
+
+
+async def test_who_was_never_here_does_not_leave(hub: Hub) -> None:
+    log = Log(hub.presence)
+    async with hub.subscribe("t") as subscription:
+        presence = Presence()
+        other = Log(presence)
+        presence.leave(subscription)
+        assert other.told == []
+    assert len(log.told) == 2
