@@ -1,0 +1,190 @@
+"""The application that tests run under ``DirectHTTPProtocol``: one hub, behind one middleware after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI, Request
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import Response
+
+from tickertape.asgi import Hub
+from tickertape.asgi.types import ASGIApp, Message, Receive, Scope, Send
+from tickertape.broker import Retention
+from tickertape.hub import DirectSubscriber, DisconnectReason, SubscriberInfo
+
+__all__ = ["app"]
+
+hub = Hub(
+    # What is in memory is bounded as the log is: a subscriber that falls off the one falls off the other.
+    retention=Retention(events=int(os.environ.get("EVENTS", "100000"))),
+    drain_window=1.0,
+    send_timeout=float(os.environ.get("SEND_TIMEOUT", "30")),
+)
+
+
+@hub.presence.on_leave
+def say_who_left(info: SubscriberInfo, reason: DisconnectReason) -> None:
+    """Tell the test, which reads the output of this process."""
+    print(f"[left {info.topics[0]} {reason}]", flush=True)  # noqa: T201
+
+
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a stream, in no framework."""
+    query = {name: values[0] for name, values in parse_qs(scope["query_string"].decode()).items()}
+    policy = query.get("policy", "disconnect")
+    await hub.response(scope, query["topic"], on_overflow=policy)(scope, receive, send)
+
+
+fastapi = FastAPI()
+
+
+@fastapi.get("/{name}/events")
+async def events(request: Request, name: str, topic: str) -> Any:
+    return hub.response(request, topic)
+
+
+def with_header(app: ASGIApp) -> ASGIApp:
+    """Add a header, and leave the body as it is."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def add(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"x-added", b"yes")]}
+            await send(message)
+
+        await app(scope, receive, add)
+
+    return wrapped
+
+
+def with_body(app: ASGIApp) -> ASGIApp:
+    """Put a comment behind whatever is sent."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def change(message: Message) -> None:
+            if message["type"] == "http.response.body" and message.get("more_body"):
+                message = {**message, "body": message["body"] + b": changed\n\n"}
+            await send(message)
+
+        await app(scope, receive, change)
+
+    return wrapped
+
+
+def with_two_messages(app: ASGIApp) -> ASGIApp:
+    """Send an empty piece of the body before the first one."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def more(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.start":
+                await send({"type": "http.response.body", "body": b"", "more_body": True})
+
+        await app(scope, receive, more)
+
+    return wrapped
+
+
+def with_an_end(app: ASGIApp) -> ASGIApp:
+    """End the response after the application, whether that is needed or not, and take all extensions away."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+        scope["extensions"].clear()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return wrapped
+
+
+async def pass_on(request: StarletteRequest, call_next: RequestResponseEndpoint) -> Response:
+    return await call_next(request)
+
+
+APPS: Final[dict[str, Any]] = {
+    "bare": bare,
+    "fastapi": fastapi,
+    "cors": CORSMiddleware(bare, allow_origins=["*"]),
+    "session": SessionMiddleware(bare, "secret"),
+    "gzip": GZipMiddleware(bare, minimum_size=1),
+    "header": with_header(bare),
+    "end": with_an_end(bare),
+    "several": with_header(CORSMiddleware(SessionMiddleware(fastapi, "secret"), allow_origins=["*"])),
+    "base": BaseHTTPMiddleware(bare, dispatch=pass_on),
+    "body": with_body(bare),
+    "two": with_two_messages(bare),
+}
+
+
+# What the test asks besides
+
+
+async def publish(query: dict[str, str]) -> Any:
+    """Publish numbers in a row, each in a text of ``size`` characters."""
+    count, size, first = (int(query.get(name, default)) for name, default in (("n", 1), ("size", 0), ("first", 0)))
+    topic = query["topic"]
+    cursors = []
+    for start in range(first, first + count, 10):  # each ten of them take a turn of the loop, as publishers do
+        numbers = range(start, min(start + 10, first + count))
+        cursors += await hub.publish_many([hub.draft(topic, str(number).ljust(size, ".")) for number in numbers])
+        await asyncio.sleep(0)
+    return [str(cursor) for cursor in cursors]
+
+
+async def ways(query: dict[str, str]) -> Any:
+    """Say in which way each subscriber of a topic is served, and of direct ones whether they are live."""
+    present = [each for each in hub.presence._present.values() if each.info.topics == (query["topic"],)]
+    return [
+        "portable" if not isinstance(each, DirectSubscriber) else "direct" if each.place >= 0 else "direct, behind"
+        for each in present
+    ]
+
+
+async def wait(query: dict[str, str]) -> Any:
+    """Answer when the hub drains: the request is under way when the server stops."""
+    print("[waiting]", flush=True)  # noqa: T201
+    while not hub.draining:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    return "waited"
+
+
+async def large(query: dict[str, str]) -> Any:
+    """Answer with what fits into a server's buffer, but not into those of the kernel when nobody reads."""
+    return "x" * int(query["size"])
+
+
+ANSWERS: Final[dict[str, Callable[[dict[str, str]], Awaitable[Any]]]] = {
+    "publish": publish,
+    "ways": ways,
+    "wait": wait,
+    "large": large,
+}
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Open the hub, and find by the first part of a path who answers."""
+    if scope["type"] == "lifespan":
+        await receive()
+        async with hub:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    name = scope["path"].split("/")[1]
+    if name in APPS:
+        await APPS[name](scope, receive, send)
+        return
+    query = {name: values[0] for name, values in parse_qs(scope["query_string"].decode()).items()}
+    body = json.dumps(await ANSWERS[name](query)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
