@@ -1,0 +1,176 @@
+"""``Audience``: who is live is written to, in order, spread and in slices."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from tickertape.hub import HEARTBEAT, DirectSubscriber
+from tickertape.hub.audience import Audience, Pace, frame
+
+WHOLE = Pace(writes=64, seconds=1000.0)
+SLICES = Pace(writes=2, seconds=0.0)
+
+
+class Member:
+    """A live subscriber at the end of a pair of sockets."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        for end in (self.ours, self.theirs):
+            end.setblocking(False)
+        self.descriptor = self.ours.fileno()
+        self.place = -1
+        self.position = 7
+        self.stalled: list[tuple[int, int]] = []
+        self.aborted = 0
+
+    def stall(self, framed: bytes, written: int, upto: int) -> None:
+        self.stalled.append((len(framed) - written, upto))
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+    def read(self) -> bytes:
+        try:
+            return self.theirs.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def fill(self) -> None:
+        try:
+            while True:
+                os.write(self.descriptor, b"x" * 65536)
+        except BlockingIOError:
+            pass
+
+
+class Crowd:
+    def __init__(self, count: int) -> None:
+        self.audience = Audience(("t",), 0.0)
+        self.members = [Member() for _ in range(count)]
+        for member in self.members:
+            self.audience.join(cast("DirectSubscriber", member), 0.0)
+
+    def write(self, chunk: bytes, pace: Pace = WHOLE) -> int:
+        """Write a chunk to the end; return how often it gave way."""
+        return len(list(self.audience.write(chunk, 9, 1.0, pace)))
+
+    def leave(self, place: int) -> None:
+        self.audience.leave(cast("DirectSubscriber", self.members[place]))
+
+    def read(self) -> list[bytes]:
+        return [member.read() for member in self.members]
+
+
+@pytest.fixture
+def crowds() -> Iterator[Any]:
+    made: list[Crowd] = []
+
+    def make(count: int) -> Crowd:
+        made.append(Crowd(count))
+        return made[-1]
+
+    yield make
+    for crowd in made:
+        for member in crowd.members:
+            member.ours.close()
+            member.theirs.close()
+
+
+def test_a_chunk_is_framed_for_http() -> None:
+    assert frame(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
+
+
+def test_all_who_are_live_get_the_chunk_and_who_left_does_not(crowds: Any) -> None:
+    crowd = crowds(5)
+    crowd.leave(1)
+    crowd.leave(4)
+    assert crowd.audience.live == 3
+    crowd.write(b"one")
+    framed = frame(b"one")
+    assert crowd.read() == [framed, b"", framed, framed, b""]
+    crowd.audience.compact()
+    assert [member.place for member in crowd.members] == [0, -1, 1, 2, -1]  # in the order in which they came
+    crowd.write(b"two")
+    assert [bool(data) for data in crowd.read()] == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize(("count", "slices"), [(0, 0), (1, 1), (2, 1), (3, 2), (10, 5)])
+def test_a_long_fan_out_gives_way_in_between(crowds: Any, count: int, slices: int) -> None:
+    crowd = crowds(count)
+    assert crowd.write(b"x", SLICES) == slices
+    assert crowd.write(b"x", WHOLE) == 0
+
+
+def test_who_leaves_between_two_slices_is_not_written_to(crowds: Any) -> None:
+    crowd = crowds(6)
+    running = crowd.audience.write(b"x", 9, 1.0, SLICES)
+    next(running)
+    crowd.leave(0)
+    crowd.leave(4)
+    assert list(running) == [None, None]
+    assert [bool(data) for data in crowd.read()] == [True, True, True, True, False, True]
+
+
+def test_who_does_not_take_it_whole_leaves_the_list_with_the_rest(crowds: Any) -> None:
+    crowd = crowds(3)
+    crowd.members[1].fill()
+    crowd.write(b"x" * 10)
+    assert crowd.members[1].stalled == [(len(frame(b"x" * 10)), 9)]
+    assert (crowd.members[1].place, crowd.audience.live) == (-1, 2)
+    crowd.write(b"x" * 4_000_000)  # more than any socket takes at once
+    assert [member.stalled[-1][0] > 0 for member in crowd.members] == [True] * 3
+    assert crowd.audience.live == 0
+
+
+def test_who_is_gone_is_dropped_and_the_others_get_theirs(crowds: Any) -> None:
+    crowd = crowds(3)
+    crowd.members[1].theirs.close()
+    crowd.write(b"x")
+    assert [member.aborted for member in crowd.members] == [0, 1, 0]
+    assert crowd.audience.live == 2
+    assert crowd.members[0].read() == crowd.members[2].read() == frame(b"x")
+
+
+def test_all_leave_at_once(crowds: Any) -> None:
+    crowd = crowds(3)
+    crowd.leave(0)
+    assert crowd.audience.leave_all() == crowd.members[1:]
+    assert (crowd.audience.live, [member.place for member in crowd.members]) == (0, [-1] * 3)
+
+
+def test_heartbeats_come_after_silence_and_are_spread(crowds: Any) -> None:
+    crowd = crowds(120)
+    beats: list[int] = []
+    for quarter in range(1, 4 * 60 + 1):
+        crowd.audience.beat(HEARTBEAT, quarter / 4, 15.0)
+        beats.append(sum(data == frame(HEARTBEAT) for data in crowd.read()))
+    assert beats[: 4 * 15 - 1] == [0] * (4 * 15 - 1)
+    assert max(beats) <= 11  # a twelfth of them at a time
+    assert sum(beats) == 120 * 3 + beats[-1]  # one each in fifteen seconds, and those that begin the fourth
+
+
+def test_a_write_is_no_silence(crowds: Any) -> None:
+    crowd = crowds(3)
+    list(crowd.audience.write(b"x", 9, 14.0, WHOLE))
+    crowd.read()
+    crowd.audience.beat(HEARTBEAT, 28.0, 15.0)
+    assert crowd.read() == [b""] * 3
+    crowd.audience.beat(HEARTBEAT, 29.0, 15.0)
+    assert any(crowd.read())
+
+
+def test_a_heartbeat_finds_those_who_are_gone_and_those_who_do_not_read(crowds: Any) -> None:
+    crowd = crowds(2)
+    crowd.members[0].theirs.close()
+    crowd.members[1].fill()
+    for call in range(3):
+        crowd.audience.beat(HEARTBEAT, 20.0 + call, 15.0)
+    assert crowd.members[0].aborted == 1
+    assert crowd.members[1].stalled == [(len(frame(HEARTBEAT)), 7)]
+    assert crowd.audience.live == 0
