@@ -16,7 +16,7 @@ def wheel_of(now: float = 1000.0) -> tuple[FakeClock, Wheel]:
 
 
 @pytest.mark.parametrize("start", [0.0, 1000.0, 1000.1, 12345.678])
-@pytest.mark.parametrize("delay", [0.0, 0.01, 0.25, 0.3, 1.0, 14.99, 3600.0])
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.25, 0.3, 1.0, 14.99, 60.0])
 def test_a_callback_comes_in_time_or_little_later(start: float, delay: float) -> None:
     clock, wheel = wheel_of(start)
     moments: list[float] = []

@@ -172,7 +172,7 @@ pattern_sets = st.lists(
 logs = st.lists(st.tuples(topics, st.integers(0, 60)), max_size=40)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(log=logs, patterns=pattern_sets, keep=st.integers(1, 50), limit=st.none() | st.integers(0, 300), data=st.data())
 def test_pages_of_a_window_are_what_a_naive_list_has(
     log: list[tuple[str, int]], patterns: Patterns, keep: int, limit: int | None, data: Any
