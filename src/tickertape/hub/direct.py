@@ -9,8 +9,11 @@ from the log, page by page, and is live again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,6 +30,8 @@ logger = logging.getLogger("tickertape.hub")
 
 _PAGES_A_TURN: Final = 8
 """Pages written to one subscriber before others have their turn."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -142,6 +147,11 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
             self._left = left
             self._since = now
         elif left and now - self._since >= send_timeout:
+            # A peer that reads nothing would not see the end, and the kernel would keep all that it holds for it.
+            with contextlib.suppress(OSError):
+                self._transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
+                )
             self.abort(DisconnectReason.SEND_TIMEOUT)
 
     def finish(self, chunk: bytes, reason: DisconnectReason) -> None:
