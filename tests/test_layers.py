@@ -33,7 +33,8 @@ OUTSIDE = {
     "broker/redis_client.py": {"redis"},
     "broker/postgres.py": {"psycopg"},
     "broker/postgres_link.py": {"psycopg"},
-    "broker/nats.py": {"nats"},
+    "broker/nats_link.py": {"nats"},
+    "broker/nats_stream.py": {"nats"},
     "client": {"httpx2"},
     "server": {
         "uvicorn",

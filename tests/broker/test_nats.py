@@ -105,6 +105,15 @@ async def test_retention_becomes_the_limits_of_the_stream(log: NatsLog) -> None:
         assert (config.max_msgs, config.max_bytes, config.storage) == (-1, 2000, "memory")
 
 
+async def test_tail_of_an_empty_log_has_nothing_to_complain_of(log: NatsLog, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(log) as broker, tailing(broker, 0) as tail:
+        first = asyncio.create_task(collect(tail, 1))
+        await asyncio.sleep(0)
+        await broker.append([Draft("t", "x")])
+        assert await first == [Record(1, "t", None, "x")]
+    assert caplog.messages == []
+
+
 async def test_stream_of_someone_else_is_left_alone(log: NatsLog) -> None:
     async with jetstream() as server:
         await server.add_stream(name=log.stream, subjects=[f"{log.stream}.orders"])

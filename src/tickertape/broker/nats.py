@@ -45,6 +45,10 @@ _ATTEMPTS: Final = 50
 _PAUSE: Final = 0.02
 """Seconds before that: its last message was trimmed just now, or (NATS 2.9) cannot be read yet in a new stream."""
 
+_DELETED: Final = 0.1
+"""Seconds for which there must be no stream until it is made: a server (seen of NATS 2.9) that was told to delete
+it says so first, and then removes its directory, together with what a new stream of that name has put there."""
+
 _UNFINISHED: Final = 0.05
 """Seconds for which the next part of someone else's batch is waited for, before it is taken as given up."""
 
@@ -151,10 +155,15 @@ class NatsBroker(RemoteBroker):
 
     async def _establish(self, seen: Cursor) -> LogState:
         link = await self._linked()
+        missing = False
         for _ in range(_ATTEMPTS):
             info = await link.info()
             if info is None:
-                await self._log.create(link)
+                if missing:
+                    await self._log.create(link)
+                else:
+                    missing = True
+                    await asyncio.sleep(_DELETED)
                 continue
             epoch = self._log.read_epoch(info)
             self._log.enter(epoch)

@@ -175,6 +175,8 @@ class NatsStream:
         if info is None:
             raise LogResetError(f"expected the stream {self.name!r}, got none: it was deleted")
         first, last = info.state.first_seq, info.state.last_seq
+        if not info.state.messages:
+            return last + 1
         following = await self._bisect(link, first, last, lambda message: message.first > after + 1)
         sequence = last if following is None else following.sequence - 1
         message = await self.message(link, sequence)
