@@ -1,214 +1,246 @@
-"""``Follower``: the log is followed, whatever happens to it."""
+"""A log that fails, comes back, loses records or is replaced: nobody hangs, and nobody is told a wrong thing."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from support.asgi import settle
-from tickertape.broker import Draft, Retention
+from support.hub import HubClient, gap_of, settle
+from tickertape.asgi.hub import Hub
+from tickertape.broker import MemoryBroker, Retention
 from tickertape.errors import BrokerError
-from tickertape.hub import Hub, Subscription
+from tickertape.hub.audience import Pace
 from tickertape.testing import FakeClock, ScriptedBroker
 
+WAYS = pytest.mark.parametrize("direct", [False, True], ids=["portable", "direct"])
 
-class World:
-    def __init__(self, **options: Any) -> None:
-        self.clock = FakeClock()
-        self.broker = ScriptedBroker()
-        self.hub = Hub(self.broker, clock=self.clock, random=lambda: 0.0, **options)
 
-    async def publish(self, *data: Any) -> None:
-        await self.broker.append([Draft("t", str(one)) for one in data])
+@asynccontextmanager
+async def hub_of(**options: Any) -> AsyncIterator[tuple[Hub, ScriptedBroker, FakeClock]]:
+    clock, broker = FakeClock(), ScriptedBroker(keep=options.pop("keep", None))
+    async with Hub(broker, clock=clock, random=lambda: 0.5, **options) as hub:
         await settle()
+        yield hub, broker, clock
 
-    async def pass_time(self, seconds: float) -> None:
+
+async def read(client: HubClient) -> list[str]:
+    return [event.data or "" for event in await client.read_all() if event.event is None]
+
+
+@WAYS
+async def test_a_log_that_is_lost_is_opened_again_and_again_ever_later(direct: bool) -> None:
+    async with hub_of() as (hub, broker, clock):
+        client = HubClient(hub, "t", direct=direct)
+        await hub.publish("t", "before")
+        assert await read(client) == ["before"]
+        await hub.check()
+        broker.fail("tail", "open", "append")
         await settle()
-        self.clock.advance(seconds)
-        await settle()
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    world = World()
-    async with world.hub:
-        await settle()
-        yield world
-
-
-async def take(subscription: Subscription, count: int) -> list[Any]:
-    """The next events: the data, or of a gap its reason and where it goes on."""
-    async with asyncio.timeout(5):
-        events = [await anext(subscription) for _ in range(count)]
-    return [
-        (event.json()["reason"], event.json()["after"], event.id) if event.event == "stream:gap" else event.data
-        for event in events
-    ]
-
-
-# Opening
-
-
-@pytest.mark.parametrize(("kept", "held"), [(0, 0), (5, 5), (2500, 2500), (12_000, 10_000)])
-async def test_a_hub_opens_with_the_last_records_of_its_log(kept: int, held: int) -> None:
-    world = World()
-    await world.broker.append([Draft("t", str(number)) for number in range(kept)])
-    async with world.hub:
-        assert world.hub.statistics().window_events == held
-        async with world.hub.subscribe("t", last=1) as subscription:
-            await world.publish("live")
-            assert await take(subscription, 1 + bool(kept)) == [*([str(kept - 1)] if kept else []), "live"]
-
-
-async def test_the_window_holds_no_more_than_it_may() -> None:
-    world = World(retention=Retention(events=7))
-    await world.broker.append([Draft("t", str(number)) for number in range(50)])
-    async with world.hub:
-        assert world.hub.statistics().window_events == 7
-
-
-# A log that is lost and comes back
-
-
-async def test_a_tail_that_fails_is_begun_again_and_nothing_is_lost(world: World) -> None:
-    async with world.hub.subscribe("t") as subscription:
-        await world.publish("before")
-        world.broker.fail("tail")
-        await settle()
-        await world.publish("meanwhile")
-        world.broker.recover()
-        await settle()
-        assert world.hub.statistics().window_events == 1  # not before its time
-        await world.pass_time(0.6)
-        await world.publish("after")
-        assert await take(subscription, 3) == ["before", "meanwhile", "after"]
-    assert world.hub.statistics().gaps == {"expired": 0, "reset": 0}
-
-
-async def test_check_says_whether_the_log_is_followed(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    assert (await world.hub.check()).newest == 0
-    world.broker.fail("tail")
-    await settle()
-    with pytest.raises(BrokerError, match="expected a hub that follows its log, got one that is connecting"):
-        await world.hub.check()
-    assert "lost the log: expected a log, got a scripted failure" in caplog.text
-    assert "Traceback" not in caplog.text  # a lost log is no defect of the program
-    world.broker.recover()
-    await world.pass_time(0.6)
-    assert (await world.hub.check()).newest == 0
-
-
-async def test_what_is_no_failure_of_the_log_is_logged_with_its_traceback(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    world.broker.fail("tail", error=ZeroDivisionError("boom"))
-    await settle()
-    assert "Traceback" in caplog.text
-    world.broker.recover()
-    await world.pass_time(0.6)
-    await world.hub.check()
-
-
-async def test_a_lost_log_is_asked_for_less_and_less_often(world: World) -> None:
-    world.broker.fail("tail", "open")
-    await settle()
-    moments = []
-    before = world.broker.calls["open"]
-    for quarter in range(4 * 60):
-        await world.pass_time(0.25)
-        if world.broker.calls["open"] > before:
-            before = world.broker.calls["open"]
-            moments.append(quarter / 4)
-    pauses = [later - earlier for earlier, later in itertools.pairwise(moments)]
-    assert pauses == sorted(pauses)
-    assert pauses[0] <= 1.0
-    assert 8.0 <= pauses[-1] <= 8.5
-    world.broker.recover()
-    await world.pass_time(9)
-    await world.hub.check()
-
-
-async def test_a_tail_that_ends_is_a_log_that_is_lost() -> None:
-    class Ending(ScriptedBroker):
-        async def tail(self, after: int) -> AsyncIterator[Any]:
-            self.calls["tail"] += 1
-            for record in await self.read(after, 100):
-                yield [record]
-
-    broker = Ending()
-    clock = FakeClock()
-    async with Hub(broker, clock=clock) as hub:
+        with pytest.raises(BrokerError, match="scripted failure"):
+            await hub.publish("t", "never stored")
+        with pytest.raises(BrokerError):
+            await hub.check()
+        attempts = []
+        for _ in range(20):
+            before = broker.calls["open"]
+            clock.advance(5)
+            await settle()
+            attempts.append(broker.calls["open"] - before)
+        assert 8 <= sum(attempts) <= 20, attempts
+        assert all(attempt <= 5 for attempt in attempts), attempts
+        broker.recover()
+        await hub.publish("t", "stored, and not seen yet")
         await settle()
         with pytest.raises(BrokerError, match="connecting to it again"):
             await hub.check()
-        await broker.append([Draft("t", "x")])
+        clock.advance(10)
+        await settle()
+        assert (await hub.check()).newest == 2
+        assert await read(client) == ["stored, and not seen yet"]
+        await client.close()
+
+
+async def test_a_hub_is_healthy_again_without_an_event() -> None:
+    async with hub_of() as (hub, broker, clock):
+        broker.fail("tail")
+        await settle()
+        broker.recover()
         clock.advance(1)
         await settle()
-        assert hub.statistics().window_events == 1
+        assert (await hub.check()).newest == 0
 
 
-# A log that went on without the hub
+async def test_a_tail_that_ends_is_begun_again() -> None:
+    class Ending(MemoryBroker):
+        """A log whose first tail ends after one batch."""
+
+        tails = 0
+
+        async def tail(self, after: int) -> AsyncIterator[Any]:
+            self.tails += 1
+            last = self.tails == 1
+            async for records in super().tail(after):
+                yield records
+                if last:
+                    return
+
+    clock, broker = FakeClock(), Ending()
+    async with Hub(broker, clock=clock) as hub, hub.subscribe("t") as subscription:
+        for text in ("one", "two"):
+            await hub.publish("t", text)
+            await settle()
+            clock.advance(1)
+            assert (await asyncio.wait_for(anext(subscription), 5)).data == text
+        assert broker.tails == 2
 
 
-async def test_another_log_is_a_gap_for_everyone(world: World) -> None:
-    epoch = (await world.broker.open()).epoch
-    async with world.hub.subscribe("t") as waiting, world.hub.subscribe("t", last_event_id=f"{epoch}-0") as behind:
-        await world.publish("old", "too")
-        assert await take(waiting, 2) == ["old", "too"]
-        assert await take(behind, 1) == ["old"]
-        world.broker.reset()
-        await world.publish("new")
-        await world.pass_time(1)
-        new = (await world.broker.open()).epoch
-        assert await take(waiting, 2) == [("reset", f"{epoch}-2", f"{new}-0"), "new"]
-        await world.publish("live")
-        # What was given to it before stays given.
-        assert await take(behind, 4) == ["too", ("reset", f"{epoch}-2", f"{new}-0"), "new", "live"]
-        assert await take(waiting, 1) == ["live"]
-    assert world.hub.statistics().gaps == {"expired": 0, "reset": 2}
-    assert await world.hub.check() == (new, 1, 2)
+@WAYS
+async def test_a_log_that_is_replaced_is_told(direct: bool) -> None:
+    async with hub_of() as (hub, broker, _):
+        client = HubClient(hub, "t", direct=direct)
+        other = HubClient(hub, "silent", direct=direct)
+        for number in range(3):
+            await hub.publish("t", str(number))
+        assert await read(client) == ["0", "1", "2"]
+        epoch = hub.epoch
+        broker.reset()
+        await hub.publish("t", "new")
+        events = await client.read_all()
+        assert gap_of(events[0]) == {"reason": "reset", "after": f"{epoch}-3", "resumed": f"{hub.epoch}-0"}
+        assert [event.data for event in events[1:]] == ["new"]
+        assert hub.epoch != epoch
+        assert [event.event for event in await other.read_all()] == ["stream:gap"]
+        again = HubClient(hub, "t", direct=direct, last_event_id=f"{epoch}-2")
+        events = await again.read_all()
+        assert gap_of(events[0])["reason"] == "reset"
+        for each in (client, other, again):
+            await each.close()
 
 
-async def test_records_lost_under_the_same_epoch_are_a_gap_for_those_who_had_them(world: World) -> None:
-    epoch = (await world.broker.open()).epoch
-    async with world.hub.subscribe("t") as ahead, world.hub.subscribe("other") as quiet:
-        await world.publish(1, 2, 3)
-        assert await take(ahead, 3) == ["1", "2", "3"]
-        world.broker.lose(2)
-        await world.pass_time(1)
-        assert await take(ahead, 2) == [("reset", f"{epoch}-3", f"{epoch}-0"), "1"]
-        await world.broker.append([Draft("other", "x"), Draft("t", "y")])
-        assert await take(ahead, 1) == ["y"]
-        assert await take(quiet, 1) == ["x"]  # its place was before what was lost
-
-
-async def test_records_trimmed_before_the_hub_saw_them_are_a_gap(world: World) -> None:
-    epoch = (await world.broker.open()).epoch
-    async with world.hub.subscribe("t", on_overflow="skip") as subscription:
-        await world.publish("seen")
-        assert await take(subscription, 1) == ["seen"]
-        world.broker.hold("tail")
-        await world.publish(*range(10))
-        world.broker.trim(keep=3)
-        world.broker.release()
-        await world.pass_time(1)
-        # Records that the hub never had in its window, and can have no more.
-        [gap] = await take(subscription, 1)
-        assert gap[:2] == ("expired", f"{epoch}-1")
-        await world.publish("live")
-        assert (await take(subscription, 1))[0] in ("live", "7")
-    assert world.hub.statistics().gaps == {"expired": 1, "reset": 0}
-
-
-async def test_closing_ends_the_following_also_while_the_log_is_lost() -> None:
-    world = World()
-    async with world.hub:
-        world.broker.fail("tail", "open")
+@WAYS
+async def test_a_log_that_was_replaced_while_its_tail_was_down_is_told_too(direct: bool) -> None:
+    async with hub_of() as (hub, broker, clock):
+        client = HubClient(hub, "t", direct=direct)
+        await hub.publish("t", "old")
+        assert await read(client) == ["old"]
+        broker.fail("tail")
         await settle()
-    async with asyncio.timeout(5):
-        await world.hub.close()
-    assert world.broker.calls["tail"] <= 1
+        broker.reset()
+        for number in range(3):
+            await hub.publish("t", f"new {number}")
+        broker.recover()
+        clock.advance(1)
+        events = await client.read_all()
+        assert gap_of(events[0])["reason"] == "reset"
+        assert [event.data for event in events[1:]] == ["new 0", "new 1", "new 2"]
+        await client.close()
+
+
+@WAYS
+async def test_records_that_a_log_has_lost_are_told_although_its_epoch_is_the_same(direct: bool) -> None:
+    async with hub_of() as (hub, broker, _):
+        client = HubClient(hub, "t", direct=direct)
+        for number in range(5):
+            await hub.publish("t", str(number))
+        assert len(await read(client)) == 5
+        broker.lose(2)
+        await hub.publish("t", "under the id of another")
+        events = await client.read_all()
+        assert gap_of(events[0])["reason"] == "reset"
+        assert events[-1].data == "under the id of another"
+        await client.close()
+
+
+@WAYS
+async def test_a_burst_larger_than_the_log_is_told_as_far_as_it_is_lost(direct: bool) -> None:
+    async with hub_of(keep=20, retention=Retention(events=10)) as (hub, _, _):
+        client = HubClient(hub, "t", direct=direct, on_overflow="skip")
+        late = HubClient(hub, "t", direct=direct, last_event_id=f"{hub.epoch}-0")
+        await settle()
+        await hub.publish_many([hub.draft("t", str(number)) for number in range(50)])
+        events = await client.read_all()
+        assert gap_of(events[0])["reason"] == "expired"
+        await late.read_all()
+        assert hub.statistics().gaps["expired"] >= 1
+        await hub.publish("t", "next")
+        assert (await read(client))[-1] == "next"
+        for each in (client, late):
+            await each.close()
+
+
+async def test_a_round_that_is_under_way_ends_before_the_log_is_replaced() -> None:
+    async with hub_of(keep=20) as (hub, broker, _):
+        delivery = hub._opened()
+        delivery.pace = Pace(writes=1, seconds=0.0)
+        clients = [HubClient(hub, "t", direct=True) for _ in range(10)]
+        await settle()
+        await hub.publish("t", "0")
+        for _ in range(20):
+            await asyncio.sleep(0)
+            if delivery._served:
+                break
+        assert delivery._served, "some have it and some do not"
+        await hub.publish_many([hub.draft("other", str(number)) for number in range(30)])
+        broker.trim(keep=1)
+        for client in clients:
+            events = await client.read_all()
+            assert [event.data for event in events if event.event is None] == ["0"]
+            await client.close()
+
+
+@WAYS
+async def test_who_reads_old_pages_while_the_log_fails_is_cut_off_and_resumes(direct: bool) -> None:
+    async with hub_of(retention=Retention(events=5)) as (hub, broker, _):
+        for number in range(30):
+            await hub.publish("t", str(number))
+        await settle()
+        broker.hold("read")
+        client = HubClient(hub, "t", direct=direct, last_event_id=f"{hub.epoch}-3")
+        await settle()
+        broker.fail("read")
+        broker.release("read")
+        await settle()
+        client.read()
+        if not direct:
+            with pytest.raises(BrokerError):
+                await client.task
+        assert client.ended
+        assert not client.complete
+        assert hub.statistics().disconnects == {"error": 1}
+        broker.recover()
+        again = HubClient(hub, "t", direct=direct, last_event_id=client.last_event_id)
+        assert await read(again) == [str(number) for number in range(3, 30)]
+        await again.close()
+        if client.transport is not None:
+            client.transport.dispose()
+
+
+async def test_an_iterator_that_waits_for_another_log_ends_with_its_hub() -> None:
+    async with hub_of(retention=Retention(events=5)) as (hub, broker, _):
+        for number in range(30):
+            await hub.publish("t", str(number))
+        await settle()
+        broker.hold("tail")
+        broker.reset()
+        async with hub.subscribe("t", last_event_id=f"{hub.epoch}-3") as subscription:
+            waiting = asyncio.ensure_future(anext(subscription))
+            await settle()
+            assert not waiting.done()
+            await hub.close()
+            with pytest.raises(StopAsyncIteration):
+                await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_log_that_cannot_be_opened_opens_no_hub() -> None:
+    broker = ScriptedBroker()
+    broker.fail("open")
+    hub = Hub(broker)
+    with pytest.raises(BrokerError):
+        await hub.open()
+    broker.recover()
+    async with hub:
+        await hub.publish("t", "x")

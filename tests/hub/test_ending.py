@@ -1,0 +1,276 @@
+"""Heartbeats, the drain and the end of a hub."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from support.hub import HubClient, settle
+from tickertape.asgi.hub import Hub
+from tickertape.asgi.shutdown import open_streams
+from tickertape.errors import HubClosedError
+from tickertape.hub.audience import Pace
+from tickertape.testing import FakeClock
+
+WAYS = pytest.mark.parametrize("direct", [False, True], ids=["portable", "direct"])
+
+
+@asynccontextmanager
+async def hub_of(**options: Any) -> AsyncIterator[tuple[Hub, FakeClock]]:
+    clock = FakeClock()
+    async with Hub(clock=clock, random=random.Random(1).random, **options) as hub:
+        yield hub, clock
+
+
+def comments(client: HubClient) -> int:
+    client.read()
+    return sum(event.comment == "heartbeat" for event in client.events)
+
+
+@WAYS
+async def test_a_silent_stream_gets_a_heartbeat_and_a_busy_one_none(direct: bool) -> None:
+    async with hub_of(heartbeat=15.0) as (hub, clock):
+        silent, busy = HubClient(hub, "silent", direct=direct), HubClient(hub, "busy", direct=direct)
+        await settle()
+        for _ in range(60):
+            await hub.publish("busy", "x")
+            clock.advance(1)
+            await settle()
+            busy.read()
+            silent.read()
+        assert comments(busy) == 0
+        assert comments(silent) in (3, 4)
+        for client in (silent, busy):
+            await client.close()
+
+
+async def test_no_heartbeat_if_none_is_asked_for() -> None:
+    async with hub_of(heartbeat=None) as (hub, clock):
+        clients = [HubClient(hub, "t", direct=direct) for direct in (False, True)]
+        await settle()
+        clock.advance(100)
+        await settle()
+        for client in clients:
+            assert comments(client) == 0
+            await client.close()
+
+
+async def test_the_heartbeats_of_those_who_fall_silent_together_are_spread() -> None:
+    async with hub_of(heartbeat=15.0) as (hub, clock):
+        clients = [HubClient(hub, "t", direct=True) for _ in range(120)]
+        await settle()
+        await hub.publish("t", "now all are silent")
+        await settle()
+        at: Counter[float] = Counter()
+        start = clock.time()
+        for _ in range(80):
+            clock.advance(0.25)
+            for client in clients:
+                if any(event.comment is not None for event in client.read()):
+                    at[clock.time() - start] += 1
+        assert sum(at.values()) == len(clients)
+        assert max(at.values()) <= 12
+        assert 15 <= min(at) <= max(at) <= 19
+        for client in clients:
+            await client.close()
+
+
+async def test_silent_topics_get_heartbeats_while_another_is_written_to_all_the_time() -> None:
+    async with hub_of(heartbeat=15.0) as (hub, clock):
+        hub._opened().pace = Pace(writes=1, seconds=0.0)
+        busy = [HubClient(hub, "busy", direct=True) for _ in range(20)]
+        silent = HubClient(hub, "silent", direct=True)
+        await settle()
+        for _ in range(40):
+            await hub.publish("busy", "x")
+            for _ in range(10):
+                if not hub._opened()._served:  # the fan-out has not begun
+                    await asyncio.sleep(0)
+            assert hub._opened()._served
+            clock.advance(0.5)
+            await settle(30)
+            for client in busy:
+                client.read()
+        assert comments(silent) == 1
+        for client in (*busy, silent):
+            await client.close()
+
+
+async def test_a_heartbeat_that_fails_ends_its_subscriber_alone() -> None:
+    async with hub_of(heartbeat=15.0) as (hub, clock):
+        clients = [HubClient(hub, f"t/{number}", direct=True) for number in range(5)]
+        await settle()
+        clients[0].leave(noticed=False)
+        for _ in range(80):
+            clock.advance(0.25)
+            await settle(2)
+        assert hub.subscribers() == 4
+        assert [comments(client) for client in clients[1:]] == [1, 1, 1, 1]
+        for client in clients:
+            await client.close()
+
+
+async def test_no_heartbeat_stands_within_a_chunk() -> None:
+    async with hub_of(heartbeat=0.25, send_timeout=None) as (hub, clock):
+        client = HubClient(hub, "t", direct=True)
+        await settle()
+        for number in range(200):
+            await hub.publish("t", f"{number}:" + "x" * 9000)
+            clock.advance(0.25)
+            await settle(2)
+            client.read(3000)  # the chunks' syntax is checked as they are read
+        events = await client.read_all()
+        assert [int((event.data or "").split(":")[0]) for event in client.events if event.comment is None] == list(
+            range(200)
+        )
+        assert events
+        await client.close()
+
+
+@WAYS
+async def test_a_drain_ends_streams_one_after_another_and_refuses_new_ones(direct: bool) -> None:
+    async with hub_of(drain_window=5.0, retry=3.0) as (hub, clock):
+        clients = [HubClient(hub, "t", direct=direct) for _ in range(100)]
+        await settle()
+        await hub.publish("t", "last")
+        assert hub.drain() == 5.0
+        assert hub.drain() == 5.0
+        await settle()
+        ended = []
+        for _ in range(21):
+            clock.advance(0.25)
+            await settle()
+            for client in clients:
+                client.read()
+            ended.append(sum(client.ended for client in clients))
+        assert ended[-1] == 100
+        assert max(after - before for before, after in zip([0, *ended], ended, strict=False)) < 25
+        assert ended[8] in range(20, 80)
+        retries = set()
+        for client in clients:
+            assert client.complete
+            assert [event.data for event in client.events] == ["last"]
+            last_block = client.body.rsplit(b"\n\n", 2)[1]
+            assert last_block.startswith(b"retry: ")
+            retries.add(int(last_block[7:]))
+        assert len(retries) > 20
+        assert 2400 <= min(retries) <= max(retries) <= 3600
+        late = HubClient(hub, "t", direct=direct)
+        await asyncio.wait([late.task])
+        late.read()
+        assert late.status == 503
+        assert late.headers["content-type"] == "application/problem+json"
+        assert int(late.headers["retry-after"]) > 0
+        with pytest.raises(HubClosedError):
+            async with hub.subscribe("t"):
+                pass
+        await hub.publish("t", "requests under way may publish")
+        assert hub.statistics().disconnects == {"draining": 100}
+        for client in (*clients, late):
+            await client.close()
+
+
+async def test_a_client_that_does_not_read_is_dropped_at_the_drain() -> None:
+    async with hub_of(drain_window=1.0) as (hub, clock):
+        client = HubClient(hub, "t", direct=True)
+        await settle()
+        for _ in range(10):
+            await hub.publish("t", "x" * 50_000)
+            await settle()
+        hub.drain()
+        clock.advance(2)
+        await settle()
+        assert client.ended
+        assert not client.complete
+        await client.close()
+
+
+async def test_a_last_word_that_nobody_takes_keeps_no_server_up() -> None:
+    async with hub_of(drain_window=1.0) as (hub, clock):
+        client = HubClient(hub, "t", direct=True)
+        await settle()
+        assert client.transport is not None
+        ours = client.transport.get_extra_info("socket")
+        for size in (4096, 1):
+            while True:  # the kernel is full, and nobody has noticed yet
+                try:
+                    ours.send(b"x" * size)
+                except BlockingIOError:
+                    break
+        hub.drain()
+        clock.advance(2)
+        await settle()
+        assert client.ended
+        await client.close()
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2, 3, 4, 5, 6, 8, 10])
+@WAYS
+async def test_a_stream_that_opens_while_the_hub_begins_to_drain_ends_too(direct: bool, moment: int) -> None:
+    async with hub_of(drain_window=1.0) as (hub, clock):
+        client = HubClient(hub, "t", direct=direct, last_event_id="garbage")
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        hub.drain()
+        for _ in range(8):
+            await settle(10)
+            clock.advance(0.25)
+        await settle()
+        client.read()
+        assert client.ended
+        assert hub.subscribers() == 0
+        await client.close()
+
+
+@WAYS
+async def test_closing_a_hub_ends_its_streams_and_iterators(direct: bool) -> None:
+    async with hub_of() as (hub, _):
+        client = HubClient(hub, "t", direct=direct)
+        await settle()
+        events = []
+
+        async def iterate() -> None:
+            async with hub.subscribe("t") as subscription:
+                events.extend([event.data async for event in subscription])
+
+        task = asyncio.create_task(iterate())
+        await settle()
+        await hub.publish("t", "one")
+        await settle()
+        await hub.close()
+        await hub.close()
+        await asyncio.wait_for(task, 5)
+        await client.read_all()
+        assert events == ["one"]
+        assert client.ended
+        assert client.complete
+        for call in (hub.publish("t"), hub.publish_many([]), hub.check(), hub.history("t")):
+            with pytest.raises(HubClosedError):
+                await call
+        for closed in (hub.statistics, hub.topics, hub.subscribers, lambda: hub.publish_soon("t"), lambda: hub.epoch):
+            with pytest.raises(HubClosedError):
+                closed()
+        late = HubClient(hub, "t", direct=direct)
+        await asyncio.wait([late.task])
+        late.read()
+        assert late.status == 503
+        for each in (client, late):
+            await each.close()
+    assert len(open_streams) == 0
+
+
+async def test_head_is_answered_without_a_stream() -> None:
+    async with hub_of() as (hub, _):
+        client = HubClient(hub, "t", direct=True, method="HEAD")
+        await asyncio.wait([client.task])
+        client.read()
+        assert (client.status, client.body) == (200, b"")
+        assert client.headers["content-type"] == "text/event-stream"
+        assert hub.subscribers() == 0
+        await client.close()

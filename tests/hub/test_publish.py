@@ -1,0 +1,217 @@
+"""Publishing: what is taken, what is refused, and that nothing is stored by halves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pydantic
+import pytest
+
+from support.hub import settle
+from tickertape.asgi.hub import Hub
+from tickertape.broker import Cursor, Draft
+from tickertape.errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
+from tickertape.testing import FakeClock, ScriptedBroker
+
+
+class Price(pydantic.BaseModel):
+    symbol: str
+    cents: int
+
+
+@asynccontextmanager
+async def hub_of(**options: Any) -> AsyncIterator[tuple[Hub, ScriptedBroker]]:
+    broker = ScriptedBroker()
+    async with Hub(broker, clock=FakeClock(), **options) as hub:
+        yield hub, broker
+
+
+async def stored(hub: Hub) -> list[tuple[str, str | None, str]]:
+    records, _ = await hub.history("**", limit=1000)
+    return [(record.topic, record.event, record.data) for _, record in records]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("text", "text"),
+        ("", ""),
+        ("two\nlines", "two\nlines"),
+        (b"bytes \xe2\x82\xac", "bytes €"),
+        (b"\xff", "\ufffd"),
+        (None, "null"),
+        (7, "7"),
+        ([1, {"a": None}], '[1,{"a":null}]'),
+        (Price(symbol="X", cents=5), '{"symbol":"X","cents":5}'),
+    ],
+)
+async def test_data_becomes_text(data: Any, text: str) -> None:
+    async with hub_of() as (hub, _), hub.subscribe("t") as subscription:
+        cursor = await hub.publish("t", data, event="kind")
+        assert await stored(hub) == [("t", "kind", text)]
+        event = await anext(subscription)
+        assert (event.data, event.event, event.id) == (text, "kind", str(cursor))
+
+
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"topic": ""}, InvalidTopicError, "expected a topic of 1 to 255 characters, got 0"),
+    ({"topic": "a/*"}, InvalidTopicError, "expected a topic without"),
+    ({"topic": "a//b"}, InvalidTopicError, "empty segments"),
+    ({"event": "stream:gap"}, InvalidEventError, "does not start with 'stream:'"),
+    ({"event": "stream:"}, InvalidEventError, "does not start with 'stream:'"),
+    ({"event": "a\nb"}, InvalidEventError, "expected event without"),
+    ({"data": {1, 2}}, InvalidEventError, "JSON"),
+    ({"data": float("nan")}, InvalidEventError, "JSON"),
+    ({"data": "x" * 101}, EventTooLargeError, "at most 100 bytes, got 101"),
+    ({"data": "€" * 34}, EventTooLargeError, "at most 100 bytes, got 102"),
+    ({"key": ""}, InvalidEventError, "expected a key of 1 to 255 characters"),
+    ({"key": "k" * 256}, InvalidEventError, "expected a key of 1 to 255 characters"),
+]
+
+
+@pytest.mark.parametrize(("fields", "error", "sentence"), REFUSED)
+async def test_what_cannot_be_published_is_refused_and_nothing_stored(
+    fields: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    async with hub_of(max_event_size=100) as (hub, _):
+        arguments = {"topic": "t", "data": "d", **fields}
+        calls: list[Callable[[], Any]] = [
+            lambda: hub.draft(**arguments),
+            lambda: hub.publish_soon(**arguments),
+            lambda: hub.publish(**arguments),
+            lambda: asyncio.to_thread(hub.publish_sync, **arguments),
+        ]
+        for call in calls:
+            with pytest.raises(error, match=sentence):
+                await call()
+        if isinstance(arguments["data"], str):  # as a draft made by hand has it
+            by_hand = Draft(arguments["topic"], arguments["data"], arguments.get("event"), arguments.get("key"))
+            with pytest.raises(error, match=sentence):
+                await hub.publish_many([hub.draft("t", "good"), by_hand])
+        assert await stored(hub) == []
+        assert hub.statistics().published == 0
+
+
+async def test_an_event_of_the_greatest_size_is_taken() -> None:
+    async with hub_of(max_event_size=100) as (hub, _):
+        await hub.publish("t", "x" * 100)
+        await hub.publish("t", "€" * 33)
+
+
+async def test_a_batch_stands_together_or_not_at_all() -> None:
+    async with hub_of() as (hub, broker), hub.subscribe("**") as subscription:
+        batch = [hub.draft(f"t/{number}", number) for number in range(50)]
+        cursors, others = await asyncio.gather(hub.publish_many(batch), hub.publish_many(batch))
+        for each in (cursors, others):
+            offsets = [cursor.offset for cursor in each]
+            assert offsets == list(range(offsets[0], offsets[0] + 50))
+        assert [int((await anext(subscription)).data or "") for _ in range(100)] == [*range(50)] * 2
+        broker.fail("append")
+        with pytest.raises(BrokerError):
+            await hub.publish_many(batch)
+        broker.recover()
+        assert len(await stored(hub)) == 100
+        assert await hub.publish_many([]) == []
+        assert hub.statistics().published == 100
+
+
+async def test_a_key_publishes_once() -> None:
+    async with hub_of() as (hub, _):
+        first = await hub.publish("t", "one", key="k")
+        assert await hub.publish("t", "again", key="k") == first
+        assert await hub.publish("t", "other", key="l") == Cursor(first.epoch, 2)
+        again = await hub.publish_many([hub.draft("t", "x", key="k"), hub.draft("t", "y", key="m")])
+        assert [cursor.offset for cursor in again] == [1, 3]
+        assert [data for _, _, data in await stored(hub)] == ["one", "other", "y"]
+
+
+async def test_threads_publish_and_wait_for_their_cursors() -> None:
+    async with hub_of() as (hub, broker):
+        with pytest.raises(HubClosedError, match="another thread"):
+            hub.publish_sync("t")
+        cursors = await asyncio.gather(*(asyncio.to_thread(hub.publish_sync, "t", number) for number in range(40)))
+        assert sorted(cursor.offset for cursor in cursors) == list(range(1, 41))
+        broker.hold("append")
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(hub.publish_sync, "t", "late", timeout=0.05)
+        broker.release()
+        await settle()
+        assert len(await stored(hub)) == 40, "given up, it was not stored"
+        broker.fail("append")
+        with pytest.raises(BrokerError):
+            await asyncio.to_thread(hub.publish_sync, "t")
+
+
+async def test_synchronous_code_in_the_loop_publishes_without_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    async with hub_of() as (hub, broker):
+        tasks = [hub.publish_soon("t", number) for number in range(10)]
+        cursors = [await task for task in tasks]
+        assert [cursor.offset for (cursor,) in cursors] == list(range(1, 11))
+        assert [data for _, _, data in await stored(hub)] == [str(number) for number in range(10)]
+        broker.fail("append")
+        hub.publish_soon("t")
+        await settle()
+        assert "an event was not published: expected a log, got a scripted failure" in caplog.text
+        assert not hub._soon
+
+
+async def test_what_is_published_is_stored_before_it_is_delivered() -> None:
+    async with hub_of() as (hub, broker), hub.subscribe("t") as subscription:
+        broker.hold("append")
+        waiting = asyncio.create_task(hub.publish("t", "x"))
+        received = asyncio.ensure_future(anext(subscription))
+        await settle()
+        assert not waiting.done()
+        assert not received.done()
+        broker.release()
+        assert str(await waiting) == (await received).id
+
+
+async def test_a_hub_that_is_not_open_takes_nothing() -> None:
+    hub = Hub()
+    for call in (lambda: hub.publish_sync("t"), lambda: hub.publish_soon("t"), hub.statistics, lambda: hub.clock):
+        with pytest.raises(HubClosedError):
+            call()
+    with pytest.raises(HubClosedError):
+        await hub.publish("t")
+    await hub.close()
+
+
+async def test_the_history_in_pages() -> None:
+    async with hub_of() as (hub, broker):
+        for number in range(30):
+            await hub.publish(f"t/{number % 2}", str(number))
+        seen: list[str] = []
+        after: str | None = None
+        while True:
+            records, gap = await hub.history("t/1", after=after, limit=4)
+            assert gap is None
+            if not records:
+                break
+            seen += [record.data for _, record in records]
+            after = str(records[-1][0])
+        assert seen == [str(number) for number in range(1, 30, 2)]
+        broker.trim(keep=5)
+        for after, reason in ((None, None), (f"{hub.epoch}-3", "expired"), (f"{hub.epoch}-25", None), ("x", "reset")):
+            records, gap = await hub.history("**", after=after)
+            assert gap == reason
+            assert [json.loads(record.data) for _, record in records] == [25, 26, 27, 28, 29]
+        records, gap = await hub.history("**", after=f"{hub.epoch}-31")
+        assert gap == "reset"
+
+
+async def test_a_history_that_is_trimmed_while_it_is_read_says_so() -> None:
+    async with hub_of() as (hub, broker):
+        for number in range(30):
+            await hub.publish("t", str(number))
+        broker.hold("read")
+        asked = asyncio.create_task(hub.history("t", after=f"{hub.epoch}-3"))
+        await settle()
+        broker.trim(keep=5)
+        broker.release()
+        _, gap = await asked
+        assert gap == "expired"
