@@ -1,0 +1,102 @@
+"""The clients of npm against our hub: they go on where they were, whatever happens to it meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.command import HubProgram, hub_program
+from support.servers import Program, until
+from tickertape.client import Publisher
+
+HERE = Path(__file__).parent
+FILES = ("package.json", "package-lock.json", "listen.mjs")
+RESTARTS = 4
+
+
+@pytest.fixture(scope="session")
+def folder(pytestconfig: pytest.Config) -> Path:
+    """Where the packages of the lock file are installed, once for each version of it."""
+    if shutil.which("npm") is None:
+        reason = "expected npm on the path, got none"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    wanted = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in FILES)).hexdigest()[:12]
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir(f"interop-{wanted}")
+    if not (folder / "installed").exists():
+        for name in FILES:
+            shutil.copy(HERE / name, folder)
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            reason = f"expected npm to install the packages, got: {done.stderr[-500:]}"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+        (folder / "installed").touch()
+    return folder
+
+
+def lines(program: Program) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in program.output.splitlines(keepends=True) if line.endswith("\n")]
+
+
+async def publish(hub: HubProgram, expected: list[str], count: int) -> list[str]:
+    """Publish so many more events; return their cursors."""
+    async with Publisher(hub.url) as publisher:
+        data = [str(len(expected) + number) for number in range(count)]
+        cursors = [await publisher.publish("ticks/1", text, event="tick") for text in data]
+    expected += data
+    return cursors
+
+
+@pytest.mark.parametrize("client", ["eventsource", "eventsource-client"])
+async def test_every_event_comes_once_over_restarts(client: str, folder: Path, tmp_path: Path) -> None:
+    rng = random.Random(client)
+    expected: list[str] = []
+    cursors: list[str] = []
+    with hub_program(broker=f"sqlite:///{tmp_path / 'log.db'}") as hub:
+        program = Program(["node", str(folder / "listen.mjs"), client, f"{hub.url}/events?topic=ticks/*"])
+
+        def data() -> list[str]:
+            return [line["data"] for line in lines(program) if "data" in line]
+
+        try:
+            await program.says('{"open":true}')
+            for _ in range(RESTARTS):
+                cursors += await publish(hub, expected, rng.randint(1, 30))
+                hub.kill()  # whether all has been read by then is left to chance
+                hub.start()
+                cursors += await publish(hub, expected, rng.randint(1, 5))
+            await until(lambda: len(data()) >= len(expected), lambda: f"{expected}, got {program.output}")
+            assert data() == expected
+            assert [line["id"] for line in lines(program) if "data" in line] == cursors
+            assert [line for line in lines(program) if "gap" in line] == []
+        finally:
+            program.close()
+
+
+@pytest.mark.parametrize("client", ["eventsource", "eventsource-client"])
+async def test_a_gap_is_an_event_that_they_hear(client: str, folder: Path) -> None:
+    expected: list[str] = []
+    with hub_program() as hub:
+        program = Program(["node", str(folder / "listen.mjs"), client, f"{hub.url}/events?topic=ticks/*"])
+        try:
+            await program.says('{"open":true}')
+            await publish(hub, expected, 1)
+            await program.says('"data":"0"')
+            hub.kill()
+            hub.start()
+            await program.says('\\"reason\\": \\"reset\\"')
+        finally:
+            program.close()
