@@ -42,7 +42,7 @@ It prints the cursor of the event, or of the last one. `--key` makes a second ru
 each key. Line by line the keys are `KEY:1`, `KEY:2`, … by the number of the line.
 
 The exit status is 0 when all is published, 1 when the hub refuses something or cannot be reached, 2 for a mistake in
-the command.
+the command, 130 when Ctrl-C ends it before the input does.
 
 Examples:
 
