@@ -184,7 +184,9 @@ class SQLiteBroker:
                 await self._stop(*self._threads)
 
     async def _stop(self, writer: Writer, reader: Reader) -> None:
-        await asyncio.gather(writer.stop(), reader.stop())
+        # The last connection that is closed brings all into the one file; two at once may both think they are not.
+        await reader.stop()
+        await writer.stop()
 
     def _started(self) -> tuple[Writer, Reader]:
         if self._closing.is_set():
