@@ -245,11 +245,15 @@ async def test_file_that_is_removed_or_replaced_resets_the_log(change: Callable[
         assert await broker.append([Draft("t", "3")]) == [Cursor(after.epoch, after.newest + 1)]
 
 
+def files(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
 async def test_closed_log_is_one_file(tmp_path: Path) -> None:
     for _ in range(20):
         async with opened(SQLiteBroker(tmp_path / "log.db")) as broker:
             await broker.append([KIB])
-        assert [path.name for path in tmp_path.iterdir()] == ["log.db"]
+        assert files(tmp_path) == ["log.db"]
 
 
 async def test_older_copy_in_its_place_is_another_log_with_what_it_still_has(tmp_path: Path) -> None:
