@@ -36,7 +36,7 @@ FEW: Final = 2_000
 EVENTS: Final = {
     "bare": 30,
     "direct": 30,
-    "direct-burst": 30,
+    "direct-burst": 300,
     "portable": 20,
     "response": 20,
     "sse-starlette": 10,

@@ -125,6 +125,9 @@ def hub_app(*, in_one_turn: bool = False) -> Any:
                 if not in_one_turn:
                     await anext(last)
                     await asyncio.sleep(0)
+            while in_one_turn and count:
+                await anext(last)
+                count -= 1
 
     return application(lambda scope: hub.response(scope, TOPIC), burst, hub)
 

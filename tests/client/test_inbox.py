@@ -9,7 +9,9 @@ import pytest
 from tickertape import EventTooLargeError, ServerSentEvent
 from tickertape.client import Gap
 from tickertape.client.inbox import Failure, Inbox, Place
+from tickertape.client.policy import Policy
 from tickertape.errors import ClientError
+from tickertape.hub import DEFAULT_MAX_EVENT_SIZE
 
 Item = ServerSentEvent | Place | Failure
 
@@ -180,3 +182,10 @@ def test_an_event_too_large_comes_behind_what_came_before() -> None:
 def test_an_unfinished_event_too_large_is_refused_at_once() -> None:
     (failure,) = fed(b"data: " + b"x" * 1000)
     assert isinstance(failure, Failure)
+
+
+def test_the_largest_event_that_a_hub_takes_is_within_the_default() -> None:
+    data = "\n" * DEFAULT_MAX_EVENT_SIZE
+    box = Inbox(max_event_size=Policy().max_event_size)
+    box.feed(ServerSentEvent(data).encode())
+    assert drain(box) == [ServerSentEvent(data)]

@@ -5,15 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypedDict
 
-from ..wire.decoder import DEFAULT_MAX_EVENT_SIZE
-
-__all__ = ["DEFAULT_MAX_DELAY", "DEFAULT_MAX_REDIRECTS", "DEFAULT_RETRY", "Policy", "PolicyOptions"]
+__all__ = [
+    "DEFAULT_MAX_DELAY",
+    "DEFAULT_MAX_EVENT_SIZE",
+    "DEFAULT_MAX_REDIRECTS",
+    "DEFAULT_RETRY",
+    "Policy",
+    "PolicyOptions",
+]
 
 DEFAULT_RETRY: Final = 3.0
 """Seconds to wait until the server says otherwise: what WHATWG HTML proposes ("a few seconds") and Chrome does."""
 
 DEFAULT_MAX_DELAY: Final = 30.0
 """Seconds up to which the waits grow: a server that came back is found within half a minute."""
+
+DEFAULT_MAX_EVENT_SIZE: Final = 8 * 1024 * 1024
+"""Bytes: a hub takes 1 MiB of data, and each line of it begins with ``data: `` on the wire: at most seven times as much."""
 
 DEFAULT_MAX_REDIRECTS: Final = 20
 """Redirects in a row: the limit of the Fetch standard."""
