@@ -21,7 +21,7 @@ DEFAULT_MAX_DELAY: Final = 30.0
 """Seconds up to which the waits grow: a server that came back is found within half a minute."""
 
 DEFAULT_MAX_EVENT_SIZE: Final = 8 * 1024 * 1024
-"""Bytes: a hub takes 1 MiB of data, and each line of it begins with ``data: `` on the wire: at most seven times as much."""
+"""Bytes. A hub takes 1 MiB of data; with ``data: `` before each of its lines that is seven times as much at most."""
 
 DEFAULT_MAX_REDIRECTS: Final = 20
 """Redirects in a row: the limit of the Fetch standard."""
