@@ -82,7 +82,7 @@ def test_a_file_keeps_the_place_from_run_to_run(tmp_path: Path) -> None:
         (answer(401), ["got 401; next step: --header 'Authorization: Bearer …'"]),
         (answer(400, body=b"no \x1b[31mtopic"), ["got 400: no \\x1b[31mtopic; next step:"]),
         (answer(200, "Content-Type: text/html"), ["got 'text/html'; next step: give the URL of an event stream"]),
-        (stream(b"data: " + b"x" * 2_000_000), ["expected an event of at most 1048576 bytes", "next step:"]),
+        (stream(b"data: " + b"x" * 9_000_000), ["expected an event of at most 8388608 bytes", "next step:"]),
     ],
     ids=["404", "401", "400", "html", "large"],
 )
