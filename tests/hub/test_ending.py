@@ -102,7 +102,7 @@ async def test_silent_topics_get_heartbeats_while_another_is_written_to_all_the_
             await client.close()
 
 
-async def test_a_heartbeat_that_fails_ends_its_subscriber_alone() -> None:
+async def test_a_heartbeat_that_fails_ends_its_subscriber_alone(caplog: pytest.LogCaptureFixture) -> None:
     async with hub_of(heartbeat=15.0) as (hub, clock):
         clients = [HubClient(hub, f"t/{number}", direct=True) for number in range(5)]
         await settle()
@@ -112,6 +112,7 @@ async def test_a_heartbeat_that_fails_ends_its_subscriber_alone() -> None:
             await settle(2)
         assert hub.subscribers() == 4
         assert [comments(client) for client in clients[1:]] == [1, 1, 1, 1]
+        assert not caplog.records
         for client in clients:
             await client.close()
 
@@ -224,6 +225,26 @@ async def test_a_stream_that_opens_while_the_hub_begins_to_drain_ends_too(direct
         await settle()
         client.read()
         assert client.ended
+        assert hub.subscribers() == 0
+        await client.close()
+
+
+@WAYS
+async def test_a_stream_whose_first_bytes_wait_while_the_hub_drains_is_not_handed_over(direct: bool) -> None:
+    async with hub_of(drain_window=1.0) as (hub, clock):
+        client = HubClient(hub, "t", direct=direct)
+        client._unread = 1 << 20  # nothing is taken
+        await settle()
+        assert hub.subscribers() == 1
+        hub.drain()
+        client._unread = 0
+        client.read()
+        for _ in range(8):
+            await settle()
+            clock.advance(0.25)
+        client.read()
+        assert client.subscriber is None
+        assert client.complete
         assert hub.subscribers() == 0
         await client.close()
 

@@ -14,6 +14,7 @@ from tickertape.asgi.hub import Hub
 from tickertape.broker import MemoryBroker, Retention
 from tickertape.errors import BrokerError
 from tickertape.hub.audience import Pace
+from tickertape.hub.window import Window
 from tickertape.testing import FakeClock, ScriptedBroker
 
 WAYS = pytest.mark.parametrize("direct", [False, True], ids=["portable", "direct"])
@@ -190,6 +191,37 @@ async def test_a_round_that_is_under_way_ends_before_the_log_is_replaced() -> No
             events = await client.read_all()
             assert [event.data for event in events if event.event is None] == ["0"]
             await client.close()
+
+
+async def test_a_page_that_is_asked_for_when_the_log_was_just_replaced_comes_behind_the_gap() -> None:
+    async with hub_of() as (hub, broker, _):
+        client = HubClient(hub, "t", direct=True)
+        await hub.publish("t", "old")
+        assert await read(client) == ["old"]
+        broker.hold("tail")
+        broker.reset()
+        cursors = [await hub.publish("t", f"new {number}") for number in range(3)]
+        subscriber, delivery = client.subscriber, hub._opened()
+        assert subscriber is not None
+        subscriber.audience.leave(subscriber)
+        subscriber.cursor = -1
+        subscriber.wake()
+        delivery.rebase(Window(cursors[0].epoch, 3, Retention()), oldest=1)
+        events = await client.read_all()
+        assert [event.event or event.data for event in events] == ["stream:gap", "new 0", "new 1", "new 2"]
+        await client.close()
+
+
+async def test_a_subscriber_that_is_called_twice_is_written_to_once() -> None:
+    async with hub_of() as (hub, _, _):
+        client = HubClient(hub, "t", direct=True)
+        await settle()
+        assert client.subscriber is not None
+        for call in (client.subscriber.advance, client.subscriber.wake, client.subscriber.resume_writing):
+            call()
+        await hub.publish("t", "once")
+        assert await read(client) == ["once"]
+        await client.close()
 
 
 @WAYS

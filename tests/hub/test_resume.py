@@ -170,6 +170,30 @@ async def test_a_place_that_another_hub_has_seen_first_is_waited_for(direct: boo
         await client.close()
 
 
+async def test_who_waits_for_a_place_and_leaves_is_forgotten() -> None:
+    async with hub_with(2) as (hub, broker):
+        broker.hold("tail")
+        await hub.publish("t/0", "3")
+        client = HubClient(hub, "t/**", direct=True, last_event_id=f"{hub.epoch}-3")
+        await settle()
+        assert len(hub._opened()._joining) == 1
+        await client.close()
+        assert len(hub._opened()._joining) == 0
+
+
+async def test_the_last_events_while_memory_moves_on() -> None:
+    async with hub_with(30, window=5) as (hub, broker):
+        broker.hold("read")
+        client = HubClient(hub, "**", last=10)
+        await settle()
+        for number in range(31, 35):
+            await hub.publish("t/0", str(number))
+            await settle()
+        broker.release()
+        assert await read(client) == numbers(21, 34)
+        await client.close()
+
+
 async def test_a_place_is_found_anew_if_the_log_is_replaced_meanwhile() -> None:
     async with hub_with(30, window=5) as (hub, broker):
         broker.hold("read")

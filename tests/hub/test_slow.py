@@ -192,7 +192,7 @@ async def test_one_stalled_client_delays_nobody_and_many_hold_shared_bytes() -> 
         for number in range(60):
             sent.append(f"{number}:" + "y" * 5000)
             await hub.publish("t", sent[-1])
-            await settle(2)
+            await settle()
             assert quick.read()[-1].data == sent[-1], "it has come although all others wait"
         subscribers = [client.subscriber for client in stalled if client.subscriber is not None]
         assert len(subscribers) == len(stalled)
