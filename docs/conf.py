@@ -4,7 +4,7 @@ import tickertape
 
 project = "tickertape"
 author = "The tickertape maintainers"
-copyright = "2026, the tickertape maintainers"
+project_copyright = "2026, the tickertape maintainers"
 version = release = tickertape.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
