@@ -94,7 +94,7 @@ def test_a_line_of_14_mb_is_refused_by_default(shell: Shell, size: int) -> None:
         result = run(shell, server.url)
     assert result.data == ["a"]
     assert isinstance(result.error, EventTooLargeError)
-    assert result.error.limit == 1024 * 1024
+    assert result.error.limit == 8 * 1024 * 1024
     assert result.place == "1"
 
 
