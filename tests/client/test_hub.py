@@ -13,7 +13,7 @@ from support.command import HubProgram, hub_program
 from support.servers import until
 from tickertape.client import EventSource, Gap, Publisher, SyncEventSource
 
-KILLS = 10
+KILLS = 20
 """For each of the two shells."""
 
 
