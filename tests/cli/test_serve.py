@@ -127,7 +127,7 @@ async def test_settings_from_a_file(tmp_path: Path) -> None:
         (["--port", "http"], {}, "expected port to be an integer from 0 to 65535, got 'http' (from --port)"),
         ([], {"TICKERTAPE_RETRY": "0"}, "got '0' (from TICKERTAPE_RETRY)"),
         (["--config", "/nowhere.toml"], {}, "expected settings in /nowhere.toml (from --config), got: No such file"),
-        (["--broker", "nonsense://"], {}, "got 'nonsense://' (from --broker)"),
+        (["--broker", "nonsense://"], {}, "got one with nonsense scheme (from --broker)"),
         (["--workers", "2", "--broker", "memory://"], {}, "expected workers to be 1 with the broker memory://"),
     ],
 )
