@@ -320,6 +320,7 @@ async def test_a_failed_end_of_a_cancelled_anext_is_not_forgotten() -> None:
 
 
 async def test_a_failure_that_nobody_asks_for_any_more_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "tickertape")  # a program's own set-up may have asked for more, in this process
     asked = asyncio.Event()
     answer_now = asyncio.Event()
     answered = asyncio.Event()
@@ -341,7 +342,7 @@ async def test_a_failure_that_nobody_asks_for_any_more_is_let_go(caplog: pytest.
     assert source.state is State.CLOSED
     del source, waiting
     gc.collect()
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert caplog.records == []
 
 
 async def test_silence_by_the_clocks_of_the_system() -> None:

@@ -237,7 +237,8 @@ class Connection:
         """Read the head of an answer and return its status."""
         async with asyncio.timeout(PATIENCE):
             while b"\r\n\r\n" not in self._buffer:
-                assert await self._receive(), f"expected the head of an answer, got {self._buffer!r}"
+                if not await self._receive():
+                    raise ConnectionError(f"expected the head of an answer, got {self._buffer!r}")
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         self.headers, self.body, self.complete = {}, b"", False
