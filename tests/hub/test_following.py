@@ -173,6 +173,32 @@ async def test_a_burst_larger_than_the_log_is_told_as_far_as_it_is_lost(direct: 
             await each.close()
 
 
+@pytest.mark.parametrize("batches", [1, 100])
+async def test_what_waits_for_its_round_is_bounded_however_much_is_published(batches: int) -> None:
+    async with hub_of() as (hub, _, _):
+        delivery = hub._opened()
+        delivery.pace = Pace(writes=1, seconds=0.0)
+        clients = [HubClient(hub, "t", direct=True) for _ in range(3)]
+        await settle()
+        sent, count = 0, 500 // batches
+        greatest = 0
+        got: list[list[str]] = [[] for _ in clients]
+        async with asyncio.timeout(30):
+            while sent < 500 or any(len(each) < 500 for each in got):
+                if sent < 500:
+                    await hub.publish_many([hub.draft("t", f"{sent + i} " + "x" * 20_000) for i in range(count)])
+                    sent += count
+                await asyncio.sleep(0)
+                greatest = max(greatest, sum(len(entry.block) for entry in delivery._pending))
+                assert delivery._pending_bytes == sum(len(entry.block) for entry in delivery._pending)
+                for data, client in zip(got, clients, strict=True):
+                    data += [event.data.split()[0] for event in client.read() if event.data]
+        assert got == [[str(number) for number in range(500)]] * 3
+        assert 1024 * 1024 < greatest < 1024 * 1024 + 110 * 20_000 < 500 * 20_000
+        for client in clients:
+            await client.close()
+
+
 async def test_a_round_that_is_under_way_ends_before_the_log_is_replaced() -> None:
     async with hub_of(keep=20) as (hub, broker, _):
         delivery = hub._opened()

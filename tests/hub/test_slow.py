@@ -135,6 +135,43 @@ async def test_who_takes_nothing_for_long_is_dropped(direct: bool) -> None:
         assert hub.statistics().disconnects == {"send_timeout": 1}
 
 
+async def test_who_has_not_read_the_answer_before_its_stream_is_dropped() -> None:
+    async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
+        client = HubClient(hub, "**", direct=True)
+        assert client.transport is not None
+        client.transport.write(b"x" * 200_000)  # an answer on the same connection, of which the kernel took a part
+        await settle()
+        assert client.subscriber is not None
+        for seconds, left in ((1, 1), (28, 1), (5, 0)):
+            clock.advance(seconds)
+            await settle()
+            assert hub.subscribers() == left, seconds
+        await client.close()
+        assert hub.statistics().disconnects == {"send_timeout": 1}
+
+
+async def test_who_reads_the_answer_before_its_stream_late_is_served_then() -> None:
+    async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
+        client = HubClient(hub, "**", direct=True)
+        assert client.transport is not None
+        client.transport.write(b"x" * 200_000)
+        await settle()
+        await hub.publish("t", "meanwhile")
+        clock.advance(29)
+        await settle()
+        before = 0
+        while before < 200_000:
+            client.transport.pump()
+            before += len(client.transport.read(min(4096, 200_000 - before)))
+        clock.advance(29)
+        await settle()
+        assert data_of(await client.read_all()) == ["meanwhile"]
+        clock.advance(60)
+        await settle()
+        assert hub.subscribers() == 1
+        await client.close()
+
+
 async def test_who_reads_a_little_now_and_then_is_kept() -> None:
     async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
         client = HubClient(hub, "**", direct=True)

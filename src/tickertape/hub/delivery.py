@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -40,6 +41,9 @@ _PAGE_BYTES: Final = 128 * 1024
 
 _ROUND: Final = 64 * 1024
 """Bytes of a round: more would not fit into a socket at once, and make a slow consumer of everyone."""
+
+_MOST_PENDING: Final = 1024 * 1024
+"""Bytes that wait for their round: beyond them no more is taken from the log, which keeps what is to come."""
 
 _MEMO: Final = 64
 """Ranges of the log kept joined: clients that lost their connection together come back with one cursor."""
@@ -97,7 +101,9 @@ class Delivery:
         self._audiences: dict[Patterns, Audience] = {}
         self._broker = broker
         self._index: TopicIndex[Audience] = TopicIndex()
-        self._pending: list[Entry] = []
+        self._pending: deque[Entry] = deque()
+        self._pending_bytes = 0
+        self._room = asyncio.Event()
         self._joining: dict[DirectSubscriber, None] = {}  # a set that keeps its order
         self._replaced = asyncio.Event()
         self._closed = False
@@ -168,8 +174,16 @@ class Delivery:
 
     def ingest(self, records: list[Record]) -> None:
         """Take the next records of the log; they go out in the loop's next turn, together with others."""
-        self._pending += self.window.append(records, self.clock.time())
+        entries = self.window.append(records, self.clock.time())
+        self._pending.extend(entries)
+        self._pending_bytes += sum(len(entry.block) for entry in entries)
         self._start_round()
+
+    async def wait_for_room(self) -> None:
+        """Return when more records may come: a hub that is slower than its publishers is a cursor in the log too."""
+        while self._pending_bytes > _MOST_PENDING:
+            self._room.clear()
+            await self._room.wait()
 
     def _start_round(self) -> None:
         if self._round is None and self._pending:
@@ -179,13 +193,15 @@ class Delivery:
             self._loop.call_soon(self._continue, self._round)
 
     def _take_pending(self) -> list[Entry]:
-        size = count = 0
-        for entry in self._pending:
-            size += len(entry.block)
-            if count and size > _ROUND:
+        entries: list[Entry] = []
+        size = 0
+        while self._pending:
+            size += len(self._pending[0].block)
+            if entries and size > _ROUND:
                 break
-            count += 1
-        entries, self._pending = self._pending[:count], self._pending[count:]
+            entries.append(self._pending.popleft())
+            self._pending_bytes -= len(entries[-1].block)
+        self._room.set()
         return entries
 
     def _fan_out(self, entries: list[Entry]) -> Iterator[None]:
@@ -252,7 +268,8 @@ class Delivery:
         self._replaced = asyncio.Event()
         before, self.window = self.window, window
         position, self.position = self.position, window.newest
-        self._pending = []
+        self._pending.clear()
+        self._pending_bytes = 0
         self._joining = {}
         self._memo.clear()
         for audience in self._audiences.values():

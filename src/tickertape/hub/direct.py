@@ -96,6 +96,8 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         self.descriptor = transport.get_extra_info("socket").fileno()
         # With the mark at nothing, `resume_writing` comes when all is written, not when most is.
         transport.set_write_buffer_limits(high=0)
+        if transport.get_write_buffer_size():
+            self._wait_for_peer()  # it has not read the answer before this one yet
         asyncio.get_running_loop().call_soon(self.advance)
 
     # What the audience and the delivery call.
@@ -232,6 +234,9 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
 
     def _keep(self, rest: memoryview) -> None:
         self._rest = rest
+        self._wait_for_peer()
+
+    def _wait_for_peer(self) -> None:
         if self._since is None:
             self._since = self._delivery.clock.time()
         self._delivery.behind.add(self)

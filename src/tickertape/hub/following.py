@@ -23,6 +23,9 @@ _PREFILL: Final = 10_000
 _PAGE: Final = 1_000
 """Records read at a time."""
 
+_PIECE: Final = 100
+"""Records delivered before it is asked whether there is room for more: a tail may give a whole log at once."""
+
 _PAUSE: Final = 0.25
 """Seconds until a log that was lost is opened again; twice as many after each failure in a row."""
 
@@ -82,7 +85,9 @@ class Follower:
                     continue
                 self.healthy = True
                 async for records in self._broker.tail(delivery.window.newest):
-                    delivery.ingest(records)
+                    for start in range(0, len(records), _PIECE):
+                        delivery.ingest(records[start : start + _PIECE])
+                        await delivery.wait_for_room()
                     pause = _PAUSE
                 raise BrokerError("expected a tail that goes on, got one that has ended")
             except (LogResetError, LogTrimmedError) as error:
