@@ -47,7 +47,7 @@ OUTSIDE = {
         "jwt",
     },
     "cli": {"typer", "click", "rich"},
-    "demo": {"psutil"},
+    "demo": {"starlette", "psutil", "psycopg"},  # applications, written as their users write them
 }
 """What a ring, or one file of it, may import from outside the standard library."""
 

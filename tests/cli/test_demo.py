@@ -6,12 +6,14 @@ import json
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from support.command import run
 from support.servers import Connection, Program
 
 SOON = 2.0
@@ -19,11 +21,17 @@ SOON = 2.0
 
 
 class Demo(Program):
-    """The program at a free port that it chose."""
+    """The program at a free port that it chose, in a folder of its own."""
 
     def __init__(self, *options: str) -> None:
-        super().__init__([str(Path(sys.executable).parent / "tickertape"), "demo", "--port", "0", *options])
+        self._folder = tempfile.TemporaryDirectory()
+        command = str(Path(sys.executable).parent / "tickertape")
+        super().__init__([command, "demo", "--port", "0", *options], folder=self._folder.name)
         self.port = 0
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
 
     async def ready(self) -> None:
         await self.says("To stop: Ctrl-C")
@@ -107,3 +115,19 @@ async def test_other_addresses() -> None:
         assert f"http://127.0.0.1:{program.port}/" in program.output
         async with await Connection.open(program.port) as connection:
             assert await connection.get("/") == 200
+
+
+async def test_a_folder_that_cannot_be_made() -> None:
+    outcome = run("demo", "--port", "0", "--data", "/proc/nothing/here")
+    assert outcome.status == 1
+    assert outcome.errors.startswith("tickertape: expected a folder for the demo's data that can be written to, got ")
+    assert outcome.errors.count("\n") == 1
+
+
+async def test_what_is_kept_is_in_the_folder(tmp_path: Path) -> None:
+    async with demo("--data", str(tmp_path / "kept")):
+        secret = tmp_path / "kept" / "secret"
+        assert secret.stat().st_mode & 0o777 == 0o600
+        before = secret.read_text()
+    async with demo("--data", str(tmp_path / "kept")):
+        assert secret.read_text() == before

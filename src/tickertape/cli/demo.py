@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -30,12 +31,15 @@ def demo(
     interval: Annotated[
         float, typer.Option(min=0.01, max=3600, help="Seconds between two updates of the clock.", metavar="SECONDS")
     ] = 2.0,
+    data: Annotated[
+        Path, typer.Option(help="Folder for what survives a restart; made if it is not there.", metavar="FOLDER")
+    ] = Path("tickertape-demo"),
 ) -> None:
-    """Show a live stream in the browser.
+    """Show applications on event streams in the browser.
 
-    The page at `/` shows what the stream at `/events` sends: `connected` at first, then the time every two seconds.
-    Stop the server while the page is open and start it again: the page goes on where it was, and shows no update
-    twice.
+    The page at `/` leads to each. The stream at `/events` sends `connected` at first, then the time every two seconds:
+    the page at `/clock/` shows it. Stop the server while a page is open and start it again: the page goes on where it
+    was, and shows nothing twice.
 
     `Ctrl-C` stops it.
     """
@@ -47,7 +51,11 @@ def demo(
         listener = listen(host, port)
     except OSError as error:
         fail(explain(error, host, port, command="tickertape demo"))
-    run(create_app(interval=interval), listener, grace=1, on_start=lambda: _greet(address_of(listener)))
+    try:
+        app = create_app(data, interval=interval)
+    except OSError as error:
+        fail(f"expected a folder for the demo's data that can be written to, got {data}: {error.strerror}")
+    run(app, listener, grace=1, on_start=lambda: _greet(address_of(listener)))
 
 
 def _greet(address: str) -> None:

@@ -1,23 +1,43 @@
-"""Several demos as one ASGI application: a page each in a shared shell, and the routes behind it."""
+"""Several demos as one ASGI application: an index, a page each in a shared shell, and the routes behind it."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any, Final
 
-from ..asgi.types import ASGIApp, Receive, Scope, Send
-from ..server.files import SHARED, SHELL, answer, fill_page, read_static_files
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from ..asgi.types import Receive, Scope, Send
+from ..server.files import SHARED, SHELL, File, fill_page, read_static_files
+from ..server.refusal import Refusal, problem_response
+from .identity import Identities
 
 __all__ = ["RETRY", "Demo", "Site"]
 
-_OWN: Final = files(__package__)
+_OWN: Final = files(__package__) / "web"
 
 RETRY: Final = 2_000
 """Milliseconds after which clients are to reconnect: a restart is soon seen, and the countdown can be read."""
+
+_MONTH: Final = 30 * 24 * 3600
+
+_TITLE: Final = "Live, in your browser"
+_SUMMARY: Final = (
+    "Four small applications on Server-Sent Events: plain HTTP, one way, and nothing lost on the way. "
+    "Each is made to be read, and to be taken along."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +48,11 @@ class Demo:
         name: one word for the navigation.
         title: a heading for the page.
         summary: a sentence about what there is to see.
-        path: where its page is.
-        page: the file of the page's content, under ``pages/``.
-        script: the page's JavaScript module, under ``static/``.
-        routes: applications by method and exact path, as ``"GET /events"``; one for GET is given HEAD too.
+        path: where its page is: ``/name/``.
+        web: the folder with ``page.html``, the page's content, and with styles and scripts.
+        script: the page's JavaScript module in that folder.
+        style: the page's own style sheet there, if it needs one.
+        routes: what else the demo answers, by whole paths.
         running: entered while the server runs.
     """
 
@@ -39,85 +60,107 @@ class Demo:
     title: str
     summary: str
     path: str
-    page: str
+    web: Traversable
     script: str
-    routes: Mapping[str, ASGIApp]
+    style: str | None = None
+    routes: Sequence[BaseRoute] = ()
     running: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
 
 
 class Site:
-    """Serve ``demos``, with a navigation between them as soon as there are two."""
+    """Serve ``demos``, with an index of them and a navigation between them.
 
-    def __init__(self, demos: Sequence[Demo]) -> None:
+    Arguments:
+        demos: in the order of the navigation.
+        secret: signs the cookies of who is signed in; by default a new one, which a restart forgets.
+    """
+
+    def __init__(self, demos: Sequence[Demo], *, secret: str | None = None) -> None:
         self._demos = demos
-        self._routes: dict[str, dict[str, ASGIApp]] = {}
-        for name, file in read_static_files(SHARED, _OWN / "static").items():
-            self._add(f"GET /static/{name}", file)
-        for demo in demos:
-            self._add(f"GET {demo.path}", fill_page((_OWN / "pages" / demo.page, SHELL), self._values(demo)))
-            for route, app in demo.routes.items():
-                self._add(route, app)
+        identities = Identities()
+        session = Middleware(
+            SessionMiddleware, secret_key=secret or secrets.token_hex(32), max_age=_MONTH, same_site="lax"
+        )
+        self._app = Starlette(
+            routes=[*self._pages(), *identities.routes, *(route for demo in demos for route in demo.routes)],
+            middleware=[session],
+            exception_handlers={HTTPException: self._refuse, Refusal: _refuse},
+            lifespan=self._running,
+        )
+        self._app.state.identities = identities
 
     def __repr__(self) -> str:
         return f"<Site {' '.join(demo.path for demo in self._demos)}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or the lifespan."""
-        if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        elif scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        else:
+        if scope["type"] not in ("http", "lifespan"):
             raise RuntimeError(f"expected an ASGI scope of type 'http' or 'lifespan', got {scope['type']!r}")
+        await self._app(scope, receive, send)
 
-    def _add(self, route: str, app: ASGIApp) -> None:
-        method, _, path = route.partition(" ")
-        methods = self._routes.setdefault(path, {})
-        methods[method] = app
-        if method == "GET":
-            methods["HEAD"] = app
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
-        methods = self._routes.get(path)
-        if methods is None:
-            paths = ", ".join(path for path in self._routes if not path.startswith("/static/"))
-            await _refuse(send, 404, f"expected one of {paths}, got {path}")
-        elif method not in methods:
-            allow = ", ".join(methods)
-            await _refuse(send, 405, f"expected {allow}, got {method}", {"allow": allow})
-        else:
-            await methods[method](scope, receive, send)
-
-    async def _live(self, receive: Receive, send: Send) -> None:
+    @asynccontextmanager
+    async def _running(self, app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as running:
-            await receive()
             for demo in self._demos:
                 await running.enter_async_context(demo.running())
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-        await send({"type": "lifespan.shutdown.complete"})
+            yield
 
-    def _values(self, demo: Demo) -> dict[str, str]:
+    def _pages(self) -> list[Route]:
+        folders = dict.fromkeys([SHARED, _OWN, *(demo.web for demo in self._demos)])
+        found: dict[str, File] = {f"/static/{name}": file for name, file in read_static_files(*folders).items()}
+        found["/"] = fill_page((_OWN / "index.html", SHELL), self._index_values())
+        for demo in self._demos:
+            found[demo.path] = fill_page((demo.web / "page.html", SHELL), self._page_values(demo))
+        return [Route(path, file, methods=["GET"]) for path, file in found.items()]
+
+    def _index_values(self) -> dict[str, str]:
+        cards = "".join(_card(demo) for demo in self._demos)
+        own = {"title": _TITLE, "summary": _SUMMARY, "script": "index.js", "style": "", "root": "./"}
+        return {**own, "retry": str(RETRY), "navigation": self._navigation("./"), "cards": cards}
+
+    def _page_values(self, demo: Demo) -> dict[str, str]:
+        style = f'<link rel="stylesheet" href="../static/{demo.style}">\n' if demo.style else ""
         return {
             "title": html.escape(demo.title),
             "summary": html.escape(demo.summary),
             "script": demo.script,
+            "style": style,
+            "root": "../",
             "retry": str(RETRY),
-            "navigation": _navigation(self._demos, demo) if len(self._demos) > 1 else "",
+            "navigation": self._navigation("../", demo),
         }
 
+    def _navigation(self, root: str, current: Demo | None = None) -> str:
+        """Write the links; relative ones, so that a proxy may serve the site under a prefix."""
+        links = "".join(
+            f'<a href="{root}{demo.path[1:]}"{mark}>{html.escape(demo.name)}</a>'
+            for demo in self._demos
+            for mark in [' aria-current="page"' if demo is current else ""]
+        )
+        return f'<nav aria-label="Demos">{links}</nav>'
 
-def _navigation(demos: Sequence[Demo], current: Demo) -> str:
-    """Write the links; relative ones, so that a proxy may serve the site under a prefix."""
-    links = "".join(
-        f'<a href=".{demo.path}"{mark}>{html.escape(demo.name)}</a>'
-        for demo in demos
-        for mark in [' aria-current="page"' if demo is current else ""]
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        detail = error.detail
+        if error.status_code == 405:
+            headers["allow"] = ", ".join(sorted(headers["allow"].split(", ")))
+            detail = f"expected one of the methods {headers['allow']} for {path}, got {request.method}"
+        elif error.status_code == 404 and "endpoint" not in request.scope:
+            detail = f"expected one of /, {', '.join(demo.path for demo in self._demos)} and what they name, got {path}"
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        return problem_response(error.status_code, detail, raw)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return problem_response(error.status, error.detail, **error.extensions)
+
+
+def _card(demo: Demo) -> str:
+    name, title, summary = (html.escape(text) for text in (demo.name, demo.title, demo.summary))
+    return (
+        f'<li class="card tile"><h2><a href=".{demo.path}">{title}</a></h2><p>{summary}</p>'
+        f'<p class="label" data-demo="{name.lower()}" aria-hidden="true">{name}</p></li>\n'
     )
-    return f'<nav aria-label="Demos">{links}</nav>'
-
-
-async def _refuse(send: Send, status: int, sentence: str, headers: dict[str, str] | None = None) -> None:
-    fields = {"content-type": "text/plain; charset=utf-8"} | (headers or {})
-    await answer(send, status, f"{sentence}\n".encode(), fields)

@@ -76,6 +76,8 @@ def _routes(endpoints: Endpoints) -> list[BaseRoute]:
         "script": "hub.js",
         "retry": "3000",
         "navigation": "",
+        "style": "",
+        "root": "./",
     }
     return [
         Route("/events", endpoints.events, methods=["GET", "POST"]),

@@ -82,8 +82,15 @@ async def answer(
 
 
 def read_static_files(*folders: Traversable) -> dict[str, File]:
-    """Return the files in ``folders`` by name."""
-    return {path.name: File(path.name, path.read_bytes()) for folder in folders for path in folder.iterdir()}
+    """Return the styles and scripts in ``folders`` by name."""
+    found: dict[str, File] = {}
+    for folder in folders:
+        for path in folder.iterdir():
+            if path.name.endswith((".css", ".js")):
+                if path.name in found:
+                    raise ValueError(f"expected each style and script under a name of its own, got {path.name} twice")
+                found[path.name] = File(path.name, path.read_bytes())
+    return found
 
 
 def fill_page(templates: Iterable[Traversable], values: dict[str, str]) -> File:

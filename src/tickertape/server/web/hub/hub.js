@@ -1,7 +1,8 @@
 import { showConnection } from "./badge.js";
 import { Connection } from "./connection.js";
+import { explain } from "./problem.js";
 import { Rows } from "./rows.js";
-import { EveryEventSource, explain } from "./stream.js";
+import { EveryEventSource } from "./stream.js";
 
 const at = (id) => document.getElementById(id);
 const rows = new Rows(at("events"), at("empty"));

@@ -4,6 +4,8 @@
 // for all types. So this reads the stream itself, as far as Connection needs an EventSource: it never
 // reconnects, which is Connection's to do.
 
+import { explain } from "./problem.js";
+
 const LINE_END = /\r\n|\n|\r/;
 
 /**
@@ -85,14 +87,5 @@ export class EveryEventSource extends EventTarget {
     const event = new Event("error");
     Object.assign(event, { reason, final });
     this.dispatchEvent(event);
-  }
-}
-
-/** What a response that is not as hoped says: its problem's sentence, or its status. */
-export async function explain(response) {
-  try {
-    return (await response.json()).detail;
-  } catch {
-    return `The server answered ${response.status}.`;
   }
 }

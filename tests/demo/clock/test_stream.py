@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tickertape import ServerSentEvent
-from tickertape.demo import Site, Ticker, clock_demo, create_app
+from tickertape.demo import Site, Ticker, clock_demo
 from tickertape.testing import EventStream, EventStreamClient, FakeClock
 
 OPENING = b"event: connected\ndata: Connection established\n\n"
@@ -154,7 +154,10 @@ async def test_head_has_the_headers_and_no_stream() -> None:
 
 
 async def test_the_app_as_it_is_served() -> None:
-    async with EventStreamClient(create_app(interval=0.001)) as client, client.open("/events") as stream:
+    async with (
+        EventStreamClient(Site([clock_demo(Ticker(interval=0.001))])) as client,
+        client.open("/events") as stream,
+    ):
         await connected(stream)
         first, second = [int(text or 0) for text in await next_ids(stream, 2)]
         assert second == first + 1

@@ -47,7 +47,7 @@ function showGap(event) {
   rows.add([["row-data", `You were away for long: updates between #${after} and #${resumed} are no longer kept.`]], "row-gap");
 }
 
-const connection = new Connection("events", {
+const connection = new Connection("../events", {
   connected: (event) => console.info("Connected:", event.data),
   update: showUpdate,
   "stream:gap": showGap,
@@ -59,7 +59,7 @@ connection.addEventListener("change", () => {
 });
 at("toggle").addEventListener("click", () => (connection.state === "closed" ? connection.open() : connection.close()));
 at("clear").addEventListener("click", () => rows.clear());
-at("command").textContent = `curl -N ${new URL("events", document.baseURI)}`;
+at("command").textContent = `curl -N ${new URL("../events", document.baseURI)}`;
 
 showConnection(connection);
 connection.open();

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from tickertape import Decoder, ServerSentEvent
-from tickertape.demo.ticker import HIGHEST_FOREIGN_ID, Ticker, parse_id
+from tickertape.demo.clock.ticker import HIGHEST_FOREIGN_ID, Ticker, parse_id
 from tickertape.testing import FakeClock
 
 MOMENT = datetime(2025, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC)

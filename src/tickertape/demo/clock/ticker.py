@@ -11,8 +11,8 @@ from itertools import takewhile
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from ..hub import Clock, Timer
-from ..wire import ServerSentEvent
+from ...hub import Clock, Timer
+from ...wire import ServerSentEvent
 
 __all__ = [
     "DEFAULT_INTERVAL",

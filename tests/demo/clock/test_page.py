@@ -24,14 +24,17 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 class Demo:
     """The real ``tickertape demo``, which can be killed and started anew at the same port."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/"
+        self.url = f"http://127.0.0.1:{self.port}/clock/"
+        self._folder = folder
         self._program: Program | None = None
 
     def start(self) -> None:
         command = Path(sys.executable).parent / "tickertape"
-        self._program = Program([str(command), "demo", "--port", str(self.port), "--interval", "0.2"])
+        self._program = Program(
+            [str(command), "demo", "--port", str(self.port), "--interval", "0.2", "--data", str(self._folder)]
+        )
         self._program.wait_for(self.port)
 
     def kill(self) -> None:
@@ -41,8 +44,8 @@ class Demo:
 
 
 @pytest.fixture
-def demo() -> Iterator[Demo]:
-    demo = Demo()
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    demo = Demo(tmp_path)
     demo.start()
     try:
         yield demo
@@ -153,7 +156,7 @@ async def test_markup_in_an_event_is_shown_as_text(browser: Browser) -> None:
     markup = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script><b>bold</b>"
     events = ScriptedStream([update(1, markup), ServerSentEvent(markup, event="update", id="<i>2</i>")])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
-        await tab.page.goto(url)
+        await tab.page.goto(f"{url}/clock/")
         await has_rows(tab.page, 2)
         assert await tab.page.locator(".row-data").all_text_contents() == [markup, markup]
         assert await tab.page.locator(".row-id").all_text_contents() == ["#<i>2</i>", "#1"]
@@ -165,7 +168,7 @@ async def test_markup_in_an_event_is_shown_as_text(browser: Browser) -> None:
 async def test_the_newest_200_rows_are_kept(browser: Browser) -> None:
     events = ScriptedStream([update(number) for number in range(1, 251)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
-        await tab.page.goto(url)
+        await tab.page.goto(f"{url}/clock/")
         await expect(tab.page.locator("#last-event-id")).to_have_text("250")
         assert await shown_ids(tab.page) == list(range(51, 251))
         await expect(tab.page.locator("#received")).to_have_text("250")
@@ -174,7 +177,7 @@ async def test_the_newest_200_rows_are_kept(browser: Browser) -> None:
 async def test_a_stream_that_the_browser_gave_up_is_opened_anew_at_its_place(browser: Browser) -> None:
     events = ScriptedStream([update(1), update(2)], 502, 502, [update(3)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
-        await tab.page.goto(url)
+        await tab.page.goto(f"{url}/clock/")
         await has_rows(tab.page, 2)
         await tab.page.get_by_role("button", name="Disconnect").click()
         await tab.page.get_by_role("button", name="Connect", exact=True).click()
@@ -188,7 +191,7 @@ async def test_updates_that_are_no_longer_kept_are_told(browser: Browser) -> Non
     gap = ServerSentEvent({"reason": "expired", "after": 7, "resumed": 90}, event="stream:gap")
     events = ScriptedStream([gap, update(90)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
-        await tab.page.goto(url)
+        await tab.page.goto(f"{url}/clock/")
         await has_rows(tab.page, 2)
         await expect(tab.page.locator(".row-gap")).to_contain_text("between #7 and #90 are no longer kept")
 
@@ -196,13 +199,13 @@ async def test_updates_that_are_no_longer_kept_are_told(browser: Browser) -> Non
 async def test_the_keyboard_reaches_all_in_a_sane_order(browser: Browser) -> None:
     events = ScriptedStream([update(1)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
-        await tab.page.goto(url)
+        await tab.page.goto(f"{url}/clock/")
         await has_rows(tab.page, 1)
         order = []
-        for _ in range(4):
+        for _ in range(5):
             await tab.page.keyboard.press("Tab")
             order.append((await tab.page.evaluate("document.activeElement.textContent")).strip())
-        assert order == ["Skip to the content", "tickertape", "Disconnect", "Clear"]
+        assert order == ["Skip to the content", "tickertape", "Clock", "Disconnect", "Clear"]
         await tab.page.keyboard.press("Enter")
         await expect(tab.page.locator("#empty")).to_be_visible()
         assert await tab.page.locator(".rows li").count() == 0
@@ -211,7 +214,7 @@ async def test_the_keyboard_reaches_all_in_a_sane_order(browser: Browser) -> Non
 async def test_what_changes_is_announced(browser: Browser) -> None:
     events = ScriptedStream([update(1)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
-        await tab.page.goto(url)
+        await tab.page.goto(f"{url}/clock/")
         await expect(tab.page.get_by_role("log", name="Updates")).to_have_attribute("aria-live", "polite")
         await expect(tab.page.get_by_role("status")).to_have_text("Connection: Open")
 
@@ -220,6 +223,6 @@ async def test_what_changes_is_announced(browser: Browser) -> None:
 async def test_nothing_is_wider_than_the_screen(browser: Browser, width: int) -> None:
     events = ScriptedStream([update(1, "x" * 500), update(10**15)])
     async with serve_here(events.site()) as url, open_tab(browser, viewport={"width": width, "height": 700}) as tab:
-        await tab.page.goto(url)
+        await tab.page.goto(f"{url}/clock/")
         await has_rows(tab.page, 2)
         assert await tab.page.evaluate("document.documentElement.scrollWidth") == width

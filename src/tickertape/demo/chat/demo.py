@@ -1,0 +1,127 @@
+"""The chat as a demo: its requests, and what they may ask for."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from http import HTTPStatus
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from ... import EventSourceResponse, Hub, TickertapeError, get_last_event_id
+from ...asgi import problem_of
+from ...hub import Clock
+from ..identity import signed_in
+from ..requests import read_json
+from ..site import RETRY, Demo
+from .allowance import Allowance
+from .rooms import MAX_TEXT, ROOMS, Chat
+
+__all__ = ["chat_demo"]
+
+_KEY: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+
+
+class _Requests:
+    def __init__(self, chat: Chat, messages: Allowance, signs: Allowance) -> None:
+        self._chat = chat
+        self._messages = messages
+        self._signs = signs  # of life: somebody is typing
+
+    async def rooms(self, request: Request) -> Response:
+        rooms = [
+            {"name": name, "about": about, "present": len(self._chat.names(name))} for name, about in ROOMS.items()
+        ]
+        return JSONResponse({"rooms": rooms, "longest": MAX_TEXT}, headers={"cache-control": "no-store"})
+
+    async def events(self, request: Request) -> Response:
+        room, name = _room(request.query_params.get("room")), signed_in(request)
+        return EventSourceResponse(self._chat.follow(room, name, get_last_event_id(request)), retry=RETRY)
+
+    async def say(self, request: Request) -> Response:
+        name = signed_in(request)
+        fields = await read_json(request)
+        room, text, key = _room(fields.get("room")), _text(fields.get("text")), _key(fields.get("key"))
+        _spend(self._messages, name, "messages")
+        try:
+            id = await self._chat.say(room, name, text, key)
+        except TickertapeError as error:
+            raise HTTPException(problem_of(error), str(error)) from error
+        return JSONResponse({"id": id}, HTTPStatus.CREATED)
+
+    async def type(self, request: Request) -> Response:
+        name = signed_in(request)
+        room = _room((await read_json(request)).get("room"))
+        _spend(self._signs, name, "signs of typing")
+        self._chat.type(room, name)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+
+def chat_demo(*, folder: Path, clock: Clock | None = None) -> Demo:
+    """Describe the chat demo.
+
+    Arguments:
+        folder: where the messages are kept.
+        clock: where timers are set; by default the running event loop.
+    """
+    now = time.monotonic if clock is None else clock.time
+    chat = Chat(Hub(f"sqlite:///{folder}/chat.db"), Hub("memory://", clock=clock))
+    requests = _Requests(chat, Allowance(10, 1.0, now), Allowance(5, 0.5, now))
+    routes = [
+        Route("/rooms", requests.rooms),
+        Route("/events", requests.events),
+        Route("/messages", requests.say, methods=["POST"]),
+        Route("/typing", requests.type, methods=["POST"]),
+    ]
+    return Demo(
+        name="Chat",
+        title="Chat rooms",
+        summary=(
+            "Open it in two browsers and talk. Close the lid for a while: what was said meanwhile comes on return, "
+            "in order and once, and what you wrote without a network is sent then."
+        ),
+        path="/chat/",
+        web=files(__package__) / "web",
+        script="chat.js",
+        style="chat.css",
+        routes=[Mount("/chat", routes=routes)],
+        running=chat.running,
+    )
+
+
+def _room(value: Any) -> str:
+    if value not in ROOMS:
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"expected one of the rooms {', '.join(ROOMS)}, got {value!r:.60}")
+    return str(value)
+
+
+def _text(value: Any) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    if not 0 < len(text) <= MAX_TEXT:
+        sentence = f"expected a message of 1 to {MAX_TEXT:,} characters, got {len(text):,}"
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
+    return text
+
+
+def _key(value: Any) -> str:
+    if not isinstance(value, str) or not _KEY.fullmatch(value):
+        sentence = f"expected a key of 1 to 64 letters, digits and dashes, got {value!r:.60}"
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
+    return value
+
+
+def _spend(allowance: Allowance, name: str, what: str) -> None:
+    wait = math.ceil(allowance.take(name.casefold()))
+    if wait:
+        sentence = (
+            f"expected at most {allowance.burst} {what} in a row and {allowance.rate:g} a second after that, "
+            f"got one more: try again in {wait} s"
+        )
+        raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, sentence, {"Retry-After": str(wait)})

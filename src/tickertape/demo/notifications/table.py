@@ -1,0 +1,135 @@
+"""The table of notifications: what the application asks of it, in SQL that SQLite and PostgreSQL both speak.
+
+The table belongs to everyone: any program may insert a row, in whatever language and transaction it likes.
+The application does so itself for its form and its queue; what it pushes it reads from the table alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+from .notification import Draft, Notification
+
+__all__ = ["MAX_PAGE", "Database", "Entry", "Inbox", "Table"]
+
+MAX_PAGE: Final = 100
+"""Notifications that an answer holds at most."""
+
+_COLUMNS: Final = "id, user_id, title, body, link, created_at, read_at"
+
+
+class Database(Protocol):
+    """A database that has the table; made by :mod:`.sqlite` or :mod:`.postgres`."""
+
+    now: str
+    """The SQL for this moment."""
+
+    newer: str
+    """The SQL for rows behind a position, in order: the position, then the columns."""
+
+    async def open(self) -> None:
+        """Connect, and make the tables that are not there yet."""
+
+    async def close(self) -> None:
+        """Let go of it; may be called twice."""
+
+    async def fetch(self, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+        """Run a statement in a transaction of its own; a ``?`` stands for each argument."""
+
+
+class Inbox(NamedTuple):
+    """A page of one user's notifications, newest first."""
+
+    notifications: list[Notification]
+    more: bool
+    """Whether there are older ones."""
+    unread_older: int
+    """How many of those are unread."""
+
+
+class Entry(NamedTuple):
+    """A row with its place in the order in which rows became visible."""
+
+    position: str
+    notification: Notification
+
+
+class Table:
+    """Ask a database for notifications."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __repr__(self) -> str:
+        return f"<Table {self.database!r}>"
+
+    async def insert(self, draft: Draft, *, queue_key: str | None = None) -> int | None:
+        """Store a notification and return its id.
+
+        Arguments:
+            draft: what is to be stored.
+            queue_key: names the message that it came in: a second time nothing is stored, and None returned.
+        """
+        rows = await self.database.fetch(
+            "INSERT INTO notifications (user_id, title, body, link, queue_key) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (queue_key) DO NOTHING RETURNING id",
+            *(draft.user, draft.title, draft.body, draft.link, queue_key),
+        )
+        return rows[0][0] if rows else None
+
+    async def inbox(self, user: str, *, before: int | None = None, limit: int = 20) -> Inbox:
+        """Return the newest notifications of ``user``, or those older than the id ``before``."""
+        limit = min(limit, MAX_PAGE)
+        rows = await self.database.fetch(
+            f"SELECT {_COLUMNS} FROM notifications WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?",
+            *(user, _HIGHEST if before is None else before, limit + 1),
+        )
+        page = [_read_row(row) for row in rows[:limit]]
+        more = len(rows) > limit
+        return Inbox(page, more, await self._count_unread(user, page[-1].id) if more else 0)
+
+    async def _count_unread(self, user: str, before: int) -> int:
+        rows = await self.database.fetch(
+            "SELECT count(*) FROM notifications WHERE user_id = ? AND id < ? AND read_at IS NULL", user, before
+        )
+        return int(rows[0][0])
+
+    async def mark_read(self, user: str, ids: Sequence[int]) -> None:
+        """Mark some of the notifications of ``user``; ids of others are passed over."""
+        marks = ", ".join("?" * len(ids))
+        await self.database.fetch(
+            f"UPDATE notifications SET read_at = {self.database.now} "
+            f"WHERE user_id = ? AND read_at IS NULL AND id IN ({marks})",
+            *(user, *ids),
+        )
+
+    async def mark_all_read(self, user: str, up_to: int) -> None:
+        """Mark the notifications of ``user`` up to an id: not those that came while the page was looked at."""
+        await self.database.fetch(
+            f"UPDATE notifications SET read_at = {self.database.now} WHERE user_id = ? AND read_at IS NULL AND id <= ?",
+            *(user, up_to),
+        )
+
+    # What the feed reads.
+
+    async def newer(self, position: str | None, limit: int = MAX_PAGE) -> list[Entry]:
+        """Return rows behind a position, in the order in which they became visible; from the first one on by default."""
+        rows = await self.database.fetch(self.database.newer, *_split(position), limit)
+        return [Entry(row[0], _read_row(row[1:])) for row in rows]
+
+    async def position(self) -> str | None:
+        """Return the position that was saved last."""
+        rows = await self.database.fetch("SELECT position FROM notification_feeds WHERE name = 'hub'")
+        return rows[0][0] if rows else None
+
+    async def save_position(self, position: str) -> None:
+        """Note how far the feed has come."""
+        await self.database.fetch(
+            "INSERT INTO notification_feeds (name, position) VALUES ('hub', ?) "
+            "ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+            position,
+        )
+
+
+_HIGHEST: Final = 2**63 - 1

@@ -1,0 +1,136 @@
+"""Names, and whose they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tickertape.demo import Site
+from tickertape.demo.identity import MAX_NAMES, NAME_KEPT, Identities, load_secret
+from tickertape.testing import EventStreamClient
+
+JSON = {"content-type": "application/json"}
+
+
+class Browser:
+    """Somebody with a cookie."""
+
+    def __init__(self, client: EventStreamClient) -> None:
+        self._client = client
+        self.cookie = ""
+
+    async def ask(self, method: str = "GET", body: Any = None) -> tuple[int, Any]:
+        headers = {**JSON, "cookie": self.cookie}
+        content = b"" if body is None else json.dumps(body).encode()
+        async with self._client.open("/session", method=method, headers=headers, body=content) as response:
+            self.cookie = response.headers.get("set-cookie", self.cookie).partition(";")[0]
+            return response.status, json.loads(await response.read())
+
+    async def sign_in(self, name: Any) -> tuple[int, Any]:
+        return await self.ask("POST", {"name": name})
+
+
+async def test_a_name_is_claimed_kept_and_let_go() -> None:
+    async with EventStreamClient(Site([])) as client:
+        ada, other = Browser(client), Browser(client)
+        assert await ada.ask() == (200, {"name": None})
+        assert await ada.sign_in(" Ada ") == (200, {"name": "Ada"})
+        assert await ada.ask() == (200, {"name": "Ada"})
+        assert await ada.sign_in("ada") == (200, {"name": "ada"})  # her own
+        status, problem = await other.sign_in("ADA")
+        assert (status, problem["detail"]) == (
+            409,
+            "expected a name that nobody uses, got 'ADA': it is taken, choose another",
+        )
+        assert await ada.sign_in("Eve") == (200, {"name": "Eve"})
+        assert await other.sign_in("Ada") == (200, {"name": "Ada"})
+        assert await ada.ask("DELETE") == (200, {"name": None})
+        assert await ada.ask() == (200, {"name": None})
+        assert await other.sign_in("Eve") == (200, {"name": "Eve"})
+
+
+@pytest.mark.parametrize("name", ["", " ", None, 7, ["a"], "a" * 33, "a/b", "<b>", "a\nb", "-a", "a-", ".", "a\x00"])
+async def test_what_is_no_name(name: Any) -> None:
+    async with EventStreamClient(Site([])) as client:
+        status, problem = await Browser(client).sign_in(name)
+        assert status == 422
+        assert problem["detail"].startswith("expected a name of 1 to 32 letters, digits, spaces, dots and dashes, got ")
+
+
+@pytest.mark.parametrize("name", ["a", "Ada L.", "J.-P. Ω 小林", "o_o", "a" * 32])
+async def test_what_is_a_name(name: str) -> None:
+    async with EventStreamClient(Site([])) as client:
+        assert await Browser(client).sign_in(name) == (200, {"name": name})
+
+
+async def test_a_cookie_that_was_changed_is_nobody_s() -> None:
+    async with EventStreamClient(Site([])) as client:
+        ada = Browser(client)
+        await ada.sign_in("Ada")
+        ada.cookie = ada.cookie[:-2] + ("AA" if not ada.cookie.endswith("AA") else "BB")
+        assert await ada.ask() == (200, {"name": None})
+
+
+async def test_a_cookie_outlives_a_restart_with_the_same_secret_alone() -> None:
+    async with EventStreamClient(Site([], secret="a")) as client:
+        ada = Browser(client)
+        await ada.sign_in("Ada")
+    for secret, name in [("a", "Ada"), ("b", None)]:
+        async with EventStreamClient(Site([], secret=secret)) as client:
+            again = Browser(client)
+            again.cookie = ada.cookie
+            assert await again.ask() == (200, {"name": name})
+
+
+def test_a_name_is_free_again_when_nobody_has_used_it_for_long() -> None:
+    now = 0.0
+    identities = Identities(now=lambda: now)
+    assert identities.claim("Ada", "first")
+    now = NAME_KEPT - 1
+    assert not identities.claim("ada", "second")
+    assert identities.claim("Ada", "first")
+    now += NAME_KEPT - 1
+    assert not identities.claim("ada", "second")
+    now += 1
+    assert identities.claim("ada", "second")
+    identities.release("ADA", "first")
+    assert not identities.claim("ada", "first")
+
+
+def test_the_names_are_bounded() -> None:
+    identities = Identities()
+    for number in range(MAX_NAMES + 1):
+        assert identities.claim(f"name {number}", "first")
+    assert repr(identities) == f"<Identities {MAX_NAMES} names>"
+    assert identities.claim("name 0", "second")
+    assert not identities.claim("name 2", "second")
+
+
+def test_the_secret_is_kept(tmp_path: Path) -> None:
+    secret = load_secret(tmp_path / "secret")
+    assert len(secret) == 64
+    assert load_secret(tmp_path / "secret") == secret
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "sentence"),
+    [
+        (b"{}", {}, 415, "expected a Content-Type of application/json, got none"),
+        (b"a=b", {"content-type": "application/x-www-form-urlencoded"}, 415, "expected a Content-Type of"),
+        (b"{", JSON, 400, "expected a body in JSON, got: "),
+        (b"\xff", JSON, 400, "expected a body in JSON, got: "),
+        (b"[1]", JSON, 422, "expected a JSON object, got [1]"),
+        (b'{"name": "%s"}' % (b"a" * 70_000), JSON, 413, "expected a body of at most 65536 bytes, got "),
+    ],
+)
+async def test_a_body_that_is_none(body: bytes, headers: dict[str, str], status: int, sentence: str) -> None:
+    async with (
+        EventStreamClient(Site([])) as client,
+        client.open("/session", method="POST", headers=headers, body=body) as response,
+    ):
+        assert response.status == status
+        assert json.loads(await response.read())["detail"].startswith(sentence)
