@@ -163,5 +163,5 @@ async def test_the_page_names_no_file_that_is_not_there() -> None:
         bodies = await asyncio.gather(*(hub.ask("GET", f"/static/{script.name}") for script in scripts))
         assert [body.body for body in bodies] == [script.read_bytes() for script in scripts]
         text = "".join(body.body.decode() for body in bodies)
-        named = {*re.findall(r'(?:href|src)="static/([^"]+)"', page), *re.findall(r'from "\./([^"]+)"', text)}
+        named = {*re.findall(r'(?:href|src)="\./static/([^"]+)"', page), *re.findall(r'from "\./([^"]+)"', text)}
         assert named == {script.name for script in scripts}
