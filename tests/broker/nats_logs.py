@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,16 +15,16 @@ import nats
 from nats.js.errors import NotFoundError
 
 from tickertape.broker import DEFAULT_RETENTION, Broker, Retention, create_broker
+from tickertape.testing.contract import Log
 
-from .contract import Log, Traits
-
-__all__ = ["NatsLog", "nats_absent", "nats_log"]
+__all__ = ["NatsLog", "nats_absent"]
 
 SERVER: Final = os.environ.get("TICKERTAPE_TEST_NATS", "nats://127.0.0.1:4222")
 
 
+@cache
 def nats_absent() -> str | None:
-    """Return why there is no server, ``None`` if there is one."""
+    """Tell, once, why there is no server, ``None`` if there is one."""
     parts = urlsplit(SERVER)
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 4222), timeout=1):
@@ -34,35 +33,24 @@ def nats_absent() -> str | None:
         return f"no NATS at {parts.netloc}: {error}"
 
 
-@dataclass(frozen=True)
-class NatsLog:
+class NatsLog(Log):
     """A log in a stream of its own."""
 
-    traits: Traits
-    server: str
-    stream: str
-
-    @property
-    def url(self) -> str:
-        return f"{self.server}/{self.stream}"
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.stream = f"test-{secrets.token_hex(6)}"
+        self.url = f"{SERVER}/{self.stream}"
 
     def broker(self, retention: Retention = DEFAULT_RETENTION) -> Broker:
         return create_broker(self.url, retention=retention)
 
     async def wipe(self) -> None:
-        client = await nats.connect(self.server)
+        client = await nats.connect(SERVER)
         try:
             with suppress(NotFoundError):
                 await client.jetstream().delete_stream(self.stream)
         finally:
             await client.close()
 
-
-@asynccontextmanager
-async def nats_log(traits: Traits, directory: Path) -> AsyncIterator[Log]:
-    """Give a log, and delete its stream."""
-    log = NatsLog(traits, SERVER, f"test-{secrets.token_hex(6)}")
-    try:
-        yield log
-    finally:
-        await log.wipe()
+    async def remove(self) -> None:
+        await self.wipe()

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import psycopg
 
 from tickertape.broker import DEFAULT_RETENTION, Broker, Retention, create_broker
+from tickertape.testing.contract import Log
 
-from .contract import Log, Traits
-
-__all__ = ["POSTGRES_URL", "postgres_absent", "postgres_log"]
+__all__ = ["POSTGRES_URL", "PostgresLog", "postgres_absent"]
 
 POSTGRES_URL: Final = os.environ.get("TICKERTAPE_TEST_POSTGRES", "postgresql://postgres@127.0.0.1/test")
 
 
+@cache
 def postgres_absent() -> str | None:
-    """Tell why there is no PostgreSQL to test with; ``None`` if there is one."""
+    """Tell, once, why there is no PostgreSQL to test with; ``None`` if there is one."""
     try:
         psycopg.connect(POSTGRES_URL, connect_timeout=2).close()
     except psycopg.Error as error:
@@ -29,9 +28,11 @@ def postgres_absent() -> str | None:
     return None
 
 
-class _PostgresLog:
-    def __init__(self, traits: Traits) -> None:
-        self.traits = traits
+class PostgresLog(Log):
+    """A log in a schema of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
         self._schema = f"test_{secrets.token_hex(6)}"
         self.url = f"{POSTGRES_URL}?schema={self._schema}"
 
@@ -42,12 +43,5 @@ class _PostgresLog:
         async with await psycopg.AsyncConnection.connect(POSTGRES_URL, autocommit=True) as connection:
             await connection.execute(f'DROP SCHEMA IF EXISTS "{self._schema}" CASCADE'.encode())
 
-
-@asynccontextmanager
-async def postgres_log(traits: Traits, directory: Path) -> AsyncIterator[Log]:
-    """Give a log, and remove it afterwards."""
-    log = _PostgresLog(traits)
-    try:
-        yield log
-    finally:
-        await log.wipe()
+    async def remove(self) -> None:
+        await self.wipe()

@@ -22,9 +22,10 @@ from redis.retry import Retry
 
 from support.servers import free_port
 
-from .brokers import IN_CI
+__all__ = ["IN_CI", "PrivatePostgres", "PrivateRedis", "find_program", "forwarded", "require"]
 
-__all__ = ["PrivatePostgres", "PrivateRedis", "find_program", "forwarded", "require"]
+IN_CI: Final = os.environ.get("CI", "").lower() == "true"
+"""Where a server that is absent is a failure, not a reason to skip."""
 
 START: Final = 30.0
 """Seconds that a server may take until it answers, on a machine that does other things too."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,16 +13,16 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from tickertape.broker import DEFAULT_RETENTION, Broker, Retention, create_broker
+from tickertape.testing.contract import Log
 
-from .contract import Log, Traits
-
-__all__ = ["REDIS_URL", "redis_absent", "redis_log"]
+__all__ = ["REDIS_URL", "RedisLog", "redis_absent"]
 
 REDIS_URL: Final = os.environ.get("TICKERTAPE_TEST_REDIS", "redis://127.0.0.1:6379/0")
 
 
+@cache
 def redis_absent() -> str | None:
-    """Tell why there is no Redis to test with; ``None`` if there is one."""
+    """Tell, once, why there is no Redis to test with; ``None`` if there is one."""
     parts = urlsplit(REDIS_URL)
     try:
         with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), timeout=1.0):
@@ -32,9 +31,11 @@ def redis_absent() -> str | None:
         return f"no Redis at {parts.hostname}:{parts.port}: {error}"
 
 
-class _RedisLog:
-    def __init__(self, traits: Traits) -> None:
-        self.traits = traits
+class RedisLog(Log):
+    """A log under a prefix of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
         self._prefix = f"test-{secrets.token_hex(6)}"
         self.url = f"{REDIS_URL}?prefix={self._prefix}"
 
@@ -47,12 +48,5 @@ class _RedisLog:
             if keys:
                 await client.delete(*keys)
 
-
-@asynccontextmanager
-async def redis_log(traits: Traits, directory: Path) -> AsyncIterator[Log]:
-    """Give a log, and remove it afterwards."""
-    log = _RedisLog(traits)
-    try:
-        yield log
-    finally:
-        await log.wipe()
+    async def remove(self) -> None:
+        await self.wipe()

@@ -1,25 +1,55 @@
-"""Every broker is held to the contract."""
+"""Every broker of ours is held to the contract, as anyone's would be."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from .brokers import BROKERS, IN_CI, Kind
-from .contract import Check, applicable
+from tickertape.broker import DEFAULT_RETENTION, Broker, MemoryBroker, Retention
+from tickertape.testing.contract import BrokerContract, Log, Traits
 
-CASES = [
-    pytest.param(kind, check, id=f"{kind.name}-{check.__name__}")
-    for kind in BROKERS
-    for check in applicable(kind.traits)
-]
+from .nats_logs import NatsLog, nats_absent
+from .postgres_logs import PostgresLog, postgres_absent
+from .private_servers import require
+from .redis_logs import RedisLog, redis_absent
+from .sqlite_logs import SQLiteLog
 
 
-@pytest.mark.parametrize(("kind", "check"), CASES)
-async def test_broker_keeps_the_contract(kind: Kind, check: Check, tmp_path: Path) -> None:
-    reason = kind.absent()
-    if reason is not None:
-        (pytest.fail if IN_CI else pytest.skip)(f"{kind.name}: {reason}")
-    async with kind.make(kind.traits, tmp_path) as log:
-        await check(log)
+class MemoryLog(Log):
+    """A log of its own for each broker."""
+
+    traits = Traits(shared=False)
+
+    def broker(self, retention: Retention = DEFAULT_RETENTION) -> Broker:
+        return MemoryBroker(retention=retention)
+
+
+class TestMemory(BrokerContract):
+    log = MemoryLog
+
+
+class TestSQLite(BrokerContract):
+    log = SQLiteLog
+
+
+class TestRedis(BrokerContract):
+    log = RedisLog
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> None:
+        require(redis_absent())
+
+
+class TestPostgres(BrokerContract):
+    log = PostgresLog
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> None:
+        require(postgres_absent())
+
+
+class TestNATS(BrokerContract):
+    log = NatsLog
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> None:
+        require(nats_absent())

@@ -17,9 +17,10 @@ import pytest
 from support.servers import free_port
 from tickertape.broker import Broker, Draft, create_broker
 from tickertape.errors import BrokerError
+from tickertape.testing.contract.checks import PATIENCE
+from tickertape.testing.contract.steps import collect, tailing
 
-from .brokers import IN_CI
-from .contract import PATIENCE, collect, tailing
+from .private_servers import require
 
 PROGRAM = shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/bin")
 
@@ -90,8 +91,7 @@ async def _ignore(error: Exception) -> None:
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[PrivateNats]:
-    if PROGRAM is None:
-        (pytest.fail if IN_CI else pytest.skip)("no program nats-server")
+    require(None if PROGRAM else "no program nats-server")
     server = PrivateNats(tmp_path)
     try:
         await server.start()

@@ -15,8 +15,7 @@ from typing import Final
 import pytest
 
 from tickertape.broker import Draft, SQLiteBroker
-
-from .contract import PATIENCE
+from tickertape.testing.contract.checks import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 

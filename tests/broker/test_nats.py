@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import nats
 import pytest
@@ -14,20 +14,19 @@ from nats.js import JetStreamContext
 from tickertape.broker import DEFAULT_RETENTION, Broker, Draft, LogState, Record, Retention, create_broker
 from tickertape.broker.nats_messages import Assembly, encode, parse
 from tickertape.errors import BrokerError, LogResetError
+from tickertape.testing.contract.checks import PATIENCE
+from tickertape.testing.contract.steps import collect, tailing
 
-from .brokers import IN_CI
-from .contract import PATIENCE, Traits, collect, tailing
 from .nats_logs import SERVER, NatsLog, nats_absent
+from .private_servers import require
 
 MIB = 1024 * 1024
 
 
 @pytest.fixture
-async def log() -> AsyncIterator[NatsLog]:
-    reason = nats_absent()
-    if reason is not None:
-        (pytest.fail if IN_CI else pytest.skip)(reason)
-    log = NatsLog(Traits(), SERVER, f"test-{secrets.token_hex(6)}")
+async def log(tmp_path: Path) -> AsyncIterator[NatsLog]:
+    require(nats_absent())
+    log = NatsLog(tmp_path)
     yield log
     await log.wipe()
 

@@ -16,8 +16,8 @@ from tickertape.broker.postgres import PostgresBroker
 from tickertape.broker.transactional import TransactionalBroker
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.hub import Hub
+from tickertape.testing.contract.steps import collect, tailing
 
-from .contract import collect, tailing
 from .postgres_logs import POSTGRES_URL, postgres_absent
 from .private_servers import PrivatePostgres, forwarded, require
 

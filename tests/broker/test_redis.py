@@ -14,8 +14,8 @@ from tickertape.broker.records import Cursor
 from tickertape.broker.redis import RedisBroker
 from tickertape.broker.redis_fencing import Bond, Server, Verdict, judge, parse_info
 from tickertape.errors import BrokerError, LogResetError
+from tickertape.testing.contract.steps import collect, tailing
 
-from .contract import collect, tailing
 from .private_servers import PrivateRedis, forwarded, wait_until
 
 META, PREFIX = "{tickertape}:meta", "{tickertape}:"

@@ -16,8 +16,8 @@ import pytest
 
 from tickertape.broker import Cursor, Draft, Retention, SQLiteBroker, create_broker
 from tickertape.errors import BrokerError, LogResetError
-
-from .contract import PATIENCE, collect, tailing
+from tickertape.testing.contract.checks import PATIENCE
+from tickertape.testing.contract.steps import collect, tailing
 
 KIB = Draft("t", "x" * 1024)
 

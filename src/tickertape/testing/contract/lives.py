@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Final
 
-from tickertape.broker import Cursor, Draft, Record
-from tickertape.errors import BrokerError, LogResetError
-
-from .contract_base import (
-    PATIENCE,
-    Log,
-    check,
-    check_if,
-    collect,
-    drafts_of,
-    offsets,
-    opened,
-    raised,
-    refused,
-    tailed,
-    tailing,
-)
+from ...broker import Cursor, Draft, Record
+from ...errors import BrokerError, LogResetError
+from .checks import ONE_SIZE, PROCESSES, SHARED, TEXT, Log, check, check_if, check_unless, patiently
+from .steps import collect, drafts_of, offsets, opened, raised, refused, tailed, tailing
 
 _PUBLISHER: Final = Path(__file__).with_name("publisher.py")
 
@@ -32,13 +20,13 @@ _PUBLISHER: Final = Path(__file__).with_name("publisher.py")
 # Another life.
 
 
-@check_if(lambda traits: not traits.shared)
+@check_unless(SHARED)
 async def a_log_that_is_not_shared_has_another_epoch_each_time(log: Log) -> None:
     async with opened(log) as one, opened(log) as two:
         assert (await one.open()).epoch != (await two.open()).epoch
 
 
-@check_if(lambda traits: traits.shared)
+@check_if(SHARED)
 async def a_log_outlives_its_brokers(log: Log) -> None:
     async with opened(log) as broker:
         before = await broker.open()
@@ -52,11 +40,11 @@ async def a_log_outlives_its_brokers(log: Log) -> None:
         ]
 
 
-@check_if(lambda traits: traits.shared)
+@check_if(SHARED)
 async def brokers_that_make_a_log_at_once_make_one(log: Log) -> None:
     brokers = [log.broker() for _ in range(6)]
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with patiently():
             states = await asyncio.gather(*(broker.open() for broker in brokers))
         assert len({state.epoch for state in states}) == 1
         appended = await asyncio.gather(*(broker.append(drafts_of(1)) for broker in brokers))
@@ -65,7 +53,7 @@ async def brokers_that_make_a_log_at_once_make_one(log: Log) -> None:
         await asyncio.gather(*(broker.close() for broker in brokers))
 
 
-@check_if(lambda traits: traits.shared)
+@check_if(SHARED)
 async def a_wiped_log_is_another_log(log: Log) -> None:
     async with opened(log) as broker:
         before = await broker.open()
@@ -84,7 +72,7 @@ async def a_wiped_log_is_another_log(log: Log) -> None:
                 assert len(await tailed(broker, after.oldest - 1, 2)) == 2
 
 
-@check_if(lambda traits: traits.shared)
+@check_if(SHARED)
 async def nothing_is_acknowledged_under_the_epoch_of_a_wiped_log(log: Log) -> None:
     async with opened(log) as broker:
         before = await broker.open()
@@ -122,7 +110,7 @@ async def no_event_type_is_another_than_an_empty_one(log: Log) -> None:
         assert [record[1:3] for record in await broker.read(0, 3)] == [("t", None), ("t", ""), ("тема/ü", "тип")]
 
 
-@check_if(lambda traits: traits.max_data is None)
+@check_if(ONE_SIZE)
 async def an_event_of_a_mebibyte_is_kept(log: Log) -> None:
     data = "é" * (1024 * 1024 // 2)
     async with opened(log) as broker:
@@ -131,7 +119,7 @@ async def an_event_of_a_mebibyte_is_kept(log: Log) -> None:
         assert [record.data == data for record in await tailed(broker, 0, 3)] == [True, False, True]
 
 
-@check_if(lambda traits: traits.max_data is not None)
+@check_unless(ONE_SIZE)
 async def an_event_over_the_limit_is_refused_with_its_whole_batch(log: Log) -> None:
     limit = log.traits.max_data or 0
     async with opened(log) as broker:
@@ -142,14 +130,14 @@ async def an_event_over_the_limit_is_refused_with_its_whole_batch(log: Log) -> N
         assert offsets(await broker.append(drafts_of(1))) == [2]
 
 
-@check_if(lambda traits: traits.nul)
+@check_if(TEXT)
 async def text_with_nul_is_kept(log: Log) -> None:
     async with opened(log) as broker:
         await broker.append([Draft("t", "a\0b", "c\0d", "k\0"), Draft("t", "other", None, "k")])
         assert [record[1:] for record in await broker.read(0, 3)] == [("t", "c\0d", "a\0b"), ("t", None, "other")]
 
 
-@check_if(lambda traits: not traits.nul)
+@check_unless(TEXT)
 async def text_with_nul_is_refused_with_its_whole_batch(log: Log) -> None:
     async with opened(log) as broker:
         for draft in (Draft("t", "a\0b"), Draft("t", "a", "b\0c"), Draft("t", "a", None, "k\0")):
@@ -171,15 +159,21 @@ async def lone_surrogates_harm_nobody(log: Log) -> None:
 # Several processes.
 
 
-@check_if(lambda traits: traits.shared)
+@check_if(PROCESSES)
 async def two_processes_with_many_publishers_make_one_order(log: Log) -> None:
     publishers, batches = 16, 8
+    total = 2 * publishers * batches * 2
     async with opened(log) as broker, tailing(broker, 0) as tail:
-        programs = [await _start_publisher(log.url, name, publishers, batches) for name in ("one", "two")]
-        total = 2 * publishers * batches * 2
-        records = await collect(tail, total)
-        outputs = [(await program.communicate())[0] for program in programs]
-    assert [program.returncode for program in programs] == [0, 0]
+        collecting = asyncio.create_task(collect(tail, total))
+        programs = [await _start_publisher(log, name, publishers, batches) for name in ("one", "two")]
+        try:
+            async with patiently():
+                outputs = [(await program.communicate())[0] for program in programs]
+            # What they complain of stands on standard error.
+            assert [program.returncode for program in programs] == [0, 0], f"with the opener {log.traits.opener!r}"
+            records = await collecting
+        finally:
+            await _end(collecting, programs)
     assert offsets(records) == list(range(1, total + 1))
     acknowledged = [entry for output in outputs for entry in json.loads(output)]
     assert sorted(offset for offset, _ in acknowledged) == list(range(1, total + 1))
@@ -194,8 +188,24 @@ def _each_publisher_in_its_own_order(records: list[Record]) -> None:
         counts[record.topic] = counts.get(record.topic, 0) + 1
 
 
-async def _start_publisher(url: str, name: str, publishers: int, batches: int) -> asyncio.subprocess.Process:
-    arguments = (url, name, f"{publishers}", f"{batches}")
+async def _end(collecting: asyncio.Task[list[Record]], programs: list[asyncio.subprocess.Process]) -> None:
+    collecting.cancel()
+    await asyncio.gather(collecting, return_exceptions=True)
+    for program in programs:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+
+
+async def _start_publisher(log: Log, name: str, publishers: int, batches: int) -> asyncio.subprocess.Process:
+    arguments = (f"{log.traits.opener}", log.url, name, f"{publishers}", f"{batches}")
+    # It finds what this process finds, and not its own directory in the first place.
+    path = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     return await asyncio.create_subprocess_exec(
-        sys.executable, str(_PUBLISHER), *arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-P",
+        str(_PUBLISHER),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
     )

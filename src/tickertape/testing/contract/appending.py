@@ -4,18 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tickertape.broker import Cursor, Draft, Record, Retention
-
-from .contract_base import (
-    Log,
-    assert_whole,
-    check,
-    check_if,
-    drafts_of,
-    offsets,
-    opened,
-    tailed,
-)
+from ...broker import Cursor, Draft, Record, Retention
+from .checks import SHARED, Log, check, check_if
+from .steps import assert_whole, drafts_of, offsets, opened, tailed
 
 # Appending.
 
@@ -147,7 +138,7 @@ async def concurrent_retries_of_a_key_append_once(log: Log) -> None:
         assert [cursors[0].offset for cursors in appended] == [offset_of[f"{n % 5}"] for n in range(50)]
 
 
-@check_if(lambda traits: traits.shared)
+@check_if(SHARED)
 async def a_key_appends_once_through_two_brokers(log: Log) -> None:
     async with opened(log) as one, opened(log) as two:
         brokers = (one, two)

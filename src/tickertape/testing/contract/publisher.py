@@ -1,15 +1,17 @@
 """A process that publishes: many tasks, each with batches of two; prints what was acknowledged as JSON.
 
-Arguments: the log's URL, this process's name, the number of tasks, the number of batches of each.
+Arguments: what opens the log (``module:name``), its URL, this process's name, the number of tasks, the
+number of batches of each.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import sys
 
-from tickertape.broker import Broker, Draft, create_broker
+from tickertape.broker import Broker, Draft
 
 
 async def _publish(broker: Broker, name: str, batches: int) -> list[tuple[int, str]]:
@@ -21,8 +23,9 @@ async def _publish(broker: Broker, name: str, batches: int) -> list[tuple[int, s
     return acknowledged
 
 
-async def _main(url: str, name: str, publishers: int, batches: int) -> None:
-    broker = create_broker(url)
+async def _main(opener: str, url: str, name: str, publishers: int, batches: int) -> None:
+    module, _, function = opener.partition(":")
+    broker: Broker = getattr(importlib.import_module(module), function)(url)
     await broker.open()
     try:
         done = await asyncio.gather(*(_publish(broker, f"{name}/{each}", batches) for each in range(publishers)))
@@ -32,4 +35,4 @@ async def _main(url: str, name: str, publishers: int, batches: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+    asyncio.run(_main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])))

@@ -5,24 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from tickertape.broker import Broker, Draft, Record, Retention
-from tickertape.errors import BrokerError, LogTrimmedError
-
-from .contract_base import (
-    PATIENCE,
-    Log,
-    check,
-    check_if,
-    collect,
-    drafts_of,
-    offsets,
-    opened,
-    raised,
-    refused,
-    tailed,
-    tailing,
-    until,
-)
+from ...broker import Broker, Draft, Record, Retention
+from ...errors import BrokerError, LogTrimmedError
+from .checks import SHARED, Log, check, check_if, patiently
+from .steps import collect, drafts_of, offsets, opened, raised, refused, tailed, tailing, until
 
 # Reading.
 
@@ -101,7 +87,7 @@ async def all_tails_get_the_same_records(log: Log) -> None:
         assert offsets(first) == list(range(1, 61))
 
 
-@check_if(lambda traits: traits.shared)
+@check_if(SHARED)
 async def a_tail_gets_what_another_broker_appends(log: Log) -> None:
     async with opened(log) as writer, opened(log) as reader, tailing(reader, 0) as tail:
         for number in range(1, 21):
@@ -131,7 +117,7 @@ async def closing_ends_waiting_tails(log: Log) -> None:
         await collect(tail, 2)
         waiting = asyncio.create_task(_rest(tail))
         await asyncio.sleep(0)
-        async with asyncio.timeout(PATIENCE):
+        async with patiently():
             await broker.close()
             assert await waiting == []
 
