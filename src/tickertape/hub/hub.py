@@ -7,23 +7,12 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, overload
+from typing import Any, Final, NamedTuple, Self
 
-from ..broker import (
-    DEFAULT_RETENTION,
-    Broker,
-    Cursor,
-    Draft,
-    LogState,
-    Record,
-    Retention,
-    SQLConnection,
-    TransactionalBroker,
-    create_broker,
-)
+from ..broker import DEFAULT_RETENTION, Broker, Cursor, LogState, Record, Retention, create_broker
 from ..errors import BrokerError, HubClosedError
 from ..wire import ServerSentEvent
 from .clock import Clock
@@ -37,10 +26,10 @@ from .defaults import (
 )
 from .delivery import Delivery
 from .direct import DirectSubscriber
-from .drafting import make_draft
 from .following import Follower
 from .gap import OverflowPolicy
 from .presence import Presence
+from .publishing import Publishing
 from .reason import DisconnectReason
 from .starting import find_start
 from .statistics import HubStatistics
@@ -65,7 +54,7 @@ class SubscriptionRequest(NamedTuple):
     policy: OverflowPolicy
 
 
-class Hub:
+class Hub(Publishing):
     """Publish events to topics and bring them to every subscriber, in one order, from a log.
 
     Arguments:
@@ -98,25 +87,22 @@ class Hub:
         clock: Clock | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
+        log = create_broker(broker, retention=retention) if isinstance(broker, str) else broker
+        super().__init__(log, max_event_size)
         self.heartbeat = heartbeat
         self.send_timeout = send_timeout
         self.retry = retry
-        self.max_event_size = max_event_size
         self.max_topics = max_topics
         self.drain_window = drain_window
         self.presence = Presence()
         self.random = random
         self.draining = False
-        self._broker = create_broker(broker, retention=retention) if isinstance(broker, str) else broker
         self._retention = retention
         self._given_clock = clock
         self._ids = itertools.count(1)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._wheel: Wheel | None = None
         self._delivery: Delivery | None = None
         self._follower: Follower | None = None
-        self._soon: set[asyncio.Task[list[Cursor]]] = set()
-        self._published = 0
 
     def __repr__(self) -> str:
         state = "closed" if self._delivery is None else "draining" if self.draining else "open"
@@ -181,121 +167,6 @@ class Hub:
         if self._follower is None or not self._follower.healthy:
             raise BrokerError("expected a hub that follows its log, got one that is connecting to it again")
         return state
-
-    # Publishing.
-
-    @overload
-    async def publish(
-        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None, connection: None = None
-    ) -> Cursor: ...
-
-    @overload
-    async def publish(
-        self,
-        topic: str,
-        data: Any = "",
-        *,
-        event: str | None = None,
-        key: str | None = None,
-        connection: SQLConnection,
-    ) -> str: ...
-
-    async def publish(
-        self,
-        topic: str,
-        data: Any = "",
-        *,
-        event: str | None = None,
-        key: str | None = None,
-        connection: SQLConnection | None = None,
-    ) -> Cursor | str:
-        """Append one event to the log and return its cursor; it is stored before it is delivered.
-
-        Arguments:
-            topic: where: segments between slashes, as ``orders/42``.
-            data: the payload: ``str`` as text, ``bytes`` as UTF-8 text, a Pydantic model or anything
-                else as JSON.
-            event: the event type; types that start with ``stream:`` are the hub's own.
-            key: makes it safe to publish again: while the log keeps the event, the same key appends
-                nothing and returns the first cursor.
-            connection: the caller's own connection to the database that holds the log, with a
-                transaction open: the event exists if, and only if, that transaction commits. There
-                is no cursor until then; what is returned is the event's key.
-
-        Raises:
-            InvalidTopicError: the topic breaks the syntax.
-            InvalidEventError: the data or the event type cannot be sent.
-            EventTooLargeError: the data is over ``max_event_size``.
-            HubClosedError: the hub is not open.
-            BrokerError: the event was not stored, or that is not known; or the log is in no database.
-        """
-        draft = self.draft(topic, data, event=event, key=key)
-        if connection is None:
-            return (await self._append([draft]))[0]
-        self._opened()
-        if not isinstance(self._broker, TransactionalBroker):
-            kind = type(self._broker).__name__
-            raise BrokerError(f"expected a broker whose log is in the caller's database (postgresql://), got {kind}")
-        keys = await self._broker.append_with(connection, [draft])
-        self._published += 1
-        return keys[0]
-
-    async def publish_many(self, drafts: Iterable[Draft]) -> list[Cursor]:
-        """Append several events next to each other, all or none; see :meth:`draft` and :meth:`publish`."""
-        # Checked here as well: one that the wire cannot carry would stop every hub on the log.
-        batch = [self.draft(draft.topic, draft.data, event=draft.event, key=draft.key) for draft in drafts]
-        return await self._append(batch)
-
-    async def _append(self, batch: list[Draft]) -> list[Cursor]:
-        self._opened()
-        cursors = await self._broker.append(batch) if batch else []
-        self._published += len(batch)
-        return cursors
-
-    def draft(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> Draft:
-        """Check an event and return it as :meth:`publish_many` takes it; arguments and errors as of :meth:`publish`."""
-        return make_draft(topic, data, event, key, self.max_event_size)
-
-    def publish_sync(
-        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None, timeout: float = 10.0
-    ) -> Cursor:
-        """Publish from another thread, and wait for the cursor; as :meth:`publish`.
-
-        Arguments:
-            timeout: seconds to wait.
-
-        Raises:
-            TimeoutError: it took longer; the event may be published all the same.
-        """
-        self._opened()
-        if self._loop is None or _running_loop() is self._loop:
-            raise HubClosedError("expected a call from another thread, got one from the hub's loop: await publish()")
-        draft = self.draft(topic, data, event=event, key=key)
-        future = asyncio.run_coroutine_threadsafe(self._append([draft]), self._loop)
-        try:
-            return future.result(timeout)[0]
-        except TimeoutError:
-            future.cancel()
-            raise
-
-    def publish_soon(
-        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None
-    ) -> asyncio.Task[list[Cursor]]:
-        """Publish from synchronous code that runs in the hub's loop; await the task to be sure, or do not.
-
-        What is wrong with the event is raised at once; what goes wrong later is logged.
-        """
-        self._opened()
-        draft = self.draft(topic, data, event=event, key=key)
-        task = asyncio.get_running_loop().create_task(self._append([draft]))
-        self._soon.add(task)
-        task.add_done_callback(self._published_soon)
-        return task
-
-    def _published_soon(self, task: asyncio.Task[list[Cursor]]) -> None:
-        self._soon.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("an event was not published: %s", task.exception())
 
     # Subscribing.
 
@@ -450,6 +321,9 @@ class Hub:
         """The life of the log that this hub follows."""
         return self._opened().window.epoch
 
+    def _check_open(self) -> None:
+        self._opened()
+
     def _opened(self) -> Delivery:
         if self._delivery is None:
             raise HubClosedError("expected an open hub, got one that is closed: use `async with hub` or its lifespan")
@@ -464,10 +338,3 @@ class Hub:
     def _check(self) -> None:
         if self._delivery is not None and self.send_timeout is not None:
             self._delivery.check(self.send_timeout)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
