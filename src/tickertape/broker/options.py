@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import BrokerError
 
-__all__ = ["choice", "read_options", "seconds", "well_formed"]
+__all__ = ["choice", "read_options", "read_seconds", "seconds", "well_formed"]
 
 
 def read_options(url: str, kinds: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
@@ -33,6 +33,18 @@ def read_options(url: str, kinds: Mapping[str, Callable[[str], Any]]) -> dict[st
         except ValueError as error:
             raise BrokerError(f"expected a value of {name} that is {error}, got {text!r}") from None
     return found
+
+
+def read_seconds(options: Mapping[str, str], name: str, default: float) -> float:
+    """Return an option that is a number of seconds.
+
+    Raises:
+        BrokerError: its value is something else.
+    """
+    try:
+        return seconds(options[name]) if name in options else default
+    except ValueError as error:
+        raise BrokerError(f"expected a value of {name} that is {error}, got {options[name]!r}") from None
 
 
 def choice(*values: str) -> Callable[[str], str]:

@@ -40,7 +40,7 @@ import psycopg
 from psycopg import AsyncConnection, errors
 
 from ..errors import BrokerError, LogResetError
-from .options import well_formed
+from .options import read_seconds, well_formed
 from .postgres_link import Link, explain, parse_url
 from .postgres_schema import OUTBOX_WAKE, VERSION, schema_script
 from .protocol import DEFAULT_RETENTION, Retention
@@ -83,7 +83,7 @@ class PostgresBroker(RemoteBroker):
     Arguments:
         url: ``postgresql://[user[:password]@]host[:port]/database`` with libpq's options;
             ``?schema=tickertape`` names the log, ``?failover=lossless`` promises that no failover
-            loses records.
+            loses records, ``?timeout=`` and ``?connect_timeout=`` are seconds.
         retention: how much is kept; exact, except when it was lowered, which is done by and by.
         connect_timeout: seconds for a connection.
         timeout: seconds for an answer.
@@ -104,8 +104,10 @@ class PostgresBroker(RemoteBroker):
         poll: float = DEFAULT_POLL,
         random: Callable[[], float] = random.random,
     ) -> None:
+        conninfo, options, self._server = parse_url(url, ("schema", "failover", "connect_timeout", "timeout"))
+        connect_timeout = read_seconds(options, "connect_timeout", connect_timeout)
+        timeout = read_seconds(options, "timeout", timeout)
         super().__init__(retention=retention, timeout=timeout, random=random)
-        conninfo, options, self._server = parse_url(url, ("schema", "failover"))
         self._schema = options.get("schema", "tickertape")
         if not _SCHEMA.fullmatch(self._schema):
             raise BrokerError(f"expected a schema of up to 48 letters, digits and '_', got {self._schema!r}")

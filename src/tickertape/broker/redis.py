@@ -24,7 +24,7 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from ..errors import BrokerError, LogResetError
-from .options import well_formed
+from .options import read_seconds, well_formed
 from .protocol import DEFAULT_RETENTION, Retention
 from .records import Cursor, Draft, LogState, Record, new_epoch
 from .redis_client import Client, RedisURL, close_client, explain
@@ -66,7 +66,8 @@ class RedisBroker(RemoteBroker):
 
     Arguments:
         url: see :class:`.redis_client.RedisURL`; ``?prefix=tickertape`` names the log,
-            ``?failover=lossless`` promises that no failover and no restart loses records.
+            ``?failover=lossless`` promises that no failover and no restart loses records,
+            ``?timeout=`` and ``?connect_timeout=`` are seconds.
         retention: how much is kept; exact as long as one append removes at most 10,000 records.
         connect_timeout: seconds for a connection.
         timeout: seconds for an answer.
@@ -85,14 +86,15 @@ class RedisBroker(RemoteBroker):
         timeout: float = DEFAULT_TIMEOUT,
         random: Callable[[], float] = random.random,
     ) -> None:
-        super().__init__(retention=retention, timeout=timeout, random=random)
         self._url = RedisURL(url)
+        timeout = read_seconds(self._url.options, "timeout", timeout)
+        super().__init__(retention=retention, timeout=timeout, random=random)
         prefix = self._url.options.get("prefix", "tickertape")
         if not prefix or "{" in prefix or "}" in prefix:
             raise BrokerError(f"expected a prefix without braces, got {prefix!r}")
         self._prefix = "{" + prefix + "}:"
         self._lossless = promises_lossless(self._url.options)
-        self._connect_timeout = connect_timeout
+        self._connect_timeout = read_seconds(self._url.options, "connect_timeout", connect_timeout)
         self._client: Client | None = None
         self._tails: set[Client] = set()
         self._slots = asyncio.Semaphore(_CONNECTIONS)

@@ -24,7 +24,7 @@ _WAYS: Final = ("", "sentinel", "cluster")
 
 _SENTINEL_PORT: Final = 26379
 
-_OPTIONS: Final = ("prefix", "failover", "sentinel_username", "sentinel_password")
+_OPTIONS: Final = ("prefix", "failover", "connect_timeout", "timeout", "sentinel_username", "sentinel_password")
 """What we take out of the query; the rest is redis-py's."""
 
 
@@ -93,7 +93,7 @@ class RedisURL:
         service, _, db = self._parts.path.strip("/").partition("/")
         if not service or not self._sentinels:
             raise ValueError("expected redis+sentinel://host[:port],…/service[/db]")
-        guards = {name.removeprefix("sentinel_"): self.options.get(name) for name in _OPTIONS[2:]}
+        guards = {name.removeprefix("sentinel_"): self.options.get(name) for name in _OPTIONS[-2:]}
         if self._parts.scheme == "rediss":
             options["ssl"] = True
         make: Any = Sentinel  # redis-py gives it no types
