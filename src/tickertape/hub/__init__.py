@@ -10,8 +10,10 @@ from .defaults import (
     HEARTBEAT,
 )
 from .direct import DirectSubscriber
+from .feed import Feed, FeedState, FeedStatistics
 from .gap import Gap, OverflowPolicy
 from .hub import Hub, SubscriptionRequest
+from .items import Batch
 from .presence import Presence
 from .reason import DisconnectReason
 from .statistics import HubStatistics
@@ -27,9 +29,13 @@ __all__ = [
     "DEFAULT_SEND_TIMEOUT",
     "HEARTBEAT",
     "MAX_TOPICS",
+    "Batch",
     "Clock",
     "DirectSubscriber",
     "DisconnectReason",
+    "Feed",
+    "FeedState",
+    "FeedStatistics",
     "Gap",
     "Hub",
     "HubEvent",

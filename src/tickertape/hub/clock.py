@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Clock", "Timer"]
+__all__ = ["Clock", "Timer", "wait"]
 
 
 class Timer(Protocol):
@@ -23,3 +24,13 @@ class Clock(Protocol):
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
         """Call ``callback`` once, at the moment ``when``."""
+
+
+async def wait(clock: Clock, seconds: float, sooner: asyncio.Event | None = None) -> None:
+    """Wait for some seconds of ``clock``, or until ``sooner`` is set."""
+    over = sooner or asyncio.Event()
+    timer = clock.call_at(clock.time() + seconds, over.set)
+    try:
+        await over.wait()
+    finally:
+        timer.cancel()

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..broker import Broker, LogState, Retention
 from ..errors import BrokerError, LogResetError, LogTrimmedError
-from .clock import Clock
+from .clock import Clock, wait
 from .delivery import Delivery
 from .window import Window
 
@@ -96,16 +96,8 @@ class Follower:
             except Exception as error:
                 logger.error("lost the log: %s", error, exc_info=not isinstance(error, BrokerError))
                 self.healthy = False
-                await self._sleep(pause * (1 + _JITTER * self._random()))
+                await wait(self._clock, pause * (1 + _JITTER * self._random()))
                 pause = min(2 * pause, _LONGEST_PAUSE)
-
-    async def _sleep(self, seconds: float) -> None:
-        over = asyncio.Event()
-        timer = self._clock.call_at(self._clock.time() + seconds, over.set)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
 
     async def _window(self, state: LogState) -> Window:
         """Return a window that holds the last records of the log."""

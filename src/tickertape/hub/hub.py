@@ -88,14 +88,13 @@ class Hub(Publishing):
         random: Callable[[], float] = random.random,
     ) -> None:
         log = create_broker(broker, retention=retention) if isinstance(broker, str) else broker
-        super().__init__(log, max_event_size)
+        super().__init__(log, max_event_size, random)
         self.heartbeat = heartbeat
         self.send_timeout = send_timeout
         self.retry = retry
         self.max_topics = max_topics
         self.drain_window = drain_window
         self.presence = Presence()
-        self.random = random
         self.draining = False
         self._retention = retention
         self._given_clock = clock
@@ -138,6 +137,7 @@ class Hub(Publishing):
         self._follower = Follower(self._broker, self._retention, self._wheel, self.random)
         self._delivery = await self._follower.start(await self._broker.open())
         self._wheel.start(self._beat, self._check)
+        self._start_feeds(self._wheel)
 
     async def close(self) -> None:
         """End all streams and let go of the log; may be called twice."""
@@ -150,6 +150,7 @@ class Hub(Publishing):
         delivery.close()
         if self._wheel is not None:
             self._wheel.stop()
+        await self._stop_feeds()
         if self._follower is not None:
             await self._follower.stop()
         await self._broker.close()
@@ -307,6 +308,7 @@ class Hub(Publishing):
             superseded=counters.superseded,
             gaps=dict(counters.gaps),
             disconnects=dict(counters.disconnects),
+            feeds={name: feed.statistics() for name, feed in self._feeds.items()},
         )
 
     @property

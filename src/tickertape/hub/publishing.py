@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any, overload
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, overload
 
 from ..broker import Broker, Cursor, Draft, SQLConnection, TransactionalBroker
 from ..errors import BrokerError, HubClosedError
+from .clock import Clock
 from .drafting import make_draft
+from .feed import Feed, Source
+from .items import MAX_NAME_LENGTH, Field, Shape
 
 __all__ = ["Publishing"]
 
@@ -23,18 +26,24 @@ class Publishing(ABC):
     Arguments:
         broker: the log.
         max_event_size: the greatest number of bytes of an event's data.
+        random: gives numbers from 0 to 1, for jitter.
     """
 
-    def __init__(self, broker: Broker, max_event_size: int) -> None:
+    def __init__(self, broker: Broker, max_event_size: int, random: Callable[[], float]) -> None:
         self.max_event_size = max_event_size
+        self.random = random
         self._broker = broker
         self._loop: asyncio.AbstractEventLoop | None = None
         self._soon: set[asyncio.Task[list[Cursor]]] = set()
         self._published = 0
+        self._feeds: dict[str, Feed] = {}
+        self._feeding: Clock | None = None  # while feeds run
 
     @abstractmethod
     def _check_open(self) -> None:
         """Raise ``HubClosedError`` unless events can be taken."""
+
+    # One by one, and in batches.
 
     @overload
     async def publish(
@@ -148,6 +157,80 @@ class Publishing(ABC):
         self._soon.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("an event was not published: %s", task.exception())
+
+    # From sources.
+
+    def feed(
+        self,
+        topic: str | Callable[[Any], str],
+        source: Source,
+        *,
+        key: Field | None,
+        event: str | Callable[[Any], str | None] | None = None,
+        data: Callable[[Any], Any] | None = None,
+        name: str | None = None,
+        on_error: Literal["skip", "stop"] = "skip",
+    ) -> Feed:
+        """Publish what a source gives, from when the hub is open until it closes.
+
+        The next item is asked for when the one before is in the log. A source that fails is read
+        anew after 0.5 to 30 seconds, longer after each failure in a row; while the log is away, the
+        item in hand is kept and tried again. Keys make what is read twice appear once, also when
+        several hubs on one log run the same feed. Every failure is logged and counted.
+
+        Arguments:
+            topic: where the items go, or a function of the item.
+            source: an async iterable that can be iterated anew, or a function that returns one: an
+                async generator function, :func:`tickertape.sources.poll`. A :class:`Batch` that it
+                gives is stored as a whole.
+            key: what tells one item from another: the name of a field, or a function of the item;
+                text or a number. ``None`` for a source whose items have nothing of the kind: what
+                was given and not acknowledged before a failure may then appear twice.
+            event: the event type, or a function of the item.
+            data: a function that gives the payload of the item; by default it is the item itself.
+            name: of the feed, in logs and before each key, the same in every process; by default
+                the topic. Needed if that is a function. Another name makes other keys.
+            on_error: what to do with an item that can never be published, since it has a wrong
+                topic, is too large, or a function of yours raises: ``"skip"`` logs and counts it and
+                goes on, ``"stop"`` ends the feed there, and what follows is not read.
+
+        Raises:
+            ValueError: a name is missing, too long, or that of another feed; or ``on_error`` is neither.
+            TypeError: the source cannot be iterated anew.
+            InvalidTopicError: the topic breaks the syntax.
+            InvalidEventError: the event type cannot be sent.
+        """
+        shape = Shape(name=self._name_of_feed(topic, name), topic=topic, event=event, key=key, data=data)
+        if on_error not in ("skip", "stop"):
+            raise ValueError(f"expected on_error to be 'skip' or 'stop', got {on_error!r}")
+        self.draft("any" if callable(topic) else topic, event=None if callable(event) else event)
+        feed = Feed(source, shape, skip=on_error == "skip", draft=self.draft, append=self._append, random=self.random)
+        self._feeds[feed.name] = feed
+        if self._feeding is not None:
+            feed.start(self._feeding)
+        return feed
+
+    def _name_of_feed(self, topic: object, name: str | None) -> str:
+        found = topic if name is None else name
+        if not isinstance(found, str):
+            raise ValueError("expected a name for a feed whose topic is a function, got none: name=")
+        if not 0 < len(found) <= MAX_NAME_LENGTH:
+            raise ValueError(
+                f"expected a name of 1 to {MAX_NAME_LENGTH} characters for a feed, got {len(found)}: name="
+            )
+        other = self._feeds.get(found)
+        if other is not None and other.active:
+            raise ValueError(f"expected a name of its own for each feed, got {found!r} again: name=")
+        return found
+
+    def _start_feeds(self, clock: Clock) -> None:
+        self._feeding = clock
+        for feed in self._feeds.values():
+            feed.start(clock)
+
+    async def _stop_feeds(self) -> None:
+        self._feeding = None
+        await asyncio.gather(*(feed.stop() for feed in self._feeds.values()))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

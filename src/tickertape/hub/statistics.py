@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .feed import FeedStatistics
+
 __all__ = ["HubStatistics"]
 
 
@@ -20,6 +22,7 @@ class HubStatistics(NamedTuple):
         superseded: events left out for newer ones of their topic, as ``on_overflow="latest"`` asks.
         gaps: gaps told to subscribers, by reason.
         disconnects: subscribers gone, by reason.
+        feeds: what each feed does and did, by name.
     """
 
     subscribers: int
@@ -31,3 +34,4 @@ class HubStatistics(NamedTuple):
     superseded: int
     gaps: dict[str, int]
     disconnects: dict[str, int]
+    feeds: dict[str, FeedStatistics]
