@@ -94,7 +94,7 @@ def serve(
     except SettingsError as error:
         _misuse(str(error))
     try:
-        listener = listen(settings.host, settings.port)
+        listener = listen(settings.host, settings.port, workers=settings.workers)
     except OSError as error:
         fail(explain(error, settings.host, settings.port, command="tickertape serve"))
     try:

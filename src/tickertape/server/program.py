@@ -19,8 +19,9 @@ from ..errors import BrokerError
 from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .garbage import steady
-from .run import run, run_workers
+from .run import run
 from .settings import Settings
+from .supervisor import run_workers
 
 __all__ = ["create_program", "reach_broker", "serve", "set_up_logging"]
 
@@ -107,8 +108,13 @@ def _create_worker(settings: Settings) -> Starlette:
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Log to standard error: ours from the chosen level on, others' from WARNING on, requests if asked for."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
+    """Log to standard error: ours from the chosen level on, others' from WARNING on, requests if asked for.
+
+    Lines of several workers name the process.
+    """
+    who = "" if settings.workers == 1 else "[%(process)d] "
+    form = f"%(asctime)s %(levelname)s {who}%(message)s"
+    logging.basicConfig(format=form, datefmt="%H:%M:%S", level=logging.WARNING)
     logging.getLogger("tickertape").setLevel(settings.log_level.upper())
     if settings.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)

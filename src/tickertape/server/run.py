@@ -5,35 +5,52 @@ from __future__ import annotations
 import contextlib
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
 from uvicorn import Config, Server
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from ..asgi import close_streams
 from ..asgi.types import ASGIApp
 from .descriptors import LimitedHTTPProtocol, most_connections
 
-__all__ = ["DEFAULT_GRACE", "NotStartedError", "listen", "run", "run_workers"]
+__all__ = ["DEFAULT_GRACE", "NotStartedError", "create_server", "listen", "run", "run_server"]
 
 DEFAULT_GRACE: Final = 5
 """Seconds that requests under way are given when the server stops; streams are told to end at once."""
 
+_SPREADS: Final = sys.platform == "linux"  # elsewhere the last socket bound gets all, or none may share
+
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, workers: int = 1) -> socket.socket:
     """Return a socket that listens at ``host`` and ``port``; port 0 takes a free one.
+
+    For several ``workers``, on Linux, it only keeps the address: each worker listens for itself, and the
+    kernel spreads connections evenly. Where several take them from one socket, the quickest takes most.
 
     Raises:
         OSError: the address is in use, or is none of this machine's, or asks for more rights.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    return socket.create_server(address[:2], family=family)
+    if workers == 1 or not _SPREADS:
+        return socket.create_server(address[:2], family=family)
+    keeper = socket.socket(family)
+    try:
+        if family == socket.AF_INET6:
+            keeper.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(address)
+        # Only now: bound with it, the address of another program that shares its own would not be in use.
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    except OSError:
+        keeper.close()
+        raise
+    return keeper
 
 
 class NotStartedError(Exception):
@@ -62,41 +79,24 @@ def run(
     Raises:
         NotStartedError: the application cannot start.
     """
-    server = _Server(_config(app, grace, access_log), on_start)
-    with listener, _ending(server):
-        server.run(sockets=[listener])
-    if not server.started:
-        raise NotStartedError
+    run_server(create_server(app, grace=grace, access_log=access_log, on_start=on_start), listener)
 
 
-def run_workers(
-    factory: Callable[[], ASGIApp],
-    listener: socket.socket,
+def create_server(
+    app: ASGIApp,
     *,
-    workers: int,
-    grace: int = DEFAULT_GRACE,
-    access_log: bool = False,
+    grace: int,
+    access_log: bool,
     on_start: Callable[[], None] = lambda: None,
-) -> None:
-    """Serve the application in several processes; as :func:`run`, but for two arguments.
+    on_beat: Callable[[], None] = lambda: None,
+) -> Server:
+    """Return a server as :func:`run` runs it; ``on_beat`` is called each second for as long as its loop turns."""
 
-    Arguments:
-        factory: called in each process, to which it is brought by pickling; it sets up logging there.
-        workers: the number of processes; one that dies is started anew.
-    """
-    supervisor = _Supervisor(_config(factory, grace, access_log, workers), [listener])
-    with listener:
-        on_start()
-        supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        raise NotStartedError
+    async def beat() -> None:
+        on_beat()
 
-
-def _config(app: ASGIApp | Callable[[], ASGIApp], grace: int, access_log: bool, workers: int | None = None) -> Config:
-    return Config(
+    config = Config(
         app,
-        factory=workers is not None,
-        workers=workers,
         loop="auto",  # uvloop wherever there is one: everywhere but on Windows
         http=LimitedHTTPProtocol,
         ws="none",
@@ -106,7 +106,22 @@ def _config(app: ASGIApp | Callable[[], ASGIApp], grace: int, access_log: bool, 
         server_header=False,
         limit_concurrency=most_connections(),
         timeout_graceful_shutdown=grace,
+        timeout_notify=1,
+        callback_notify=beat,
     )
+    return _Server(config, on_start)
+
+
+def run_server(server: Server, listener: socket.socket) -> None:
+    """Serve until the server is told to end, as :func:`run` does."""
+    with listener, _ending(server):
+        try:
+            server.run(sockets=[listener])
+        except SystemExit:  # uvicorn's word for an application that cannot start
+            if server.started:
+                raise
+    if not server.started:
+        raise NotStartedError
 
 
 class _Server(Server):
@@ -122,14 +137,6 @@ class _Server(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         close_streams()  # they would see it by themselves, up to a quarter of a second later
         await super().shutdown(sockets)
-
-
-class _Supervisor(Multiprocess):
-    def terminate_all(self) -> None:
-        # Kept to start processes anew. While it is open, connections go on to come, and nobody takes them.
-        for listener in self.sockets:
-            listener.close()
-        super().terminate_all()
 
 
 @contextlib.contextmanager
