@@ -77,6 +77,14 @@ async def a_cancelled_append_happened_or_not(log: Log) -> None:
         await tasks[0]
         for task in tasks[::3]:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for turns in range(10):  # and alone, at each of its first steps
+            name = f"{len(tasks)}"
+            tasks.append(asyncio.create_task(broker.append([Draft(name, "a"), Draft(name, "b")])))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            tasks[-1].cancel()
+            await asyncio.gather(tasks[-1], return_exceptions=True)
         results = await asyncio.gather(*tasks, return_exceptions=True)
         records = await broker.read(0, 1000)
         assert_whole(records)

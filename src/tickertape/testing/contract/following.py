@@ -85,6 +85,8 @@ async def all_tails_get_the_same_records(log: Log) -> None:
         first, second = await asyncio.gather(*collecting)
         assert first == second == await collect(late, 60) == await broker.read(0, 100)
         assert offsets(first) == list(range(1, 61))
+        await broker.append(drafts_of(1))
+        assert [offsets(await collect(tail, 1)) for tail in (one, two, late)] == [[61], [61], [61]]
 
 
 @check_if(SHARED)

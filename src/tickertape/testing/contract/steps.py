@@ -51,7 +51,8 @@ async def collect(tail: AsyncIterator[list[Record]], count: int) -> list[Record]
     found: list[Record] = []
     async with patiently():
         while len(found) < count:
-            records = await anext(tail)
+            records = await anext(tail, None)
+            assert records is not None, "expected a tail that goes on, got its end"
             assert records, "expected a tail that gives records, got an empty list"
             found += records
     return found
@@ -93,7 +94,7 @@ async def refused(broker: Broker, drafts: list[Draft], kind: type[BrokerError] =
 async def raised(tail: AsyncIterator[list[Record]], kind: type[BrokerError]) -> BrokerError:
     try:
         async with patiently():
-            records = await anext(tail)
+            records = await anext(tail, None)
     except kind as error:
         return error
     raise AssertionError(f"expected {kind.__name__}, got {records}")
