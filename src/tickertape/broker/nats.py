@@ -22,14 +22,14 @@ import random
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ..errors import BrokerError, LogResetError
 from .nats_link import Link, NoStream
 from .nats_messages import ID, Assembly, encode, parse
 from .nats_stream import NatsStream
-from .options import choice, read_options, seconds, well_formed
+from .options import choice, clean, read_options, seconds
 from .protocol import DEFAULT_RETENTION, Retention
 from .records import Cursor, Draft, LogState, Record
 from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
@@ -181,7 +181,7 @@ class NatsBroker(RemoteBroker):
     # Appending.
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        return await super().append([Draft(*map(_clean, draft)) for draft in drafts])
+        return await super().append([clean(draft) for draft in drafts])
 
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
         while True:
@@ -330,10 +330,6 @@ class NatsBroker(RemoteBroker):
                 if records:
                     after = records[-1].offset
                     yield records
-
-
-def _clean(field: str | None) -> Any:
-    return None if field is None else well_formed(field)
 
 
 def _replicas(text: str) -> int:

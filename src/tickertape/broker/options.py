@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import BrokerError
+from .records import Draft
 
-__all__ = ["choice", "read_options", "read_seconds", "seconds", "well_formed"]
+__all__ = ["choice", "clean", "encoded", "read_options", "read_seconds", "seconds"]
 
 
 def read_options(url: str, kinds: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
@@ -69,10 +70,18 @@ def seconds(text: str) -> float:
     return number
 
 
-def well_formed(text: str) -> str:
-    """Return text that has a UTF-8 form: a lone surrogate becomes U+FFFD, as it does on the wire."""
+def clean(draft: Draft) -> Draft:
+    """Return a draft whose text has a UTF-8 form: a lone surrogate becomes U+FFFD, as it does on the wire."""
+    for field in draft:
+        if field is not None and not field.isascii():
+            fields: list[Any] = [None if field is None else encoded(field).decode() for field in draft]
+            return Draft(*fields)
+    return draft
+
+
+def encoded(text: str) -> bytes:
+    """Return text in UTF-8, a lone surrogate as U+FFFD."""
     try:
-        text.encode()
+        return text.encode()
     except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

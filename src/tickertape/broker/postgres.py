@@ -40,7 +40,7 @@ import psycopg
 from psycopg import AsyncConnection, errors
 
 from ..errors import BrokerError, LogResetError
-from .options import read_seconds, well_formed
+from .options import encoded, read_seconds
 from .postgres_link import Link, explain, parse_url
 from .postgres_schema import OUTBOX_WAKE, VERSION, schema_script
 from .protocol import DEFAULT_RETENTION, Retention
@@ -136,8 +136,8 @@ class PostgresBroker(RemoteBroker):
         return text.replace("$schema", self._schema).encode()
 
     def _check_draft(self, draft: Draft) -> None:
-        if draft.key is not None and len(_encode(draft.key)) > _MAX_KEY:
-            raise BrokerError(f"expected a key of at most {_MAX_KEY} bytes, got {len(_encode(draft.key))}")
+        if draft.key is not None and len(encoded(draft.key)) > _MAX_KEY:
+            raise BrokerError(f"expected a key of at most {_MAX_KEY} bytes, got {len(encoded(draft.key))}")
 
     async def _fetch(self, text: str, *arguments: object) -> list[tuple[Any, ...]]:
         """Ask on one of the few connections."""
@@ -296,15 +296,11 @@ class PostgresBroker(RemoteBroker):
 def _columns(drafts: Sequence[Draft]) -> tuple[list[bytes | None], ...]:
     """Return topics, event types, data and keys as the functions take them."""
     return (
-        [_encode(draft.topic) for draft in drafts],
-        [None if draft.event is None else _encode(draft.event) for draft in drafts],
-        [_encode(draft.data) for draft in drafts],
-        [None if draft.key is None else _encode(draft.key) for draft in drafts],
+        [encoded(draft.topic) for draft in drafts],
+        [None if draft.event is None else encoded(draft.event) for draft in drafts],
+        [encoded(draft.data) for draft in drafts],
+        [None if draft.key is None else encoded(draft.key) for draft in drafts],
     )
-
-
-def _encode(text: str) -> bytes:
-    return well_formed(text).encode()
 
 
 def _record(row: tuple[Any, ...]) -> Record:

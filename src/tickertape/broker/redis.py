@@ -24,7 +24,7 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from ..errors import BrokerError, LogResetError
-from .options import read_seconds, well_formed
+from .options import encoded, read_seconds
 from .protocol import DEFAULT_RETENTION, Retention
 from .records import Cursor, Draft, LogState, Record, new_epoch
 from .redis_client import Client, RedisURL, close_client, explain
@@ -229,7 +229,7 @@ class RedisBroker(RemoteBroker):
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
         arguments: list[bytes] = []
         for draft in drafts:
-            arguments += (_encode(draft.topic), _option(draft.event), _encode(draft.data), _option(draft.key))
+            arguments += (encoded(draft.topic), _option(draft.event), encoded(draft.data), _option(draft.key))
         keys = [f"{self._prefix}meta", self._log(epoch), self._keys(epoch)]
         offsets: list[int] | None = await self._run(APPEND, keys, epoch, *self._limits, *arguments)
         return offsets
@@ -271,12 +271,8 @@ def _parse_bond(meta: Sequence[bytes | None]) -> Bond | None:
     return Bond(epoch, int(newest or 0), replid, run_id, durable == "1") if epoch else None
 
 
-def _encode(text: str) -> bytes:
-    return well_formed(text).encode()
-
-
 def _option(text: str | None) -> bytes:
-    return b"" if text is None else b"+" + _encode(text)
+    return b"" if text is None else b"+" + encoded(text)
 
 
 def _record(entry: tuple[bytes, dict[bytes, bytes]]) -> Record:

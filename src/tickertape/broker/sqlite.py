@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from ..errors import BrokerError, LogResetError, LogTrimmedError
-from .options import choice, read_options, seconds, well_formed
+from .options import choice, clean, read_options, seconds
 from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
 from .records import Cursor, Draft, LogState, Record
 from .sqlite_file import LogFile
@@ -134,7 +134,7 @@ class SQLiteBroker:
         writer, _ = self._started()
         if not drafts:
             return []
-        cursors = await writer.append([_clean(draft) for draft in drafts])
+        cursors = await writer.append([clean(draft) for draft in drafts])
         self._see(cursors[0].epoch, max(cursor.offset for cursor in cursors))
         return cursors
 
@@ -198,8 +198,3 @@ class SQLiteBroker:
     def _check_epoch(self, epoch: str, state: LogState) -> None:
         if state.epoch != epoch:
             raise LogResetError(f"expected epoch {epoch} in the log {self._path}, got {state.epoch}")
-
-
-def _clean(draft: Draft) -> Draft:
-    fields: list[Any] = [None if field is None else well_formed(field) for field in draft]
-    return Draft(*fields)
