@@ -11,118 +11,19 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from support.hub import HubClient, gap_of, settle
-from tickertape import ServerSentEvent
+from support.hub import HubClient, settle
+from support.ledger import Account, Ledger, Published
 from tickertape.asgi.hub import Hub
 from tickertape.broker import Cursor, Retention
 from tickertape.hub.audience import Pace
-from tickertape.hub.topics import matches
 from tickertape.testing import FakeClock, ScriptedBroker
 
 TOPICS = ("a", "a/1", "a/2", "a/1/x", "b/1", "b/2", "b/2/y", "c")
 AUDIENCES = (("a/**",), ("*/1",), ("**",), ("c",), ("a/1", "b/1"), ("b/*", "c"), ("**/x", "a"), ("nobody",))
-
-
-wanted = cache(matches)
-
-
-class Published(NamedTuple):
-    topic: str
-    data: str
-
-
-@dataclass
-class Ledger:
-    """All that was published, by the life of the log, and what came of it."""
-
-    truth: dict[str, dict[int, Published]] = field(default_factory=dict)
-    subscriptions: int = 0
-    delivered: int = 0
-    declared: int = 0
-    superseded: int = 0
-    gaps: dict[str, int] = field(default_factory=lambda: {"expired": 0, "reset": 0})
-
-    def between(self, patterns: tuple[str, ...], epoch: str, after: int, upto: int) -> list[int]:
-        """The offsets of what an audience wants of a part of the log."""
-        log = self.truth.get(epoch, {})
-        return [
-            offset for offset in range(after + 1, upto + 1) if offset in log and wanted(patterns, log[offset].topic)
-        ]
-
-
-class Account:
-    """What one client was given: it goes from connection to connection with its ``Last-Event-ID``."""
-
-    def __init__(self, ledger: Ledger, patterns: tuple[str, ...], policy: str) -> None:
-        self.ledger = ledger
-        self.patterns = patterns
-        self.policy = policy
-        self.at: Cursor | None = None
-        self.owed: dict[str, int] = {}  # by topic, the newest event that was passed over for a newer one
-
-    def open(self, place: str | None) -> None:
-        """Note the place that the first block of a new stream gave."""
-        assert place is not None
-        if self.at is None:
-            self.at = Cursor.parse(place)
-        assert self.at is not None
-
-    def take(self, event: ServerSentEvent) -> None:
-        if event.event == "stream:gap":
-            self._take_gap(event)
-            return
-        cursor = Cursor.parse(event.id or "")
-        assert cursor is not None, event
-        assert self.at is not None, event
-        published = self.ledger.truth[cursor.epoch][cursor.offset]
-        assert event.data == published.data, "an id never stands for two events"
-        assert wanted(self.patterns, published.topic)
-        assert cursor.epoch == self.at.epoch, (self.at, event)
-        assert cursor.offset > self.at.offset, ("given twice, or out of order", self.at, event.id)
-        self._pass_over(cursor.offset - 1)
-        self.at = cursor
-        self.ledger.delivered += 1
-        self.owed.pop(published.topic, None)
-
-    def _pass_over(self, upto: int) -> None:
-        """Note that nothing came up to an offset: nothing was to come, or a newer one is to come instead."""
-        assert self.at is not None
-        passed = self.ledger.between(self.patterns, self.at.epoch, self.at.offset, upto)
-        assert self.policy == "latest" or not passed, ("lost without a word", self.at, upto, passed)
-        for offset in passed:
-            self.owed[self.ledger.truth[self.at.epoch][offset].topic] = offset
-            self.ledger.superseded += 1
-
-    def _take_gap(self, event: ServerSentEvent) -> None:
-        gap = gap_of(event)
-        assert event.id == gap["resumed"]
-        resumed, after = Cursor.parse(gap["resumed"]), Cursor.parse(gap["after"])
-        assert resumed is not None
-        assert self.at is not None
-        self.ledger.gaps[gap["reason"]] += 1
-        if gap["reason"] == "expired":
-            assert after is not None
-            assert after.epoch == resumed.epoch == self.at.epoch
-            assert self.at.offset <= after.offset <= resumed.offset, (self.at, gap)
-            self._pass_over(after.offset)
-        upto = resumed.offset if resumed.epoch == self.at.epoch else max(self.ledger.truth.get(self.at.epoch, {0: 0}))
-        self.ledger.declared += len(self.ledger.between(self.patterns, self.at.epoch, self.at.offset, upto))
-        self.owed.clear()  # what is not to be had any more is not owed
-        self.at = resumed
-
-    def close(self, epoch: str, newest: int) -> None:
-        """Nothing more comes: nothing may be missing."""
-        if self.at is None:
-            return
-        assert self.at.epoch == epoch, self.at
-        assert self.ledger.between(self.patterns, epoch, self.at.offset, newest) == [], ("never came", self.at, newest)
-        assert not self.owed, ("superseded by what never came", self.owed)
 
 
 class Reader:
