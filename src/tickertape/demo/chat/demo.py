@@ -9,6 +9,7 @@ from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,6 +18,8 @@ from starlette.routing import Mount, Route
 
 from ... import EventSourceResponse, Hub, TickertapeError, get_last_event_id
 from ...asgi import problem_of
+from ...asgi.types import ASGIApp
+from ...broker import Retention
 from ...hub import Clock
 from ..identity import signed_in
 from ..requests import read_json
@@ -25,6 +28,9 @@ from .allowance import Allowance
 from .rooms import MAX_TEXT, ROOMS, Chat
 
 __all__ = ["chat_demo"]
+
+_MOMENT: Final = Retention(events=1_000)
+"""Of what counts for a moment no more is kept than a slow connection may be behind."""
 
 _KEY: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 
@@ -36,12 +42,10 @@ class _Requests:
         self._signs = signs  # of life: somebody is typing
 
     async def rooms(self, request: Request) -> Response:
-        rooms = [
-            {"name": name, "about": about, "present": len(self._chat.names(name))} for name, about in ROOMS.items()
-        ]
-        return JSONResponse({"rooms": rooms, "longest": MAX_TEXT}, headers={"cache-control": "no-store"})
+        rooms = [{"name": name, "about": about} for name, about in ROOMS.items()]
+        return JSONResponse({"rooms": rooms, "longest": MAX_TEXT})
 
-    async def events(self, request: Request) -> Response:
+    async def events(self, request: Request) -> ASGIApp:
         room, name = _room(request.query_params.get("room")), signed_in(request)
         return EventSourceResponse(self._chat.follow(room, name, get_last_event_id(request)), retry=RETRY)
 
@@ -51,10 +55,10 @@ class _Requests:
         room, text, key = _room(fields.get("room")), _text(fields.get("text")), _key(fields.get("key"))
         _spend(self._messages, name, "messages")
         try:
-            id = await self._chat.say(room, name, text, key)
+            published = await self._chat.say(room, name, text, key)
         except TickertapeError as error:
             raise HTTPException(problem_of(error), str(error)) from error
-        return JSONResponse({"id": id}, HTTPStatus.CREATED)
+        return JSONResponse({"id": published}, HTTPStatus.CREATED)
 
     async def type(self, request: Request) -> Response:
         name = signed_in(request)
@@ -64,15 +68,18 @@ class _Requests:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def chat_demo(*, folder: Path, clock: Clock | None = None) -> Demo:
+def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None = None) -> Demo:
     """Describe the chat demo.
 
     Arguments:
         folder: where the messages are kept.
+        messages: the hub that keeps them instead, in another log.
         clock: where timers are set; by default the running event loop.
     """
+    if messages is None:
+        messages = Hub(f"sqlite:///{quote(str(folder))}/chat.db")
+    chat = Chat(messages, Hub("memory://", retention=_MOMENT, clock=clock))
     now = time.monotonic if clock is None else clock.time
-    chat = Chat(Hub(f"sqlite:///{folder}/chat.db"), Hub("memory://", clock=clock))
     requests = _Requests(chat, Allowance(10, 1.0, now), Allowance(5, 0.5, now))
     routes = [
         Route("/rooms", requests.rooms),
@@ -83,10 +90,7 @@ def chat_demo(*, folder: Path, clock: Clock | None = None) -> Demo:
     return Demo(
         name="Chat",
         title="Chat rooms",
-        summary=(
-            "Open it in two browsers and talk. Close the lid for a while: what was said meanwhile comes on return, "
-            "in order and once, and what you wrote without a network is sent then."
-        ),
+        summary=("Open it in two browsers and talk. Whoever was away gets what was said meanwhile, in order and once."),
         path="/chat/",
         web=files(__package__) / "web",
         script="chat.js",
@@ -97,9 +101,9 @@ def chat_demo(*, folder: Path, clock: Clock | None = None) -> Demo:
 
 
 def _room(value: Any) -> str:
-    if value not in ROOMS:
+    if not isinstance(value, str) or value not in ROOMS:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"expected one of the rooms {', '.join(ROOMS)}, got {value!r:.60}")
-    return str(value)
+    return value
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
@@ -26,6 +26,9 @@ HISTORY: Final = 100
 
 MAX_TEXT: Final = 2_000
 """Characters of a message: a page of text; who has more to say sends two."""
+
+_EVERYWHERE: Final = "rooms"
+"""The topic of what is told in every room: how many are in another, and that something was said there."""
 
 
 class Chat:
@@ -60,15 +63,13 @@ class Chat:
         """Add a message to a room, once for each of its author's keys, and return its id."""
         message = {"name": name, "text": text, "key": key, "at": round(self._now(), 3)}
         # A key is its author's own: nobody can take that of somebody else's next message.
-        return str(await self._messages.publish(f"rooms/{room}/messages", message, key=f"{name.casefold()}/{key}"))
+        cursor = await self._messages.publish(f"rooms/{room}/messages", message, key=f"{name.casefold()}/{key}")
+        self._moment.publish_soon(_EVERYWHERE, {"room": room}, event="activity")
+        return str(cursor)
 
     def type(self, room: str, name: str) -> None:
         """Let the others know that somebody is writing."""
         self._moment.publish_soon(f"rooms/{room}/moment", {"name": name}, event="typing")
-
-    def names(self, room: str) -> list[str]:
-        """Return who is in a room."""
-        return self._attendance.names(room)
 
     async def follow(self, room: str, name: str, last_event_id: str | None) -> AsyncIterator[ServerSentEvent]:
         """Give what happens in a room: the last messages or those that were missed, then everything.
@@ -80,12 +81,14 @@ class Chat:
             self._messages.subscribe(
                 f"rooms/{room}/messages", last_event_id=last_event_id, last=HISTORY, on_overflow="skip"
             ) as messages,
-            self._moment.subscribe(f"rooms/{room}/moment", on_overflow="skip", user=Seat(room, name)) as moment,
+            self._moment.subscribe(
+                f"rooms/{room}/moment", _EVERYWHERE, on_overflow="skip", user=Seat(room, name)
+            ) as moment,
         ):
             # The place comes first, unless there is a gap to tell, which has one: a client that is lost
             # before its first message resumes as well.
             place = str(messages.resume_from) if messages.gap is None else None
-            yield ServerSentEvent({"names": self.names(room)}, event="present", id=place)
+            yield ServerSentEvent(self._present(room), event="present", id=place)
             async with aclosing(merge(messages, self._moments(room, moment))) as events:
                 async for event in events:
                     yield event
@@ -93,15 +96,23 @@ class Chat:
     async def _moments(self, room: str, moment: Subscription) -> AsyncIterator[ServerSentEvent]:
         async for event in moment:
             if event.event == "stream:gap":  # what was missed is over; who is there now is not
-                yield ServerSentEvent({"names": self.names(room)}, event="present")
+                yield ServerSentEvent(self._present(room), event="present")
             else:
                 yield ServerSentEvent(event.data, event=event.event)
 
+    def _present(self, room: str) -> dict[str, Any]:
+        return {"names": self._attendance.names(room), "counts": {name: self._count(name) for name in ROOMS}}
+
+    def _count(self, room: str) -> int:
+        return len(self._attendance.names(room))
+
     def _tell(self, seat: Seat, change: Change) -> None:
-        self._moment.publish_soon(f"rooms/{seat.room}/moment", {"name": seat.name}, event=change)
+        room, name = seat
+        self._moment.publish_soon(f"rooms/{room}/moment", {"name": name}, event=change)
+        self._moment.publish_soon(_EVERYWHERE, {"room": room, "present": self._count(room)}, event="count")
 
 
-async def merge(*sources: AsyncIterator[ServerSentEvent]) -> AsyncIterator[ServerSentEvent]:
+async def merge(*sources: AsyncIterator[ServerSentEvent]) -> AsyncGenerator[ServerSentEvent, None]:
     """Give what any of ``sources`` gives, as it comes, until one of them ends.
 
     Nothing is asked for before what came is taken: what is not sent yet stays where it is kept.
