@@ -1,0 +1,10 @@
+// Answers that are problems (RFC 9457), in words. Shared by every page.
+
+/** What a response that is not as hoped says: its problem's sentence, or its status. */
+export async function explain(response) {
+  try {
+    return (await response.json()).detail;
+  } catch {
+    return `The server answered ${response.status}.`;
+  }
+}
