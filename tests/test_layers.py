@@ -36,6 +36,7 @@ OUTSIDE = {
     "broker/postgres_link.py": {"psycopg"},
     "broker/nats_link.py": {"nats"},
     "broker/nats_stream.py": {"nats"},
+    "broker/nats_subjects.py": {"nats"},
     "client": {"httpx2"},
     "server": {
         "uvicorn",

@@ -29,7 +29,7 @@ from ..errors import BrokerError, LogResetError
 from .nats_link import Link, NoStream
 from .nats_messages import ID, Assembly, encode, parse
 from .nats_stream import NatsStream
-from .options import choice, clean, read_options, seconds
+from .options import choice, clean, read_options, seconds, server_urls
 from .protocol import DEFAULT_RETENTION, Retention
 from .records import Cursor, Draft, LogState, Record
 from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
@@ -113,11 +113,9 @@ class NatsBroker(RemoteBroker):
         self._stream = unquote(parts.path[1:]) or "tickertape"
         if not _STREAM.fullmatch(self._stream):
             raise BrokerError(f"expected a stream name of letters, digits, - and _, got {self._stream!r}")
-        login, at, hosts = parts.netloc.rpartition("@")
-        self._servers = [f"{parts.scheme}://{login}{at}{host}" for host in hosts.split(",") if host]
+        self._servers, self._hosts = server_urls(url)
         if not self._servers:
             raise BrokerError("expected nats://host:4222/stream, got a URL without a host")
-        self._hosts = hosts
         self._credentials = {"user_credentials": options["creds"]} if "creds" in options else {}
         self._connect_timeout: float = options.get("connect_timeout", connect_timeout)
         self._log = NatsStream(self._stream, retention, options.get("storage", "file"), options.get("replicas", 1))

@@ -43,7 +43,7 @@ class KeyIndex:
                 if await self._take(feed):
                     self._upto = max(self._upto, sequence)
 
-    async def _take(self, feed: Feed) -> bool:
+    async def _take(self, feed: Feed[Message]) -> bool:
         """Take in what was there when the feed began; tell whether all of it came."""
         seen = 0
         while seen < feed.waiting:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from math import ceil
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -57,34 +57,34 @@ class Outcome(NamedTuple):
     sequence: int | None
 
 
-class Feed:
+class Feed(Generic[T]):
     """The messages that a consumer delivers, waiting to be read."""
 
     def __init__(self, waiting: int) -> None:
         self.waiting = waiting  # how many were there when it began
-        self._messages: deque[Message | BrokerError] = deque()
+        self._messages: deque[T | BrokerError] = deque()
         self._filled = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
 
-    async def put(self, message: Message | BrokerError) -> None:
+    async def put(self, message: T | BrokerError) -> None:
         """Add a message, when there is room."""
         await self._room.wait()
         self.force(message)
 
-    def force(self, message: Message | BrokerError) -> None:
+    def force(self, message: T | BrokerError) -> None:
         """Add a message, or why there are no more."""
         self._messages.append(message)
         self._filled.set()
         if len(self._messages) >= _QUEUED:
             self._room.clear()
 
-    async def take(self, timeout: float) -> list[Message]:
+    async def take(self, timeout: float) -> list[T]:
         """Return the next messages; none if none came within ``timeout`` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._filled.wait()
-        taken: list[Message] = []
+        taken: list[T] = []
         while self._messages and len(taken) < _DRAINED:
             message = self._messages[0]
             if isinstance(message, BrokerError):
@@ -112,7 +112,7 @@ class Link:
         self._timeout = timeout
         self._client = Client()
         self._jetstream: Any = None
-        self._feeds: set[Feed] = set()
+        self._feeds: set[Feed[Any]] = set()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._where = ""
         self._connected = False
@@ -285,7 +285,9 @@ class Link:
     # Following.
 
     @asynccontextmanager
-    async def consume(self, sequence: int, *, subject: str | None = None, bodies: bool = True) -> AsyncIterator[Feed]:
+    async def consume(
+        self, sequence: int, *, subject: str | None = None, bodies: bool = True
+    ) -> AsyncIterator[Feed[Message]]:
         """Have messages delivered, in order, as they come.
 
         Arguments:
@@ -293,7 +295,7 @@ class Link:
             subject: only those published to it.
             bodies: whether their data is wanted too.
         """
-        feed = Feed(0)
+        feed: Feed[Message] = Feed(0)
 
         async def deliver(message: Any) -> None:
             await feed.put(_read(message))

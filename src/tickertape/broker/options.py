@@ -1,15 +1,27 @@
-"""What stands behind the ``?`` of a broker's URL, and text as every store takes it."""
+"""What stands in a broker's URL, the extra that it asks for, and text as every store takes it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import BrokerError
 from .records import Draft
 
-__all__ = ["choice", "clean", "encoded", "read_options", "read_seconds", "seconds"]
+__all__ = ["choice", "clean", "encoded", "extra_needed", "read_options", "read_seconds", "seconds", "server_urls"]
+
+
+@contextmanager
+def extra_needed(driver: str, extra: str) -> Iterator[None]:
+    """Say which extra to install when a driver that is imported here is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != driver:
+            raise
+        raise BrokerError(f"expected the package {driver!r}, got none: pip install 'tickertape[{extra}]'") from None
 
 
 def read_options(url: str, kinds: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
@@ -46,6 +58,13 @@ def read_seconds(options: Mapping[str, str], name: str, default: float) -> float
         return seconds(options[name]) if name in options else default
     except ValueError as error:
         raise BrokerError(f"expected a value of {name} that is {error}, got {options[name]!r}") from None
+
+
+def server_urls(url: str) -> tuple[list[str], str]:
+    """Return the URLs of the servers that one URL names between commas, and all of them in words."""
+    parts = urlsplit(url)
+    login, at, hosts = parts.netloc.rpartition("@")
+    return [f"{parts.scheme}://{login}{at}{host}" for host in hosts.split(",") if host], hosts
 
 
 def choice(*values: str) -> Callable[[str], str]:

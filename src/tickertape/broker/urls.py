@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
 from ..errors import BrokerError
 from .memory import MemoryBroker
+from .options import extra_needed
 from .protocol import DEFAULT_RETENTION, Broker, Retention
 from .sqlite import SQLiteBroker
 
@@ -19,25 +19,14 @@ def _memory(url: str, retention: Retention) -> Broker:
     return MemoryBroker(retention=retention)
 
 
-@contextmanager
-def _extra(driver: str, extra: str) -> Iterator[None]:
-    """Say which extra to install when a broker's driver is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != driver:
-            raise
-        raise BrokerError(f"expected the package {driver!r}, got none: pip install 'tickertape[{extra}]'") from None
-
-
 def _postgres(url: str, retention: Retention) -> Broker:
-    with _extra("psycopg", "postgres"):
+    with extra_needed("psycopg", "postgres"):
         from .postgres import PostgresBroker
     return PostgresBroker(url, retention=retention)
 
 
 def _redis(url: str, retention: Retention) -> Broker:
-    with _extra("redis", "redis"):
+    with extra_needed("redis", "redis"):
         from .redis import RedisBroker
     return RedisBroker(url, retention=retention)
 
@@ -47,7 +36,7 @@ def _sqlite(url: str, retention: Retention) -> Broker:
 
 
 def _nats(url: str, retention: Retention) -> Broker:
-    with _extra("nats", "nats"):
+    with extra_needed("nats", "nats"):
         from .nats import NatsBroker
     return NatsBroker(url, retention=retention)
 

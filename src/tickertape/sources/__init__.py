@@ -4,6 +4,20 @@ Each is an async iterable for :meth:`tickertape.Hub.feed`.
 """
 
 from ..hub import Batch
-from .polling import Poll, Wake, poll
+from .nats import NatsMessage, NatsSubject, nats_subject
+from .polling import DEFAULT_EVERY, DEFAULT_FALLBACK, Poll, Wake, poll
+from .postgres import PostgresNotifications, postgres_listen
 
-__all__ = ["Batch", "Poll", "Wake", "poll"]
+__all__ = [
+    "DEFAULT_EVERY",
+    "DEFAULT_FALLBACK",
+    "Batch",
+    "NatsMessage",
+    "NatsSubject",
+    "Poll",
+    "PostgresNotifications",
+    "Wake",
+    "nats_subject",
+    "poll",
+    "postgres_listen",
+]
