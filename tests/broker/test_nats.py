@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -121,6 +122,31 @@ async def test_stream_of_someone_else_is_left_alone(log: NatsLog) -> None:
             await broker.open()
         await broker.close()
         assert (await server.stream_info(log.stream)).config.subjects == [f"{log.stream}.orders"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"retention": "workqueue"}, "retention=limits, got workqueue"),
+        ({"discard": "new"}, "discard=old, got new"),
+        ({"deny_delete": False}, "deny_delete=True, got False"),
+        ({"max_age": 3600.0}, "max_age=0.0, got 3600.0"),
+        ({"max_msgs_per_subject": 5}, "max_msgs_per_subject=-1, got 5"),
+    ],
+)
+async def test_stream_with_settings_that_would_break_the_log_is_refused(
+    log: NatsLog, change: dict[str, Any], sentence: str
+) -> None:
+    async with opened(log) as broker, jetstream() as server:
+        config = (await server.stream_info(log.stream)).config
+        await server.delete_stream(log.stream)
+        await server.add_stream(config.evolve(**change))
+        expected = f"expected the stream {log.stream!r} with the setting {sentence}: change it, or give another name"
+        for each in (broker, log.broker()):
+            with pytest.raises(BrokerError) as caught:
+                await each.open()
+            assert str(caught.value) == expected
+            await each.close()
 
 
 async def test_message_of_someone_else_is_told(log: NatsLog) -> None:

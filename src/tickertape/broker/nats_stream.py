@@ -24,6 +24,15 @@ _REMEMBERED: Final = 64
 _SUBJECT: Final = re.compile(r"tickertape\.[A-Za-z0-9_-]+\.([0-9A-Za-z_]{1,64})\.\*")
 _BASE: Final = re.compile(r"begins behind message (\d+)")
 
+_FIXED: Final[dict[str, tuple[object, ...]]] = {
+    "retention": ("limits",),
+    "discard": ("old",),
+    "deny_delete": (True,),
+    "max_age": (0.0, None),  # the last message says where the log is, and must stay
+    "max_msgs_per_subject": (-1, 0, None),
+}
+"""Settings of a stream that a log relies on, and what they may be; a stream that we make has the first."""
+
 
 class NatsStream:
     """Know a stream as the log that it is; forgets what it knew when the epoch changes.
@@ -82,12 +91,17 @@ class NatsStream:
         """Return the log's epoch.
 
         Raises:
-            BrokerError: the stream is someone else's.
+            BrokerError: the stream is someone else's, or has settings, made by someone else, under which it is no log.
         """
         subjects = info.config.subjects or []
         match = _SUBJECT.fullmatch(subjects[0]) if len(subjects) == 1 else None
         if match is None:
             raise BrokerError(f"expected a stream of tickertape under the name {self.name!r}, got one of {subjects}")
+        for name, allowed in _FIXED.items():
+            found = getattr(info.config, name)
+            if found not in allowed:
+                said = f"expected the stream {self.name!r} with the setting {name}={allowed[0]}, got {found}"
+                raise BrokerError(f"{said}: change it, or give another name")
         return match[1]
 
     async def begin_epoch(self, link: Link, info: StreamInfo) -> None:
