@@ -31,6 +31,10 @@ def demo(
     interval: Annotated[
         float, typer.Option(min=0.01, max=3600, help="Seconds between two updates of the clock.", metavar="SECONDS")
     ] = 2.0,
+    metrics_interval: Annotated[
+        float,
+        typer.Option(min=0.5, max=60, help="Seconds between two samples of the dashboard.", metavar="SECONDS"),
+    ] = 1.0,
     data: Annotated[
         Path, typer.Option(help="Folder for what survives a restart; made if it is not there.", metavar="FOLDER")
     ] = Path("tickertape-demo"),
@@ -52,7 +56,7 @@ def demo(
     except OSError as error:
         fail(explain(error, host, port, command="tickertape demo"))
     try:
-        app = create_app(data, interval=interval)
+        app = create_app(data, interval=interval, metrics_interval=metrics_interval)
     except OSError as error:
         fail(f"expected a folder for the demo's data that can be written to, got {data}: {error.strerror}")
     run(app, listener, grace=1, on_start=lambda: _greet(address_of(listener)))

@@ -1,0 +1,167 @@
+// One chart: lines over time, drawn by uPlot in the colours of the page.
+
+import uPlot from "./uPlot.esm.js";
+
+import { columns, gaps } from "./history.js";
+import { clock, text, units } from "./units.js";
+
+const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power); // steps of an axis of bytes
+
+const style = getComputedStyle(document.documentElement);
+const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+
+/** Returns the name of the colour of line number `index`. */
+export const lineColour = (index) => `series-${(index % 6) + 1}`;
+
+export class Chart {
+  #plot;
+  #picks;
+  #samples = [];
+  #range = [0, 1];
+
+  /**
+   * Draws into `place`.
+   * `picks` take a line's value from a sample; `top` is the least end of the scale, or its end when it
+   * is `fixed`; as a `map`, lines of percentages are rows that are the darker, the higher the value;
+   * `follow` is told the sample at the pointer, or null.
+   */
+  constructor(place, { picks, top, fixed = false, map = false, unit, follow }) {
+    this.#picks = picks;
+    const size = () => ({ width: place.clientWidth, height: place.clientHeight });
+    this.#plot = new uPlot(
+      {
+        ...size(),
+        padding: [8, 4, 0, 0],
+        legend: { show: false },
+        cursor: { y: false, drag: { x: false, y: false }, sync: { key: "metrics" }, points: { show: !map, size: 7 } },
+        scales: {
+          x: { range: () => this.#range },
+          y: { range: (plot, low, high) => [0, map ? picks.length : fixed ? top : Math.max(top, (high ?? 0) * 1.15)] },
+        },
+        axes: [timeAxis(), map ? rowAxis(picks.length) : valueAxis(unit, fixed)],
+        series: [{}, ...picks.map((pick, index) => (map ? { paths: () => null, points: { show: false } } : line(index, picks.length)))],
+        hooks: {
+          setCursor: [(plot) => follow(this.#sampleAt(plot.cursor.idx))],
+          drawClear: [(plot) => this.#shade(plot)],
+          draw: map ? [drawMap] : [],
+        },
+      },
+      columns([], picks),
+      place,
+    );
+    new ResizeObserver(() => this.#plot.setSize(size())).observe(place);
+  }
+
+  /** What is drawn, as uPlot has it. */
+  get data() {
+    return this.#plot.data;
+  }
+
+  /** Draws `samples`, with `span` seconds from left to right. */
+  draw(samples, span) {
+    this.#samples = samples;
+    const end = samples.at(-1)?.at ?? Date.now() / 1000;
+    this.#range = [end - span, end];
+    this.#plot.setData(columns(samples, this.#picks));
+  }
+
+  /** Draws again, in other colours say. */
+  redraw() {
+    this.#plot.redraw(false, true);
+  }
+
+  #sampleAt(index) {
+    const time = index == null ? null : this.#plot.data[0][index];
+    return time == null ? null : (this.#samples.find((sample) => sample.at === time) ?? null);
+  }
+
+  // Where nothing is known: a shade, so that nobody takes it for nothing done.
+  #shade({ ctx, bbox, valToPos }) {
+    ctx.save();
+    ctx.fillStyle = colour("gap");
+    for (const [from, to] of gaps(this.#samples)) {
+      const left = Math.max(valToPos(from, "x", true), bbox.left);
+      const right = Math.min(valToPos(to, "x", true), bbox.left + bbox.width);
+      if (right > left) ctx.fillRect(left, bbox.top, right - left, bbox.height);
+    }
+    ctx.restore();
+  }
+}
+
+// Row by row, and each pixel the average of what falls on it: a quarter of an hour is more samples than pixels.
+function drawMap({ ctx, bbox, data: [times, ...rows], valToPos }) {
+  const height = bbox.height / rows.length;
+  const places = times.map((time) => Math.round(valToPos(time, "x", true)));
+  ctx.save();
+  ctx.fillStyle = colour("series-1");
+  rows.forEach((values, row) => {
+    let [from, sum, count] = [null, 0, 0];
+    values.forEach((value, at) => {
+      if (value === null || from === null) {
+        [from, sum, count] = [value === null ? null : places[at], 0, 0];
+        return;
+      }
+      [sum, count] = [sum + value, count + 1];
+      if (places[at] === from) return;
+      ctx.globalAlpha = 0.05 + (0.95 * sum) / count / 100;
+      ctx.fillRect(from, bbox.top + row * height, places[at] - from, height - Math.min(2, height / 4));
+      [from, sum, count] = [places[at], 0, 0];
+    });
+  });
+  ctx.restore();
+}
+
+function rowAxis(count) {
+  const step = Math.ceil(count / 8);
+  const rows = Array.from({ length: Math.ceil(count / step) }, (_, at) => at * step);
+  return {
+    ...axis,
+    splits: () => rows.map((row) => count - row - 0.5), // the first at the top
+    values: () => rows.map(String),
+    size: 44,
+    gap: 8,
+    grid: { show: false },
+  };
+}
+
+function line(index, count) {
+  const stroke = () => colour(lineColour(index));
+  return {
+    stroke,
+    fill: count === 1 ? () => `${stroke()}26` : undefined, // the colour, and how much of it
+    width: 1.75,
+    dash: index > 1 ? [6, 4] : undefined, // one that lies over another lets it be seen
+    points: { show: false, size: 4, stroke, fill: stroke, filter: alone },
+  };
+}
+
+// A value between two gaps has no line to be seen by: it is a point.
+function alone(plot, series, show) {
+  const values = plot.data[series];
+  const none = (at) => values[at] == null;
+  return show ? null : values.flatMap((value, at) => (!none(at) && none(at - 1) && none(at + 1) ? [at] : []));
+}
+
+const axis = { font: "11px system-ui, sans-serif", stroke: () => colour("muted"), ticks: { show: false } };
+
+function timeAxis() {
+  const values = (plot, splits, axisIndex, space, step) => splits.map((time) => clock(time).slice(0, step < 60 ? 8 : 5));
+  return { ...axis, values, size: 24, gap: 6, space: 64, grid: { show: false } };
+}
+
+function valueAxis(unit, fixed) {
+  const bytes = unit === units.bytes || unit === units.bytesPerSecond;
+  return {
+    ...axis,
+    values: (plot, splits) => splits.map((value) => short(unit, value)),
+    ...(bytes ? { incrs: POWERS } : fixed ? { incrs: [50, 100] } : {}),
+    size: bytes ? 74 : 44,
+    gap: 8,
+    space: 26,
+    grid: { stroke: () => colour("line"), width: 1 },
+  };
+}
+
+function short(unit, value) {
+  return text(unit, value).replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+}

@@ -1,0 +1,119 @@
+// The dashboard: samples come from the stream, with the last quarter of an hour first, and go into charts.
+
+import { showConnection } from "./badge.js";
+import { Card, Processes, cardsFor, make } from "./cards.js";
+import { Connection } from "./connection.js";
+import { History, extremes } from "./history.js";
+import { clock, text, units } from "./units.js";
+
+const at = (id) => document.getElementById(id);
+const ANNOUNCED_EVERY = 60; // seconds between two summaries for those who listen: more often is a nuisance
+
+export const history = new History();
+export let cards = [];
+let processes = null;
+let specs = [];
+let cores = -1;
+let pointed = null; // the sample that the pointer is at
+let drawnAt = -Infinity;
+let announcedAt = -Infinity;
+let frame = 0;
+
+function showSample(event) {
+  history.add(JSON.parse(event.data));
+  frame ||= requestAnimationFrame(draw); // however many come at once, and none while nobody looks
+}
+
+function draw() {
+  frame = 0;
+  const { last } = history;
+  const every = Number(at("every").value);
+  // Half a sample early is on time: they do not come to the millisecond.
+  if (!last || Math.abs(last.at - drawnAt) < every - 0.5) return;
+  drawnAt = last.at;
+  build(last);
+  const span = Number(at("span").value);
+  const samples = history.within(span);
+  if (at("figures").hidden) for (const card of cards) card.draw(samples, span);
+  else fillTable(samples);
+  showFigures();
+  announce(last);
+}
+
+// Cards are made when it is known what there is to show, and anew when a core comes or goes.
+function build(sample) {
+  const count = sample.cpu?.cores.length ?? 0;
+  if (count === cores) return;
+  cores = count;
+  at("empty").hidden = true;
+  at("board").replaceChildren();
+  specs = cardsFor(sample);
+  cards = specs.map((spec) => new Card(spec, at("board"), follow));
+  processes = new Processes(at("board"));
+}
+
+function follow(sample) {
+  if (sample === pointed) return;
+  pointed = sample;
+  showFigures();
+}
+
+function showFigures() {
+  const sample = pointed ?? history.last;
+  if (!sample) return;
+  for (const card of cards) card.show(sample);
+  processes.show(sample, history.samples.findLast((other) => other.busiest && other.at <= sample.at)?.busiest);
+  at("host").textContent = sample.host;
+  at("moment").textContent = pointed ? `at ${clock(sample.at)}` : `latest sample at ${clock(sample.at)}`;
+}
+
+function fillTable(samples) {
+  const rows = specs.flatMap(({ title, unit: common, lines }) =>
+    lines.map(([label, pick, unit = common]) => {
+      const { average, lowest, highest } = extremes(samples, pick);
+      const head = Object.assign(make("th", "", `${title}, ${label.toLowerCase()}`), { scope: "row" });
+      return make("tr", "", head, ...[pick(samples.at(-1)), average, lowest, highest].map((value) => make("td", "", text(unit, value))));
+    }),
+  );
+  at("rows").replaceChildren(...rows);
+}
+
+function announce(sample) {
+  if (Math.abs(sample.at - announcedAt) < ANNOUNCED_EVERY) return;
+  announcedAt = sample.at;
+  const memory = sample.memory && (100 * sample.memory.used) / sample.memory.total;
+  at("summary").textContent =
+    `${sample.host} at ${clock(sample.at)}: CPU ${text(units.percent, sample.cpu?.total)}, ` +
+    `memory ${text(units.percent, memory)}, load ${text(units.number, sample.load?.[0])}, ` +
+    `network in ${text(units.bytesPerSecond, sample.network?.in)}, out ${text(units.bytesPerSecond, sample.network?.out)}.`;
+}
+
+function drawNow() {
+  drawnAt = -Infinity;
+  frame ||= requestAnimationFrame(draw);
+}
+
+function showGap() {
+  at("note").textContent = "This page was away for so long that samples are missing: the charts have a gap.";
+  at("note").hidden = false;
+}
+
+const connection = new Connection("events", { metrics: showSample, "stream:gap": showGap });
+
+connection.addEventListener("change", () => {
+  at("toggle").textContent = connection.state === "closed" ? "Go on" : "Pause";
+});
+at("toggle").addEventListener("click", () => (connection.state === "closed" ? connection.open() : connection.close()));
+at("span").addEventListener("change", drawNow);
+at("every").addEventListener("change", drawNow);
+at("table").addEventListener("click", () => {
+  const shown = at("figures").hidden;
+  at("figures").hidden = !shown;
+  at("board").hidden = shown;
+  at("table").setAttribute("aria-pressed", shown);
+  drawNow();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => cards.forEach((card) => card.chart.redraw()));
+
+showConnection(connection);
+connection.open();

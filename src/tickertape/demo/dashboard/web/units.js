@@ -1,0 +1,40 @@
+// Figures with units, as text. A missing one is a dash.
+
+const NOTHING = ["–", ""];
+const BYTES = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+function digits(value) {
+  return value.toFixed(value === 0 || Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2);
+}
+
+const optional = (format) => (value) => (value == null ? NOTHING : format(value));
+
+/** Each returns the figure and its unit: ["12.3", "KiB/s"]. */
+export const units = {
+  percent: optional((value) => [value >= 99.95 ? "100" : value.toFixed(1), "%"]),
+  wholePercent: optional((value) => [value.toFixed(0), "%"]),
+  bytes: optional((value) => {
+    const power = value < 1 ? 0 : Math.min(Math.floor(Math.log2(value) / 10), BYTES.length - 1);
+    const scaled = value / 1024 ** power;
+    return [power ? digits(scaled) : String(Math.round(scaled)), BYTES[power]];
+  }),
+  bytesPerSecond: optional((value) => {
+    const [figure, unit] = units.bytes(value);
+    return [figure, `${unit}/s`];
+  }),
+  perSecond: optional((value) => [value.toFixed(value >= 100 ? 0 : 1), "/s"]),
+  number: optional((value) => [digits(value), ""]),
+  count: optional((value) => [String(Math.round(value)), ""]),
+};
+
+/** Returns a figure and its unit as one text. */
+export function text(unit, value) {
+  return unit(value).join("\u202f").trim();
+}
+
+const TIME = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+
+/** Writes seconds since 1970 as a time of day, here. */
+export function clock(seconds) {
+  return TIME.format(new Date(seconds * 1000));
+}
