@@ -155,6 +155,18 @@ def test_heartbeats_come_after_silence_and_are_spread(crowds: Any) -> None:
     assert sum(beats) == 120 * 3 + beats[-1]  # one each in fifteen seconds, and those that begin the fourth
 
 
+@pytest.mark.parametrize("interval", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("turn", [0.25, 0.4])
+def test_heartbeats_reach_the_last_one_whatever_the_interval(crowds: Any, interval: float, turn: float) -> None:
+    crowd = crowds(7)
+    beats = [0] * 7
+    for number in range(1, 101):
+        crowd.audience.beat(HEARTBEAT, number * turn, interval)
+        beats = [count + bool(data) for count, data in zip(beats, crowd.read(), strict=True)]
+    assert min(beats) >= 100 * turn / (2 * interval) - 1
+    assert max(beats) <= 100 * turn / interval
+
+
 def test_a_write_is_no_silence(crowds: Any) -> None:
     crowd = crowds(3)
     list(crowd.audience.write(b"x", 9, 14.0, WHOLE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from time import perf_counter
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Audience", "Pace", "frame"]
 
-_BEATS: Final = 12
-"""Calls over which the heartbeats of an audience are spread: three seconds."""
+_SPREAD: Final = 3.0
+"""Seconds over which the heartbeats of an audience are spread; over half of their interval, if that is less."""
 
 
 class Pace(NamedTuple):
@@ -49,12 +50,23 @@ class Audience:
         last_write: when live direct subscribers were last written to, in seconds.
     """
 
-    __slots__ = ("_beats", "_descriptors", "_empty", "_live", "last_write", "members", "patterns", "waiters")
+    __slots__ = (
+        "_beaten",
+        "_beats",
+        "_descriptors",
+        "_empty",
+        "_live",
+        "last_write",
+        "members",
+        "patterns",
+        "waiters",
+    )
 
     def __init__(self, patterns: Patterns, now: float) -> None:
         self.patterns = patterns
         self.members = 0
         self.last_write = now
+        self._beaten = now  # when heartbeats were last looked after
         self.waiters: dict[Subscription, None] = {}  # a set that keeps its order
         self._descriptors: list[int] = []
         self._live: list[DirectSubscriber | None] = []
@@ -145,11 +157,14 @@ class Audience:
         """Write a heartbeat to live subscribers that were silent for ``interval`` seconds.
 
         All of an audience fall silent with one event. At each call only a part of them is written to,
-        which spreads this heartbeat, and so all later ones.
+        which spreads this heartbeat, and so all later ones: as large a part as it takes to reach the last of
+        them before the first falls silent again.
         """
+        elapsed, self._beaten = now - self._beaten, now
         if now - self.last_write < interval:
             return
-        quota = len(self._live) // _BEATS + 1
+        spread = min(_SPREAD, interval / 2)
+        quota = math.ceil(len(self._live) * min(1.0, elapsed / spread)) or 1
         framed = frame(heartbeat)
         for place, last in enumerate(self._beats):
             member = self._live[place]
