@@ -157,28 +157,36 @@ class Feed:
 
     async def _run(self, clock: Clock) -> None:
         in_a_row = 0
-        while True:
+        while self.active:
             began = clock.time()
-            self._state = FeedState.RUNNING
+            self._enter(FeedState.RUNNING)
             try:
                 await self._read(clock)
             except _Unfit:
-                self._state = FeedState.FAILED
+                self._enter(FeedState.FAILED)
                 return
             except Exception as error:
+                if not self.active:
+                    return
                 in_a_row = 1 if clock.time() - began >= _STABLE else in_a_row + 1
                 await self._give_time("the source", error, in_a_row, _LONGEST_PAUSE, clock)
                 self._restarts += 1
             else:
-                self._state = FeedState.ENDED
+                self._enter(FeedState.ENDED)
                 logger.info("the feed %r has ended with its source", self.name)
                 return
+
+    def _enter(self, state: FeedState) -> None:
+        if self._state is not FeedState.STOPPED:  # also when its source goes on all the same
+            self._state = state
 
     async def _read(self, clock: Clock) -> None:
         iterator = self._iterate()
         try:
             async for item in iterator:
                 await self._take(item, clock)
+                if not self.active:
+                    break
         finally:
             # What `async for` leaves open on an error would be closed when it is collected, by chance.
             close = getattr(iterator, "aclose", None)
@@ -200,7 +208,7 @@ class Feed:
 
     async def _give_time(self, what: str, error: Exception, in_a_row: int, longest: float, clock: Clock) -> None:
         """Count and tell a failure, and wait a moment."""
-        self._state = FeedState.RETRYING
+        self._enter(FeedState.RETRYING)
         self._failures += 1
         self._last_error = _words(error)
         pause = _pause(in_a_row, longest, self._random)
@@ -260,7 +268,7 @@ class Feed:
                 await self._give_time("the log", error, in_a_row, _LONGEST_PAUSE_OF_LOG, clock)
             else:
                 self._published += len(part)
-                self._state = FeedState.RUNNING
+                self._enter(FeedState.RUNNING)
                 return
 
 

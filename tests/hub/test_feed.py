@@ -1,0 +1,528 @@
+"""Feeds: each item of a source once in the log, whatever fails on the way, and nothing lost in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import types
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.hub import settle
+from tickertape.broker import Cursor, Draft
+from tickertape.errors import BrokerError, InvalidEventError, InvalidTopicError
+from tickertape.hub import Batch, Feed, FeedState, Hub
+from tickertape.hub import feed as feed_module
+from tickertape.hub.drafting import MAX_KEY_LENGTH
+from tickertape.hub.items import Shape, field_reader
+from tickertape.testing import FakeClock, ScriptedBroker
+
+
+@asynccontextmanager
+async def hub_of(broker: ScriptedBroker | None = None, **options: Any) -> AsyncIterator[tuple[Hub, FakeClock]]:
+    clock = FakeClock()
+    async with Hub(broker or ScriptedBroker(), clock=clock, random=lambda: 1.0, **options) as hub:
+        yield hub, clock
+
+
+async def stored(hub: Hub, topic: str = "**") -> list[tuple[str, str | None, str]]:
+    records, _ = await hub.history(topic, limit=10_000)
+    return [(record.topic, record.event, record.data) for _, record in records]
+
+
+async def data_of(hub: Hub) -> list[str]:
+    return [data for _, _, data in await stored(hub)]
+
+
+def items(*given: Any) -> Callable[[], AsyncIterator[Any]]:
+    """A source that gives these, each time it is read, and ends."""
+
+    async def source() -> AsyncIterator[Any]:
+        for item in given:
+            yield item
+
+    return source
+
+
+class Script:
+    """A source that the test tells what to give; it knows what was acknowledged.
+
+    Attributes:
+        acknowledged: items whose ``yield`` has returned.
+        read: how often it was read anew.
+        closed: how often it was closed.
+    """
+
+    def __init__(self, *given: Any) -> None:
+        self.given = list(given)
+        self.acknowledged: list[Any] = []
+        self.read = self.closed = 0
+        self.failures: list[Exception] = []
+        self.more = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        self.read += 1
+        try:
+            while True:
+                while self.given:
+                    yield self.given[0]
+                    self.acknowledged.append(self.given.pop(0))
+                if self.failures:
+                    raise self.failures.pop(0)
+                self.more.clear()
+                await self.more.wait()
+        finally:
+            self.closed += 1
+
+    def give(self, *given: Any) -> None:
+        self.given += given
+        self.more.set()
+
+    def fail(self, *errors: Exception) -> None:
+        self.failures += errors
+        self.more.set()
+
+
+# What becomes of an item.
+
+Row = types.SimpleNamespace
+
+SHAPES: list[tuple[dict[str, Any], Any, tuple[str, str | None, str]]] = [
+    ({"topic": "t"}, {"id": 1}, ("t", None, '{"id":1}')),
+    ({"topic": "t", "event": "kind"}, {"id": 1}, ("t", "kind", '{"id":1}')),
+    ({"topic": "t", "event": lambda item: item["kind"]}, {"id": 1, "kind": "a"}, ("t", "a", '{"id":1,"kind":"a"}')),
+    ({"topic": "t", "event": lambda item: None}, {"id": 1}, ("t", None, '{"id":1}')),
+    ({"topic": lambda item: f"users/{item['id']}", "name": "n"}, {"id": 7}, ("users/7", None, '{"id":7}')),
+    ({"topic": "t", "data": lambda item: item.text}, Row(id=1, text="x"), ("t", None, "x")),
+    ({"topic": "t", "key": lambda item: item}, "text", ("t", None, "text")),
+    ({"topic": "t", "key": None}, "text", ("t", None, "text")),
+]
+
+
+@pytest.mark.parametrize(("arguments", "item", "event"), SHAPES)
+async def test_an_item_becomes_an_event(
+    arguments: dict[str, Any], item: Any, event: tuple[str, str | None, str]
+) -> None:
+    async with hub_of() as (hub, _):
+        feed = hub.feed(arguments.pop("topic"), items(item), **{"key": "id", **arguments})
+        await settle()
+        assert await stored(hub) == [event]
+        assert feed.statistics() == (FeedState.ENDED, 1, 0, 0, 0, None)
+
+
+def sqlite_row() -> Any:
+    with sqlite3.connect(":memory:") as database:
+        database.row_factory = sqlite3.Row
+        return database.execute("SELECT 5 AS id").fetchone()
+
+
+@pytest.mark.parametrize("item", [{"id": 5}, types.MappingProxyType({"id": 5}), Row(id=5), sqlite_row()])
+def test_a_field_is_found_by_its_name(item: Any) -> None:
+    assert field_reader("id")(item) == 5
+    with pytest.raises((KeyError, AttributeError, IndexError)):
+        field_reader("other")(item)
+
+
+def test_a_name_is_no_index_of_text() -> None:
+    with pytest.raises(AttributeError):
+        field_reader("id")("text")
+
+
+def shape(**fields: Any) -> Shape:
+    return Shape(**{"name": "n", "topic": "t", "event": None, "key": "id", "data": None, **fields})
+
+
+def test_keys_of_two_feeds_differ_and_long_ones_fit() -> None:
+    assert shape().find_key({"id": 5}) == "n:5"
+    assert shape(name="m").find_key({"id": 5}) == "m:5"
+    long = [shape().find_key({"id": "x" * 1000 + end}) for end in ("a", "b", "a")]
+    assert [len(key) <= MAX_KEY_LENGTH for key in long] == [True] * 3
+    assert long[0] == long[2] != long[1]
+    assert shape(key=None).find_key("x") != shape(key=None).find_key("x")
+
+
+# One after the other.
+
+
+async def test_the_next_item_is_asked_for_when_the_one_before_is_stored() -> None:
+    broker, source = ScriptedBroker(), Script(1, 2, 3)
+    async with hub_of(broker) as (hub, _):
+        broker.hold("append")
+        hub.feed("t", source, key=str)
+        await settle()
+        assert (source.acknowledged, await data_of(hub)) == ([], [])
+        broker.release()
+        await settle()
+        assert (source.acknowledged, await data_of(hub)) == ([1, 2, 3], ["1", "2", "3"])
+
+
+async def test_a_batch_is_stored_as_a_whole_in_parts_that_the_log_takes() -> None:
+    class Parts(ScriptedBroker):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts: list[int] = []
+
+        async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
+            self.parts.append(len(drafts))
+            return await super().append(drafts)
+
+    broker = Parts()
+    async with hub_of(broker) as (hub, _):
+        large = [f"{number}" + "x" * 400_000 for number in range(3)]
+        given: list[Any] = [Batch(range(10)), Batch(range(100, 1300)), Batch(large), Batch(()), 99]
+        feed = hub.feed("t", items(*given), key=lambda item: str(item)[:9])
+        await settle()
+        assert broker.parts == [10, 500, 500, 200, 2, 1, 1]
+        assert await data_of(hub) == [*map(str, [*range(10), *range(100, 1300)]), *large, "99"]
+        assert feed.statistics().published == hub.statistics().published == 1214
+    assert repr(Batch([1, 2])) == "<Batch of 2>"
+
+
+async def test_a_source_that_never_waits_leaves_time_for_others() -> None:
+    async def source() -> AsyncIterator[int]:
+        number = 0
+        while True:
+            number += 1
+            yield number
+
+    async with hub_of() as (hub, _), hub.subscribe("t") as subscription:
+        good = hub.feed("t", source, key=str)
+        bad = hub.feed("u", source, key="nothing")
+        async with asyncio.timeout(10):
+            assert [(await anext(subscription)).data for _ in range(100)] == [str(n) for n in range(1, 101)]
+        await asyncio.gather(good.stop(), bad.stop())
+        assert bad.statistics().skipped > 10
+
+
+# Failures.
+
+
+async def test_a_source_that_fails_is_read_anew_ever_later(caplog: pytest.LogCaptureFixture) -> None:
+    source = Script("a")
+    async with hub_of() as (hub, clock):
+        feed = hub.feed("t", source, key=str)
+        await settle()
+        source.fail(*(OSError(f"no. {number}") for number in range(10)))
+        pauses = []
+        for _ in range(10):
+            await settle()
+            assert feed.statistics().state == "retrying"
+            read, waited = source.read, 0.0
+            while source.read == read:
+                clock.advance(0.25)
+                waited += 0.25
+                await settle()
+            pauses.append(waited)
+        assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30], abs=0.5)
+        source.give("b")
+        await settle()
+        assert feed.statistics() == (FeedState.RUNNING, 2, 0, 10, 10, "OSError: no. 9")
+        assert hub.statistics().feeds == {"t": feed.statistics()}
+        assert (await data_of(hub), source.read, source.closed) == (["a", "b"], 11, 10)
+        told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        assert told[0] == "the source of the feed 't' failed, again in 0.5 s: OSError: no. 0"
+        assert len(told) == 10
+        clock.advance(61)  # it was stable for so long that this is the first failure again
+        source.fail(ValueError("once more"))
+        await settle()
+        assert "again in 0.5 s: ValueError: once more" in caplog.text
+
+
+async def test_what_was_given_and_not_acknowledged_appears_once() -> None:
+    """The source dies behind each item, after it was stored and before it knows."""
+    rows = list(range(10))
+    done: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        for row in rows[len(done) :]:
+            yield row
+            if row % 2 == 0 and row not in died:
+                died.add(row)
+                raise ConnectionError("killed before it has remembered")
+            done.append(row)
+
+    died: set[int] = set()
+    async with hub_of() as (hub, clock):
+        feed = hub.feed("t", source, key=str)
+        for _ in range(10):
+            await settle()
+            clock.advance(31)
+        await settle()
+        assert await data_of(hub) == [str(row) for row in rows]
+        assert feed.statistics()[:5] == (FeedState.ENDED, 15, 0, 5, 5)
+
+
+async def test_while_the_log_is_away_the_item_in_hand_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    broker, source = ScriptedBroker(), Script("a", "b")
+    async with hub_of(broker) as (hub, clock):
+        broker.fail("append", error=BrokerError("away"))
+        feed = hub.feed("t", source, key=str)
+        await settle()
+        for _ in range(100):
+            clock.advance(1)
+            await settle(5)
+        assert feed.statistics().state == "retrying"
+        assert 15 <= broker.calls["append"] <= 25, "expected an attempt every 5 seconds"
+        assert "the log of the feed 't' failed, again in 0.5 s: BrokerError: away" in caplog.text
+        broker.recover()
+        clock.advance(6)
+        await settle()
+        assert feed.statistics()[:3] == (FeedState.RUNNING, 2, 0)
+        assert (source.read, source.acknowledged, await data_of(hub)) == (1, ["a", "b"], ["a", "b"])
+
+
+@pytest.mark.parametrize("key", [str, None], ids=["key", "no key"])
+async def test_an_answer_that_is_lost_repeats_nothing(key: Callable[[Any], str] | None) -> None:
+    class Forgetful(ScriptedBroker):
+        """A log that stores, and then does not say so, each second time."""
+
+        async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
+            cursors = await super().append(drafts)
+            if self.calls["append"] % 2:
+                raise BrokerError("the answer was lost")
+            return cursors
+
+    async with hub_of(Forgetful()) as (hub, clock):
+        feed = hub.feed("t", items("a", Batch("bc"), "d"), key=key)
+        for _ in range(10):
+            await settle()
+            clock.advance(1)
+        assert await data_of(hub) == ["a", "b", "c", "d"]
+        assert feed.statistics()[:5] == (FeedState.ENDED, 4, 0, 3, 0)
+
+
+async def test_hubs_on_one_log_that_run_the_same_feed_publish_each_item_once(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    async with Hub(url) as one, Hub(url) as two:
+        feeds = [hub.feed("t", items(*range(50)), key=str) for hub in (one, two)]
+        running = [task for task in asyncio.all_tasks() if task.get_name() == "tickertape feed t"]
+        await asyncio.wait(running, timeout=30)
+        assert [feed.statistics()[:2] for feed in feeds] == [(FeedState.ENDED, 50)] * 2
+        assert await data_of(one) == [str(number) for number in range(50)]
+
+
+# Items that can never be published.
+
+POISON: list[tuple[str, dict[str, Any], Any, str]] = [
+    ("topic", {"topic": lambda item: "a//b", "name": "f"}, 5, "InvalidTopicError: expected a topic without empty"),
+    ("no topic", {"topic": lambda item: None, "name": "f"}, 5, "InvalidTopicError: expected a topic as a str"),
+    ("event", {"event": lambda item: "stream:gap"}, 5, "InvalidEventError: expected an event type that does not"),
+    ("data", {"data": lambda item: {1, 2}}, 5, "JSON"),
+    ("size", {"data": lambda item: "x" * 101}, 5, "EventTooLargeError: expected an event of at most 100 bytes"),
+    ("function", {"data": lambda item: 1 / 0}, 5, "ZeroDivisionError: division by zero"),
+    ("no field", {"key": "id"}, 5, "AttributeError"),
+    ("no key", {"key": lambda item: None}, 5, "InvalidEventError: expected a key that is text or a number, got None"),
+    ("empty key", {"key": lambda item: ""}, 5, "InvalidEventError: expected a key"),
+    ("address", {"key": lambda item: object()}, 5, "InvalidEventError: expected a key"),
+]
+
+
+@pytest.mark.parametrize("on_error", ["skip", "stop"])
+@pytest.mark.parametrize(("arguments", "item", "sentence"), [case[1:] for case in POISON], ids=[c[0] for c in POISON])
+async def test_an_item_that_can_never_be_published(
+    arguments: dict[str, Any], item: Any, sentence: str, on_error: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    good: dict[str, Any] = {"topic": "f", "event": None, "key": str, "data": str, "name": "f"}
+    options = dict(good)
+    for name, value in arguments.items():
+        usual = good[name]
+        options[name] = _either(value, usual) if callable(value) else value
+    if options["key"] == "id":
+        options["key"] = _either(field_reader("id"), str)
+    async with hub_of(max_event_size=100) as (hub, _):
+        source = Script(1, item, 2)
+        feed = hub.feed(options.pop("topic"), source, on_error=on_error, **options)
+        await settle()
+        found = feed.statistics()
+        assert sentence in (found.last_error or "")
+        assert sentence.partition(":")[0] in caplog.text
+        assert ("f:5" in caplog.text) is ("key" not in arguments), "it is told by its key, if it has one"
+        if on_error == "skip":
+            assert found[:5] == (FeedState.RUNNING, 2, 1, 0, 0)
+            assert (await data_of(hub), source.acknowledged) == (["1", "2"], [1, 5, 2])
+        else:
+            assert found[:5] == (FeedState.FAILED, 1, 0, 1, 0)
+            assert (await data_of(hub), source.acknowledged, source.closed) == (["1"], [1], 1)
+
+
+def _either(bad: Callable[[Any], Any], good: Any) -> Callable[[Any], Any]:
+    """A function that treats one item badly."""
+    return lambda item: bad(item) if item == 5 else good(item) if callable(good) else good
+
+
+async def test_in_a_batch_too() -> None:
+    async with hub_of() as (hub, _):
+        skipping = hub.feed("t", items(Batch([1, None, 2])), key=lambda item: item + 0)
+        stopping = hub.feed("u", items(Batch([1, None, 2]), 3), key=lambda item: item + 0, on_error="stop")
+        await settle()
+        assert await stored(hub) == [("t", None, "1"), ("t", None, "2")], "all or none"
+        assert skipping.statistics()[:3] == (FeedState.ENDED, 2, 1)
+        assert stopping.statistics()[:4] == (FeedState.FAILED, 0, 0, 1)
+
+
+# Beginning and ending.
+
+
+async def test_feeds_run_while_their_hub_is_open() -> None:
+    hub = Hub(ScriptedBroker(), clock=FakeClock())
+    early, late = Script("a"), Script("b")
+    feed = hub.feed("t", early, key=str)
+    assert isinstance(feed, Feed)
+    assert (repr(feed), feed.name, early.read) == ("<Feed 't' waiting published=0 failures=0>", "t", 0)
+    async with hub:
+        second = hub.feed("u", late, key=str)
+        await settle()
+        assert sorted(await data_of(hub)) == ["a", "b"]
+        assert feed.statistics().state == second.statistics().state == "running"
+    assert feed.statistics().state == second.statistics().state == "stopped"
+    assert (early.closed, late.closed) == (1, 1)
+    await hub.close()
+
+
+async def test_a_feed_that_is_stopped_is_read_no_more_and_may_be_declared_again() -> None:
+    source = Script("a")
+    hub = Hub(ScriptedBroker(), clock=FakeClock())
+    never = hub.feed("t", source, key=str)
+    with pytest.raises(ValueError, match="expected a name of its own for each feed, got 't' again"):
+        hub.feed("t", source, key=str)
+    await never.stop()
+    async with hub:
+        await settle()
+        assert (never.statistics().state, source.read) == ("stopped", 0)
+        feed = hub.feed("t", source, key=str)
+        await settle()
+        await feed.stop()
+        await feed.stop()
+        source.give("b")
+        await settle()
+        assert (feed.statistics().state, source.closed, await data_of(hub)) == ("stopped", 1, ["a"])
+        hub.feed("t", source, key=str)
+        await settle()
+        assert await data_of(hub) == ["a", "b"]
+
+
+@pytest.mark.parametrize("trouble", ["source", "log", "held"])
+async def test_a_hub_closes_while_its_feed_waits_for_better_times(trouble: str) -> None:
+    broker, source = ScriptedBroker(), Script("a")
+    async with hub_of(broker) as (hub, _):
+        if trouble == "source":
+            source.fail(OSError("away"))
+        elif trouble == "log":
+            broker.fail("append")
+        else:
+            broker.hold("append")
+        feed = hub.feed("t", source, key=str)
+        await settle()
+        async with asyncio.timeout(10):
+            await hub.close()
+        assert (feed.statistics().state, source.closed) == ("stopped", 1)
+
+
+async def test_a_source_may_stop_its_own_feed() -> None:
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        await feed.stop()
+        yield "b"
+
+    async with hub_of() as (hub, _):
+        feed = hub.feed("t", source, key=str)
+        await settle()
+        assert feed.statistics().state == "stopped"
+
+
+async def test_a_source_that_takes_no_heed_of_its_end_is_read_no_more() -> None:
+    async def source() -> AsyncIterator[str]:
+        read.append("again")
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if len(read) == 1:
+                raise OSError("cut off") from None
+        yield "b"
+        yield "c"
+
+    read: list[str] = []
+    async with hub_of() as (hub, _):
+        feed = hub.feed("t", source, key=str)
+        await settle()
+        await feed.stop()
+        assert (feed.statistics().state, read) == ("stopped", ["again"])
+
+
+async def test_a_source_that_does_not_let_go_keeps_no_hub_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feed_module, "_PATIENCE", 0.01)
+    released = asyncio.Event()
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        finally:
+            await released.wait()
+
+    hub = Hub(ScriptedBroker(), clock=FakeClock())
+    feed = hub.feed("t", source, key=str)
+    async with hub:
+        await settle()
+    assert "the feed 't' was stopped, and its source goes on after 0.01 s" in caplog.text
+    assert feed.statistics().state == "stopped"
+    released.set()
+    await settle()
+
+
+async def test_what_looks_like_a_source_and_is_none_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def coroutine() -> list[int]:
+        return []
+
+    generator = items("a")()
+
+    async def fails() -> AsyncIterator[str]:
+        yield "a"
+        raise OSError("once")
+
+    failing = fails()
+    broken: list[tuple[str, Any, str]] = [
+        ("coroutine", coroutine, "expected a function that returns an async iterable, got <coroutine"),
+        ("list", list, "expected a function that returns an async iterable, got []"),
+        ("same", lambda: failing, "expected a source that can be iterated anew, got the iterator that has failed"),
+    ]
+
+    async with hub_of() as (hub, clock):
+        for name, source, _ in broken:
+            hub.feed(name, source, key=str)
+        await settle()
+        clock.advance(2)
+        await settle()
+        for name, _, sentence in broken:
+            assert sentence in (hub.statistics().feeds[name].last_error or "")
+    with pytest.raises(TypeError, match="expected a source that can be iterated anew, as a generator function"):
+        Hub().feed("t", generator, key=str)
+
+
+DECLARATIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"source": [1]}, TypeError, r"expected an async iterable, or a function that returns one, got \[1\]"),
+    ({"topic": "a//b"}, InvalidTopicError, "empty segments"),
+    ({"topic": "a/*"}, InvalidTopicError, "expected a topic without"),
+    ({"event": "stream:x"}, InvalidEventError, "does not start with"),
+    ({"topic": lambda item: "t"}, ValueError, "expected a name for a feed whose topic is a function, got none"),
+    ({"name": ""}, ValueError, "expected a name of 1 to 100 characters for a feed, got 0"),
+    ({"topic": "x" * 101}, ValueError, "expected a name of 1 to 100 characters for a feed, got 101"),
+    ({"on_error": "ignore"}, ValueError, "expected on_error to be 'skip' or 'stop', got 'ignore'"),
+]
+
+
+@pytest.mark.parametrize(("fields", "error", "sentence"), DECLARATIONS)
+async def test_a_feed_that_cannot_be_is_refused(fields: dict[str, Any], error: type[Exception], sentence: str) -> None:
+    hub = Hub()
+    with pytest.raises(error, match=sentence):
+        hub.feed(**{"topic": "t", "source": items(), "key": str, **fields})
+    async with hub:
+        assert hub.statistics().feeds == {}
