@@ -1,0 +1,19 @@
+"""What all tests of faults are given: servers of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .servers import Servers
+
+__all__ = ["servers"]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The private servers, each started when it is first asked for."""
+    found = Servers(tmp_path_factory.mktemp("servers"))
+    yield found
+    found.end()

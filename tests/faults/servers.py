@@ -1,0 +1,153 @@
+"""The servers of brokers, private to these tests, in one table: to be stopped, killed, and started again."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from broker.private_servers import PrivatePostgres, PrivateRedis, find_program, wait_until
+from support.servers import free_port
+
+__all__ = ["KINDS", "Log", "PrivateNats", "PrivateServer", "Servers"]
+
+SECRET: Final = "sesame"
+
+
+class PrivateServer(Protocol):
+    """A server in a directory of its own."""
+
+    port: int
+
+    def start(self) -> None:
+        """Start it, again with what it has on disk; returns when it answers."""
+
+    def signal(self, number: int) -> None:
+        """Send it a signal; one that is killed is waited for."""
+
+    def end(self) -> None:
+        """End it, whatever state it is in."""
+
+
+class PrivateNats:
+    """A NATS server that keeps streams, with a password."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self._directory = directory / f"nats-{self.port}"
+        self._directory.mkdir()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        place = ("-a", "127.0.0.1", "-p", f"{self.port}", "-js", "-sd", str(self._directory))
+        login = ("--user", "tester", "--pass", SECRET)
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_program("nats-server"), *place, *login], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_until(self._answers, "an answer of nats-server")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._directory / "log").read_text()
+        login = f'{{"user":"tester","pass":"{SECRET}","verbose":false}}'
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+            connection.sendall(f"CONNECT {login}\r\nSUB answer 1\r\nPUB $JS.API.INFO answer 0\r\n\r\n".encode())
+            received = b""
+            while b"account_info_response" not in received:
+                piece = connection.recv(65536)
+                if not piece:
+                    return False
+                received += piece
+            return True
+        return False
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number == signal.SIGKILL:
+            self._process.wait()
+
+    def end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGKILL)
+
+
+def _started(server: PrivateServer) -> PrivateServer:
+    try:
+        server.start()
+    except BaseException:
+        server.end()
+        raise
+    return server
+
+
+KINDS: Final[dict[str, tuple[Callable[[Path], PrivateServer], str]]] = {
+    # With one second for an answer, these tests are soon over.
+    "redis": (PrivateRedis, "redis://127.0.0.1:{port}/0?prefix={name}&timeout=1"),
+    "redis-durable": (
+        lambda directory: PrivateRedis(directory, "--appendonly", "yes", "--appendfsync", "always"),
+        "redis://127.0.0.1:{port}/0?prefix={name}&timeout=1",
+    ),
+    "postgres": (
+        lambda directory: _started(PrivatePostgres()),
+        "postgresql://postgres:open%20sesame@127.0.0.1:{port}/postgres?schema={name}&timeout=1",
+    ),
+    "nats": (
+        lambda directory: _started(PrivateNats(directory)),
+        "nats://tester:sesame@127.0.0.1:{port}/{name}?timeout=1",
+    ),
+}
+"""How each is made, and the URL of a log on it."""
+
+
+class Log(NamedTuple):
+    """A log that nobody else uses.
+
+    Attributes:
+        kind: of its server.
+        server: which keeps it.
+        name: on that server.
+    """
+
+    kind: str
+    server: PrivateServer
+    name: str
+
+    @property
+    def url(self) -> str:
+        return self.url_at(self.server.port)
+
+    def url_at(self, port: int) -> str:
+        """Return its URL, if its server is reached at another port."""
+        return KINDS[self.kind][1].format(port=port, name=self.name)
+
+
+class Servers:
+    """One server of each kind, for one test after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._running: dict[str, PrivateServer] = {}
+        self._numbers = itertools.count(1)
+
+    @contextmanager
+    def log(self, kind: str) -> Iterator[Log]:
+        """Give a new log; a server whose test fails half-way, stopped say, is not used again."""
+        if kind not in self._running:
+            self._running[kind] = KINDS[kind][0](self._directory)
+        try:
+            yield Log(kind, self._running[kind], f"log{next(self._numbers)}")
+        except BaseException:
+            self._running.pop(kind).end()
+            raise
+
+    def end(self) -> None:
+        """End all of them."""
+        while self._running:
+            self._running.popitem()[1].end()
