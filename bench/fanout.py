@@ -51,6 +51,12 @@ PACE: Final = 0.2
 PACED: Final = 25
 PATIENCE: Final = 60.0
 
+_BIND_ADDRESS_NO_PORT: Final = 24
+"""IP_BIND_ADDRESS_NO_PORT of Linux: the port is chosen when the peer is known, which is quick with thousands in use."""
+
+_OF_ONE_ADDRESS: Final = 5_000
+"""Connections that come from one address to one port: a fifth of the ports there are, for they grow hard to find."""
+
 
 @dataclass
 class Result:
@@ -73,22 +79,29 @@ class Crowd:
         size: number of subscribers.
         place: the ``Last-Event-ID`` that they come back with.
         path: of the stream.
+        source: the first three parts of the addresses that they come from, of which each has so many ports.
     """
 
-    def __init__(self, port: int, size: int, place: str = "", path: str = "/events") -> None:
+    def __init__(self, port: int, size: int, place: str = "", path: str = "/events", source: str = "") -> None:
         self._poll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
+        self._unanswered = size
         self.received = 0
         self.latencies: list[float] = []
         self.measuring = False
         self.answered: dict[int, float] = {}  # when an answer to another request came, by descriptor
         for start in range(0, size, 100):
             for _ in range(min(100, size - start)):
-                self._connect(port, place, path)
+                self._connect(port, place, path, source)
             self.read_for(0.001)
 
-    def _connect(self, port: int, place: str, path: str) -> None:
-        connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    def _connect(self, port: int, place: str, path: str, source: str) -> None:
+        connection = socket.socket()
+        connection.settimeout(PATIENCE)
+        if source:
+            connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+            connection.bind((f"{source}.{1 + len(self._sockets) // _OF_ONE_ADDRESS}", 0))
+        connection.connect(("127.0.0.1", port))
         more = f"last-event-id: {place}\r\n" if place else ""
         connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n".encode())
         connection.setblocking(False)
@@ -109,6 +122,14 @@ class Crowd:
             if time.monotonic() > until:
                 raise TimeoutError(f"expected {received} events, got {self.received}")
 
+    def read_until_answered(self, within: float) -> None:
+        """Read until each has an answer, and so is subscribed."""
+        until = time.monotonic() + within
+        while self._unanswered:
+            self._read(0.1)
+            if time.monotonic() > until:
+                raise TimeoutError(f"expected answers for all within {within:.0f} s, got none for {self._unanswered}")
+
     def _read(self, timeout: float) -> None:
         mark = END.encode()
         for descriptor, _ in self._poll.poll(timeout, 64):
@@ -119,6 +140,8 @@ class Crowd:
             data = self._sockets[descriptor].recv(262144)
             if not data:
                 raise ConnectionError("expected an open stream, got its end")
+            if data.startswith(b"HTTP/"):
+                self._unanswered -= 1
             self.received += data.count(mark)
             if self.measuring and mark in data:
                 moment = data[: data.rindex(mark)].rpartition(b"data: ")[2]
