@@ -38,6 +38,22 @@ def demo(
     data: Annotated[
         Path, typer.Option(help="Folder for what survives a restart; made if it is not there.", metavar="FOLDER")
     ] = Path("tickertape-demo"),
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="Database with the table of notifications: postgresql://…, or sqlite:///…. Default: in the folder.",
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option(
+            help="Queue whose messages become notifications: nats://host/subject. Default: none.",
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Show applications on event streams in the browser.
 
@@ -47,7 +63,8 @@ def demo(
 
     `Ctrl-C` stops it.
     """
-    from ..demo import create_app
+    from ..demo import TableError, create_app, reach_database
+    from ..errors import BrokerError
     from ..server import listen, run
 
     set_up_logging()
@@ -56,7 +73,10 @@ def demo(
     except OSError as error:
         fail(explain(error, host, port, command="tickertape demo"))
     try:
-        app = create_app(data, interval=interval, metrics_interval=metrics_interval)
+        app = create_app(data, interval=interval, metrics_interval=metrics_interval, database=database, queue=queue)
+        reach_database(database)
+    except (ValueError, TableError, BrokerError) as error:
+        fail(f"{error}; next step: tickertape demo --help")
     except OSError as error:
         fail(f"expected a folder for the demo's data that can be written to, got {data}: {error.strerror}")
     run(app, listener, grace=1, on_start=lambda: _greet(address_of(listener)))

@@ -25,6 +25,9 @@ __all__ = [
 MAX_USER: Final = 32
 """Characters of a user's name, as for signing in."""
 
+MAX_USER_ID: Final = 3 * MAX_USER
+"""Characters: some letters become up to three others in lower case."""
+
 MAX_TITLE: Final = 120
 """Characters: two lines on a phone."""
 

@@ -7,16 +7,27 @@ The application does so itself for its form and its queue; what it pushes it rea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 from .notification import Draft, Notification
 
-__all__ = ["MAX_PAGE", "Database", "Entry", "Inbox", "Table"]
+__all__ = ["CHANNEL", "MAX_ID", "MAX_PAGE", "Database", "Entry", "Inbox", "Table", "TableError"]
+
+CHANNEL: Final = "notifications"
+"""Where PostgreSQL tells that rows were inserted."""
 
 MAX_PAGE: Final = 100
 """Notifications that an answer holds at most."""
 
+MAX_ID: Final = 2**63 - 1
+"""The greatest number that either database can hold."""
+
 _COLUMNS: Final = "id, user_id, title, body, link, created_at, read_at"
+
+
+class TableError(Exception):
+    """The database cannot be reached, or refused what it was asked."""
 
 
 class Database(Protocol):
@@ -25,8 +36,11 @@ class Database(Protocol):
     now: str
     """The SQL for this moment."""
 
+    start: str
+    """The position before the first row: one part or several, between colons."""
+
     newer: str
-    """The SQL for rows behind a position, in order: the position, then the columns."""
+    """The SQL for rows behind a position, in order: their positions and columns; its arguments are the parts."""
 
     async def open(self) -> None:
         """Connect, and make the tables that are not there yet."""
@@ -78,12 +92,11 @@ class Table:
         )
         return rows[0][0] if rows else None
 
-    async def inbox(self, user: str, *, before: int | None = None, limit: int = 20) -> Inbox:
+    async def inbox(self, user: str, *, before: int = MAX_ID, limit: int = MAX_PAGE) -> Inbox:
         """Return the newest notifications of ``user``, or those older than the id ``before``."""
-        limit = min(limit, MAX_PAGE)
         rows = await self.database.fetch(
             f"SELECT {_COLUMNS} FROM notifications WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?",
-            *(user, _HIGHEST if before is None else before, limit + 1),
+            *(user, before, limit + 1),
         )
         page = [_read_row(row) for row in rows[:limit]]
         more = len(rows) > limit
@@ -114,8 +127,9 @@ class Table:
     # What the feed reads.
 
     async def newer(self, position: str | None, limit: int = MAX_PAGE) -> list[Entry]:
-        """Return rows behind a position, in the order in which they became visible; from the first one on by default."""
-        rows = await self.database.fetch(self.database.newer, *_split(position), limit)
+        """Return rows behind a position, or the first ones, in the order in which they became visible."""
+        parts = (position or self.database.start).split(":")
+        rows = await self.database.fetch(self.database.newer, *parts, limit)
         return [Entry(row[0], _read_row(row[1:])) for row in rows]
 
     async def position(self) -> str | None:
@@ -132,4 +146,13 @@ class Table:
         )
 
 
-_HIGHEST: Final = 2**63 - 1
+def _read_row(row: tuple[Any, ...]) -> Notification:
+    number, user, title, body, link, created_at, read_at = row
+    return Notification(number, user, title, body, link, _as_text(created_at), read_at and _as_text(read_at))
+
+
+def _as_text(moment: str | datetime) -> str:
+    """Write a moment by RFC 3339, in UTC; SQLite has it as text already."""
+    if isinstance(moment, str):
+        return moment
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,116 @@
+"""What is taken as a notification, and which topic is whose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tickertape.demo.notifications import Draft, read_draft, topic_of, user_id
+from tickertape.hub import check_topic
+
+
+@pytest.mark.parametrize(
+    ("fields", "draft"),
+    [
+        ({"user": "Ann", "title": "Hi"}, Draft("ann", "Hi")),
+        (
+            {"user": " Zoë Ö. ", "title": " T ", "body": "a\r\nb\tc\n", "link": " /inbox?x=1#y "},
+            Draft("zoë ö.", "T", "a\nb\tc", "/inbox?x=1#y"),
+        ),
+        ({"user": "a" * 32, "title": "t" * 120, "body": "b" * 1000}, Draft("a" * 32, "t" * 120, "b" * 1000)),
+        ({"user": "e\u0301", "title": "名前 <b>"}, Draft("\u00e9", "名前 <b>")),
+        ({"user": "a", "title": "b", "link": "HTTPS://example.com"}, Draft("a", "b", link="HTTPS://example.com")),
+    ],
+)
+def test_what_is_one(fields: dict[str, Any], draft: Draft) -> None:
+    assert read_draft(fields) == draft
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"users": "a", "title": "b"}, "expected the fields user, title, body, link alone, got the unknown 'users'"),
+        ({"title": "b"}, "expected 'user' to have 1 to 32 characters, got 0"),
+        ({"user": "a"}, "expected 'title' to have 1 to 120 characters, got 0"),
+        ({"user": "a", "title": " \n "}, "expected 'title' to have 1 to 120 characters, got 0"),
+        ({"user": "a" * 33, "title": "b"}, "expected 'user' to have 1 to 32 characters, got 33"),
+        ({"user": "a", "title": "b" * 121}, "expected 'title' to have 1 to 120 characters, got 121"),
+        ({"user": "a", "title": "b", "body": "c" * 1001}, "expected 'body' to have 0 to 1000 characters, got 1001"),
+        (
+            {"user": "a", "title": "b", "link": "/" + "c" * 2000},
+            "expected 'link' to have 0 to 2000 characters, got 2001",
+        ),
+        ({"user": 7, "title": "b"}, "expected 'user' to be a string, got 7"),
+        ({"user": "a", "title": "b", "body": None}, "expected 'body' to be a string, got None"),
+        ({"user": "a", "title": "b\x00c"}, "expected 'title' to be text without control characters, got 'b\\x00c'"),
+        ({"user": "a", "title": "b\nc"}, "expected 'title' to be text without control characters, got 'b\\nc'"),
+        ({"user": "a", "title": "\ud800"}, "expected 'title' to be text without control characters, got '\\ud800'"),
+    ],
+)
+def test_what_is_none(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        read_draft(fields)
+    assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "javascript:alert(1)",
+        "JaVaScRiPt:alert(1)",
+        "data:text/html,<script>",
+        "//evil.example",
+        "/\\evil.example",
+        "https:evil.example",
+        "https://",
+        "http://[",
+        "ftp://host",
+        "page",
+        "mailto:a@b",
+    ],
+)
+def test_links_that_lead_elsewhere(link: str) -> None:
+    with pytest.raises(ValueError, match="expected a link that begins with https://, http:// or /, got "):
+        read_draft({"user": "a", "title": "b", "link": link})
+
+
+@pytest.mark.parametrize(
+    ("name", "topic"),
+    [
+        ("Ann", "users/ann/notifications"),
+        ("ANN", "users/ann/notifications"),
+        ("Ann Lee", "users/ann%20lee/notifications"),
+        ("Zoë_1.2-3", "users/zoë_1.2-3/notifications"),
+        ("名前", "users/名前/notifications"),
+        ("Straße", "users/strasse/notifications"),
+        ("a/b", "users/a%2Fb/notifications"),
+        ("*", "users/%2A/notifications"),
+        ("**", "users/%2A%2A/notifications"),
+        ("a%20b", "users/a%2520b/notifications"),
+        ("../bob", "users/..%2Fbob/notifications"),
+        ("a\n\u200b", "users/a%0A%E2%80%8B/notifications"),
+    ],
+)
+def test_the_topic_of_a_name(name: str, topic: str) -> None:
+    assert topic_of(user_id(name)) == check_topic(topic)
+
+
+def test_no_two_users_share_a_topic_however_long_they_are_called() -> None:
+    users = [
+        "\N{PARTY POPPER}" * 96,
+        "\N{PARTY POPPER}" * 95,
+        "a" * 96,
+        "~",
+        "%",
+        "a",
+        "a ",
+        " a",
+        "ａ",
+        "/",
+        "a/",
+        "*",
+    ]
+    topics = [topic_of(user) for user in users]
+    assert len(set(map(check_topic, topics))) == len(users)
+    assert all(topic.count("/") == 2 for topic in topics)
