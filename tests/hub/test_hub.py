@@ -309,6 +309,8 @@ async def test_subscribers_are_counted_by_the_topic_that_reaches_them(hub: Hub) 
         await hub.publish_many([hub.draft("c"), hub.draft("a/x"), hub.draft("d")])
         await settle()
         assert list(hub.topics().items()) == [("a/x", 2), ("c", 1), ("d", 0)]
+        assert list(hub.topics(after="a/x").items()) == [("c", 1), ("d", 0)]
+        assert list(hub.topics(after="a", limit=2).items()) == [("a/x", 2), ("c", 1)]
     assert hub.subscribers() == hub.subscribers("a/b") == 0
 
 

@@ -154,12 +154,44 @@ async def test_who_and_what_is_there() -> None:
         await hub.post([{"topic": "a/1", "data": "x"}, {"topic": "a/2", "data": "x"}])
         await third.next_event()
         assert (await hub.ask("GET", "/topics")).json() == {
-            "topics": [{"topic": "a/1", "subscribers": 3}, {"topic": "a/2", "subscribers": 2}]
+            "node": "n1",
+            "topics": [{"topic": "a/1", "subscribers": 3}, {"topic": "a/2", "subscribers": 2}],
         }
-        assert (await hub.ask("GET", "/subscribers")).json() == {
-            "subscribers": 3,
-            "audiences": [{"topics": ["a/*"], "subscribers": 2}, {"topics": ["a/1", "b"], "subscribers": 1}],
-        }
+        all_audiences = [{"topics": ["a/*"], "subscribers": 2}, {"topics": ["a/1", "b"], "subscribers": 1}]
+        for query, audiences in (("", all_audiences), ("?limit=1", all_audiences[:1])):
+            assert (await hub.ask("GET", f"/subscribers{query}")).json() == {
+                "node": "n1",
+                "subscribers": 3,
+                "audience_count": 2,
+                "audiences": audiences,
+            }
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("", [f"t{number:03}" for number in range(100)]),
+        ("?limit=2", ["t000", "t001"]),
+        ("?limit=2&after=t001", ["t002", "t003"]),
+        ("?after=t099x", [f"t{number}" for number in range(100, 120)]),
+        ("?after=t119", []),
+        ("?after=", [f"t{number:03}" for number in range(100)]),
+        ("?limit=1000", [f"t{number:03}" for number in range(120)]),
+    ],
+)
+async def test_topics_a_page_at_a_time(query: str, expected: list[str]) -> None:
+    async with site() as hub, hub.client.open("/events?topic=t000") as stream:
+        await hub.post([{"topic": f"t{number:03}", "data": "x"} for number in reversed(range(120))])
+        await stream.next_event()
+        answer = await hub.ask("GET", f"/topics{query}")
+        assert [entry["topic"] for entry in answer.json()["topics"]] == expected
+
+
+async def test_a_node_has_a_name_of_its_own() -> None:
+    async with site(node="") as one, site(node="") as other:
+        names = [(await hub.ask("GET", "/subscribers")).json()["node"] for hub in (one, other)]
+        assert len(set(names)) == 2
+        assert all(names)
 
 
 async def test_health() -> None:

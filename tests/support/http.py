@@ -60,10 +60,16 @@ class Site:
 
 @asynccontextmanager
 async def site(
-    *, cors_origins: Sequence[str] = (), ready_within: float = 5.0, keep: int | None = None, **options: Any
+    *,
+    cors_origins: Sequence[str] = (),
+    ready_within: float = 5.0,
+    node: str = "n1",
+    keep: int | None = None,
+    **options: Any,
 ) -> AsyncIterator[Site]:
     """An application that runs; ``options`` are the hub's."""
     broker = ScriptedBroker(keep=keep)
     hub = Hub(broker, **options)
-    async with EventStreamClient(create_app(hub, cors_origins=cors_origins, ready_within=ready_within)) as client:
+    app = create_app(hub, cors_origins=cors_origins, ready_within=ready_within, node=node)
+    async with EventStreamClient(app) as client:
         yield Site(hub, broker, client)

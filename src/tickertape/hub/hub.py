@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import logging
 import random
@@ -234,10 +235,17 @@ class Hub(Publishing):
         """Return the number of subscribers, or of those who get what is published to ``topic``."""
         return self._opened().count(None if topic is None else check_topic(topic))
 
-    def topics(self) -> dict[str, int]:
-        """Return the topics with records in the window, each with the number of its subscribers."""
+    def topics(self, *, after: str = "", limit: int | None = None) -> dict[str, int]:
+        """Return the topics with records in the window, sorted, each with the number of its subscribers.
+
+        Arguments:
+            after: the topic behind which to start.
+            limit: the greatest number of topics.
+        """
         delivery = self._opened()
-        return {topic: delivery.count(topic) for topic in sorted(delivery.window.topics)}
+        topics = (topic for topic in delivery.window.topics if topic > after)
+        page = sorted(topics) if limit is None else heapq.nsmallest(limit, topics)
+        return {topic: delivery.count(topic) for topic in page}
 
     async def history(
         self, *topics: str, after: str | None = None, limit: int = 100

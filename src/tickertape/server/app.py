@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ def create_app(
     cors_origins: Sequence[str] = (),
     lifespan: Lifespan[Any] | None = None,
     ready_within: float = READY_WITHIN,
+    node: str = "",
 ) -> Starlette:
     """Return the hub's HTTP interface as an application.
 
@@ -43,6 +45,7 @@ def create_app(
         cors_origins: origins whose pages may read and publish, as ``https://example.org``; ``*`` for all.
         lifespan: in place of the hub's own.
         ready_within: seconds in which the broker has to answer for the hub to be ready.
+        node: the name of this process in answers that tell of it alone; made up if left out.
     """
     cors = Middleware(
         CORSMiddleware,
@@ -52,7 +55,7 @@ def create_app(
         expose_headers=("Allow", "Retry-After"),
     )
     app = Starlette(
-        routes=_routes(Endpoints(hub, cors_origins, ready_within)),
+        routes=_routes(Endpoints(hub, cors_origins, ready_within, node or secrets.token_hex(4))),
         middleware=[cors] if cors_origins else [],
         exception_handlers={
             Refusal: _refuse,

@@ -35,10 +35,12 @@ class Endpoints:
         hub: opened and closed by others.
         origins: of pages that may publish, besides our own.
         ready_within: seconds in which the broker has to answer.
+        node: names this process among those that a load balancer or the kernel chooses from.
     """
 
-    def __init__(self, hub: Hub, origins: Sequence[str], ready_within: float) -> None:
+    def __init__(self, hub: Hub, origins: Sequence[str], ready_within: float, node: str) -> None:
         self._hub = hub
+        self._node = node
         self._origins = origins
         self._ready_within = ready_within
         self._description = json.dumps(describe()).encode()
@@ -74,14 +76,22 @@ class Endpoints:
 
     async def topics(self, request: Request) -> Response:
         """``GET /topics``: topics that have events in memory, and who would get the next one."""
-        topics = [{"topic": topic, "subscribers": count} for topic, count in self._hub.topics().items()]
-        return _json({"topics": topics})
+        page = self._hub.topics(after=request.query_params.get("after", ""), limit=limit_of(request))
+        topics = [{"topic": topic, "subscribers": count} for topic, count in page.items()]
+        return _json({"node": self._node, "topics": topics})
 
     async def subscribers(self, request: Request) -> Response:
-        """``GET /subscribers``: how many there are, and to which patterns."""
+        """``GET /subscribers``: how many there are, and to which patterns most of them."""
         counts = Counter(info.topics for info in self._hub.presence)
-        audiences = [{"topics": topics, "subscribers": count} for topics, count in counts.most_common()]
-        return _json({"subscribers": counts.total(), "audiences": audiences})
+        largest = counts.most_common(limit_of(request))
+        return _json(
+            {
+                "node": self._node,
+                "subscribers": counts.total(),
+                "audience_count": len(counts),
+                "audiences": [{"topics": topics, "subscribers": count} for topics, count in largest],
+            }
+        )
 
     async def live(self, request: Request) -> Response:
         """``GET /health/live``: the process answers."""

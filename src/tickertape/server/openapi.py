@@ -48,8 +48,8 @@ def describe() -> dict[str, Any]:
             "/events": {"get": _stream(), "post": _publish()},
             "/events/{topic}": {"post": _publish_text()},
             "/history": {"get": _history()},
-            "/topics": {"get": _read("Topics that have events in memory.", "topics", "Topics")},
-            "/subscribers": {"get": _read("How many subscribers there are.", "subscribers", "Subscribers", ())},
+            "/topics": {"get": _topics()},
+            "/subscribers": {"get": _subscribers()},
             "/health/live": {"get": _read("The process answers.", "live", "Live", ())},
             "/health/ready": {"get": _read("The hub takes events and subscriptions.", "ready", "Ready")},
             "/openapi.json": {"get": _read("This description.", "openapi", None, ())},
@@ -141,6 +141,29 @@ def _history() -> dict[str, Any]:
     }
 
 
+def _topics() -> dict[str, Any]:
+    return {
+        "operationId": "topics",
+        "summary": "Topics that have events in memory, in order.",
+        "description": "Of the node that answers: one of several workers or machines.",
+        "parameters": [
+            _text("after", "query", "The topic to start behind; without it, with the first."),
+            _query("limit", "The greatest number of topics.", 1, MAX_LIMIT, DEFAULT_LIMIT),
+        ],
+        "responses": {"200": _answer("A page of topics.", "Topics"), **_problems(400, 503)},
+    }
+
+
+def _subscribers() -> dict[str, Any]:
+    return {
+        "operationId": "subscribers",
+        "summary": "How many subscribers there are.",
+        "description": "Of the node that answers: one of several workers or machines.",
+        "parameters": [_query("limit", "The greatest number of audiences: the largest.", 1, MAX_LIMIT, DEFAULT_LIMIT)],
+        "responses": {"200": _answer("How many there are.", "Subscribers"), **_problems(400)},
+    }
+
+
 def _read(summary: str, name: str, schema: str | None, problems: tuple[int, ...] = (503,)) -> dict[str, Any]:
     return {
         "operationId": name,
@@ -196,6 +219,7 @@ def _list_of(items: dict[str, Any]) -> dict[str, Any]:
 
 _STRING: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
+_NODE: Final = {"type": "string", "description": "Who answers: made up anew by each process.", "examples": ["3fa9c1d2"]}
 _CURSOR: Final = {"type": "string", "description": "The id of the event on a stream.", "examples": ["0a1b2c3d4e5f-42"]}
 
 _SCHEMAS: Final[dict[str, Any]] = {
@@ -228,10 +252,14 @@ _SCHEMAS: Final[dict[str, Any]] = {
             "enum": ["expired", "reset", None],
         },
     ),
-    "Topics": _object("topics", topics=_list_of(_object("topic subscribers", topic=_STRING, subscribers=_COUNT))),
+    "Topics": _object(
+        "node topics", node=_NODE, topics=_list_of(_object("topic subscribers", topic=_STRING, subscribers=_COUNT))
+    ),
     "Subscribers": _object(
-        "subscribers audiences",
+        "node subscribers audience_count audiences",
+        node=_NODE,
         subscribers=_COUNT,
+        audience_count=_COUNT,
         audiences=_list_of(_object("topics subscribers", topics=_list_of(_STRING), subscribers=_COUNT)),
     ),
     "Live": _object("status", status={"const": "live"}),

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import math
+import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from .settings import Settings
 from .supervisor import run_workers
 
 __all__ = ["create_program", "reach_broker", "serve", "set_up_logging"]
+
+logger = logging.getLogger("tickertape.server")
 
 REACH_WITHIN: Final = 5.0
 """Seconds in which the broker has to answer at the start: longer than a connection over the world takes."""
@@ -94,12 +97,16 @@ def create_program(settings: Settings) -> Starlette:
         drain_window=settings.drain_window,
     )
 
+    node = secrets.token_hex(4)  # not the process's number, which is the same in many containers
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with hub, steady():
+            if settings.workers > 1:
+                logger.info("serving as node %s", node)
             yield
 
-    return create_app(hub, cors_origins=settings.cors_origin, lifespan=lifespan)
+    return create_app(hub, cors_origins=settings.cors_origin, lifespan=lifespan, node=node)
 
 
 def _create_worker(settings: Settings) -> Starlette:
