@@ -61,8 +61,11 @@ class RedisURL:
         self.where = f"Redis at {self._hosts or parts.path}"
         try:
             self._sentinels = self._parse_sentinels() if way == "sentinel" else []
-            self.client(1.0)  # nothing connects yet: it is for what redis-py thinks of the URL
-        except (ValueError, exceptions.RedisError, exceptions.RedisClusterException) as error:
+            client = self.client(1.0)  # nothing connects yet: it is for what redis-py thinks of the URL
+            if isinstance(client, Redis):
+                pool: Any = client.connection_pool
+                pool.make_connection()  # and of its options
+        except (TypeError, ValueError, exceptions.RedisError, exceptions.RedisClusterException) as error:
             raise BrokerError(f"expected the URL of a Redis server, got one that is wrong: {error}") from None
 
     def client(self, connect_timeout: float) -> Client:
@@ -93,6 +96,8 @@ class RedisURL:
         service, _, db = self._parts.path.strip("/").partition("/")
         if not service or not self._sentinels:
             raise ValueError("expected redis+sentinel://host[:port],…/service[/db]")
+        if self._parts.query:
+            raise ValueError(f"expected no options of redis-py beside Sentinel, got {self._parts.query!r}")
         guards = {name.removeprefix("sentinel_"): self.options.get(name) for name in _OPTIONS[-2:]}
         if self._parts.scheme == "rediss":
             options["ssl"] = True

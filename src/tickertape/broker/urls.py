@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ..errors import BrokerError
 from .memory import MemoryBroker
-from .options import extra_needed
+from .options import extra_needed, read_options
 from .protocol import DEFAULT_RETENTION, Broker, Retention
 from .sqlite import SQLiteBroker
 
@@ -16,6 +16,7 @@ __all__ = ["create_broker"]
 
 
 def _memory(url: str, retention: Retention) -> Broker:
+    read_options(url, {})
     return MemoryBroker(retention=retention)
 
 
