@@ -137,7 +137,7 @@ async def postgres_table(url: str) -> AsyncIterator[Bare]:
         idle.append(await psycopg.AsyncConnection.connect(url, autocommit=True))  # noqa: PERF401
     one = f"INSERT INTO {table} (topic, event, data) VALUES (%s, %s, %s)".encode()
     several = f"""INSERT INTO {table} (topic, event, data)
-        SELECT * FROM unnest(%s::text[], %s::text[], %s::text[])""".encode()
+        SELECT * FROM unnest(%b::text[], %b::text[], %b::text[])""".encode()
 
     async def insert(drafts: Sequence[Draft]) -> None:
         connection = idle.pop()

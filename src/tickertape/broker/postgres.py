@@ -222,9 +222,11 @@ class PostgresBroker(RemoteBroker):
             self._idle.put_nowait(link)
 
     async def _page_on(self, link: Link, epoch: str, after: int, limit: int, age: timedelta | None) -> list[Record]:
-        # One statement sees one state: records of another epoch than it tells cannot be among them.
+        # One statement sees one state: records of another epoch than it tells cannot be among them. LIMIT 1 says
+        # to the planner that there is one row: if it reckons with hundreds, it compiles the plan, each time.
         query = """
-            SELECT m.epoch, l."offset", l.topic, l.event, l.data FROM "$schema".meta m LEFT JOIN LATERAL (
+            SELECT m.epoch, l."offset", l.topic, l.event, l.data
+            FROM (SELECT * FROM "$schema".meta LIMIT 1) m LEFT JOIN LATERAL (
               SELECT * FROM "$schema".log
               WHERE "offset" > greatest(%s, m.oldest - 1)
                 AND (%s::interval IS NULL OR at >= clock_timestamp() - %s::interval)
@@ -298,12 +300,13 @@ class PostgresBroker(RemoteBroker):
 
 
 def _columns(drafts: Sequence[Draft]) -> tuple[list[bytes | None], ...]:
-    """Return topics, event types, data and keys as the functions take them."""
+    """Return topics, event types, data and keys as the functions take them: no keys are an empty array."""
+    keys = [None if draft.key is None else encoded(draft.key) for draft in drafts]
     return (
         [encoded(draft.topic) for draft in drafts],
         [None if draft.event is None else encoded(draft.event) for draft in drafts],
         [encoded(draft.data) for draft in drafts],
-        [None if draft.key is None else encoded(draft.key) for draft in drafts],
+        keys if any(key is not None for key in keys) else [],
     )
 
 
