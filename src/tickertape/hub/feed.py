@@ -166,7 +166,7 @@ class Feed:
                 self._enter(FeedState.FAILED)
                 return
             except Exception as error:
-                if not self.active:
+                if self._state is FeedState.STOPPED:
                     return
                 in_a_row = 1 if clock.time() - began >= _STABLE else in_a_row + 1
                 await self._give_time("the source", error, in_a_row, _LONGEST_PAUSE, clock)
