@@ -159,8 +159,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 def _card(demo: Demo) -> str:
-    name, title, summary = (html.escape(text) for text in (demo.name, demo.title, demo.summary))
+    title, summary = html.escape(demo.title), html.escape(demo.summary)
     return (
         f'<li class="card tile"><h2><a href=".{demo.path}">{title}</a></h2><p>{summary}</p>'
-        f'<p class="label" data-demo="{name.lower()}" aria-hidden="true">{name}</p></li>\n'
+        f'<p class="label"><code>tickertape/demo{demo.path}</code></p></li>\n'
     )
