@@ -14,7 +14,8 @@ const colour = (name) => style.getPropertyValue(`--${name}`).trim();
 export const lineColour = (index) => `series-${(index % 6) + 1}`;
 
 export class Chart {
-  #plot;
+  plot; // uPlot's own object
+
   #picks;
   #samples = [];
   #range = [0, 1];
@@ -28,7 +29,7 @@ export class Chart {
   constructor(place, { picks, top, fixed = false, map = false, unit, follow }) {
     this.#picks = picks;
     const size = () => ({ width: place.clientWidth, height: place.clientHeight });
-    this.#plot = new uPlot(
+    this.plot = new uPlot(
       {
         ...size(),
         padding: [8, 4, 0, 0],
@@ -39,7 +40,7 @@ export class Chart {
           y: { range: (plot, low, high) => [0, map ? picks.length : fixed ? top : Math.max(top, (high ?? 0) * 1.15)] },
         },
         axes: [timeAxis(), map ? rowAxis(picks.length) : valueAxis(unit, fixed)],
-        series: [{}, ...picks.map((pick, index) => (map ? { paths: () => null, points: { show: false } } : line(index, picks.length)))],
+        series: [{}, ...picks.map((pick, index) => (map ? HIDDEN : line(index, picks.length)))],
         hooks: {
           setCursor: [(plot) => follow(this.#sampleAt(plot.cursor.idx))],
           drawClear: [(plot) => this.#shade(plot)],
@@ -49,12 +50,7 @@ export class Chart {
       columns([], picks),
       place,
     );
-    new ResizeObserver(() => this.#plot.setSize(size())).observe(place);
-  }
-
-  /** What is drawn, as uPlot has it. */
-  get data() {
-    return this.#plot.data;
+    new ResizeObserver(() => this.plot.setSize(size())).observe(place);
   }
 
   /** Draws `samples`, with `span` seconds from left to right. */
@@ -62,16 +58,21 @@ export class Chart {
     this.#samples = samples;
     const end = samples.at(-1)?.at ?? Date.now() / 1000;
     this.#range = [end - span, end];
-    this.#plot.setData(columns(samples, this.#picks));
+    this.plot.setData(columns(samples, this.#picks));
   }
 
   /** Draws again, in other colours say. */
   redraw() {
-    this.#plot.redraw(false, true);
+    this.plot.redraw(false, true);
+  }
+
+  /** Lets go of what it drew, and of the pointer. */
+  destroy() {
+    this.plot.destroy();
   }
 
   #sampleAt(index) {
-    const time = index == null ? null : this.#plot.data[0][index];
+    const time = index == null ? null : this.plot.data[0][index];
     return time == null ? null : (this.#samples.find((sample) => sample.at === time) ?? null);
   }
 
@@ -87,6 +88,8 @@ export class Chart {
     ctx.restore();
   }
 }
+
+const HIDDEN = { paths: () => null, points: { show: false } }; // drawn as a row of the map instead
 
 // Row by row, and each pixel the average of what falls on it: a quarter of an hour is more samples than pixels.
 function drawMap({ ctx, bbox, data: [times, ...rows], valToPos }) {

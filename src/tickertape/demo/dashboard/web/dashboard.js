@@ -46,6 +46,7 @@ function build(sample) {
   if (count === cores) return;
   cores = count;
   at("empty").hidden = true;
+  for (const card of cards) card.chart.destroy();
   at("board").replaceChildren();
   specs = cardsFor(sample);
   cards = specs.map((spec) => new Card(spec, at("board"), follow));
@@ -79,7 +80,8 @@ function fillTable(samples) {
 }
 
 function announce(sample) {
-  if (Math.abs(sample.at - announcedAt) < ANNOUNCED_EVERY) return;
+  // The first sample after a gap has no rates to tell.
+  if (sample.after === null || Math.abs(sample.at - announcedAt) < ANNOUNCED_EVERY) return;
   announcedAt = sample.at;
   const memory = sample.memory && (100 * sample.memory.used) / sample.memory.total;
   at("summary").textContent =

@@ -1,0 +1,255 @@
+"""The dashboard in a real browser: filled at once, moving, with gaps where there is nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from support.browser import Tab, open_tab
+from support.local import serve_here
+from support.machine import EPOCH, FakeMachine, until
+from support.servers import Program, free_port
+from tickertape import Hub
+from tickertape.demo import Site
+from tickertape.demo.dashboard import dashboard_demo
+from tickertape.demo.dashboard.samples import Look, make_sample
+from tickertape.testing import FakeClock
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MARKUP = "<b onclick=alert(1)>host</b>"
+GAP = range(300, 345)
+"""Seconds of the history in which the server was down."""
+
+FRAMES = "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
+MODULE = "const { cards, history } = await import('/static/dashboard.js');"
+
+
+class Shown(NamedTuple):
+    """The page, and the time behind it."""
+
+    tab: Tab
+    url: str
+    clock: FakeClock
+
+    @property
+    def page(self) -> Page:
+        return self.tab.page
+
+    async def turn(self) -> None:
+        """Let a second pass, and its sample come."""
+        last = await self.asks("return history.last.at")
+        await until(lambda: "timers=1" in repr(self.clock))
+        self.clock.advance(1)
+        await self.comes(f"history.last.at > {last}")
+
+    async def asks(self, script: str) -> Any:
+        """What ``script`` returns, with the page's own ``cards`` and ``history``."""
+        return await self.page.evaluate(f"(async () => {{ {MODULE} {script} }})()")
+
+    async def comes(self, condition: str) -> None:
+        """Return when a condition of ``cards`` and ``history`` holds."""
+        async with asyncio.timeout(10):
+            while not await self.asks(f"return cards.length > 0 && ({condition})"):
+                await self.page.evaluate(FRAMES)
+
+    async def paints(self, second: float) -> bool:
+        """Whether the chart of the processor shows a line at a second of the fake clock."""
+        painted: bool = await self.asks(
+            f"""
+            const {{ ctx, bbox, valToPos }} = cards[0].chart.plot;
+            const x = Math.round(valToPos({EPOCH + second}, "x", true));
+            const name = getComputedStyle(document.documentElement).getPropertyValue("--series-1").trim();
+            const wanted = [1, 3, 5].map((at) => parseInt(name.slice(at, at + 2), 16));
+            const copy = new OffscreenCanvas(ctx.canvas.width, ctx.canvas.height).getContext("2d");
+            copy.drawImage(ctx.canvas, 0, 0);
+            const {{ data }} = copy.getImageData(x, bbox.top, 1, bbox.height);
+            for (let at = 0; at < data.length; at += 4)
+                if (data[at + 3] > 200 && wanted.every((one, of) => Math.abs(one - data[at + of]) < 24)) return true;
+            return false;
+            """
+        )
+        return painted
+
+
+async def fill(folder: Path, clock: FakeClock, machine: FakeMachine) -> None:
+    """Leave a quarter of an hour behind, with a gap."""
+    before: Look | None = None
+    async with Hub(f"sqlite:///{folder}/metrics.db") as hub:
+        drafts = []
+        for second in range(900):
+            if second in GAP:
+                before = None
+            else:
+                now = await machine(), hub.statistics()
+                drafts.append(hub.draft("metrics", make_sample(before, now), event="metrics"))
+                before = now
+            clock.advance(1)
+        await hub.publish_many(drafts)
+
+
+@asynccontextmanager
+async def shown(browser: Browser, folder: Path, **options: Any) -> AsyncIterator[Shown]:
+    """The page with a history, as its first viewer sees it."""
+    clock = FakeClock(0)
+    machine = FakeMachine(clock, host=MARKUP)
+    await fill(folder, clock, machine)
+    demo = dashboard_demo(folder=folder, read=machine, clock=clock)
+    async with serve_here(Site([demo])) as url, open_tab(browser, **options) as tab:
+        await tab.page.goto(f"{url}/dashboard/")
+        await expect(tab.page.locator(".board canvas")).to_have_count(7)
+        yield Shown(tab, url, clock)
+        assert tab.own_errors == []
+        hosts = {urlsplit(request).netloc for request in tab.requests if not request.startswith("data:")}
+        assert hosts == {urlsplit(url).netloc}
+
+
+async def test_a_quarter_of_an_hour_is_there_at_once_and_moves_on(browser: Browser, tmp_path: Path) -> None:
+    async with shown(browser, tmp_path) as it:
+        await it.comes("history.samples.length === 856")
+        assert it.tab.errors == []
+        assert await it.asks("return cards.map((card) => card.chart.plot.data.length - 1)") == [1, 1, 2, 3, 2, 2, 4]
+        ends = "return [cards[0].chart.plot.scales.x.min, cards[0].chart.plot.scales.x.max]"
+        await it.comes("cards[0].chart.plot.data[0].length > 850")
+        before, end = await it.asks(ends)
+        assert (before, end) == (EPOCH, EPOCH + 900)
+        for _ in range(3):
+            await it.turn()
+        await it.comes(f"cards[0].chart.plot.scales.x.max === {EPOCH + 903}")
+        assert await it.asks(ends) == [EPOCH + 3, EPOCH + 903]
+        assert await it.asks("return history.last.after === history.samples.at(-2).at")
+        figures = await it.page.locator(".board dd").all_text_contents()
+        assert figures[:4] == ["25.0%", "75.0%", "50%", "0%"]
+        assert figures[7:11] == ["2.00KiB/s", "1.00KiB/s", "–", "–"]
+        assert await it.page.locator("#host").text_content() == MARKUP
+        await expect(it.page.get_by_role("cell", name="<b>bold</b>")).to_be_visible()
+        assert await it.page.locator("main b").count() == 0
+        label = await it.page.get_by_role("img").first.get_attribute("aria-label")
+        assert label == "CPU over 15 min. In use: 25.0\u202f% on average, from 25.0\u202f% to 25.0\u202f%."
+
+
+async def test_where_samples_are_missing_there_is_no_line(browser: Browser, tmp_path: Path) -> None:
+    async with shown(browser, tmp_path) as it:
+        await it.comes("cards[0].chart.plot.data[0].length > 850")
+        line = await it.asks("return cards[0].chart.plot.data.map((column) => Array.from(column))")
+        # The last sample before, a row of nothing, the first one after, which has no rates yet.
+        place = line[0].index(EPOCH + 299)
+        assert line[0][place : place + 4] == [EPOCH + second for second in (299, 322, 345, 346)]
+        assert line[1][place : place + 4] == [25.0, None, None, 25.0]
+        assert [await it.paints(second) for second in (200, 298, 310, 322, 340, 350, 600)] == [
+            *(True, True),
+            *(False, False, False),
+            *(True, True),
+        ]
+
+
+async def test_span_pace_pause_and_table(browser: Browser, tmp_path: Path) -> None:
+    async with shown(browser, tmp_path) as it:
+        await it.page.get_by_label("Span").select_option("1 minute")
+        await it.comes(f"cards[0].chart.plot.scales.x.min === {EPOCH + 840}")
+        await it.page.get_by_label("Update").select_option("every 5 s")
+        await it.comes(f"cards[0].chart.plot.scales.x.max === {EPOCH + 900}")
+        ends = []
+        for _ in range(6):
+            await it.turn()
+            await it.page.evaluate(FRAMES)
+            ends.append(await it.asks("return cards[0].chart.plot.scales.x.max") - EPOCH)
+        assert ends == [900, 900, 900, 900, 905, 905]
+        await it.page.get_by_role("button", name="Table").click()
+        row = it.page.get_by_role("row", name="Network, in")
+        await expect(row.get_by_role("cell")).to_have_text(["2.00\u202fKiB/s"] * 4)
+        await expect(it.page.locator("#board")).to_be_hidden()
+        await it.page.get_by_role("button", name="Pause").click()
+        await expect(it.page.locator("#connection")).to_contain_text("Disconnected")
+        await it.page.get_by_role("button", name="Go on").click()
+        await expect(it.page.locator("#connection")).to_contain_text("Open")
+
+
+async def test_the_pointer_asks_all_charts_for_one_moment(browser: Browser, tmp_path: Path) -> None:
+    async with shown(browser, tmp_path) as it:
+        await expect(it.page.locator("#moment")).to_contain_text("latest sample at ")
+        latest = await it.page.locator("#moment").text_content() or ""
+        await it.page.locator(".u-over").nth(4).hover()
+        await expect(it.page.locator("#moment")).not_to_contain_text("latest")
+        assert (await it.page.locator("#moment").text_content() or "")[-8:] < latest[-8:]
+        assert await it.asks("return cards.every((card) => card.chart.plot.cursor.idx > 0)")
+        await it.page.locator("h1").hover()
+        await expect(it.page.locator("#moment")).to_have_text(latest)
+
+
+async def test_colours_follow_the_scheme(browser: Browser, tmp_path: Path) -> None:
+    async with shown(browser, tmp_path, color_scheme="light") as it:
+        await it.comes("cards[0].chart.plot.data[0].length > 850")
+        assert await it.paints(600)
+        await it.page.emulate_media(color_scheme="dark")
+        await it.page.evaluate(FRAMES)
+        assert await it.paints(600)
+
+
+async def test_the_keyboard_and_those_who_listen(browser: Browser, tmp_path: Path) -> None:
+    async with shown(browser, tmp_path) as it:
+        order = []
+        for _ in range(7):
+            await it.page.keyboard.press("Tab")
+            order.append(
+                await it.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()")
+            )
+        assert order[-4:] == ["span", "every", "table", "toggle"]
+        await it.turn()
+        summary = it.page.locator("#summary")
+        await expect(summary).to_have_attribute("role", "status")
+        await expect(summary).to_contain_text("CPU 25.0\u202f%, memory 75.0\u202f%, load 0.50")
+        before = await summary.text_content()
+        for _ in range(3):
+            await it.turn()
+        assert await summary.text_content() == before  # once a minute is enough
+
+
+async def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path) -> None:
+    async with shown(browser, tmp_path) as it:
+        for width in (320, 390, 768, 1280):
+            await it.page.set_viewport_size({"width": width, "height": 800})
+            await it.comes(
+                "[...document.querySelectorAll('.chart')].every((c) => c.firstChild.offsetWidth === c.clientWidth)"
+            )
+            assert await it.page.evaluate("document.documentElement.scrollWidth") == width
+        await it.page.set_viewport_size({"width": 320, "height": 800})
+        await it.page.get_by_role("button", name="Table").click()
+        assert await it.page.evaluate("document.documentElement.scrollWidth") == 320
+
+
+async def test_a_server_that_was_killed_leaves_a_gap(browser: Browser, tmp_path: Path) -> None:
+    port = free_port()
+    command = [str(Path(sys.executable).parent / "tickertape"), "demo", "--port", str(port)]
+    options = ["--metrics-interval", "0.5", "--data", str(tmp_path)]
+
+    def start() -> Program:
+        program = Program([*command, *options])
+        program.wait_for(port)
+        return program
+
+    program = start()
+    try:
+        async with open_tab(browser) as tab:
+            await tab.page.goto(f"http://127.0.0.1:{port}/dashboard/")
+            it = Shown(tab, "", FakeClock())
+            await it.comes("history.samples.length >= 3")
+            count = await it.asks("return history.samples.length")
+            program.close()
+            await expect(tab.page.locator("#connection")).to_have_attribute("data-state", "lost")
+            program = start()
+            await it.comes(f"history.samples.length >= {count + 3}")
+            gaps = await it.asks("return history.samples.filter((sample) => sample.gap).length")
+            assert gaps == 1
+            assert await it.asks("return cards[1].chart.plot.data[1].filter((value) => value === null).length") == 1
+            assert tab.own_errors == []
+    finally:
+        program.close()
