@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -15,20 +16,23 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 from tickertape.server import listen
 from tickertape.server.program import serve
 from tickertape.server.settings import Settings
-serve(Settings(drain_window=0.1), listen("127.0.0.1", {port}), on_start=lambda: print(
+settings = Settings(drain_window=0.1, workers={workers})
+serve(settings, listen("127.0.0.1", {port}, workers={workers}), on_start=lambda: print(
     "started", *resource.getrlimit(resource.RLIMIT_NOFILE), flush=True))
 """
 
 
 @asynccontextmanager
-async def limited(soft: int, hard: int) -> AsyncIterator[tuple[Program, int]]:
+async def limited(soft: int, hard: int, workers: int = 1) -> AsyncIterator[tuple[Program, int]]:
     port = free_port()
-    program = Program([sys.executable, "-c", LIMITED.format(soft=soft, hard=hard, port=port)])
-    try:
-        await program.says("started")
-        yield program, port
-    finally:
-        program.close()
+    code = LIMITED.format(soft=soft, hard=hard, port=port, workers=workers)
+    with tempfile.TemporaryDirectory() as folder:
+        program = Program([sys.executable, "-c", code], folder=folder)
+        try:
+            await program.says("started")
+            yield program, port
+        finally:
+            program.close()
 
 
 async def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
@@ -60,6 +64,21 @@ async def test_a_full_server_closes_what_comes_and_goes_on() -> None:
             async with await Connection.open(port) as later:
                 served = await is_served(later)
         assert program.output.count("no longer full") == 1
+        await program.end()
+        assert program.process.returncode == 0
+        assert "Traceback" not in program.output
+
+
+async def test_who_is_refused_by_a_full_worker_finds_room_in_another() -> None:
+    async with limited(160, 160, workers=2) as (program, port), AsyncExitStack() as stack:
+        for _ in range(2 * (160 - 128 - 1)):
+            served = False
+            while not served:
+                connection = await stack.enter_async_context(await Connection.open(port))
+                served = await is_served(connection)
+        while program.output.count("full: closing new connections beyond 31") < 2:
+            async with await Connection.open(port) as extra:
+                assert not await is_served(extra)
         await program.end()
         assert program.process.returncode == 0
         assert "Traceback" not in program.output
