@@ -149,9 +149,12 @@ async def test_rows_that_are_committed_late_are_not_missed(tmp_path: Path) -> No
         late.execute(INSERT.replace("?", "%s"), ["ann", "begun first, committed last"])
         await opened.inserted("committed first")
         assert await opened.table.newer(None) == []  # what is shown now would be passed over later
+        waiting = asyncio.create_task(opened.table.newer_soon(None))
+        await asyncio.sleep(0)
         late.commit()
-        entries = await opened.table.newer(None)
+        entries = await waiting
         assert [entry.notification.title for entry in entries] == ["begun first, committed last", "committed first"]
+        assert await opened.table.newer_soon(entries[-1].position) == []
         await opened.table.database.close()
 
 

@@ -41,8 +41,7 @@ EVERY: Final = 0.25
 """Seconds between two looks at a table of which nothing is heard: rows of other programs are not felt as late."""
 
 SAFETY: Final = 10.0
-"""Seconds between two looks at a table that tells of its rows, in case that was lost, or that an older
-transaction kept them back."""
+"""Seconds between two looks at a table that tells of its rows, in case that was lost."""
 
 
 class _Requests:
@@ -181,7 +180,7 @@ def notifications_demo(*, folder: Path, database: str | None = None, queue: str 
     table = Table(place)
     hub = Hub(database if database and on_server else f"sqlite:///{folder}/notifications-log.db", retry=RETRY / 1000)
     source = poll(
-        table.newer,
+        table.newer_soon,
         position="position",
         after=table.position,
         save=table.save_position,

@@ -56,9 +56,9 @@ class Postgres:
     now = "clock_timestamp()"
     start = "0:0"
     newer = (
-        "SELECT xact || ':' || id, id, user_id, title, body, link, created_at, read_at FROM notifications "
-        "WHERE (xact, id) > (?::xid8, ?::bigint) AND xact < pg_snapshot_xmin(pg_current_snapshot()) "
-        "ORDER BY xact, id LIMIT ?"
+        "SELECT xact || ':' || id, xact < pg_snapshot_xmin(pg_current_snapshot()), "
+        "id, user_id, title, body, link, created_at, read_at "
+        "FROM notifications WHERE (xact, id) > (?::xid8, ?::bigint) ORDER BY xact, id LIMIT ?"
     )
 
     def __init__(self, url: str) -> None:

@@ -45,7 +45,7 @@ class SQLite:
     now = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
     start = "0"
     newer = (
-        "SELECT CAST(id AS TEXT), id, user_id, title, body, link, created_at, read_at "
+        "SELECT CAST(id AS TEXT), true, id, user_id, title, body, link, created_at, read_at "
         "FROM notifications WHERE id > CAST(? AS INTEGER) ORDER BY id LIMIT ?"
     )
 

@@ -6,6 +6,7 @@ The application does so itself for its form and its queue; what it pushes it rea
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, Protocol
@@ -22,6 +23,11 @@ MAX_PAGE: Final = 100
 
 MAX_ID: Final = 2**63 - 1
 """The greatest number that either database can hold."""
+
+_PAUSE: Final = 0.02
+"""Seconds until rows that are kept back are asked for again; twice as many each time."""
+
+_LONGEST_PAUSE: Final = 1.0
 
 _COLUMNS: Final = "id, user_id, title, body, link, created_at, read_at"
 
@@ -40,7 +46,8 @@ class Database(Protocol):
     """The position before the first row: one part or several, between colons."""
 
     newer: str
-    """The SQL for rows behind a position, in order: their positions and columns; its arguments are the parts."""
+    """The SQL for rows behind a position, in order: the position, whether none can come before it any more, and
+    the columns; its arguments are the position's parts."""
 
     async def open(self) -> None:
         """Connect, and make the tables that are not there yet."""
@@ -128,9 +135,23 @@ class Table:
 
     async def newer(self, position: str | None, limit: int = MAX_PAGE) -> list[Entry]:
         """Return rows behind a position, or the first ones, in the order in which they became visible."""
+        return (await self._look(position, limit))[0]
+
+    async def newer_soon(self, position: str | None) -> list[Entry]:
+        """As :meth:`newer`; wait for rows that an older transaction keeps back, since nobody will tell of them."""
+        pause = _PAUSE
+        while True:
+            entries, kept_back = await self._look(position, MAX_PAGE)
+            if entries or not kept_back:
+                return entries
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _look(self, position: str | None, limit: int) -> tuple[list[Entry], bool]:
         parts = (position or self.database.start).split(":")
         rows = await self.database.fetch(self.database.newer, *parts, limit)
-        return [Entry(row[0], _read_row(row[1:])) for row in rows]
+        entries = [Entry(place, _read_row(row)) for place, settled, *row in rows if settled]
+        return entries, len(entries) < len(rows)
 
     async def position(self) -> str | None:
         """Return the position that was saved last."""
@@ -146,7 +167,7 @@ class Table:
         )
 
 
-def _read_row(row: tuple[Any, ...]) -> Notification:
+def _read_row(row: Sequence[Any]) -> Notification:
     number, user, title, body, link, created_at, read_at = row
     return Notification(number, user, title, body, link, _as_text(created_at), read_at and _as_text(read_at))
 
