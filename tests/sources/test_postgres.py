@@ -236,7 +236,9 @@ def load():
 def save(position):
     if position > load() and int(sys.argv[1]) < position <= int(sys.argv[1]) + 7:
         os.kill(os.getpid(), signal.SIGKILL)
-    place.write_text(str(position))
+    new = place.with_suffix(".new")
+    new.write_text(str(position))
+    new.replace(place)
 
 async def main():
     async with Hub("sqlite:///{tmp_path / "log.db"}") as hub:
