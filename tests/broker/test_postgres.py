@@ -16,6 +16,7 @@ from tickertape.broker.postgres import PostgresBroker
 from tickertape.broker.transactional import TransactionalBroker
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.hub import Hub
+from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
 
 from .postgres_logs import POSTGRES_URL, postgres_absent
@@ -145,6 +146,45 @@ async def test_transactions_that_stay_open_hold_up_nobody(schema: str) -> None:
         assert data(await collect(tail, 1)) == ["slow"]
 
 
+async def test_an_open_transaction_holds_no_lock_that_others_wait_for(schema: str) -> None:
+    """So it does not matter for how long it stays open."""
+    async with opened(schema) as broker, await connect() as connection:
+        await broker.append_with(connection, drafts("slow"))
+        held = execute(
+            "SELECT DISTINCT relation::regclass::text, mode FROM pg_locks"
+            " WHERE pid = %s AND relation::regclass::text LIKE %s",
+            connection.info.backend_pid,
+            f"%{schema}%",
+        )
+        found = {(str(table).rpartition(".")[2], mode) for table, mode in held}
+        assert found == {("outbox", "RowExclusiveLock"), ("outbox_id_seq", "RowExclusiveLock")}
+        advisory = "SELECT count(*) FROM pg_locks WHERE pid = %s AND locktype = 'advisory'"
+        assert execute(advisory, connection.info.backend_pid) == [(0,)]
+        await connection.rollback()
+
+
+async def test_an_event_of_a_mebibyte_in_a_transaction(schema: str) -> None:
+    great = "é" * (512 * 1024)
+    async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
+        await broker.append_with(connection, [Draft("t", great), Draft("t", "small")])
+        await connection.commit()
+        assert data(await collect(tail, 2)) == [great, "small"]
+
+
+async def test_a_role_that_may_only_insert_into_the_outbox(cluster: PrivatePostgres) -> None:
+    cluster.execute("CREATE ROLE shop LOGIN PASSWORD 'pw'")
+    broker = impatient(cluster.url + "?schema=rights")
+    await broker.open()
+    cluster.execute("GRANT USAGE ON SCHEMA rights TO shop")
+    cluster.execute("GRANT INSERT ON rights.outbox TO shop")
+    url = f"postgresql://shop:pw@127.0.0.1:{cluster.port}/postgres"
+    async with tailing(broker, 0) as tail, await psycopg.AsyncConnection.connect(url) as connection:
+        await broker.append_with(connection, drafts("sold"))
+        await connection.commit()
+        assert data(await collect(tail, 1)) == ["sold"]
+    await broker.close()
+
+
 async def test_what_was_committed_while_no_hub_was_there_comes_when_one_is(schema: str) -> None:
     async with opened(schema) as broker, await connect() as connection:
         for number in range(3):
@@ -233,6 +273,18 @@ async def test_a_log_whose_notifications_are_lost_is_followed_all_the_same(schem
         await broker.append_with(connection, drafts("3"))
         await connection.commit()
         assert data(await waiting) == ["2", "3"]
+
+
+async def test_notifications_say_that_there_is_something_and_not_what(schema: str) -> None:
+    async with opened(schema) as broker, await connect() as listener, await connect() as connection:
+        await listener.set_autocommit(True)
+        await listener.execute(f'LISTEN "{schema}_wake"'.encode())
+        await broker.append([Draft("t", "x" * 1024 * 1024)])
+        await broker.append_with(connection, drafts("inside"))
+        await connection.commit()
+        said = [notice.payload async for notice in listener.notifies(timeout=PATIENCE, stop_after=2)]
+        assert set(said) <= {"log", "outbox"}
+        assert len(said) == 2
 
 
 async def test_a_session_that_is_killed_goes_on(schema: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,6 +82,29 @@ async def test_bytes_and_keys_are_counted_with_what_is_kept(start: Start) -> Non
         assert client.xlen(f"{PREFIX}log:{epoch}") == 7
         assert int(client.hget(META, "bytes") or 0) == sum(1 + 2 + number for number in range(23, 30))
         assert client.hlen(f"{PREFIX}keys:{epoch}") == 7
+    await broker.close()
+
+
+async def test_an_append_is_one_script(start: Start) -> None:
+    """Keys, offsets, entries and trimming: between them, nobody else comes in."""
+    server = start()
+    broker = RedisBroker(server.url, retention=Retention(events=3, bytes=None))
+    await broker.open()
+    batch = [Draft("t", "1", key="1"), Draft("t", "2"), Draft("t", "again", key="1"), Draft("t", "3"), Draft("t", "4")]
+    await broker.append(batch)  # the server learns the script
+    with server.client() as client, client.monitor() as monitor:
+        cursors = await broker.append([draft._replace(key=draft.key and "other") for draft in batch])
+        client.echo("over")
+        asked: list[str] = []
+        done: list[str] = []
+        for command in iter(monitor.next_command, None):
+            name = command["command"].split()[0].upper()
+            if name == "ECHO":
+                break
+            (done if command["client_type"] == "lua" else asked).append(name)
+    assert [cursor.offset for cursor in cursors] == [5, 6, 5, 7, 8]
+    assert [name for name in asked if name not in ("HELLO", "CLIENT")] == ["EVALSHA"]  # but for who said ECHO
+    assert Counter(done).items() >= {"HGET": 2, "XADD": 4, "XTRIM": 1, "HSET": 2}.items()
     await broker.close()
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tickertape.broker import Cursor, Draft, Retention, SQLiteBroker, create_broker
+from tickertape.broker.sqlite_file import LogFile
+from tickertape.broker.sqlite_threads import _LOOK
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
@@ -314,6 +317,60 @@ async def test_restart_of_the_machine_begins_an_epoch_only_if_records_may_be_los
     assert third not in (first, second)
     restart()
     assert await epoch("full") == third
+
+
+# Looking for appends.
+
+
+class Blind(LogFile):
+    """Does not see what changed."""
+
+    def changed(self) -> bool:
+        return False
+
+    def moved(self) -> bool:
+        return False
+
+
+class Counting(LogFile):
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    def changed(self) -> bool:
+        self.looks += 1
+        return super().changed()
+
+
+async def test_own_appends_need_no_look(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    broker = SQLiteBroker(path)
+    broker._read = Blind(path, Retention(), "full", PATIENCE)
+    async with opened(broker), opened(SQLiteBroker(path)) as other, tailing(broker, 0) as tail:
+        for number in range(1, 20, 2):
+            await other.append([Draft("t", "of another")])  # comes along with the own one
+            await broker.append([Draft("t", "own")])
+            assert [record.offset for record in await collect(tail, 2)] == [number, number + 1]
+
+
+async def test_others_appends_are_looked_for_every_few_milliseconds_and_only_by_tails(tmp_path: Path) -> None:
+    assert _LOOK < 0.01
+    path = tmp_path / "log.db"
+    broker = SQLiteBroker(path)
+    broker._read = file = Counting(path, Retention(), "full", PATIENCE)
+    async with opened(broker), opened(SQLiteBroker(path)) as other:
+        async with tailing(broker, 0) as tail:
+            began = time.monotonic()
+            for number in range(1, 21):
+                await other.append([KIB])
+                assert [record.offset for record in await collect(tail, 1)] == [number]
+            assert 0 < file.looks <= (time.monotonic() - began) / _LOOK + 1
+        await broker.read(0, 1)  # behind what the reader was about
+        seen = file.looks
+        for _ in range(20):
+            await other.append([KIB])
+            await broker.read(0, 1)
+        assert file.looks == seen
 
 
 # Threads.
