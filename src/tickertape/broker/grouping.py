@@ -10,10 +10,10 @@ from typing import Final, NamedTuple, TypeAlias
 from ..errors import BrokerError
 from .records import Cursor, Draft
 
-__all__ = ["GroupCommit"]
+__all__ = ["DEFAULT_GROUP", "GroupCommit"]
 
-_MAX_DRAFTS: Final = 500
-"""Drafts stored together: a few milliseconds of the server's time, in which it serves nobody else."""
+DEFAULT_GROUP: Final = 500
+"""Drafts stored together at most: a few milliseconds of the server's time, in which it serves nobody else."""
 
 _MAX_SIZE: Final = 1024 * 1024
 """Characters stored together, for the same reason; an append that is larger goes alone."""
@@ -37,10 +37,12 @@ class GroupCommit:
     Arguments:
         commit: stores drafts, all or none, and returns their cursors. It is never cancelled on
             behalf of one caller.
+        most: drafts stored together; an append of more goes alone.
     """
 
-    def __init__(self, commit: Commit) -> None:
+    def __init__(self, commit: Commit, most: int = DEFAULT_GROUP) -> None:
         self._commit = commit
+        self._most = most
         self._waiting: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -92,7 +94,7 @@ class GroupCommit:
                 continue
             drafts += len(first.drafts)
             size += first.size
-            if group and (drafts > _MAX_DRAFTS or size > _MAX_SIZE):
+            if group and (drafts > self._most or size > _MAX_SIZE):
                 break
             group.append(self._waiting.popleft())
         return group

@@ -41,7 +41,7 @@ from psycopg import AsyncConnection, errors
 
 from ..errors import BrokerError, LogResetError
 from .options import encoded, read_seconds
-from .postgres_link import Link, explain, parse_url
+from .postgres_link import ByteArray, Link, explain, parse_url
 from .postgres_schema import OUTBOX_WAKE, VERSION, schema_script
 from .protocol import DEFAULT_RETENTION, Retention
 from .records import Cursor, Draft, LogState, Record, new_epoch
@@ -60,6 +60,9 @@ _CONNECTIONS: Final = 3
 
 _BATCH: Final = 500
 """Records that a tail takes, and rows of the outbox that a hub moves, at once."""
+
+_GROUP: Final = 1000
+"""Drafts stored together: some milliseconds, for which other hubs' appends wait."""
 
 _BIND_BUDGET: Final = 10_000
 """Records that opening removes when they are too old."""
@@ -110,7 +113,7 @@ class PostgresBroker(RemoteBroker):
         conninfo, options, self._server = parse_url(url, _OPTIONS)
         connect_timeout = read_seconds(options, "connect_timeout", connect_timeout)
         timeout = read_seconds(options, "timeout", timeout)
-        super().__init__(retention=retention, timeout=timeout, random=random)
+        super().__init__(retention=retention, timeout=timeout, random=random, group=_GROUP)
         self._schema = options.get("schema", "tickertape")
         if not _SCHEMA.fullmatch(self._schema):
             raise BrokerError(f"expected a schema of up to 48 letters, digits and '_', got {self._schema!r}")
@@ -203,10 +206,9 @@ class PostgresBroker(RemoteBroker):
     # The log.
 
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
-        # In binary: for a batch, psycopg takes longer to escape bytes than the server to store them.
-        query = 'SELECT "$schema".append(%s, %s, %s, %s, %b::bytea[], %b::bytea[], %b::bytea[], %b::bytea[])'
+        query = 'SELECT "$schema".append(%s, %s, %s, %s, %s, %s, %s, %s)'
         try:
-            rows = await self._fetch(query, epoch, *self._limits, *_columns(drafts))
+            rows = await self._fetch(query, epoch, *self._limits, *map(ByteArray, _columns(drafts)))
         except BrokerError as error:
             if isinstance(error.__cause__, _MISSING):
                 return None

@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 from ..errors import BrokerError, LogResetError, LogTrimmedError
-from .grouping import GroupCommit
+from .grouping import DEFAULT_GROUP, GroupCommit
 from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
 from .records import Cursor, Draft, LogState, Record
 
@@ -67,6 +67,7 @@ class RemoteBroker(ABC):
         retention: how much is kept.
         timeout: seconds for an answer of the server.
         random: gives numbers from 0 to 1, for the jitter of reconnects.
+        group: drafts that are stored together at most.
     """
 
     def __init__(
@@ -75,11 +76,12 @@ class RemoteBroker(ABC):
         retention: Retention = DEFAULT_RETENTION,
         timeout: float = DEFAULT_TIMEOUT,
         random: Callable[[], float] = random.random,
+        group: int = DEFAULT_GROUP,
     ) -> None:
         self._retention = retention
         self._timeout = timeout
         self._random = random
-        self._group = GroupCommit(self._commit)
+        self._group = GroupCommit(self._commit, group)
         self._bound: str | None = None  # the epoch that `open` returned last: what read and tail are about
         self._current: str | None = None  # the epoch that is appended to
         self._seen = Cursor("", 0)  # the newest record that this process has shown to anyone
