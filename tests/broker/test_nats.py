@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 
 from tickertape.broker import DEFAULT_RETENTION, Broker, Draft, LogState, Record, Retention, create_broker
 from tickertape.broker.nats_messages import Assembly, encode, parse
+from tickertape.broker.options import nats_credentials
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
@@ -76,6 +77,19 @@ def test_url_that_names_none_is_refused(url: str, sentence: str) -> None:
     with pytest.raises(BrokerError) as caught:
         create_broker(url)
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nats://one/log", {}),
+        ("nats://to%2Fken@one,two/log", {"token": "to/ken"}),
+        ("nats://me%40here:p%3Ass@one:4222/log", {"user": "me@here", "password": "p:ss"}),
+    ],
+)
+def test_credentials_of_a_url_are_decoded(url: str, expected: dict[str, str]) -> None:
+    assert nats_credentials(url, {}) == expected
+    assert nats_credentials(url, {"creds": "hub.creds"}) == {**expected, "user_credentials": "hub.creds"}
 
 
 def test_secrets_are_not_shown() -> None:

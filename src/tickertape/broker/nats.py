@@ -29,7 +29,7 @@ from ..errors import BrokerError, LogResetError
 from .nats_link import Link, NoStream
 from .nats_messages import ID, Assembly, encode, parse
 from .nats_stream import NatsStream
-from .options import choice, clean, read_options, seconds, server_urls
+from .options import choice, clean, nats_credentials, read_options, seconds, server_urls
 from .protocol import DEFAULT_RETENTION, Retention
 from .records import Cursor, Draft, LogState, Record
 from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
@@ -116,7 +116,7 @@ class NatsBroker(RemoteBroker):
         self._servers, self._hosts = server_urls(url)
         if not self._servers:
             raise BrokerError("expected nats://host:4222/stream, got a URL without a host")
-        self._credentials = {"user_credentials": options["creds"]} if "creds" in options else {}
+        self._credentials = nats_credentials(url, options)
         self._connect_timeout: float = options.get("connect_timeout", connect_timeout)
         self._log = NatsStream(self._stream, retention, options.get("storage", "file"), options.get("replicas", 1))
         self._link: Link | None = None

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import BrokerError
 from .records import Draft
 
-__all__ = ["choice", "clean", "encoded", "extra_needed", "read_options", "read_seconds", "seconds", "server_urls"]
+__all__ = [
+    "choice",
+    "clean",
+    "encoded",
+    "extra_needed",
+    "nats_credentials",
+    "read_options",
+    "read_seconds",
+    "seconds",
+    "server_urls",
+]
 
 
 @contextmanager
@@ -65,6 +75,17 @@ def server_urls(url: str) -> tuple[list[str], str]:
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
     return [f"{parts.scheme}://{login}{at}{host}" for host in hosts.split(",") if host], hosts
+
+
+def nats_credentials(url: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return what nats-py is to connect with: it would take what stands in the URL percent-encoded as it is."""
+    user, colon, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+    found = {"user_credentials": str(options["creds"])} if "creds" in options else {}
+    if colon:
+        found |= {"user": unquote(user), "password": unquote(password)}
+    elif user:
+        found["token"] = unquote(user)
+    return found
 
 
 def choice(*values: str) -> Callable[[str], str]:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from ..broker.options import extra_needed, read_options, seconds, server_urls
+from ..broker.options import extra_needed, nats_credentials, read_options, seconds, server_urls
 from ..broker.remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
 from ..errors import BrokerError
 from ..hub import Batch
@@ -99,7 +99,7 @@ def nats_subject(
     if durable is not None and queue is not None:
         raise ValueError("expected a durable name or a queue, got both: hubs with one durable name share the messages")
     connect_timeout = options.get("connect_timeout", DEFAULT_CONNECT_TIMEOUT)
-    credentials = {"user_credentials": options["creds"]} if "creds" in options else {}
+    credentials = nats_credentials(url, options)
 
     async def connect() -> SubjectLink:
         link = SubjectLink(options.get("timeout", DEFAULT_TIMEOUT))
