@@ -36,7 +36,7 @@ class Allowance:
         now = self._now()
         full_at = max(self._full_at.get(user, now), now) + 1 / self.rate
         wait = full_at - now - self.burst / self.rate
-        if wait > 1e-9:  # what a sum of fractions may be off by
+        if wait > 1e-3:  # what sums of fractions may be off by
             return wait
         if len(self._full_at) >= _TIDY:
             self._full_at = {user: moment for user, moment in self._full_at.items() if moment > now}

@@ -80,7 +80,7 @@ def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None 
         messages = Hub(f"sqlite:///{quote(str(folder))}/chat.db")
     chat = Chat(messages, Hub("memory://", retention=_MOMENT, clock=clock))
     now = time.monotonic if clock is None else clock.time
-    requests = _Requests(chat, Allowance(10, 1.0, now), Allowance(5, 0.5, now))
+    requests = _Requests(chat, Allowance(10, 1.0, now), Allowance(5, 1.0, now))
     routes = [
         Route("/rooms", requests.rooms),
         Route("/events", requests.events),

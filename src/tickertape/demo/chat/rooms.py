@@ -6,13 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from ... import Hub, ServerSentEvent
-from ...hub import Subscription
 from .attendance import Attendance, Change, Seat
 
-__all__ = ["HISTORY", "MAX_TEXT", "ROOMS", "Chat", "merge"]
+__all__ = ["HISTORY", "MAX_TEXT", "ROOMS", "Chat", "Source", "merge"]
 
 ROOMS: Final = {
     "lobby": "Come in and say hello",
@@ -29,6 +28,8 @@ MAX_TEXT: Final = 2_000
 
 _EVERYWHERE: Final = "rooms"
 """The topic of what is told in every room: how many are in another, and that something was said there."""
+
+Source: TypeAlias = AsyncIterator[ServerSentEvent]
 
 
 class Chat:
@@ -71,7 +72,7 @@ class Chat:
         """Let the others know that somebody is writing."""
         self._moment.publish_soon(f"rooms/{room}/moment", {"name": name}, event="typing")
 
-    async def follow(self, room: str, name: str, last_event_id: str | None) -> AsyncIterator[ServerSentEvent]:
+    async def follow(self, room: str, name: str, last_event_id: str | None) -> AsyncGenerator[ServerSentEvent, None]:
         """Give what happens in a room: the last messages or those that were missed, then everything.
 
         One stream carries both hubs' events. Only messages have ids, so that the client's place is
@@ -89,16 +90,14 @@ class Chat:
             # before its first message resumes as well.
             place = str(messages.resume_from) if messages.gap is None else None
             yield ServerSentEvent(self._present(room), event="present", id=place)
-            async with aclosing(merge(messages, self._moments(room, moment))) as events:
-                async for event in events:
-                    yield event
+            async with aclosing(merge(messages, moment)) as events:
+                async for source, event in events:
+                    yield event if source is messages else self._without_id(room, event)
 
-    async def _moments(self, room: str, moment: Subscription) -> AsyncIterator[ServerSentEvent]:
-        async for event in moment:
-            if event.event == "stream:gap":  # what was missed is over; who is there now is not
-                yield ServerSentEvent(self._present(room), event="present")
-            else:
-                yield ServerSentEvent(event.data, event=event.event)
+    def _without_id(self, room: str, event: ServerSentEvent) -> ServerSentEvent:
+        if event.event == "stream:gap":  # what was missed is over; who is there now is not
+            return ServerSentEvent(self._present(room), event="present")
+        return ServerSentEvent(event.data, event=event.event)
 
     def _present(self, room: str) -> dict[str, Any]:
         return {"names": self._attendance.names(room), "counts": {name: self._count(name) for name in ROOMS}}
@@ -112,29 +111,28 @@ class Chat:
         self._moment.publish_soon(_EVERYWHERE, {"room": room, "present": self._count(room)}, event="count")
 
 
-async def merge(*sources: AsyncIterator[ServerSentEvent]) -> AsyncGenerator[ServerSentEvent, None]:
-    """Give what any of ``sources`` gives, as it comes, until one of them ends.
+async def merge(*sources: Source) -> AsyncGenerator[tuple[Source, ServerSentEvent], None]:
+    """Give what any of ``sources`` gives, as it comes and with its source, until one of them ends.
 
     Nothing is asked for before what came is taken: what is not sent yet stays where it is kept.
     """
-    waiting: dict[asyncio.Task[Any], AsyncIterator[ServerSentEvent]] = {}
+    waiting: dict[asyncio.Task[ServerSentEvent | None], Source] = {}
     try:
         for source in sources:
-            waiting[asyncio.ensure_future(_next(source))] = source
+            waiting[asyncio.create_task(_next(source))] = source
         while True:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                source = waiting.pop(task)
-                event = task.result()
+                source, event = waiting.pop(task), task.result()
                 if event is None:
                     return
-                yield event
-                waiting[asyncio.ensure_future(_next(source))] = source
+                yield source, event
+                waiting[asyncio.create_task(_next(source))] = source
     finally:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def _next(source: AsyncIterator[ServerSentEvent]) -> ServerSentEvent | None:
+async def _next(source: Source) -> ServerSentEvent | None:
     return await anext(source, None)

@@ -7,7 +7,7 @@ import { People } from "./chat-people.js";
 import { Connection } from "./connection.js";
 import { signIn } from "./sign-in.js";
 
-const SIGN_EVERY = 2_500; // milliseconds between two signs that one is typing: the server takes one in two seconds
+const SIGN_EVERY = 2_500; // milliseconds between two signs that one is typing: two tabs together stay below what the server takes
 const SETTLED = 400; // milliseconds after which what comes is news, and is read out
 
 const at = (id) => document.getElementById(id);
@@ -27,7 +27,7 @@ const log = new Log(
 const drafts = new Map(); // texts by room
 let room = "";
 let connection = null;
-let lastSign = 0;
+let lastSign = -SIGN_EVERY;
 let unread = 0; // messages that came while the page was hidden
 
 // Rooms.
@@ -175,7 +175,6 @@ function send() {
   const value = text.value.trim();
   if (!value) at("said").textContent = "There is nothing to send yet.";
   if (!value || [...value].length > longest) return;
-  lastSign = 0;
   write("");
   log.toEnd();
   outbox.add(room, value);
