@@ -102,8 +102,8 @@ def poll(
         WHERE (xact, id) > (%s::text::xid8, %s) AND xact < pg_snapshot_xmin(pg_current_snapshot())
         ORDER BY xact, id LIMIT 500
 
-    with ``position=lambda row: (row.x, row.id)``. A transaction that stays open for long delays what came
-    after it, then, and loses nothing.
+    with ``position=lambda row: (row.x, row.id)``. A transaction that stays open delays what came after it,
+    then, until the next query behind its end, of which nothing tells: let ``every`` be a few seconds.
 
     Raises:
         TypeError: an argument is not what it should be.
