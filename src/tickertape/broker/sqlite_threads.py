@@ -146,10 +146,9 @@ class Writer(_Thread):
         self._idle = None if idle is None else min(max(idle, _IDLE[0]), _IDLE[1])
         super().__init__("writer", loop, file, signal)
 
-    async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        """Append a batch, and wait until it is stored."""
-        cursors: list[Cursor] = await self._submit(None, drafts)
-        return cursors
+    def append(self, drafts: Sequence[Draft]) -> asyncio.Future[list[Cursor]]:
+        """Append a batch; done when it is stored."""
+        return self._submit(None, drafts)
 
     def _work(self) -> None:
         more = False
