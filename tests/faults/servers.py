@@ -94,6 +94,10 @@ KINDS: Final[dict[str, tuple[Callable[[Path], PrivateServer], str]]] = {
         lambda directory: PrivateRedis(directory, "--appendonly", "yes", "--appendfsync", "always"),
         "redis://127.0.0.1:{port}/0?prefix={name}&timeout=1",
     ),
+    "redis-locked": (
+        lambda directory: PrivateRedis(directory, "--requirepass", SECRET),
+        f"redis://:{SECRET}@127.0.0.1:{{port}}/0?prefix={{name}}&timeout=1",
+    ),
     "postgres": (
         lambda directory: _started(PrivatePostgres()),
         "postgresql://postgres:open%20sesame@127.0.0.1:{port}/postgres?schema={name}&timeout=1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,7 +13,17 @@ from .options import extra_needed, read_options
 from .protocol import DEFAULT_RETENTION, Broker, Retention
 from .sqlite import SQLiteBroker
 
-__all__ = ["create_broker"]
+__all__ = ["create_broker", "without_secrets"]
+
+
+_SECRETS: Final = re.compile(r"(?<=[?&])(\w*(?:password|passwd|secret|token)\w*=)[^&#]*", re.ASCII | re.IGNORECASE)
+"""Options that hold a secret, such as libpq's ``password``."""
+
+_TOKENS: Final = ("nats", "tls")
+"""Schemes in which a user without a password is a secret too."""
+
+_PATHS: Final = ("sqlite", "unix")
+"""Schemes of files, whose names may hold any sign."""
 
 
 def _memory(url: str, retention: Retention) -> Broker:
@@ -71,9 +82,12 @@ def create_broker(url: str, *, retention: Retention = DEFAULT_RETENTION) -> Brok
         retention: how much the log keeps.
 
     Raises:
-        BrokerError: no broker has the URL's scheme.
+        BrokerError: no broker has the URL's scheme, or the URL is wrong.
     """
-    scheme = urlsplit(url).scheme
+    parts = urlsplit(url)
+    scheme = parts.scheme
+    if "@" in parts.path + parts.fragment and "@" not in parts.netloc and scheme not in _PATHS:
+        raise BrokerError("expected a URL whose user and password are percent-encoded, got one with '/' or '#' in them")
     factory = _FACTORIES.get(scheme)
     if factory is None:
         # Not the URL itself: it may hold a password, and this sentence goes to logs.
@@ -82,3 +96,15 @@ def create_broker(url: str, *, retention: Retention = DEFAULT_RETENTION) -> Brok
             f"expected a broker URL that starts with one of {known}, got one with {scheme or 'no'} scheme"
         )
     return factory(url, retention)
+
+
+def without_secrets(url: str) -> str:
+    """Return a broker's URL as it may be shown: without its password, or the token that stands for one."""
+    url = _SECRETS.sub(r"\1***", url)
+    scheme, mark, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    if not at or scheme == "sqlite":
+        return url
+    user, colon, _ = login.partition(":")
+    shown = f"{user}:***" if colon else "***" if scheme in _TOKENS else user
+    return f"{scheme}{mark}{shown}@{place}"

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from .console import address_of, explain, fail
-
-if TYPE_CHECKING:
-    from ..server.settings import Settings
 
 __all__ = ["SERVE_EPILOG", "serve"]
 
@@ -82,6 +78,7 @@ def serve(
     `Ctrl-C`, or SIGTERM, stops it: it ends the streams one after the other, and their clients come back later.
     """
     flags = {name: value for name, value in locals().items() if name != "config" and value not in (None, [])}
+    from ..broker.urls import without_secrets
     from ..errors import BrokerError
     from ..server import listen
     from ..server.program import reach_broker
@@ -93,6 +90,7 @@ def serve(
         settings = load_settings(flags, config)
     except SettingsError as error:
         _misuse(str(error))
+    shown = without_secrets(settings.broker)
     try:
         listener = listen(settings.host, settings.port, workers=settings.workers)
     except OSError as error:
@@ -100,9 +98,9 @@ def serve(
     try:
         with listener:
             reach_broker(settings)
-            run(settings, listener, on_start=lambda: _greet(address_of(listener), settings))
+            run(settings, listener, on_start=lambda: _greet(address_of(listener), shown))
     except BrokerError as error:
-        fail(f"the broker {_without_password(settings.broker)} cannot be used: {error}")
+        fail(f"the broker {shown} cannot be used: {error}")
     except NotStartedError:
         fail("the server could not start; the log above says why")
 
@@ -112,17 +110,12 @@ def _misuse(sentence: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _greet(address: str, settings: Settings) -> None:
+def _greet(address: str, broker: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(
         f"[bold]tickertape serve[/bold] at [bold green]{escape(address)}/[/bold green] (open it in a browser)"
     )
-    console.print(f"Broker: {escape(_without_password(settings.broker))}")
+    console.print(f"Broker: {escape(broker)}")
     console.print(f"Subscribe: curl -N '{escape(address)}/events?topic=greetings'")
     console.print(f"Publish: curl -d hello {escape(address)}/events/greetings")
     console.print("To stop: Ctrl-C")
-
-
-def _without_password(url: str) -> str:
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@", 1) if password else url

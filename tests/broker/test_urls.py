@@ -1,0 +1,55 @@
+"""Brokers by URL: what is refused, and what is not shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from tickertape.broker import MemoryBroker, SQLiteBroker, create_broker
+from tickertape.broker.urls import without_secrets
+from tickertape.errors import BrokerError
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("memory://", "memory://"),
+        ("sqlite:///a:b@c.db", "sqlite:///a:b@c.db"),
+        ("redis://localhost/0", "redis://localhost/0"),
+        ("redis://:secret@localhost/0?prefix=p", "redis://:***@localhost/0?prefix=p"),
+        ("redis://user:se@cret@localhost", "redis://user:***@localhost"),
+        ("redis://user:se/cret@localhost", "redis://user:***@localhost"),
+        (
+            "redis+sentinel://u:p@a,b/s?sentinel_password=x@y&db=1",
+            "redis+sentinel://u:***@a,b/s?sentinel_password=***&db=1",
+        ),
+        ("postgresql://user@host/db", "postgresql://user@host/db"),
+        ("postgresql://host/db?user=u&password=p&timeout=1", "postgresql://host/db?user=u&password=***&timeout=1"),
+        ("postgresql://host/db?sslpassword=p", "postgresql://host/db?sslpassword=***"),
+        ("nats://user:password@a,b/stream", "nats://user:***@a,b/stream"),
+        ("nats://token@host/stream", "nats://***@host/stream"),
+        ("tls://token@host/stream", "tls://***@host/stream"),
+    ],
+)
+def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense://user:secret@host", "got one with nonsense scheme"),
+        ("log.db", "got one with no scheme"),
+        ("redis://:secret/1@host/0", "percent-encoded"),
+        ("postgresql://user:secret#1@host/db", "percent-encoded"),
+        ("nats://secret/1@host/stream", "percent-encoded"),
+    ],
+)
+def test_what_is_refused_without_telling_the_password(url: str, said: str) -> None:
+    with pytest.raises(BrokerError, match=said) as caught:
+        create_broker(url)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_made() -> None:
+    assert isinstance(create_broker("memory://"), MemoryBroker)
+    assert isinstance(create_broker("sqlite:///a@b.db"), SQLiteBroker)
