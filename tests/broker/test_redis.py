@@ -421,6 +421,8 @@ async def test_a_read_only_replica_is_refused(start: Start) -> None:
 
 async def test_a_server_that_is_not_there() -> None:
     assert "cannot reach Redis at 127.0.0.1:1" in await refused(fast("redis://127.0.0.1:1"))
+    said = await refused(fast("redis+sentinel://127.0.0.1:1/news"))
+    assert said == "cannot reach Redis at 127.0.0.1:1: No master found for 'news'"
 
 
 @pytest.mark.parametrize(

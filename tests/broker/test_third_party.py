@@ -21,7 +21,7 @@ from .third_party.shelf import ShelfLog
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "broker.md").read_text("utf-8")
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
 
-HASTE = 0.5
+HASTE = 0.25
 """Seconds that a broken broker is waited for: what never comes need not be waited for long."""
 
 

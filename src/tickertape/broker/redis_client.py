@@ -143,7 +143,8 @@ async def close_client(client: Client) -> None:
 
 def explain(error: Exception, where: str) -> BrokerError:
     """Say what went wrong in one sentence."""
-    text = str(error) or type(error).__name__
+    # Of a master that no sentinel knows, redis-py describes the whole client that asked.
+    text = str(error).partition(" : <")[0] or type(error).__name__
     match error:
         case exceptions.NoPermissionError():
             said = f"expected a user who may do this, got a refusal of {where}: {text}"
