@@ -66,12 +66,9 @@ def demo(
     from ..demo import TableError, create_app, reach_database
     from ..errors import BrokerError
     from ..server import listen, run
+    from ..server.run import NotStartedError
 
     set_up_logging()
-    try:
-        listener = listen(host, port)
-    except OSError as error:
-        fail(explain(error, host, port, command="tickertape demo"))
     try:
         app = create_app(data, interval=interval, metrics_interval=metrics_interval, database=database, queue=queue)
         reach_database(database)
@@ -79,7 +76,14 @@ def demo(
         fail(f"{error}; next step: tickertape demo --help")
     except OSError as error:
         fail(f"expected a folder for the demo's data that can be written to, got {data}: {error.strerror}")
-    run(app, listener, grace=1, on_start=lambda: _greet(address_of(listener)))
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        fail(explain(error, host, port, command="tickertape demo"))
+    try:
+        run(app, listener, grace=1, on_start=lambda: _greet(address_of(listener)))
+    except NotStartedError:
+        fail("the demo could not start; the log above says why")
 
 
 def _greet(address: str) -> None:

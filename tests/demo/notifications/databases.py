@@ -15,7 +15,7 @@ import psycopg
 from broker.postgres_logs import POSTGRES_URL, postgres_absent
 from broker.private_servers import require
 
-__all__ = ["KINDS", "execute", "new_database", "whole_database"]
+__all__ = ["KINDS", "execute", "new_database", "remove", "whole_database"]
 
 KINDS: Final = ("sqlite", "postgres")
 
@@ -61,3 +61,9 @@ def execute(url: str, statement: str, *arguments: object) -> list[tuple[Any, ...
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(statement.replace("?", "%s").encode(), arguments)
         return cursor.fetchall() if cursor.description else []
+
+
+def remove(file: Path) -> None:
+    """Remove a database of SQLite with the files beside it."""
+    for part in file.parent.glob(f"{file.name}*"):
+        part.unlink()

@@ -15,7 +15,7 @@ from tickertape.demo.notifications.demo import PAGE
 from tickertape.demo.notifications.table import MAX_PAGE
 from tickertape.testing import EventStream, EventStreamClient
 
-from .databases import execute, new_database
+from .databases import execute, new_database, remove
 
 JSON = {"content-type": "application/json"}
 
@@ -81,11 +81,6 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     async with serving(tmp_path) as served:
         yield served
-
-
-def remove(file: Path) -> None:
-    for part in file.parent.glob(f"{file.name}*"):
-        part.unlink()
 
 
 async def next_titles(stream: EventStream, count: int) -> list[str]:

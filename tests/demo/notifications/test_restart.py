@@ -7,10 +7,9 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import nats
 import pytest
@@ -18,12 +17,10 @@ from nats.js.api import AckPolicy, ConsumerConfig
 
 from broker.nats_logs import nats_absent
 from broker.private_servers import require
-from support.command import SCRIPT
-from support.servers import Connection, Program, free_port
-from tickertape import Decoder
 from tickertape.demo.notifications.queue import DURABLE
 
 from .databases import KINDS, execute, whole_database
+from .programs import Demo, running
 
 NATS: Final = os.environ.get("TICKERTAPE_TEST_NATS", "nats://127.0.0.1:4222")
 
@@ -32,75 +29,6 @@ LIVES: Final = 2
 
 PROGRESS: Final = 15
 """Events of a life before its end: it dies in the middle of its work."""
-
-
-class Demo:
-    """The real ``tickertape demo``, and somebody who listens to it, from life to life.
-
-    Attributes:
-        titles: what was received, in order.
-    """
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
-        self._command = [SCRIPT, "demo", "--port", str(self.port), "--data", str(folder), *options]
-        self._program: Program | None = None
-        self._cookie = ""
-        self._cursor = ""
-        self.titles: list[str] = []
-
-    def start(self) -> None:
-        self._program = Program(self._command)
-        self._program.wait_for(self.port)
-
-    def kill(self) -> None:
-        """End it by SIGKILL."""
-        if self._program is not None:
-            self._program.close()
-            self._program = None
-
-    async def ask(self, path: str, body: object = None) -> Any:
-        """Send a request and return the answer's JSON."""
-        async with await Connection.open(self.port) as connection:
-            if body is None:
-                await connection.get(path, headers=f"Cookie: {self._cookie}\r\n")
-            else:
-                content = json.dumps(body)
-                fields = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n{content}"
-                await connection.get(path, method="POST", headers=fields.removesuffix("\r\n"))
-                self._cookie = connection.headers.get("set-cookie", "").partition(";")[0] or self._cookie
-            return json.loads(await connection.rest())
-
-    async def sign_in(self, name: str) -> None:
-        await self.ask("/session", {"name": name})
-        self._cursor = (await self.ask("/notifications/inbox"))["cursor"]
-
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[AsyncIterator[None]]:
-        """Go on where the last life ended; give something for each notification."""
-        async with await Connection.open(self.port) as connection:
-            headers = f"Cookie: {self._cookie}\r\nLast-Event-ID: {self._cursor}\r\n"
-            assert await connection.get("/notifications/events", headers=headers) == 200
-            yield self._received(connection)
-
-    async def _received(self, connection: Connection) -> AsyncIterator[None]:
-        decoder = Decoder()
-        while piece := await connection.piece():
-            for event in decoder.feed(piece):
-                assert event.event == "notification", event
-                self.titles.append(event.json()["title"])
-                self._cursor = event.id or ""
-                yield
-
-
-@contextmanager
-def running(folder: Path, *options: str) -> Iterator[Demo]:
-    demo = Demo(folder, *options)
-    try:
-        demo.start()
-        yield demo
-    finally:
-        demo.kill()
 
 
 async def live_and_die(demo: Demo) -> None:

@@ -75,6 +75,17 @@ const connection = new Connection("events", {
   "stream:gap": () => inTurn(load), // the log no longer has what came meanwhile; the table has
 });
 
+connection.addEventListener("change", () => {
+  if (connection.state === "open" && !user) inTurn(load); // it could not be had before
+  if (connection.state === "lost") checkSession();
+});
+
+// Whoever signs out in one tab is signed out in all of them.
+async function checkSession() {
+  const session = await request("../session").catch(() => null);
+  if (session && !session.name) location.reload();
+}
+
 at("read-all").addEventListener("click", () => {
   markRead({ up_to: inbox.newest });
   at("inbox-heading").focus();
