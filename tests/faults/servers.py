@@ -16,7 +16,7 @@ from support.servers import free_port
 
 __all__ = ["KINDS", "Log", "PrivateNats", "PrivateServer", "Servers"]
 
-SECRET: Final = "sesame"
+SECRET: Final = "open sesame"
 
 
 class PrivateServer(Protocol):
@@ -96,7 +96,7 @@ KINDS: Final[dict[str, tuple[Callable[[Path], PrivateServer], str]]] = {
     ),
     "redis-locked": (
         lambda directory: PrivateRedis(directory, "--requirepass", SECRET),
-        f"redis://:{SECRET}@127.0.0.1:{{port}}/0?prefix={{name}}&timeout=1",
+        "redis://:open%20sesame@127.0.0.1:{port}/0?prefix={name}&timeout=1",
     ),
     "postgres": (
         lambda directory: _started(PrivatePostgres()),
@@ -104,7 +104,7 @@ KINDS: Final[dict[str, tuple[Callable[[Path], PrivateServer], str]]] = {
     ),
     "nats": (
         lambda directory: _started(PrivateNats(directory)),
-        "nats://tester:sesame@127.0.0.1:{port}/{name}?timeout=1",
+        "nats://tester:open%20sesame@127.0.0.1:{port}/{name}?timeout=1",
     ),
 }
 """How each is made, and the URL of a log on it."""

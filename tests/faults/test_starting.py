@@ -23,7 +23,7 @@ PASSWORD = "s3cret"
 SERVERS = {
     "redis": "redis://:{password}@127.0.0.1:{port}/0?timeout=1",
     "postgres": "postgresql://postgres:{password}@127.0.0.1:{port}/postgres?timeout=1",
-    "nats": "nats://tester:{password}@127.0.0.1:{port}/log?timeout=1",
+    "nats": "nats://tester:{password}@127.0.0.1:{port}/log?connect_timeout=1",
 }
 
 

@@ -159,7 +159,10 @@ class Link:
                         **options,
                     )
             except (nats.errors.Error, OSError, TimeoutError, ssl.SSLError, ValueError) as error:
-                failed.append(f"{self._where}: {_words([error, *self._errors][-1])}")
+                told = [error, *self._errors][-1]
+                silent = isinstance(told, TimeoutError) and not told.args
+                said = f"no answer within {timeout:g} s" if silent else _words(told)
+                failed.append(f"{self._where}: {said}")
                 await self._end()
                 continue
             except BaseException:
