@@ -78,3 +78,13 @@ async def test_a_signal_during_the_start_ends_the_server_too() -> None:
         await program.says("returned -1")
     finally:
         program.close()
+
+
+async def test_an_application_that_cannot_start_is_an_error() -> None:
+    startup = "raise RuntimeError('no way to start')"
+    program = Program([sys.executable, "-c", PROGRAM.format(port=free_port(), startup=startup)])
+    try:
+        await program.says("tickertape.server.run.NotStartedError")
+        assert "started\n" not in program.output
+    finally:
+        program.close()

@@ -94,12 +94,17 @@ async def test_connections_are_spread_evenly(tmp_path: Path) -> None:
         assert min(pids.count(pid) for pid in {*pids}) > 60  # six standard deviations below the half
 
 
+@pytest.mark.parametrize("group", [False, True], ids=["the parent", "the group, as a terminal does"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_streams_of_all_workers(number: int, tmp_path: Path) -> None:
+async def test_a_signal_ends_the_streams_of_all_workers(number: int, group: bool, tmp_path: Path) -> None:
     async with two_workers(tmp_path) as program:
         pids = program.pids()
         connections = [await program.stream_of(pid) for pid in pids]
-        await program.end(number)
+        if group:
+            os.killpg(program.process.pid, number)
+            await until(lambda: program.process.poll() is not None, lambda: f"an exit, got:\n{program.output}")
+        else:
+            await program.end(number)
         for connection in connections:
             await connection.rest()
             assert connection.complete
@@ -108,6 +113,31 @@ async def test_a_signal_ends_the_streams_of_all_workers(number: int, tmp_path: P
         assert {f"[{pid} ends]" in program.output for pid in pids} == {True}
         assert "Traceback" not in program.output
         assert "WARNING" not in program.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_during_the_start_ends_all(number: int, tmp_path: Path) -> None:
+    program = Workers(tmp_path)
+    try:
+        await until(lambda: len(program.pids()) == 2, lambda: f"two processes, got:\n{program.output}")
+        os.killpg(program.process.pid, number)
+        await until(lambda: program.process.poll() is not None, lambda: f"an exit, got:\n{program.output}")
+        assert program.process.returncode == 0
+        assert "Traceback" not in program.output
+        assert "WARNING" not in program.output
+    finally:
+        program.close()
+
+
+async def test_ctrl_c_again_kills_what_does_not_end(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as program, await Connection.open(program.port) as connection:
+        await connection.ask("/stuck")
+        await program.says("is stuck]")
+        program.process.send_signal(signal.SIGINT)
+        await program.says(" ends]")  # the other one
+        await program.end(signal.SIGINT)
+        assert program.process.returncode == 0
+        assert program.output.count("killing what has not ended: worker ") == 1
 
 
 async def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def create_app(kind: str, folder: Path) -> ASGIApp:
             print(f"[{os.getpid()} ends]", flush=True)  # noqa: T201
             await send({"type": "lifespan.shutdown.complete"})
         elif scope["path"] == "/stuck":
+            print(f"[{os.getpid()} is stuck]", flush=True)  # noqa: T201
             time.sleep(1000)  # noqa: ASYNC251
         else:
             await EventSourceResponse(forever())(scope, receive, send)

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
-from uvicorn import Config, Server
+import uvicorn
+from uvicorn import Config
 
 from ..asgi import close_streams
 from ..asgi.types import ASGIApp
 from .descriptors import LimitedHTTPProtocol, most_connections
 
-__all__ = ["DEFAULT_GRACE", "NotStartedError", "create_server", "listen", "run", "run_server"]
+__all__ = ["DEFAULT_GRACE", "NotStartedError", "Server", "create_server", "listen", "run", "run_server"]
 
 DEFAULT_GRACE: Final = 5
 """Seconds that requests under way are given when the server stops; streams are told to end at once."""
@@ -109,7 +110,7 @@ def create_server(
         timeout_notify=1,
         callback_notify=beat,
     )
-    return _Server(config, on_start)
+    return Server(config, on_start)
 
 
 def run_server(server: Server, listener: socket.socket) -> None:
@@ -124,17 +125,31 @@ def run_server(server: Server, listener: socket.socket) -> None:
         raise NotStartedError
 
 
-class _Server(Server):
+class Server(uvicorn.Server):
+    """Tell when requests are served, and close streams at once when the server is to end.
+
+    Attributes:
+        interruptible: whether SIGINT ends it.
+    """
+
     def __init__(self, config: Config, on_start: Callable[[], None]) -> None:
         super().__init__(config)
+        self.interruptible = True
         self._on_start = on_start
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self.interruptible or sig != signal.SIGINT:
+            super().handle_exit(sig, frame)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin, and say so."""
         await super().startup(sockets)
         if self.started:
             self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End streams, then requests."""
         close_streams()  # they would see it by themselves, up to a quarter of a second later
         await super().shutdown(sockets)
 

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any, Final
@@ -147,6 +148,7 @@ class _Supervisor:
         self._started = False
         self._signals: list[int] = []
         self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
         self._waker.setblocking(False)
 
     def run(self) -> None:
@@ -249,16 +251,18 @@ class _Supervisor:
             self._on_start()
 
     def _drain(self) -> None:
-        """Let all workers end at the same time."""
+        """Let all workers end at the same time, for as long as they may take or until Ctrl-C says again to end."""
         # While it is open, connections go on to come, and nobody takes them.
         self._job.listener.close()
         for worker in self._workers():
             worker.end()
         deadline = time.monotonic() + self._job.grace + LAST_WORDS
-        for worker in self._workers():
-            worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                logger.error("%s does not end, and is killed", worker)
+        while living := [worker for worker in self._workers() if worker.process.is_alive()]:
+            left = deadline - time.monotonic()
+            if left < 0 or signal.SIGINT in self._heard():
+                logger.error("killing what has not ended: %s", ", ".join(map(str, living)))
+                break
+            wait([self._woken, *(worker.process.sentinel for worker in living)], min(left, _TURN))
 
     @contextlib.contextmanager
     def _taking_signals(self) -> Iterator[None]:
@@ -281,12 +285,15 @@ class _Supervisor:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
-    def _told_to_end(self) -> bool:
-        self._woken.setblocking(False)
+    def _heard(self) -> list[int]:
+        """Return the signals that came since the last time."""
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(4096)
-        noted, self._signals = self._signals, []
-        for number in noted:
+        heard, self._signals = self._signals, []
+        return heard
+
+    def _told_to_end(self) -> bool:
+        for number in self._heard():
             # A terminal that is closed sends SIGHUP to those whom it started.
             if number in (signal.SIGINT, signal.SIGTERM) or os.isatty(0):
                 return True
@@ -309,6 +316,7 @@ def _signals_held() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    resource_tracker.ensure_running()  # it is started with the first process otherwise, and lets signals through
     former = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
-from uvicorn import Server
 from uvicorn.config import STARTUP_FAILURE
 
 from ..asgi.types import ASGIApp
-from .run import NotStartedError, create_server, run_server
+from .run import NotStartedError, Server, create_server, run_server
 
 __all__ = ["BEAT", "READY", "Job", "work"]
 
@@ -55,7 +54,7 @@ class Job:
 def work(job: Job, lifeline: Connection, pulse: Connection) -> None:
     """Serve until ``lifeline`` ends, by its other end being closed or by the death of who held it.
 
-    SIGTERM and SIGINT end it too; the latter only when it serves, for until then its parent is enough.
+    SIGTERM ends it too. SIGINT is the parent's: Ctrl-C comes to both, and to be told twice would be to drop everything.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
@@ -69,6 +68,7 @@ def work(job: Job, lifeline: Connection, pulse: Connection) -> None:
         on_start=lambda: _say(pulse, READY),
         on_beat=lambda: _say(pulse, BEAT),
     )
+    server.interruptible = False
     threading.Thread(target=_end_with, args=(lifeline, server), daemon=True).start()
     try:
         run_server(server, job.listen())
