@@ -82,7 +82,7 @@ async def database() -> AsyncIterator[str]:
 
 async def test_orders_from_postgresql() -> None:
     async with database() as url, await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute(block("From PostgreSQL", "sql").encode())
+        await connection.execute(block("From PostgreSQL", "postgresql").encode())
         insert = b"INSERT INTO orders (customer, state) VALUES ('c1', 'new'), ('c2', 'new'), ('c1', 'paid')"
         await connection.execute(insert)
         program = block("From PostgreSQL", "python")

@@ -17,6 +17,7 @@ from nats.js.errors import NotFoundError
 from broker.nats_logs import SERVER, nats_absent
 from broker.private_servers import forwarded, require
 from support.hub import settle
+from tickertape.broker import nats_subjects
 from tickertape.errors import BrokerError
 from tickertape.hub import Feed, Hub
 from tickertape.sources import Batch, NatsMessage, nats_subject
@@ -220,6 +221,29 @@ async def test_many_messages_in_order_over_a_connection_that_is_cut(place: Place
                     forwarder.move(parts.port or 4222)
         assert seen == texts
         assert feed.statistics().restarts >= 2
+
+
+async def test_it_asks_again_when_the_time_of_its_request_is_over(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_subjects, "_EXPIRES", 0.05)
+    await place.make()
+    async with reading(nats_subject(SERVER, place.subject, durable="hub")) as found:
+        for text in ("a", "b", "c"):
+            await asyncio.sleep(0.15)  # as many requests as there is time for
+            await place.store(text)
+            assert (await found.get()).data == text.encode()
+
+
+async def test_a_consumer_that_is_deleted_is_an_error(place: Place) -> None:
+    await place.make()
+    await place.store("a")
+    async with reading(nats_subject(SERVER, place.subject, durable="hub")) as found:
+        assert (await found.get()).data == b"a"
+        await place.jetstream.delete_consumer(place.name, "hub")
+        error = await found.get()
+        assert isinstance(error, BrokerError)
+        assert f"lost the consumer of the stream '{place.name}': 409" in str(error)
 
 
 async def test_hubs_with_one_durable_name_share_the_messages(place: Place) -> None:

@@ -22,6 +22,7 @@ from broker.private_servers import forwarded, require
 from tickertape.errors import BrokerError
 from tickertape.hub import Hub
 from tickertape.sources import poll, postgres_listen
+from tickertape.sources import postgres as postgres_module
 
 PATIENCE = 30.0
 """Seconds until something that must come is given up."""
@@ -154,6 +155,22 @@ async def test_a_connection_that_is_lost_is_an_error(shop: Shop) -> None:
         error = await found.get()
         assert isinstance(error, BrokerError)
         assert "cannot reach PostgreSQL at 127.0.0.1/test" in str(error)
+
+
+async def test_it_looks_whether_the_server_is_there_and_hears_all_the_same(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_module, "_LOOK", 0.01)
+    async with reading(postgres_listen(shop.url, shop.name)) as found:
+        await shop.until(len)
+        heard: list[str] = []
+        for number in range(50):
+            await shop.execute("SELECT pg_notify(%s, %s)", shop.name, f"{number}")
+            await asyncio.sleep(0.01)
+        await shop.execute("SELECT pg_notify(%s, 'end')", shop.name)
+        while "end" not in heard:
+            heard.append(await found.get())
+        assert heard[-10:] == [*map(str, range(41, 50)), "end"], "expected no loss once it listens"
 
 
 async def test_notifications_wake_a_poll_and_polling_goes_on_without_them(

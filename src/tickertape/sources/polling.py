@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -12,6 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 from ..hub import Batch, Clock
 from ..hub.clock import wait
 from ..hub.items import Field, field_reader
+from .threads import call
 
 __all__ = ["DEFAULT_EVERY", "DEFAULT_FALLBACK", "Poll", "Query", "Wake", "poll"]
 
@@ -176,7 +176,7 @@ class Poll:
                     position = self._behind(rows)
                     yield rows
                     if self._save is not None:  # stored: what comes behind a `yield` is an acknowledgement
-                        await _call(self._save, position)
+                        await call(self._save, position)
                     self._position = position
                 else:
                     await wait(clock, self._fallback if self._deaf else self._every, self._news)
@@ -188,9 +188,9 @@ class Poll:
 
     async def _ask(self) -> Batch[Any]:
         if not self._known:
-            self._position = await _call(self._after) if callable(self._after) else self._after
+            self._position = await call(self._after) if callable(self._after) else self._after
             self._known = True
-        rows = await _call(self._query, self._position)
+        rows = await call(self._query, self._position)
         if rows is None or isinstance(rows, str | bytes):
             raise TypeError(f"expected rows of the query, got {rows!r}")
         return Batch(rows)
@@ -220,11 +220,3 @@ class Poll:
             logger.warning("nothing wakes %r, which asks every %g s meanwhile: %s", self, self._fallback, reason)
             await wait(clock, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-async def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function, in a thread unless it is an async one."""
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        return await function(*arguments)
-    result = await asyncio.to_thread(function, *arguments)
-    return await result if inspect.isawaitable(result) else result

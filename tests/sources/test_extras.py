@@ -1,0 +1,37 @@
+"""Sources whose driver is not installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tickertape
+
+
+def without_packages(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code where only the standard library is, and tickertape."""
+    source = str(Path(tickertape.__file__).parents[1])
+    program = f"import sys; sys.path.insert(0, {source!r}); from tickertape.sources import *; {code}"
+    return subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("call", "package", "extra"),
+    [
+        ("postgres_listen('postgresql://localhost', 'c')", "psycopg", "postgres"),
+        ("nats_subject('nats://localhost', 's')", "nats", "nats"),
+    ],
+)
+def test_a_missing_driver_is_said_with_its_extra(call: str, package: str, extra: str) -> None:
+    done = without_packages(call)
+    assert done.returncode == 1
+    sentence = f"expected the package '{package}', got none: pip install 'tickertape[{extra}]'"
+    assert done.stderr.splitlines()[-1].endswith(sentence)
+
+
+def test_a_poll_needs_none() -> None:
+    done = without_packages("print(poll(print))")
+    assert (done.stdout, done.stderr) == ("<Poll print behind None>\n", "")

@@ -1,0 +1,112 @@
+"""Calls on threads: what comes back, and that a call that hangs holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tickertape
+from support.hub import settle
+from tickertape.sources.threads import call
+
+NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME")
+
+
+async def coroutine(value: Any) -> tuple[Any, bool]:
+    return value, threading.current_thread() is threading.main_thread()
+
+
+def plain(value: Any) -> tuple[Any, bool]:
+    return value, threading.current_thread() is threading.main_thread()
+
+
+class AwaitedHere:
+    """Not seen to be async, and called on a thread; its coroutine is awaited here."""
+
+    async def __call__(self, value: Any) -> tuple[Any, bool]:
+        return await coroutine(value)
+
+
+@pytest.mark.parametrize(
+    ("function", "here"),
+    [
+        (coroutine, True),
+        (functools.partial(coroutine), True),
+        (AwaitedHere(), True),
+        (plain, False),
+        (functools.partial(plain), False),
+    ],
+)
+async def test_async_functions_run_here_and_others_on_a_thread(function: Callable[..., Any], here: bool) -> None:
+    assert await call(function, 5) == (5, here)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"), [(ValueError("as raised"), "as raised"), (StopIteration(5), "expected a result, got Stop")]
+)
+async def test_what_is_raised_is_raised_here(error: Exception, sentence: str) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises((ValueError, RuntimeError), match=sentence):
+        await call(fail)
+
+
+async def test_the_context_goes_along() -> None:
+    NAME.set("here")
+    assert await call(NAME.get) == "here"
+
+
+@pytest.mark.parametrize("ends", [lambda: 5, lambda: coroutine(5), lambda: 1 / 0])
+async def test_a_call_that_is_given_up_ends_in_silence(ends: Callable[[], Any]) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def slow() -> Any:
+        begun.set()
+        go_on.wait(30)
+        try:
+            return ends()
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(call(slow))
+    assert await asyncio.to_thread(begun.wait, 30)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait, 30)
+    await asyncio.to_thread(lambda: None)
+    await settle()
+
+
+def test_a_query_that_hangs_keeps_no_process_from_exiting() -> None:
+    program = """
+import asyncio, threading
+from tickertape.hub import Hub
+from tickertape.sources import poll
+
+asked = threading.Event()
+
+def query(position):
+    asked.set()
+    threading.Event().wait()
+
+async def main():
+    async with Hub() as hub:
+        hub.feed("t", poll(query), key="id")
+        await asyncio.to_thread(asked.wait)
+
+asyncio.run(main())
+"""
+    source = str(Path(tickertape.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": source}, timeout=60, check=False)
+    assert done.returncode == 0
