@@ -29,8 +29,11 @@ PAIRS = [
 """A colour of text, and the ground that it stands on."""
 
 
-def colours(scheme: str) -> dict[str, str]:
-    blocks = re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)
+DASHBOARD = (files("tickertape.demo.dashboard") / "web" / "dashboard.css").read_text("utf-8")
+
+
+def colours(scheme: str, css: str = CSS) -> dict[str, str]:
+    blocks = re.findall(r":root \{(.*?)\}", css, re.DOTALL)
     light, dark = (dict(re.findall(r"--([\w-]+): #([0-9a-f]{6});", block)) for block in blocks)
     return light | dark if scheme == "dark" else light
 
@@ -48,6 +51,16 @@ def test_text_can_be_read(text: str, ground: str, scheme: str) -> None:
     palette = colours(scheme)
     darker, lighter = sorted(luminance(palette[name]) for name in (text, ground))
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # WCAG 2.2, 1.4.3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_lines_of_charts_can_be_seen(scheme: str) -> None:
+    card = luminance(colours(scheme)["card"])
+    lines = {name: colour for name, colour in colours(scheme, DASHBOARD).items() if name.startswith("series-")}
+    assert len(set(lines.values())) == 6
+    for colour in lines.values():
+        darker, lighter = sorted((luminance(colour), card))
+        assert (lighter + 0.05) / (darker + 0.05) >= 3  # WCAG 2.2, 1.4.11
 
 
 def test_dark_has_every_colour_of_its_own() -> None:

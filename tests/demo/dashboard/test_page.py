@@ -151,6 +151,33 @@ async def test_where_samples_are_missing_there_is_no_line(browser: Browser, tmp_
         ]
 
 
+HISTORIES: list[tuple[list[tuple[float, float | None]], list[float], list[float]]] = [
+    ([(1, None), (2, 1), (3, 2)], [1, 2, 3], []),
+    ([(1, None), (2, 1), (9, None), (10, 9)], [1, 2, 9, 10], [9]),  # a restart
+    ([(1, None), (2, 1), (4, 3), (5, 4)], [1, 2, 4, 5], [4]),  # one was missed
+    ([(1, None), (2, 1), (3, 2), (1, None), (2, 1), (3, 2)], [1, 2, 3], []),  # the log was replayed
+    ([(5, None), (6, 5), (2, None), (3, 2)], [2, 3], []),  # the server's clock was set back
+    ([(7, 6), (8, 7)], [7, 8], []),  # what was before the first one is not known to be missing
+]
+"""Samples by moment, with the moment of the one before; what is kept, and what has a gap before it."""
+
+
+async def test_what_is_kept_and_where_it_breaks(browser: Browser, tmp_path: Path) -> None:
+    async with shown(browser, tmp_path) as it:
+        for samples, kept, broken in HISTORIES:
+            found = await it.page.evaluate(
+                """async (samples) => {
+                    const { History } = await import("/static/history.js");
+                    const history = new History();
+                    for (const [at, after] of samples) history.add({ at, after });
+                    const times = (found) => found.map(({ at }) => at);
+                    return [times(history.samples), times(history.samples.filter(({ gap }) => gap))];
+                }""",
+                samples,
+            )
+            assert found == [kept, broken], samples
+
+
 async def test_span_pace_pause_and_table(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path) as it:
         await it.page.get_by_label("Span").select_option("1 minute")

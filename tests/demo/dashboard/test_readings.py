@@ -11,6 +11,8 @@ import psutil
 import pytest
 
 from tickertape.demo.dashboard import Reader
+from tickertape.demo.dashboard.readings import Busiest
+from tickertape.testing import FakeClock
 
 
 async def test_a_reading_of_this_machine() -> None:
@@ -48,13 +50,17 @@ def test_busy_cores_are_seen() -> None:
 
 
 def test_the_busiest_processes_are_looked_at_now_and_then() -> None:
-    reader = Reader()
-    busiest = reader.read().busiest
-    assert busiest is not None
-    assert 0 < len(busiest) <= 5
-    assert all(process.memory > 0 or process.cpu >= 0 for process in busiest)
-    assert [process.cpu for process in busiest] == sorted((process.cpu for process in busiest), reverse=True)
-    assert reader.read().busiest is None
+    clock = FakeClock()
+    look = Busiest(clock.time)
+    looks = []
+    for _ in range(25):
+        looks.append(look())
+        clock.advance(0.5)
+    assert [at / 2 for at, found in enumerate(looks) if found is not None] == [0.5, 5.5, 10.5]
+    for busiest in filter(None, looks):
+        assert 0 < len(busiest) <= 5
+        assert busiest == sorted(busiest, key=lambda process: (process.cpu, process.memory), reverse=True)
+        assert all(process.name and process.memory >= 0 for process in busiest)
 
 
 def test_what_cannot_be_had_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -64,7 +64,7 @@ def dashboard_demo(
     return Demo(
         name="Dashboard",
         title="Live dashboard",
-        summary="This machine as it is now, and as it was in the last 15 minutes.",
+        summary="This machine now, and in the last 15 minutes: collected once, however many watch.",
         path="/dashboard/",
         web=files(__package__) / "web",
         script="dashboard.js",

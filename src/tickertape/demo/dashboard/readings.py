@@ -11,12 +11,15 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
-__all__ = ["PROCESSES_EVERY", "Process", "Reader", "Reading"]
+__all__ = ["PROCESSES_EVERY", "Busiest", "Process", "Reader", "Reading"]
 
 logger = logging.getLogger("tickertape.demo")
 
 PROCESSES_EVERY: Final = 5.0
 """Seconds between two looks at all processes: each takes about 0.1 ms, and a server has hundreds."""
+
+_SECOND_LOOK: Final = 0.5
+"""Seconds after the first one, which cannot tell yet who is busy."""
 
 _BUSIEST: Final = 5
 """Processes that are told: as many as are read at a glance."""
@@ -67,7 +70,7 @@ class Reader:
 
     def __init__(self, probes: Mapping[str, Callable[[], Any]] | None = None) -> None:
         self._host = platform.node()
-        self._probes: Mapping[str, Callable[[], Any]] = probes or {**_PROBES, "busiest": _Busiest()}
+        self._probes: Mapping[str, Callable[[], Any]] = probes or {**_PROBES, "busiest": Busiest()}
         self._failed: set[str] = set()
 
     async def __call__(self) -> Reading:
@@ -118,21 +121,32 @@ def _disks() -> dict[str, tuple[int, int]]:
     return {"all": (counters.read_bytes, counters.write_bytes)}
 
 
-class _Busiest:
-    """Look at all processes now and then; psutil knows what each had used at the look before."""
+class Busiest:
+    """Find the processes that took most of the processor since the look before, now and then.
 
-    def __init__(self) -> None:
-        self._due = 0.0
+    Arguments:
+        now: seconds, of a clock that never goes back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._looked = False
+        self._due = now()
 
     def __call__(self) -> list[Process] | None:
-        if time.monotonic() < self._due:
+        """Look at them if it is time; the first look has none before it, and gives nothing."""
+        now = self._now()
+        if now < self._due:
             return None
-        self._due = time.monotonic() + PROCESSES_EVERY
         found = [
             Process(of.info["name"] or "?", of.info["cpu_percent"], of.info["memory_info"].rss)
             for of in psutil.process_iter(["name", "cpu_percent", "memory_info"])
             if of.info["memory_info"] is not None  # else it is one that we may not look at
         ]
+        first, self._looked = not self._looked, True
+        self._due = now + (_SECOND_LOOK if first else PROCESSES_EVERY)
+        if first:
+            return None
         return sorted(found, key=lambda process: (process.cpu, process.memory), reverse=True)[:_BUSIEST]
 
 

@@ -38,6 +38,7 @@ function draw() {
   else fillTable(samples);
   showFigures();
   announce(last);
+  if (!history.samples.some(({ gap }) => gap)) at("note").hidden = true;
 }
 
 // Cards are made when it is known what there is to show, and anew when a core comes or goes.
