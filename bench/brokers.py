@@ -210,7 +210,7 @@ def named(name: str) -> Draft:
 # All of it.
 
 
-async def measure(contest: Contest, effort: Effort) -> tuple[list[Rates], Delays]:
+async def measure(contest: Contest, effort: Effort, shapes: Sequence[Shape]) -> tuple[list[Rates], Delays]:
     """Measure a broker, and check that all that was acknowledged is there."""
     broker = create_broker(contest.url)
     other = create_broker(contest.url) if contest.bare is not None else broker
@@ -218,8 +218,8 @@ async def measure(contest: Contest, effort: Effort) -> tuple[list[Rates], Delays
         await broker.open()
         ours = Counted(broker.append)
         ways = {name: Counted(publish) for name, publish in contest.bare.ways.items()} if contest.bare else {}
-        shapes = [shape for shape in SHAPES if ways or shape.bare_publishers == shape.publishers]
-        rates = [await measure_rates(ours, ways, shape, effort) for shape in shapes]
+        comparable = [shape for shape in shapes if ways or shape.bare_publishers == shape.publishers]
+        rates = [await measure_rates(ours, ways, shape, effort) for shape in comparable]
         newest = (await other.open()).newest
         expect("our", newest, ours.events)
         if contest.bare is not None:
@@ -281,7 +281,7 @@ async def compare(names: Sequence[str], effort: Effort) -> None:
             continue
         with tempfile.TemporaryDirectory() as directory:
             async with KINDS[name].enter(Path(directory)) as contest:
-                rates, delays[name] = await measure(contest, effort)
+                rates, delays[name] = await measure(contest, effort, SHAPES)
         for each in rates:
             print(rate_line(name, each), flush=True)
     print(f"\n{DELAY_HEAD}")

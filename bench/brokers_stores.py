@@ -91,7 +91,7 @@ async def sqlite_table(path: Path, synchronous: str) -> AsyncIterator[Bare]:
 async def redis_stream(url: str) -> AsyncIterator[Bare]:
     """Give a stream; a batch is one pipeline of XADD, and each publisher has a connection."""
     stream = f"bench-{secrets.token_hex(6)}"
-    pool: Any = BlockingConnectionPool.from_url(url, max_connections=MANY + 1, timeout=None)
+    pool: Any = BlockingConnectionPool.from_url(url, max_connections=MANY + 1, timeout=None, socket_timeout=None)
     client = Redis(connection_pool=pool)
 
     def entry(draft: Draft) -> dict[Any, Any]:
@@ -133,45 +133,45 @@ async def postgres_table(url: str) -> AsyncIterator[Bare]:
     first = await psycopg.AsyncConnection.connect(url, autocommit=True)
     columns = "id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, topic text, event text, data text"
     await first.execute(f"CREATE TABLE {table} ({columns})".encode())
-    for _ in range(MANY):
-        idle.append(await psycopg.AsyncConnection.connect(url, autocommit=True))  # noqa: PERF401
+
+    async def connection() -> psycopg.AsyncConnection[Any]:
+        return idle.pop() if idle else await psycopg.AsyncConnection.connect(url, autocommit=True)
+
     one = f"INSERT INTO {table} (topic, event, data) VALUES (%s, %s, %s)".encode()
+    into = f"COPY {table} (topic, event, data) FROM STDIN".encode()
     several = f"""INSERT INTO {table} (topic, event, data)
         SELECT * FROM unnest(%b::text[], %b::text[], %b::text[])""".encode()
 
     async def insert(drafts: Sequence[Draft]) -> None:
-        connection = idle.pop()
+        own = await connection()
         if len(drafts) == 1:
             (draft,) = drafts
-            await connection.execute(one, (draft.topic, draft.event, draft.data), prepare=True)
+            await own.execute(one, (draft.topic, draft.event, draft.data), prepare=True)
         else:
             columns = [[getattr(draft, name) for draft in drafts] for name in ("topic", "event", "data")]
-            await connection.execute(several, columns, prepare=True)
-        idle.append(connection)
+            await own.execute(several, columns, prepare=True)
+        idle.append(own)
 
     async def copy(drafts: Sequence[Draft]) -> None:
-        connection = idle.pop()
+        own = await connection()
         rows = "".join([f"{draft.topic}\t{draft.event}\t{draft.data}\n" for draft in drafts])
-        async with (
-            connection.cursor() as cursor,
-            cursor.copy(f"COPY {table} (topic, event, data) FROM STDIN".encode()) as stream,
-        ):
+        async with own.cursor() as cursor, cursor.copy(into) as stream:
             await stream.write(rows)
-        idle.append(connection)
+        idle.append(own)
 
     async def notify(drafts: Sequence[Draft]) -> None:
         (draft,) = drafts
         query = f"WITH stored AS ({one.decode()} RETURNING id) SELECT pg_notify('{table}', id::text) FROM stored"
-        await idle[0].execute(query.encode(), (draft.topic, draft.event, draft.data), prepare=True)
+        await first.execute(query.encode(), (draft.topic, draft.event, draft.data), prepare=True)
 
     async def follow() -> AsyncIterator[str]:
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-            await connection.execute(f"LISTEN {table}".encode())
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as own:
+            await own.execute(f"LISTEN {table}".encode())
             query = f"SELECT data FROM {table} WHERE id = %s".encode()
             while True:
-                async for notice in connection.notifies(stop_after=1):
+                async for notice in own.notifies(stop_after=1):
                     number = int(notice.payload)
-                cursor = await connection.execute(query, (number,), prepare=True)
+                cursor = await own.execute(query, (number,), prepare=True)
                 for (data,) in await cursor.fetchall():
                     yield data
 
@@ -184,8 +184,8 @@ async def postgres_table(url: str) -> AsyncIterator[Bare]:
         yield Bare({"INSERT": insert, "COPY": copy}, stored, notify, follow)
     finally:
         await first.execute(f"DROP TABLE {table}".encode())
-        for connection in (first, *idle):
-            await connection.close()
+        for each in (first, *idle):
+            await each.close()
 
 
 _WINDOW: Final = 4000
