@@ -1,7 +1,7 @@
 // The inbox on the page: a row for each notification, kept while it is shown, so that nothing loses the focus.
 
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
-const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 
 export class NotificationList {
   #list;

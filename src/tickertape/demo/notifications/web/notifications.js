@@ -112,7 +112,12 @@ at("send").addEventListener("submit", async (event) => {
 
 function showCommand(name) {
   const example = JSON.stringify({ user: name, title: "Hello", body: "From a terminal", link: "/" });
-  at("command").textContent = `curl ${new URL("./", document.baseURI)} -H 'Content-Type: application/json' -d '${example}'`;
+  const parts = [`curl ${new URL("./", document.baseURI)}`, "-H 'Content-Type: application/json'", `-d '${example}'`];
+  for (const part of parts) {
+    const span = document.createElement("span"); // broken between these, if anywhere
+    span.textContent = part;
+    at("command").append(span, " ");
+  }
 }
 
 showConnection(connection);
