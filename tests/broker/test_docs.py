@@ -7,6 +7,7 @@ import inspect
 import re
 import runpy
 import secrets
+import shlex
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -18,7 +19,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tickertape import Hub
-from tickertape.broker import Draft, SQLiteBroker, create_broker, postgres, redis_client
+from tickertape.broker import Cursor, Draft, SQLiteBroker, create_broker, postgres, redis_client
 from tickertape.broker.postgres import PostgresBroker
 from tickertape.broker.redis import RedisBroker
 from tickertape.errors import BrokerError
@@ -27,7 +28,7 @@ from tickertape.testing.contract.checks import PATIENCE
 
 from . import test_contract
 from .postgres_logs import POSTGRES_URL, postgres_absent
-from .private_servers import require
+from .private_servers import PrivateRedis, require
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "operations" / "brokers.md").read_text("utf-8")
@@ -195,6 +196,25 @@ async def test_another_epoch_of_sqlite_begun_by_hand_keeps_what_is_there(tmp_pat
     assert re.fullmatch("[0-9a-f]{12}", after.epoch)
     assert after.epoch != before.epoch
     await broker.close()
+
+
+async def test_another_epoch_of_redis_begun_by_hand_keeps_what_is_there(tmp_path: Path) -> None:
+    server = PrivateRedis(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    try:
+        broker = RedisBroker(server.url)
+        before = await broker.open()
+        cursors = await broker.append([Draft("t", "1", key="1")])
+        await broker.close()
+        with server.client() as client:
+            client.execute_command(*shlex.split(remedy("Redis"))[1:])
+        broker = RedisBroker(server.url)
+        after = await broker.open()
+        assert (after.oldest, after.newest) == (1, 1)
+        assert after.epoch != before.epoch
+        assert await broker.append([Draft("t", "1", key="1")]) == [Cursor(after.epoch, cursors[0].offset)]
+        await broker.close()
+    finally:
+        server.end()
 
 
 async def test_another_epoch_of_postgres_begun_by_hand_keeps_what_is_there(shop: str) -> None:
