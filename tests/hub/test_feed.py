@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import types
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -476,6 +476,21 @@ async def test_a_source_that_does_not_let_go_keeps_no_hub_open(
     assert feed.statistics().state == "stopped"
     released.set()
     await settle()
+
+
+async def test_a_source_that_gives_more_behind_its_end_is_not_tried_for_ever() -> None:
+    async def source() -> AsyncIterator[str]:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield "too late"
+
+    broker = ScriptedBroker()
+    async with hub_of(broker) as (hub, _):
+        feed = hub.feed("t", source, key=str)
+        await settle()
+        broker.fail("append")
+        await feed.stop()
+        assert (feed.statistics()[:4], broker.calls["append"]) == ((FeedState.STOPPED, 0, 0, 0), 1)
 
 
 async def test_what_looks_like_a_source_and_is_none_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -264,6 +264,8 @@ class Feed:
             try:
                 await self._append(part)
             except Exception as error:
+                if self._state is FeedState.STOPPED:
+                    raise
                 in_a_row += 1
                 await self._give_time("the log", error, in_a_row, _LONGEST_PAUSE_OF_LOG, clock)
             else:
