@@ -15,7 +15,7 @@ from tickertape.demo.site import RETRY
 from tickertape.testing import EventStream, EventStreamClient
 
 DEMO = files("tickertape.demo")
-DEMOS = ["clock", "notifications", "dashboard"]
+DEMOS = ["clock", "notifications", "dashboard", "chat"]
 FOLDERS = [DEMO / "web", *(DEMO / name / "web" for name in DEMOS), files("tickertape.server") / "web" / "shared"]
 FILES = {
     path.name: path.read_text("utf-8")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .chat import chat_demo
 from .clock import DEFAULT_INTERVAL, Ticker, clock_demo
 from .dashboard import DEFAULT_INTERVAL as DEFAULT_METRICS_INTERVAL
 from .dashboard import dashboard_demo
@@ -17,6 +18,7 @@ __all__ = [
     "Site",
     "TableError",
     "Ticker",
+    "chat_demo",
     "clock_demo",
     "create_app",
     "dashboard_demo",
@@ -55,5 +57,6 @@ def create_app(
         clock_demo(Ticker(interval=interval)),
         notifications_demo(folder=folder, database=database, queue=queue),
         dashboard_demo(folder=folder, interval=metrics_interval),
+        chat_demo(folder=folder),
     ]
     return Site(demos, secret=load_secret(folder / "secret"))

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from ... import DisconnectReason, Hub
-from ...hub import SubscriberInfo, Timer
+from ...asgi import Hub
+from ...hub import DisconnectReason, SubscriberInfo, Timer
 
 __all__ = ["GRACE", "Attendance", "Change", "Seat"]
 

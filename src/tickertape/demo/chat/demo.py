@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from ... import EventSourceResponse, Hub, TickertapeError, get_last_event_id
-from ...asgi import problem_of
+from ...asgi import EventSourceResponse, Hub, get_last_event_id, problem_of
 from ...asgi.types import ASGIApp
 from ...broker import Retention
+from ...errors import TickertapeError
 from ...hub import Clock
 from ..identity import signed_in
 from ..requests import read_json

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeAlias
 
-from ... import Hub, ServerSentEvent
+from ...asgi import Hub
+from ...wire import ServerSentEvent
 from .attendance import Attendance, Change, Seat
 
 __all__ = ["HISTORY", "MAX_TEXT", "ROOMS", "Chat", "Source", "merge"]

@@ -1,0 +1,128 @@
+"""The tutorial builds what it says: its own blocks of code are run, in the order in which they are read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from support.browser import Tab, open_tab
+from support.servers import BIN, Program, free_port
+from tickertape.testing import EventStreamClient
+
+TUTORIAL = (Path(__file__).parents[3] / "docs" / "tutorial" / "chat.md").read_text("utf-8")
+ROOMS, PAGE, WHOLE = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
+BODY, MOMENT = re.findall(r"```html\n(.*?)```", TUTORIAL, re.DOTALL)
+COMMAND = re.findall(r"curl --json '(.*?)' localhost:8000(\S+)", TUTORIAL)
+SHOWN = re.findall(r"^data: (.*)$", TUTORIAL, re.MULTILINE)
+
+
+async def test_rooms_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [(body, path)] = COMMAND
+    for life in (1, 2):
+        names: dict[str, Any] = {"__name__": "app"}
+        exec(ROOMS, names)
+        async with EventStreamClient(names["app"]) as client:
+            for _ in range(2):
+                said = client.open(
+                    path, method="POST", body=body.encode(), headers={"content-type": "application/json"}
+                )
+                async with said as answer:
+                    assert re.fullmatch(r'\{"id":"\w+-1"\}', (await answer.read()).decode()), life
+                    assert answer.status == 201
+            async with client.open(f"{path}/events") as stream:
+                event = await stream.next_event()
+                assert [event.data] == SHOWN
+                assert json.loads(body) == json.loads(event.data or "")
+            async with client.open("/rooms/*/events") as response:
+                assert response.status == 422
+    assert (tmp_path / "chat.db").exists()
+
+
+class App:
+    """What the reader has in a folder, run as the tutorial says."""
+
+    def __init__(self, folder: Path, app: str, page: str) -> None:
+        (folder / "app.py").write_text(app)
+        (folder / "chat.html").write_text(page)
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._program: Program | None = None
+
+    def start(self) -> None:
+        self._program = Program([str(BIN / "uvicorn"), "app:app", f"--port={self.port}"], folder=str(self._folder))
+        self._program.wait_for(self.port)
+
+    def stop(self) -> None:
+        if self._program is not None:
+            self._program.close()
+
+
+@asynccontextmanager
+async def window(browser: Browser, app: App, name: str) -> AsyncIterator[Tab]:
+    async with open_tab(browser) as tab:
+        await tab.page.goto(app.url)
+        await tab.page.get_by_label("Name").fill(name)
+        yield tab
+
+
+async def say(tab: Tab, text: str) -> None:
+    await tab.page.get_by_label("Message").fill(text)
+    await tab.page.get_by_role("button", name="Send").click()
+
+
+@asynccontextmanager
+async def running(app: App) -> AsyncIterator[App]:
+    app.start()
+    try:
+        yield app
+    finally:
+        app.stop()
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_two_windows_and_a_server_that_stops(browser: Browser, tmp_path: Path) -> None:
+    async with (
+        running(App(tmp_path, ROOMS + PAGE, BODY)) as app,
+        window(browser, app, "Ada") as ada,
+        window(browser, app, "Bo") as bo,
+    ):
+        await say(ada, "<b>hello</b>")
+        for tab in (ada, bo):
+            await expect(tab.page.locator("li:not(.unsent)")).to_have_text(["Ada: <b>hello</b>"])
+        app.stop()
+        await say(ada, "from Ada")
+        await say(bo, "from Bo")
+        await say(bo, "more from Bo")
+        await expect(bo.page.locator("li.unsent")).to_have_text(["Bo: from Bo", "Bo: more from Bo"])
+        app.start()
+        for tab in (ada, bo):
+            await expect(tab.page.locator("li.unsent")).to_have_count(0)
+            await expect(tab.page.locator("li")).to_have_count(4)
+            assert [error for error in tab.own_errors if "404" not in error] == []  # there is no icon
+        texts = await ada.page.locator("li").all_text_contents()
+        assert await bo.page.locator("li").all_text_contents() == texts
+        assert sorted(texts) == ["Ada: <b>hello</b>", "Ada: from Ada", "Bo: from Bo", "Bo: more from Bo"]
+        assert texts.index("Bo: from Bo") < texts.index("Bo: more from Bo")
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_who_is_there_and_who_is_typing(browser: Browser, tmp_path: Path) -> None:
+    async with running(App(tmp_path, WHOLE, BODY + MOMENT)) as app, window(browser, app, "Ada") as ada:
+        async with window(browser, app, "Bo") as bo:
+            await say(ada, "hello")
+            await expect(bo.page.locator("li")).to_have_text(["Ada: hello"])
+            await expect(ada.page.locator("#people")).to_have_text("Here: Ada")
+            await bo.page.get_by_label("Message").fill("h")
+            await expect(ada.page.locator("#typing")).to_have_text("Bo is typing")
+            await expect(ada.page.locator("#people")).to_have_text("Here: Ada, Bo")
+        await expect(ada.page.locator("#people")).to_have_text("Here: Ada")
+        assert [error for error in ada.own_errors if "404" not in error] == []  # there is no icon
