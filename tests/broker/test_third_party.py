@@ -6,12 +6,14 @@ import dataclasses
 import inspect
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tickertape import Hub
 from tickertape.broker import Broker
 from tickertape.testing.contract import CHECKS, BrokerContract, Log, Traits
 
@@ -86,6 +88,19 @@ def test_a_mistake_in_the_example_is_shown_with_its_values_and_a_trait_with_its_
     assert "FAILED test_journal.py::TestJournal::test_contract[a_key_appends_once] - " in said
     assert re.search(r"assert \[Cursor\(.*offset=2\)\] == \[Cursor\(.*offset=1\)\]", said)
     assert "no opener: a log belongs to one process" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the example locks files as POSIX does")
+async def test_a_hub_on_the_example_resumes_in_the_next_process_too(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    example = runpy.run_path(str(tmp_path / "journal.py"))["JournalBroker"]
+    async with Hub(example(tmp_path / "log.jsonl")) as hub, hub.subscribe("news") as subscription:
+        await hub.publish("news", "1")
+        event = await anext(subscription)
+    async with Hub(example(tmp_path / "log.jsonl")) as hub:
+        await hub.publish("news", "2")
+        async with hub.subscribe("news", last_event_id=event.id) as subscription:
+            assert (await anext(subscription)).data == "2"
 
 
 def test_the_page_names_all_that_a_log_and_a_broker_have() -> None:
