@@ -64,7 +64,7 @@ def dashboard_demo(
     return Demo(
         name="Dashboard",
         title="Live dashboard",
-        summary="This machine now, and in the last 15 minutes: collected once, however many watch.",
+        summary="The last 15 minutes of this machine, collected once for all who watch.",
         path="/dashboard/",
         web=files(__package__) / "web",
         script="dashboard.js",
