@@ -35,6 +35,9 @@ SUBSCRIBERS: Final = 30_000
 EVENTS: Final = 10
 WORKERS: Final = 2
 
+RESERVE: Final = 300
+"""Descriptors of a process that are for other things, and for a worker that the kernel gives more than the half."""
+
 STARTS: Final = 300.0
 """Seconds that all subscribers may take to connect, on a machine that does other things too."""
 
@@ -272,6 +275,10 @@ def main() -> None:
     options, _ = parser.parse_known_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = 2 * (hard - RESERVE)
+    if options.subscribers > most:
+        print(f"expected descriptors for {options.subscribers:,} subscribers, got {hard:,} a process (ulimit -Hn)")
+        options.subscribers = most
     print(f"{options.subscribers:,} subscribers, events of {SIZE} bytes, at most {hard:,} descriptors a process\n")
     results = []
     for name, contender in (("two loops", bare), ("two workers", workers)):
