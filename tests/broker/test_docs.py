@@ -19,9 +19,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tickertape import Hub
-from tickertape.broker import Cursor, Draft, SQLiteBroker, create_broker, postgres, redis_client
+from tickertape.broker import Cursor, Draft, SQLiteBroker, create_broker, postgres, redis_client, sqlite
 from tickertape.broker.postgres import PostgresBroker
 from tickertape.broker.redis import RedisBroker
+from tickertape.broker.remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
 from tickertape.errors import BrokerError
 from tickertape.testing.contract import CHECKS, BrokerContract
 from tickertape.testing.contract.checks import PATIENCE
@@ -63,6 +64,21 @@ def known_options(url: str) -> set[str]:
 def test_every_option_of_a_url_has_its_row(name: str, options: set[str]) -> None:
     table = section(name).partition("\n| option | default |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == options
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "default"),
+    [
+        ("SQLite", "timeout", sqlite.DEFAULT_TIMEOUT),
+        *(
+            (name, option, default)
+            for name in ("Redis and Valkey", "PostgreSQL", "NATS")
+            for option, default in (("timeout", DEFAULT_TIMEOUT), ("connect_timeout", DEFAULT_CONNECT_TIMEOUT))
+        ),
+    ],
+)
+def test_the_defaults_of_timeouts_are_the_codes(name: str, option: str, default: float) -> None:
+    assert f"\n| `{option}` | `{default:g}` |" in section(name)
 
 
 def test_memory_has_no_options() -> None:

@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -464,14 +465,18 @@ async def test_a_unix_socket(start: Start, tmp_path: Path) -> None:
     await use(create_broker(f"unix://{tmp_path}/redis.sock?db=2"))
 
 
-async def test_the_master_that_sentinel_knows(start: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("secret", ["", "open@sentinel"])
+async def test_the_master_that_sentinel_knows(start: Start, tmp_path: Path, secret: str) -> None:
     master = start("--requirepass", "sesame")
     settings = tmp_path / "sentinel.conf"
-    settings.write_text(f"sentinel monitor news 127.0.0.1 {master.port} 1\nsentinel auth-pass news sesame\n")
+    lines = [f"sentinel monitor news 127.0.0.1 {master.port} 1", "sentinel auth-pass news sesame"]
+    lines += [f"requirepass {secret}"] if secret else []
+    settings.write_text("\n".join(lines) + "\n")
     # Sentinel takes its settings from a file that it may write to, before all options.
     sentinel = PrivateRedis.sentinel(tmp_path, settings)
     try:
-        await use(create_broker(f"redis+sentinel://:sesame@127.0.0.1:{sentinel.port},127.0.0.1:1/news/1"))
+        options = f"?sentinel_password={quote(secret)}" if secret else ""
+        await use(create_broker(f"redis+sentinel://:sesame@127.0.0.1:{sentinel.port},127.0.0.1:1/news/1{options}"))
     finally:
         sentinel.end()
 
