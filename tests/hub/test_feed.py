@@ -423,6 +423,19 @@ async def test_a_hub_closes_while_its_feed_waits_for_better_times(trouble: str) 
         assert (feed.statistics().state, source.closed) == ("stopped", 1)
 
 
+async def test_a_hub_that_closes_in_the_middle_of_a_feed_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def source() -> AsyncIterator[int]:
+        for number in range(1_000_000):
+            yield number
+
+    for turns in range(1, 20):
+        async with hub_of() as (hub, _):
+            feed = hub.feed("t", source, key=str)
+            await settle(turns)
+        assert feed.statistics()[:1] + feed.statistics()[2:] == (FeedState.STOPPED, 0, 0, 0, None)
+    assert caplog.text == ""
+
+
 async def test_a_source_may_stop_its_own_feed() -> None:
     async def source() -> AsyncIterator[str]:
         yield "a"

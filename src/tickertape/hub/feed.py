@@ -140,18 +140,22 @@ class Feed:
         if self._task is None and self.active:
             self._task = asyncio.get_running_loop().create_task(self._run(clock), name=f"tickertape feed {self.name}")
 
-    async def stop(self) -> None:
-        """Read no more, and let the source go; may be called twice. What is under way may be stored or not."""
+    def cancel(self) -> None:
+        """Stop soon; from here on nothing is published but what is under way."""
         if self.active:
             self._state = FeedState.STOPPED
+            if self._task is not None:  # once: a source that lets go is not to be disturbed
+                self._task.cancel()
+
+    async def stop(self) -> None:
+        """Read no more, and let the source go; may be called twice. What is under way may be stored or not."""
+        self.cancel()
         task = self._task
-        if task is None or task.done():
+        if task is None or task.done() or task is asyncio.current_task():
             return
-        task.cancel()
-        if task is not asyncio.current_task():
-            _, late = await asyncio.wait([task], timeout=_PATIENCE)
-            if late:
-                logger.error("the feed %r was stopped, and its source goes on after %g s", self.name, _PATIENCE)
+        _, late = await asyncio.wait([task], timeout=_PATIENCE)
+        if late:
+            logger.error("the feed %r was stopped, and its source goes on after %g s", self.name, _PATIENCE)
 
     # Reading.
 

@@ -230,6 +230,8 @@ class Publishing(ABC):
 
     async def _stop_feeds(self) -> None:
         self._feeding = None
+        for feed in self._feeds.values():  # at once, before one of them finds the hub closed
+            feed.cancel()
         await asyncio.gather(*(feed.stop() for feed in self._feeds.values()))
 
 
