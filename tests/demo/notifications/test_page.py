@@ -116,13 +116,16 @@ async def test_two_users_and_two_tabs(browser: Browser, tmp_path: Path) -> None:
             await has_unread(tab.page, 29)
         await second.page.get_by_role("button", name="Show older ones").click()
         await expect(second.page.locator(".note-title").last).to_have_text("One")
+        assert "Mark read" in await focused(second.page)  # the row behind those that were there
         await has_unread(second.page, 29)
 
         served.insert("bob", "Bob's")  # in one order with Ann's: they would be there by now
         await has_titles(bob.page, "Bob's")
         await ann.page.get_by_role("button", name="Sign out").click()
-        await expect(ann.page.get_by_label("Your name")).to_be_visible()
-        await expect(ann.page.locator("#signed-in")).to_be_hidden()
+        await second.page.evaluate("dispatchEvent(new Event('visibilitychange'))")  # it is looked at again
+        for tab in (ann, second):
+            await expect(tab.page.get_by_label("Your name")).to_be_visible()
+            await expect(tab.page.locator("#signed-in")).to_be_hidden()
         for tab in (ann, second, bob):
             assert_is_clean(tab, served.url)
 
@@ -174,15 +177,21 @@ async def test_what_looks_like_markup_or_a_script_is_text(browser: Browser, tmp_
 
 async def test_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
     """Also: the browser's permission is asked for by a click, never before."""
-    count_questions = """
+    scripted = """
         window.questions = 0;
         window.shown = [];
-        Notification.requestPermission = async () => { questions += 1; return "granted"; };
-        Object.defineProperty(Notification, "permission", { get: () => (questions ? "granted" : "default") });
+        window.Notification = class {
+            static permission = "default";
+            static async requestPermission() {
+                questions += 1;
+                return (Notification.permission = "granted");
+            }
+            constructor(title, { body, tag }) { shown.push([title, body, tag]); }
+        };
     """
     async with serving(tmp_path) as served, open_tab(browser) as tab:
         page = tab.page
-        await page.add_init_script(count_questions)
+        await page.add_init_script(scripted)
         served.insert("ann", "Oldest")
         served.insert("ann", "Middle", link="/clock/")
         served.insert("ann", "Newest")
@@ -220,9 +229,14 @@ async def test_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
         await expect(page.locator("#sent")).to_have_text("Sent to Ann.")
         await has_titles(page, "By keyboard", "Newest", "Middle", "Oldest")
         assert await focused(page) == "Title"
+        assert await page.evaluate("shown") == []  # the page is being looked at
+        await page.evaluate("document.hasFocus = () => false")
+        served.insert("ann", "Elsewhere", body="Look")
+        await has_titles(page, "Elsewhere", "By keyboard", "Newest", "Middle", "Oldest")
+        assert await page.evaluate("shown") == [["Elsewhere", "Look", "notification-5"]]
         await tab_to("Dismiss: By keyboard")
         await page.keyboard.press("Enter")
-        await expect(page.locator(".toast")).to_have_count(0)
+        await expect(page.locator(".toast-title")).to_have_text(["Elsewhere"])
         await page.get_by_role("link", name="/clock/").focus()
         await page.get_by_label("Link, if any").fill("javascript:alert(1)")
         await page.get_by_label("Title").fill("x")

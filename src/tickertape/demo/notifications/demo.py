@@ -73,6 +73,7 @@ class _Requests:
         )
 
     async def send(self, request: Request) -> JSONResponse:
+        # From a terminal, without a session: whoever reaches the server may. Ask for a token where that is too many.
         try:
             draft = read_draft(await read_json(request))
         except ValueError as error:

@@ -35,6 +35,13 @@ export class NotificationList {
     }
   }
 
+  /** Puts the focus on the row at `index`. */
+  focus(index) {
+    const row = this.#list.children[index];
+    if (row) row.tabIndex = -1;
+    row?.focus();
+  }
+
   #make(notification) {
     const { id, title, body, link } = notification;
     const time = element("time", "note-time");

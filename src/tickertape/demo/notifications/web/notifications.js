@@ -25,20 +25,28 @@ const post = (path, body) =>
   request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), keepalive: true });
 
 const inbox = new Inbox((query) => request(`inbox?${new URLSearchParams(query)}`));
-let user = "";
+let name = ""; // as it is shown
+let user = ""; // as notifications have it
 
 // One thing after the other: an event that comes while the inbox is being loaded waits for it.
 let work = Promise.resolve();
 function inTurn(task) {
-  work = work.then(task).then(() => say(""), (error) => say(error.message));
+  work = work.then(task).then(() => (at("trouble").textContent = ""), (error) => (at("trouble").textContent = sentence(error)));
   return work;
 }
 
-function say(sentence) {
-  at("trouble").textContent = sentence === "Failed to fetch" ? "The server cannot be reached." : sentence;
-}
+// What fetch() throws itself is a TypeError, in other words in each browser.
+const sentence = (error) => (error instanceof TypeError ? "The server cannot be reached." : error.message);
 
+// Once for all that comes at one moment: after a long absence that is a lot.
+let drawing = 0;
 inbox.addEventListener("change", () => {
+  drawing ||= setTimeout(draw);
+});
+
+function draw() {
+  clearTimeout(drawing);
+  drawing = 0;
   const { unread } = inbox;
   list.show([...inbox.notifications.values()]);
   at("empty").hidden = inbox.notifications.size > 0;
@@ -48,7 +56,7 @@ inbox.addEventListener("change", () => {
   at("unread").textContent = `${unread} unread`;
   document.title = unread ? `(${unread}) ${TITLE}` : TITLE;
   favicon.show(unread);
-});
+}
 
 async function load() {
   const page = await inbox.load();
@@ -65,8 +73,9 @@ function take(notification) {
   }
 }
 
-async function markRead(which) {
-  inTurn(async () => inbox.mark(await post("read", which)));
+function markRead(which) {
+  const answer = post("read", which);
+  answer.then(() => inTurn(() => inbox.mark(which)), (error) => inTurn(() => Promise.reject(error)));
 }
 
 const connection = new Connection("events", {
@@ -80,17 +89,23 @@ connection.addEventListener("change", () => {
   if (connection.state === "lost") checkSession();
 });
 
-// Whoever signs out in one tab is signed out in all of them.
+// Whoever signs out in one tab, or in as somebody else, does so in all of them.
 async function checkSession() {
   const session = await request("../session").catch(() => null);
-  if (session && !session.name) location.reload();
+  if (session && name && session.name !== name) location.reload();
 }
+addEventListener("visibilitychange", () => document.hidden || checkSession());
 
 at("read-all").addEventListener("click", () => {
   markRead({ up_to: inbox.newest });
   at("inbox-heading").focus();
 });
-at("older").addEventListener("click", () => inTurn(() => inbox.loadOlder()));
+at("older").addEventListener("click", () => inTurn(async () => {
+  const { size } = inbox.notifications;
+  await inbox.loadOlder();
+  draw();
+  list.focus(size); // the button may be gone; who reads on begins here
+}));
 
 at("send").addEventListener("submit", async (event) => {
   event.preventDefault();
@@ -103,14 +118,14 @@ at("send").addEventListener("submit", async (event) => {
     for (const name of ["title", "body", "link"]) form.elements[name].value = "";
     form.elements.title.focus();
   } catch (error) {
-    said.textContent = error.message;
+    said.textContent = sentence(error);
     said.classList.add("wrong");
     return;
   }
   said.classList.remove("wrong");
 });
 
-function showCommand(name) {
+function showCommand() {
   const example = JSON.stringify({ user: name, title: "Hello", body: "From a terminal", link: "/" });
   const parts = [`curl ${new URL("./", document.baseURI)}`, "-H 'Content-Type: application/json'", `-d '${example}'`];
   for (const part of parts) {
@@ -121,10 +136,10 @@ function showCommand(name) {
 }
 
 showConnection(connection);
-const name = await signIn(at("sign-in"));
+name = await signIn(at("sign-in"));
 at("signed-in").hidden = false;
 at("send").elements.user.value = name;
-showCommand(name);
+showCommand();
 await inTurn(async () => {
   connection.lastEventId = await load();
 });
