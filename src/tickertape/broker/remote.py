@@ -86,6 +86,8 @@ class RemoteBroker(ABC):
         self._current: str | None = None  # the epoch that is appended to
         self._seen = Cursor("", 0)  # the newest record that this process has shown to anyone
         self._closing = asyncio.Event()
+        self._away = False  # the last that was asked of the server came to nothing
+        self._stirred = asyncio.Event()  # it answers again, or nothing more will be asked
 
     # What a driver gives.
 
@@ -143,6 +145,7 @@ class RemoteBroker(ABC):
 
     async def close(self) -> None:
         self._closing.set()
+        self._stirred.set()
         await self._group.close()
         await self._release()
 
@@ -165,10 +168,18 @@ class RemoteBroker(ABC):
         seconds = self._timeout if seconds is None else seconds
         try:
             async with asyncio.timeout(seconds):
-                return await work
+                done = await work
+        except BrokerError:
+            self._away = True
+            raise
         except TimeoutError:
+            self._away = True
             said = f"expected an answer of {self._where()} within {seconds:g} s, got none while {what}"
             raise BrokerError(said) from None
+        if self._away:
+            self._away = False
+            self._stirred.set()
+        return done
 
     @abstractmethod
     def _where(self) -> str:
@@ -222,8 +233,13 @@ class RemoteBroker(ABC):
                 if not self._closing.is_set():
                     pause = backoff(failures, self._random)
                     logger.warning("lost the log behind offset %d, again in %.1f s: %s", after, pause, error)
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._closing.wait(), pause)
+                    await self._rest(pause)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, but no longer than until a publisher or a health check finds that the server is back."""
+        self._stirred.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stirred.wait(), seconds)
 
     async def _look_around(self, epoch: str, after: int) -> None:
         """Raise if the log is no longer what a tail follows."""
