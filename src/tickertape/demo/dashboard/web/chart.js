@@ -1,4 +1,6 @@
 // One chart: lines over time, drawn by uPlot in the colours of the page.
+//
+// uPlot.esm.js and uPlot.min.css are as in version 1.6.32 of the npm package "uplot"; uPlot.LICENSE is its licence.
 
 import uPlot from "./uPlot.esm.js";
 
