@@ -322,7 +322,7 @@ async def test_statistics_count_what_happened(hub: Hub) -> None:
         await take(two, 3)
         statistics = hub.statistics()
         assert statistics.window_bytes > 0
-        assert statistics._replace(window_bytes=0) == (2, 2, 2, 0, 2, 3, 0, {"expired": 0, "reset": 1}, {})
+        assert statistics._replace(window_bytes=0) == (2, 2, 2, 0, 2, 3, 0, {"expired": 0, "reset": 1}, {}, {})
     statistics = hub.statistics()
     assert (statistics.subscribers, statistics.disconnects) == (0, {"client_closed": 2})
 
