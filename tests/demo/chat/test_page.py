@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, Route, expect
+from playwright.async_api import Browser, Locator, Page, Request, Route, expect
 
 from support.browser import Tab, open_tab
 from support.local import serve_here
@@ -65,6 +66,10 @@ async def say(page: Page, *texts: str) -> None:
     for text in texts:
         await composer(page).fill(text)
         await composer(page).press("Enter")
+
+
+def key_of(request: Request) -> str:
+    return str(json.loads(request.post_data or "")["key"])
 
 
 async def shows(page: Page, *texts: str) -> None:
@@ -134,7 +139,7 @@ async def test_who_was_away_misses_nothing_and_loses_nothing(browser: Browser, t
         keys: list[str] = []
 
         async def lose_the_answer(route: Route) -> None:
-            keys.append(route.request.post_data_json["key"])
+            keys.append(key_of(route.request))
             network.cut()
             await bo.page.context.request.post(f"{url}/chat/messages", data=route.request.post_data_json)
             await route.abort()
@@ -149,7 +154,7 @@ async def test_who_was_away_misses_nothing_and_loses_nothing(browser: Browser, t
         await shows(ada.page, "one", "stored, but Bo cannot know", "two", "three")
         async with bo.page.expect_request("**/messages") as again:
             network.mend()
-        assert [(await again.value).post_data_json["key"]] == keys
+        assert [key_of(await again.value)] == keys
         everything = ["one", "stored, but Bo cannot know", "two", "three", "written in the tunnel", "and another"]
         for tab in (bo, ada):
             await shows(tab.page, *everything)

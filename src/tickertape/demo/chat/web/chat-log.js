@@ -16,8 +16,10 @@ const STATES = {
 export class Log {
   #parts;
   #me;
-  #last = null; // the newest message
+  #day = ""; // of the newest message
+  #last = null; // that message, while nothing stands below it
   #follows = true; // one reads at the end
+  #top = 0; // how far it is scrolled
   #unseen = 0;
   #pending = new Map(); // elements by key
 
@@ -35,6 +37,7 @@ export class Log {
   }
 
   clear() {
+    this.#day = "";
     this.#last = null;
     this.#pending.clear();
     this.#parts.messages.replaceChildren();
@@ -46,9 +49,11 @@ export class Log {
   /** Adds a message that has come: `{name, text, at}`, the time in seconds. */
   add({ name, text, at }) {
     const moment = new Date(at * 1000);
-    const isNewDay = this.#last?.moment.toDateString() !== moment.toDateString();
-    if (isNewDay) this.#append(line("day", dayOf(moment)));
-    const isFirst = isNewDay || this.#last.name !== name || moment - this.#last.moment > TOGETHER;
+    if (this.#day !== moment.toDateString()) {
+      this.#day = moment.toDateString();
+      this.note(dayOf(moment), "day");
+    }
+    const isFirst = this.#last?.name !== name || moment - this.#last.moment > TOGETHER;
     this.#last = { name, moment };
     const isOwn = name === this.#me;
     const item = bubble(name, text, { isOwn, isFirst, moment });
@@ -59,8 +64,8 @@ export class Log {
   }
 
   /** Adds a line between messages. */
-  note(text) {
-    this.#append(line("note", text));
+  note(text, className = "note") {
+    this.#append(line(className, text));
     this.#last = null;
   }
 
@@ -107,7 +112,10 @@ export class Log {
 
   #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.#parts.scroller;
-    this.#follows = scrollHeight - scrollTop - clientHeight < NEAR;
+    const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR;
+    // Only who goes up leaves the end: what comes moves it away too.
+    if (isAtEnd || scrollTop < this.#top) this.#follows = isAtEnd;
+    this.#top = scrollTop;
     if (this.#follows) this.#unseen = 0;
     this.#showNewer();
   }

@@ -79,6 +79,8 @@ function enter(name, notice = "") {
   tell(known ? notice : `There is no room “${name}”. Choose one of the others.`);
   showTitle();
   log.clear();
+  at("empty").hidden = !known;
+  at("show-people").hidden = !known;
   people.set([]);
   outbox.forgetSent();
   for (const entry of outbox.of(name)) log.showPending(entry);
