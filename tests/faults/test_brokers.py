@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Final
 
+import psutil
 import pytest
 
 from support.program import Serve, serving
 
-from .accounts import Publisher, Stream, ask, history, publishing
+from .accounts import Publisher, Stream, ask, eventually, history, publishing
 from .servers import Log, PrivateServer, Servers
 
 WHERE: Final = {"redis": "Redis at ", "redis-durable": "Redis at ", "postgres": "PostgreSQL at ", "nats": "NATS at "}
@@ -119,3 +122,37 @@ async def test_a_log_that_comes_back_empty_is_another_one(servers: Servers) -> N
             assert late.events[0].event == "stream:gap"
             assert late.events[0].json()["reason"] == "reset"
             assert [(event.id, event.data) for event in late.events[1:]] == kept
+
+
+def workers_of(hub: Serve) -> set[int]:
+    """The processes that serve, not the one that Python has for itself."""
+    with suppress(psutil.NoSuchProcess):
+        children = psutil.Process(hub.process.pid).children()
+        return {child.pid for child in children if "spawn_main" in " ".join(child.cmdline())}
+    return set()
+
+
+async def test_worker_that_dies_while_the_server_is_away_is_started_until_it_is_back(servers: Servers) -> None:
+    async with AsyncExitStack() as stack:
+        log = stack.enter_context(servers.log("redis-durable"))
+        hub = await stack.enter_async_context(serving("--broker", log.url, "--workers", "2", "--heartbeat", "0.5"))
+        assert hub.output.count("serving as node") == 2
+        streams = await streams_of(hub, stack)
+        kill(log.server)
+        victim, survivor = sorted(workers_of(hub))
+        os.kill(victim, signal.SIGKILL)
+        await eventually(lambda: "could not start" in hub.output, lambda: f"a worker that fails, got:\n{hub.output}")
+        await asyncio.to_thread(start, log.server)
+        await eventually(
+            lambda: hub.output.count("serving as node") == 3, lambda: f"a third worker, got:\n{hub.output}"
+        )
+        assert survivor in workers_of(hub)
+        async with publishing(hub) as publishers:
+            await asyncio.gather(*(publisher.goes_on() for publisher in publishers))
+        kept = await history(hub)
+        for stream in streams:
+            if stream.open:  # those of the worker that died come back as clients do, here they do not
+                await stream.reaches(kept[-1][0])
+                assert [(event.id, event.data) for event in stream.events] == kept
+        assert "Traceback" not in hub.output
+        assert re.search(r"ERROR \[\d+\] cannot reach Redis at ", hub.output)

@@ -15,6 +15,7 @@ from typing import Final
 from starlette.applications import Starlette
 
 from ..asgi import Hub
+from ..asgi.types import ASGIApp, Message, Receive, Scope, Send
 from ..broker import create_broker
 from ..errors import BrokerError
 from .app import create_app
@@ -70,7 +71,7 @@ def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[],
     set_up_logging(settings)
     grace = math.floor(settings.drain_window) + _LAST_REQUESTS
     if settings.workers == 1:
-        app = create_program(settings)
+        app = _in_one_line(create_program(settings))
         run(app, listener, grace=grace, access_log=settings.access_log, on_start=on_start)
     else:
         factory = functools.partial(_create_worker, settings)
@@ -109,9 +110,25 @@ def create_program(settings: Settings) -> Starlette:
     return create_app(hub, cors_origins=settings.cors_origin, lifespan=lifespan, node=node)
 
 
-def _create_worker(settings: Settings) -> Starlette:
+def _create_worker(settings: Settings) -> ASGIApp:
     set_up_logging(settings)  # this process was started anew, and knows nothing of its parent's
-    return create_program(settings)
+    return _in_one_line(create_program(settings))
+
+
+def _in_one_line(app: ASGIApp) -> ASGIApp:
+    """Let an application whose log cannot be opened say so in a sentence: its traceback is of no use to anyone."""
+
+    async def program(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_line(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                name, _, sentence = message["message"].strip().rpartition("\n")[2].partition(": ")
+                if name == f"{BrokerError.__module__}.{BrokerError.__qualname__}":
+                    message = {**message, "message": sentence}
+            await send(message)
+
+        await app(scope, receive, send_line if scope["type"] == "lifespan" else send)
+
+    return program
 
 
 def set_up_logging(settings: Settings) -> None:
