@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from support.servers import Connection, Program, free_port
+from support.servers import START, Connection, Program, free_port
 
 LIMITED = """
 import resource, sys
@@ -29,7 +29,7 @@ async def limited(soft: int, hard: int, workers: int = 1) -> AsyncIterator[tuple
     with tempfile.TemporaryDirectory() as folder:
         program = Program([sys.executable, "-c", code], folder=folder)
         try:
-            await program.says("started")
+            await program.says("started", within=START)
             yield program, port
         finally:
             program.close()

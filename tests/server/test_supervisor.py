@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.servers import TESTS, Connection, Program, free_port, until
+from support.servers import START, TESTS, Connection, Program, free_port, until
 from tickertape.server import listen
 from tickertape.server.supervisor import LONGEST_PAUSE, pause_before
 
@@ -52,7 +52,7 @@ class Workers(Program):
 async def two_workers(folder: Path, kind: str = "steady") -> AsyncIterator[Workers]:
     program = Workers(folder, kind)
     try:
-        await program.says("started")
+        await program.says("started", within=START)
         yield program
     finally:
         program.close()
@@ -103,7 +103,9 @@ async def test_a_signal_ends_the_streams_of_all_workers(number: int, group: bool
         connections = [await program.stream_of(pid) for pid in pids]
         if group:
             os.killpg(program.process.pid, number)
-            await until(lambda: program.process.poll() is not None, lambda: f"an exit, got:\n{program.output}")
+            await until(
+                lambda: program.process.poll() is not None, lambda: f"an exit, got:\n{program.output}", within=START
+            )
         else:
             await program.end(number)
         for connection in connections:
@@ -120,9 +122,11 @@ async def test_a_signal_ends_the_streams_of_all_workers(number: int, group: bool
 async def test_a_signal_during_the_start_ends_all(number: int, tmp_path: Path) -> None:
     program = Workers(tmp_path)
     try:
-        await until(lambda: len(program.pids()) == 2, lambda: f"two processes, got:\n{program.output}")
+        await until(lambda: len(program.pids()) == 2, lambda: f"two processes, got:\n{program.output}", within=START)
         os.killpg(program.process.pid, number)
-        await until(lambda: program.process.poll() is not None, lambda: f"an exit, got:\n{program.output}")
+        await until(
+            lambda: program.process.poll() is not None, lambda: f"an exit, got:\n{program.output}", within=START
+        )
         assert program.process.returncode == 0
         assert "Traceback" not in program.output
         assert "WARNING" not in program.output
@@ -151,7 +155,7 @@ async def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
             await connection.rest()
             assert connection.complete
             await connection.close()
-        await until(gone(pids), lambda: f"workers that end, got:\n{program.output}")
+        await until(gone(pids), lambda: f"workers that end, got:\n{program.output}", within=START)
         assert {f"[{pid} ends]" in program.output for pid in pids} == {True}
 
 
@@ -161,7 +165,7 @@ async def test_a_worker_that_falls_again_and_again_is_started_at_growing_pauses(
         os.kill(killed, signal.SIGKILL)
         await program.says(f"(pid {killed}) was killed by SIGKILL; another one starts in 0.25 s")
         for pause in ("0.5", "1"):
-            await program.says(f"has ended with status 7; another one starts in {pause} s")
+            await program.says(f"has ended with status 7; another one starts in {pause} s", within=START)
         connection, answered = await program.stream()
         assert answered == other  # who has served all the time
         await connection.close()
@@ -174,14 +178,14 @@ async def test_a_worker_whose_loop_does_not_turn_is_killed(tmp_path: Path) -> No
     async with two_workers(tmp_path, "impatient") as program:
         async with await Connection.open(program.port) as connection:
             await connection.ask("/stuck")
-            await program.says("was killed by SIGKILL; another one starts")
+            await program.says("was killed by SIGKILL; another one starts", within=START)
         assert re.search(r"worker \d \(pid \d+\) has done nothing for \d s, and is killed", program.output)
 
 
 async def test_a_program_none_of_whose_workers_can_start_ends_and_says_why(tmp_path: Path) -> None:
     program = Workers(tmp_path, "failing")
     try:
-        await until(lambda: program.process.poll() is not None, lambda: f"an end, got:\n{program.output}")
+        await until(lambda: program.process.poll() is not None, lambda: f"an end, got:\n{program.output}", within=START)
         assert program.process.returncode == 1
         assert "RuntimeError: no way to start" in program.output
         assert program.output.endswith("not started\n")
@@ -197,11 +201,15 @@ async def test_sighup_replaces_workers_one_after_the_other(tmp_path: Path) -> No
         connections = [await program.stream_of(pid) for pid in former]
         program.process.send_signal(signal.SIGHUP)
         reading = [asyncio.create_task(connection.rest()) for connection in connections]
-        await until(lambda: all(task.done() for task in reading), lambda: f"streams to end, got:\n{program.output}")
+        await until(
+            lambda: all(task.done() for task in reading),
+            lambda: f"streams to end, got:\n{program.output}",
+            within=START,
+        )
         assert all(connection.complete for connection in connections)
         for connection in connections:
             await connection.close()
-        await until(gone(former), lambda: f"the former workers to end, got:\n{program.output}")
+        await until(gone(former), lambda: f"the former workers to end, got:\n{program.output}", within=START)
         later = program.pids()
         assert len(later) == 2
         assert not later & former

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.servers import PATIENCE, Connection, Server, free_port
+from support.servers import START, Connection, Server, free_port
 
 DIRECT = "--http=tickertape.server.protocol:DirectHTTPProtocol"
 
@@ -29,7 +29,7 @@ async def test_what_one_worker_publishes_reaches_the_subscribers_of_the_other(op
     server = Server("uvicorn-workers", "support.shared_app:app", f"--port={port}", option, address=port, env=env)
     try:
         server.wait_for(port)
-        async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
+        async with AsyncExitStack() as stack, asyncio.timeout(START):
             subscribers: dict[int, list[Connection]] = {}
             while len(subscribers) < 2:  # connections come to whichever worker is quicker
                 connection = await stack.enter_async_context(await Connection.open(port))

@@ -13,7 +13,7 @@ import psutil
 
 from support.ledger import Account, Ledger, Published
 from support.program import Serve, serving
-from support.servers import PATIENCE, Connection, until
+from support.servers import START, Connection, until
 from tickertape import Decoder, ServerSentEvent
 from tickertape.broker import Cursor, create_broker
 from tickertape.client import Draft, Publisher
@@ -128,7 +128,7 @@ async def test_the_ledger_balances_while_workers_are_killed(tmp_path: Path) -> N
     options = ("--workers", "2", "--broker", url, "--retention-events", str(KEPT))
     async with serving(*options) as program:
         readers = [Reader(program.port, number) for number in range(READERS)]
-        await until(lambda: all(reader.start for reader in readers), lambda: "streams of all readers")
+        await until(lambda: all(reader.start for reader in readers), lambda: "streams of all readers", within=START)
         progress: asyncio.Queue[int] = asyncio.Queue()
         killing = asyncio.create_task(kill_workers(program, progress))
         publishing = [publish(program.url, number, ledger, progress) for number in range(PUBLISHERS)]
@@ -138,9 +138,13 @@ async def test_the_ledger_balances_while_workers_are_killed(tmp_path: Path) -> N
             reader.over.set()
         async with Publisher(program.url, max_attempts=None, max_delay=0.3) as publisher:
             enter(ledger, await publisher.publish("end", "the end"), "end", "the end")
-        async with asyncio.timeout(3 * PATIENCE):
+        async with asyncio.timeout(START):
             await asyncio.gather(*(reader.task for reader in readers))
-        await until(lambda: len(set(workers_of(program)) - {*killed}) == 2, lambda: f"two workers: {program.output}")
+        await until(
+            lambda: len(set(workers_of(program)) - {*killed}) == 2,
+            lambda: f"two workers: {program.output}",
+            within=START,
+        )
         await program.end()
         assert program.process.returncode == 0
         assert program.output.count("was killed by SIGKILL") == KILLS

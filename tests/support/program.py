@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.servers import Program
+from support.servers import START, Program
 
 __all__ = ["Serve", "serving"]
 
@@ -42,7 +42,7 @@ class Serve(Program):
 
     async def ready(self) -> None:
         """Return when it serves requests."""
-        await self.says("To stop: Ctrl-C")
+        await self.says("To stop: Ctrl-C", within=START)
         found = re.search(r" at (http://[^\s/]+:(\d+)/)", self.output)
         assert found, self.output
         self.url, self.port = found[1], int(found[2])

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Self, TypeAlias
 
 from tickertape import Decoder, ServerSentEvent
 
-__all__ = ["SERVERS", "Address", "Connection", "Program", "Server", "free_port", "serve"]
+__all__ = ["SERVERS", "START", "Address", "Connection", "Program", "Server", "free_port", "serve"]
 
 START: Final = 30.0
 """Seconds that a server may take until it answers: generous, for machines that do other things too."""
@@ -122,9 +122,13 @@ class Program:
             assert time.monotonic() < deadline, f"expected an answer at {address}, got:\n{self.output}"
             time.sleep(PAUSE)
 
-    async def says(self, text: str, *, after: int = 0) -> None:
+    async def says(self, text: str, *, after: int = 0, within: float = PATIENCE) -> None:
         """Return when ``text`` stands in the output, ``after`` the characters of an earlier look."""
-        await until(lambda: text in self.output[after:], lambda: f"{text!r} in the output, got:\n{self.output[after:]}")
+        await until(
+            lambda: text in self.output[after:],
+            lambda: f"{text!r} in the output, got:\n{self.output[after:]}",
+            within=within,
+        )
 
     async def end(self, number: int = signal.SIGTERM) -> float:
         """Send a signal and return the seconds until the process is gone."""
@@ -141,9 +145,9 @@ class Program:
         self._output.close()
 
 
-async def until(condition: Callable[[], bool], expected: Callable[[], str]) -> None:
+async def until(condition: Callable[[], bool], expected: Callable[[], str], *, within: float = PATIENCE) -> None:
     """Return when ``condition`` holds, in another process say."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"expected {expected()}"
         await asyncio.sleep(PAUSE)
