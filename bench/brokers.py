@@ -292,8 +292,8 @@ async def compare(names: Sequence[str], effort: Effort) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=KINDS, help="a broker; all if none is given")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--turn", type=float, default=0.3, help="seconds")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--turn", type=float, default=0.2, help="seconds")
     parser.add_argument("--deliveries", type=int, default=300)
     options, _ = parser.parse_known_args()
     effort = Effort(rounds=options.rounds, turn=options.turn, deliveries=options.deliveries)

@@ -168,7 +168,7 @@ class LogFile(SQLiteFile):
             self._check_place()
             with self._transaction("IMMEDIATE") as database:
                 appending = self._appending(database)
-                cursors = [[appending.append(draft) for draft in drafts] for drafts in batches]
+                cursors = [appending.append(drafts) for drafts in batches]
                 appending.write()
                 self._trim(appending, max(_TRIM, 2 * len(appending.rows)))
             # Replaced while this was written: then it stands in a file that nobody finds.
@@ -301,17 +301,21 @@ class _Appending:
         self._now = now
         self._keys: dict[str, int] = {}
 
-    def append(self, draft: Draft) -> Cursor:
-        if draft.key is not None:
-            known = self._known(draft.key)
-            if known is not None:
-                return Cursor(self.epoch, known)
-            self._keys[draft.key] = self.newest + 1
-        self.newest += 1
-        size = len(draft.topic) + len(draft.event or "") + len(draft.data.encode())
-        self.bytes += size
-        self.rows.append((self.newest, self._now, size, draft.topic, draft.event, draft.key, draft.data))
-        return Cursor(self.epoch, self.newest)
+    def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
+        offsets = []
+        for topic, data, event, key in drafts:
+            if key is not None:
+                known = self._known(key)
+                if known is not None:
+                    offsets.append(known)
+                    continue
+                self._keys[key] = self.newest + 1
+            self.newest += 1
+            size = len(topic) + len(event or "") + len(data.encode())
+            self.bytes += size
+            self.rows.append((self.newest, self._now, size, topic, event, key, data))
+            offsets.append(self.newest)
+        return [Cursor(self.epoch, offset) for offset in offsets]
 
     def _known(self, key: str) -> int | None:
         if key in self._keys:
