@@ -65,8 +65,10 @@ def demo(
     """
     from ..demo import TableError, create_app, reach_database
     from ..errors import BrokerError
+    from ..hub import DEFAULT_SEND_TIMEOUT
     from ..server import listen, run
     from ..server.run import NotStartedError
+    from ..server.silence import drop_silent_clients
 
     set_up_logging()
     try:
@@ -80,6 +82,7 @@ def demo(
         listener = listen(host, port)
     except OSError as error:
         fail(explain(error, host, port, command="tickertape demo"))
+    drop_silent_clients(listener, after=DEFAULT_SEND_TIMEOUT)
     try:
         run(app, listener, grace=1, on_start=lambda: _greet(address_of(listener)))
     except NotStartedError:

@@ -202,6 +202,12 @@ async def test_what_goes_wrong_is_told_on_the_page(browser: Browser, tmp_path: P
         await ada.page.get_by_role("button", name="Got it").click()
         await expect(composer(ada.page)).to_be_focused()
 
+        # One's name is gone, by another tab say: the page asks for it anew.
+        await ada.page.context.request.delete(f"{url}/session")
+        await ada.page.get_by_role("link", name="#help").click()
+        await expect(ada.page.get_by_label("Your name")).to_be_visible()
+        ada.errors.clear()  # and for a 401
+
 
 async def test_the_place_where_one_reads_stays(browser: Browser, tmp_path: Path) -> None:
     async with Hub(f"sqlite:///{tmp_path}/chat.db") as hub:
