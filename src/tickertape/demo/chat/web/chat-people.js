@@ -10,6 +10,7 @@ export class People {
   #typing;
   #me;
   #names = new Set();
+  #before = new Set(); // names before the stream was lost: a server that has started anew sees them come
   #writing = new Map(); // timers by name
 
   constructor({ list, count, typing, me }) {
@@ -20,6 +21,7 @@ export class People {
   }
 
   set(names) {
+    this.#before = this.#names;
     this.#names = new Set(names);
     for (const name of this.#writing.keys()) this.wrote(name);
     this.#show();
@@ -30,11 +32,13 @@ export class People {
     if (this.#names.has(name)) return false;
     this.#names.add(name);
     this.#show();
-    return true;
+    return !this.#before.delete(name);
   }
 
+  /** Takes somebody away; returns whether that is news. */
   leave(name) {
     this.wrote(name);
+    this.#before.delete(name);
     if (!this.#names.delete(name)) return false;
     this.#show();
     return true;
