@@ -10,12 +10,13 @@ from tickertape.demo.dashboard import Reading
 from tickertape.demo.dashboard.readings import Process
 from tickertape.testing import FakeClock
 
-__all__ = ["EPOCH", "FakeMachine", "until"]
+__all__ = ["EPOCH", "PATIENCE", "FakeMachine", "until"]
 
 EPOCH: Final = 1_700_000_000.0
 """What a wall clock shows when a fake clock shows 0."""
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 30.0
+"""Seconds to wait for what should come at once: generous, for machines that do other things too."""
 
 
 class FakeMachine:

@@ -66,5 +66,5 @@ async def test_it_runs_and_survives_its_server(browser: Browser, tmp_path: Path)
 
 async def shows_samples(page: Page) -> None:
     """Return when there are figures and lines."""
-    await expect(page.locator("#now")).to_have_text(re.compile(r"CPU [\d.]+ %, memory [\d.]+ %"), timeout=20_000)
-    await page.wait_for_function(DRAWN)
+    await expect(page.locator("#now")).to_have_text(re.compile(r"CPU [\d.]+ %, memory [\d.]+ %"), timeout=30_000)
+    await page.wait_for_function(DRAWN, timeout=30_000)

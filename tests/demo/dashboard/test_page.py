@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, expect
 
 from support.browser import Tab, open_tab
 from support.local import serve_here
-from support.machine import EPOCH, FakeMachine, until
+from support.machine import EPOCH, PATIENCE, FakeMachine, until
 from support.servers import Program, free_port
 from tickertape import Hub
 from tickertape.demo import Site
@@ -57,7 +57,7 @@ class Shown(NamedTuple):
 
     async def comes(self, condition: str) -> None:
         """Return when a condition of ``cards`` and ``history`` holds."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while not await self.asks(f"return cards.length > 0 && ({condition})"):
                 await self.page.evaluate(FRAMES)
 
@@ -105,7 +105,7 @@ async def shown(browser: Browser, folder: Path, **options: Any) -> AsyncIterator
     demo = dashboard_demo(folder=folder, read=machine, clock=clock)
     async with serve_here(Site([demo])) as url, open_tab(browser, **options) as tab:
         await tab.page.goto(f"{url}/dashboard/")
-        await expect(tab.page.locator(".board canvas")).to_have_count(7)
+        await expect(tab.page.locator(".board canvas")).to_have_count(7, timeout=PATIENCE * 1000)
         yield Shown(tab, url, clock)
         assert tab.own_errors == []
         hosts = {urlsplit(request).netloc for request in tab.requests if not request.startswith("data:")}
@@ -260,14 +260,25 @@ async def test_a_server_that_was_killed_leaves_a_gap(browser: Browser, tmp_path:
             await tab.page.goto(f"http://127.0.0.1:{port}/dashboard/")
             it = Shown(tab, "", FakeClock())
             await it.comes("history.samples.length >= 3")
-            count = await it.asks("return history.samples.length")
             program.close()
-            await expect(tab.page.locator("#connection")).to_have_attribute("data-state", "lost")
+            await expect(tab.page.locator("#connection")).to_have_attribute(
+                "data-state", "lost", timeout=PATIENCE * 1000
+            )
+            last, count = await it.asks("return [history.last.at, history.samples.length]")
             program = start()
-            await it.comes(f"history.samples.length >= {count + 3}")
-            gaps = await it.asks("return history.samples.filter((sample) => sample.gap).length")
-            assert gaps == 1
-            assert await it.asks("return cards[1].chart.plot.data[1].filter((value) => value === null).length") == 1
+            await it.comes(f"cards[1].chart.plot.data[0].length >= {count + 4}")
+            # A machine that is busy may make gaps of its own: it is this one that matters.
+            times, memory, gap = await it.asks(
+                f"""
+                const [times, memory] = cards[1].chart.plot.data;
+                const place = times.indexOf({last});
+                const next = history.samples.find(({{ at }}) => at > {last});
+                return [times.slice(place, place + 3), memory.slice(place, place + 3), next.gap];
+                """
+            )
+            assert gap is True
+            assert times[0] == last < times[1] < times[2]
+            assert [value is None for value in memory] == [False, True, False]
             assert tab.own_errors == []
     finally:
         program.close()
