@@ -20,8 +20,10 @@ LeaveCallback: TypeAlias = Callable[[SubscriberInfo, DisconnectReason], Any]
 class Presence:
     """Know the present subscribers of a hub, and tell of each that joins and leaves.
 
-    One that vanishes leaves when that is noticed: with the next heartbeat, at the latest
-    ``send_timeout`` seconds later.
+    One whose connection is closed or reset leaves at once. One that vanishes without a word, as behind
+    a closed lid, leaves when the kernel finds that nothing arrives any more: under ``tickertape serve``
+    after one and a half times ``send_timeout``, elsewhere as long as the system takes (Linux, unless told
+    otherwise: a quarter of an hour; ``sysctl net.ipv4.tcp_retries2``).
     """
 
     def __init__(self) -> None:

@@ -23,6 +23,7 @@ from .descriptors import raise_descriptor_limit
 from .garbage import steady
 from .run import run
 from .settings import Settings
+from .silence import SILENCE_FACTOR, drop_silent_clients
 from .supervisor import run_workers
 
 __all__ = ["create_program", "reach_broker", "serve", "set_up_logging"]
@@ -69,6 +70,8 @@ def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[],
     """
     raise_descriptor_limit()
     set_up_logging(settings)
+    if settings.send_timeout is not None:
+        drop_silent_clients(listener, after=SILENCE_FACTOR * settings.send_timeout)
     grace = math.floor(settings.drain_window) + _LAST_REQUESTS
     if settings.workers == 1:
         app = _in_one_line(create_program(settings))

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
 
-__all__ = ["drop_silent_clients"]
+__all__ = ["SILENCE_FACTOR", "copy_limit", "drop_silent_clients"]
+
+SILENCE_FACTOR: Final = 1.5
+"""Times the hub's send timeout: one that is there and does not read is the hub's to drop, with its own reason."""
+
+_LIMIT: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
 
 
 def drop_silent_clients(listener: socket.socket, *, after: float) -> None:
@@ -20,6 +26,11 @@ def drop_silent_clients(listener: socket.socket, *, after: float) -> None:
         after: seconds since the first byte that was not acknowledged; a client that is there but
             does not read for so long is dropped too.
     """
-    limit = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if limit is not None:
-        listener.setsockopt(socket.IPPROTO_TCP, limit, int(after * 1000))
+    if _LIMIT is not None:
+        listener.setsockopt(socket.IPPROTO_TCP, _LIMIT, int(after * 1000))
+
+
+def copy_limit(source: socket.socket, listener: socket.socket) -> None:
+    """Give ``listener`` the limit of ``source``."""
+    if _LIMIT is not None:
+        listener.setsockopt(socket.IPPROTO_TCP, _LIMIT, source.getsockopt(socket.IPPROTO_TCP, _LIMIT))

@@ -17,6 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from ..asgi.types import ASGIApp
 from .run import NotStartedError, Server, create_server, run_server
+from .silence import copy_limit
 
 __all__ = ["BEAT", "READY", "Job", "work"]
 
@@ -48,7 +49,9 @@ class Job:
         if self.listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return self.listener
         with self.listener as keeper:
-            return socket.create_server(keeper.getsockname()[:2], family=keeper.family, reuse_port=True)
+            own = socket.create_server(keeper.getsockname()[:2], family=keeper.family, reuse_port=True)
+            copy_limit(keeper, own)
+            return own
 
 
 def work(job: Job, lifeline: Connection, pulse: Connection) -> None:
