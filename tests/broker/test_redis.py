@@ -229,9 +229,16 @@ async def test_a_log_of_which_a_part_was_evicted_is_another(start: Start, evicte
 # Failover.
 
 
+def _knows_a_replica(master: PrivateRedis) -> bool:
+    first = master.info("replication").get("slave0")
+    return isinstance(first, dict) and first["state"] == "online"
+
+
 def make_replica(start: Start, master: PrivateRedis) -> PrivateRedis:
     replica = start("--replicaof", f"127.0.0.1 {master.port}", "--repl-diskless-sync-delay", "0")
     wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "a replica in touch")
+    # The master finds so a moment later, and promotes nobody before.
+    wait_until(lambda: _knows_a_replica(master), "a replica that the master knows")
     return replica
 
 
