@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import sqlite3
 import subprocess
@@ -185,7 +186,9 @@ async def test_locked_log_refuses_after_its_timeout_and_goes_on_afterwards(tmp_p
 )
 async def test_file_stops_growing(retention: Retention, tmp_path: Path) -> None:
     path = tmp_path / "log.db"
-    async with opened(SQLiteBroker(path, retention=retention, synchronous="normal")) as broker:
+    ticks = itertools.count()
+    log = SQLiteBroker(path, retention=retention, synchronous="normal", now=lambda: next(ticks) / 1000)
+    async with opened(log) as broker:
         sizes = []
         for _ in range(6):
             for _ in range(50):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -40,6 +41,7 @@ class SQLiteBroker:
             machine has been started again the log has another epoch (on Linux), since its last records
             may be lost, and clients get a gap.
         timeout: seconds to wait for other processes' locks.
+        now: the clock that ages are measured on, the same in all processes, in seconds.
 
     As a URL: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, with ``?synchronous=`` and
     ``?timeout=``.
@@ -57,12 +59,13 @@ class SQLiteBroker:
         retention: Retention = DEFAULT_RETENTION,
         synchronous: str = "full",
         timeout: float = DEFAULT_TIMEOUT,
+        now: Callable[[], float] = time.time,
     ) -> None:
         if synchronous not in ("full", "normal"):
             raise BrokerError(f"expected synchronous 'full' or 'normal', got {synchronous!r}")
         self._path = Path(path).absolute()
-        self._written = LogFile(self._path, retention, synchronous, timeout)
-        self._read = LogFile(self._path, retention, synchronous, timeout)
+        self._written = LogFile(self._path, retention, synchronous, timeout, now)
+        self._read = LogFile(self._path, retention, synchronous, timeout, now)
         self._idle = None if retention.age is None else retention.age / 4
         self._signal = Signal()
         self._threads: tuple[Writer, Reader] | None = None
