@@ -158,6 +158,18 @@ async def test_the_pages_name_all_files_that_are_there_and_no_other(site: Site) 
     assert linked | imported == set(STATIC)
 
 
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+async def test_everything_is_kept_in_the_folder_whatever_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a b?c#d%20é"
+    async with EventStreamClient(create_app(folder)):
+        assert names_in(tmp_path) == {folder.name}
+        kept = names_in(folder)
+    assert kept >= {"secret", "chat.db", "metrics.db", "notifications.sqlite", "notifications-log.db"}
+
+
 async def test_other_protocols_are_refused(site: Site) -> None:
     async def unused(*_: Any) -> Any:
         raise AssertionError

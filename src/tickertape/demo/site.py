@@ -9,7 +9,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,7 +26,7 @@ from ..server.files import SHARED, SHELL, File, fill_page, read_static_files
 from ..server.refusal import Refusal, problem_response
 from .identity import Identities
 
-__all__ = ["RETRY", "Demo", "Site"]
+__all__ = ["RETRY", "Demo", "Site", "log_url"]
 
 _OWN: Final = files(__package__) / "web"
 
@@ -38,6 +40,11 @@ _SUMMARY: Final = (
     "Four small applications on Server-Sent Events: plain HTTP, one way, and nothing lost on the way. "
     "Each is made to be read, and to be taken along."
 )
+
+
+def log_url(file: Path) -> str:
+    """Return the URL of a log in ``file``, whatever characters its folder has."""
+    return f"sqlite:///{quote(str(file))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

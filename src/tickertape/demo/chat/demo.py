@@ -9,7 +9,6 @@ from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -23,7 +22,7 @@ from ...errors import TickertapeError
 from ...hub import Clock
 from ..identity import signed_in
 from ..requests import read_json
-from ..site import RETRY, Demo
+from ..site import RETRY, Demo, log_url
 from .allowance import Allowance
 from .rooms import MAX_TEXT, ROOMS, Chat
 
@@ -77,7 +76,7 @@ def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None 
         clock: where timers are set; by default the running event loop.
     """
     if messages is None:
-        messages = Hub(f"sqlite:///{quote(str(folder))}/chat.db")
+        messages = Hub(log_url(folder / "chat.db"))
     chat = Chat(messages, Hub("memory://", retention=_MOMENT, clock=clock))
     now = time.monotonic if clock is None else clock.time
     requests = _Requests(chat, Allowance(10, 1.0, now), Allowance(5, 1.0, now))

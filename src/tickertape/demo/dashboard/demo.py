@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -16,7 +15,7 @@ from starlette.routing import Route
 from ...asgi import Hub, HubResponse
 from ...broker import Retention
 from ...hub import Clock
-from ..site import RETRY, Demo
+from ..site import RETRY, Demo, log_url
 from .collector import DEFAULT_IDLE, DEFAULT_INTERVAL, TOPIC, Collector
 from .readings import Reading
 
@@ -47,8 +46,7 @@ def dashboard_demo(
         clock: where the timer of samples is set; by default the running event loop.
     """
     # A power cut may cost the last samples, which nobody would look at: no need to wait for the disk each second.
-    log = f"sqlite:///{quote(str(folder / 'metrics.db'))}?synchronous=normal"
-    hub = Hub(log, retention=_KEPT, retry=RETRY / 1000)
+    hub = Hub(f"{log_url(folder / 'metrics.db')}?synchronous=normal", retention=_KEPT, retry=RETRY / 1000)
     collector = Collector(hub, interval=interval, idle=idle, read=read, clock=clock)
     last = math.ceil(SPAN / interval)
 

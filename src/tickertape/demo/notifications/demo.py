@@ -22,7 +22,7 @@ from ...errors import TickertapeError
 from ...sources import Poll, poll, postgres_listen
 from ..identity import signed_in
 from ..requests import read_json
-from ..site import RETRY, Demo
+from ..site import RETRY, Demo, log_url
 from .notification import read_draft, topic_of, user_id
 from .queue import Queue
 from .sqlite import SQLite
@@ -179,7 +179,7 @@ def notifications_demo(*, folder: Path, database: str | None = None, queue: str 
     place = open_database(database or f"sqlite:///{folder}/notifications.sqlite")
     on_server = not isinstance(place, SQLite)
     table = Table(place)
-    hub = Hub(database if database and on_server else f"sqlite:///{folder}/notifications-log.db", retry=RETRY / 1000)
+    hub = Hub(database if database and on_server else log_url(folder / "notifications-log.db"), retry=RETRY / 1000)
     source = poll(
         table.newer_soon,
         position="position",
