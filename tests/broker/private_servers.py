@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -22,7 +24,7 @@ from redis.retry import Retry
 
 from support.servers import free_port
 
-__all__ = ["IN_CI", "PrivatePostgres", "PrivateRedis", "find_program", "forwarded", "require"]
+__all__ = ["IN_CI", "PrivateNats", "PrivatePostgres", "PrivateRedis", "find_program", "forwarded", "require"]
 
 IN_CI: Final = os.environ.get("CI", "").lower() == "true"
 """Where a server that is absent is a failure, not a reason to skip."""
@@ -30,7 +32,7 @@ IN_CI: Final = os.environ.get("CI", "").lower() == "true"
 START: Final = 30.0
 """Seconds that a server may take until it answers, on a machine that does other things too."""
 
-_POSTGRES_PROGRAMS: Final = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+_PROGRAMS: Final = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), "/usr/local/sbin", "/usr/sbin"]
 
 
 def require(reason: str | None) -> None:
@@ -41,7 +43,7 @@ def require(reason: str | None) -> None:
 
 def find_program(name: str) -> str:
     """Return the path of a program, or skip the test."""
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, _POSTGRES_PROGRAMS)]))
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, _PROGRAMS)]))
     require(None if found else f"no program {name}")
     return found or name
 
@@ -123,6 +125,64 @@ class PrivateRedis:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+class PrivateNats:
+    """A NATS server that keeps streams, in a directory of its own.
+
+    Arguments:
+        password: of the user ``tester``; without it, everyone may do everything.
+    """
+
+    def __init__(self, directory: Path, *, password: str | None = None) -> None:
+        self.port = free_port()
+        self._directory = directory / f"nats-{self.port}"
+        self._directory.mkdir()
+        self._password = password
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, again with what it has on disk; returns when it keeps streams."""
+        place = ("-a", "127.0.0.1", "-p", f"{self.port}", "-js", "-sd", str(self._directory))
+        login = () if self._password is None else ("--user", "tester", "--pass", self._password)
+        with (self._directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_program("nats-server"), *place, *login], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_until(self._answers, "an answer of nats-server")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._directory / "log").read_text()
+        login = {} if self._password is None else {"user": "tester", "pass": self._password}
+        words = json.dumps({**login, "verbose": False})
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
+            connection.sendall(f"CONNECT {words}\r\nSUB answer 1\r\nPUB $JS.API.INFO answer 0\r\n\r\n".encode())
+            received = b""
+            while b"account_info_response" not in received:
+                piece = connection.recv(65536)
+                if not piece:
+                    return False
+                received += piece
+            return True
+        return False
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it; one that is to stand still or to die is waited for."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitpid(self._process.pid, os.WUNTRACED)
+        elif number == signal.SIGKILL:
+            self._process.wait()
+
+    def end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGKILL)
 
 
 class PrivatePostgres:

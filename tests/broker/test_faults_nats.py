@@ -3,101 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import nats
 import pytest
 
-from support.servers import free_port
 from tickertape.broker import Broker, Draft, create_broker
 from tickertape.errors import BrokerError
 from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
 
-from .private_servers import require
-
-PROGRAM = shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin:/bin")
-
-
-class PrivateNats:
-    """A NATS server in a directory of its own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
-
-    async def start(self) -> None:
-        """Start it, again with what it has on disk; returns when it keeps streams."""
-        assert PROGRAM is not None
-        place = ("-a", "127.0.0.1", "-p", f"{self.port}", "-js", "-sd", str(self._directory))
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - it must be waited for after a kill, at once
-            [PROGRAM, *place], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        async with asyncio.timeout(PATIENCE):
-            while not await self._answers():  # noqa: ASYNC110 - another process
-                await asyncio.sleep(0.02)
-
-    async def _answers(self) -> bool:
-        try:
-            client = await nats.connect(
-                self.url,
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                connect_timeout=1,
-                error_cb=_ignore,
-            )
-        except (nats.errors.Error, OSError):
-            return False
-        try:
-            await client.jetstream().account_info()
-        except (nats.errors.Error, OSError):
-            return False
-        finally:
-            await client.close()
-        return True
-
-    def stop(self) -> None:
-        """Let it stand still; returns when all of it does."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitpid(self._process.pid, os.WUNTRACED)
-
-    def go_on(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-
-async def _ignore(error: Exception) -> None:
-    """It is raised too."""
+from .private_servers import PrivateNats
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[PrivateNats]:
-    require(None if PROGRAM else "no program nats-server")
     server = PrivateNats(tmp_path)
     try:
-        await server.start()
+        await asyncio.to_thread(server.start)
         yield server
     finally:
-        server.kill()
+        server.end()
 
 
 @asynccontextmanager
@@ -122,12 +50,12 @@ async def test_append_says_that_the_server_is_gone_and_a_tail_goes_on_when_it_is
         before = await broker.open()
         await broker.append([Draft("t", "1")])
         waiting = asyncio.create_task(collect(tail, 3))
-        server.kill()
+        server.signal(signal.SIGKILL)
         assert "NATS at 127.0.0.1" in await refused(broker)
         assert "cannot connect to NATS at 127.0.0.1" in await refused(broker)
         with pytest.raises(BrokerError):
             await broker.open()
-        await server.start()
+        await asyncio.to_thread(server.start)
         assert (await broker.open()).epoch == before.epoch
         assert [cursor.offset for cursor in await broker.append([Draft("t", "2"), Draft("t", "3")])] == [2, 3]
         assert [record.data for record in await waiting] == ["1", "2", "3"]
@@ -138,9 +66,9 @@ async def test_append_fails_in_time_while_the_server_stands_still_and_is_stored_
 ) -> None:
     async with opened(server) as broker, tailing(broker, 0) as tail:
         await broker.append([Draft("t", "1", key="1")])
-        server.stop()
+        server.signal(signal.SIGSTOP)
         assert "expected an answer of NATS" in await refused(broker)
-        server.go_on()
+        server.signal(signal.SIGCONT)
         # What was refused may have been stored all the same, now that the server reads on.
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -182,8 +110,8 @@ async def test_what_was_acknowledged_survives_a_kill_of_the_server_exactly_once(
         ]
         followed = await collect(tail, 300)
         for _ in range(2):
-            server.kill()
-            await server.start()
+            server.signal(signal.SIGKILL)
+            await asyncio.to_thread(server.start)
             followed += await collect(tail, 300)
         stop.set()
         async with asyncio.timeout(PATIENCE):
@@ -199,8 +127,8 @@ async def test_what_was_acknowledged_survives_a_kill_of_the_server_exactly_once(
 async def test_connection_that_is_lost_between_two_appends_is_made_again(server: PrivateNats) -> None:
     async with opened(server) as broker:
         await broker.append([Draft("t", "1")])
-        server.kill()
-        await server.start()
+        server.signal(signal.SIGKILL)
+        await asyncio.to_thread(server.start)
         assert [cursor.offset for cursor in await broker.append([Draft("t", "2")])] == [2]
 
 
@@ -209,7 +137,7 @@ async def test_closing_does_not_wait_for_a_server_that_stands_still(server: Priv
         await broker.append([Draft("t", "1")])
         await collect(tail, 1)
         waiting = asyncio.create_task(anext(tail, None))
-        server.stop()
+        server.signal(signal.SIGSTOP)
         asking = asyncio.create_task(broker.append([Draft("t", "x")]))
         await asyncio.sleep(0)
         async with asyncio.timeout(PATIENCE):

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import signal
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from broker.private_servers import PrivatePostgres, PrivateRedis, find_program, wait_until
-from support.servers import free_port
+from broker.private_servers import PrivateNats, PrivatePostgres, PrivateRedis
 
-__all__ = ["KINDS", "Log", "PrivateNats", "PrivateServer", "Servers"]
+__all__ = ["KINDS", "Log", "PrivateServer", "Servers"]
 
 SECRET: Final = "open sesame"
 
@@ -32,50 +28,6 @@ class PrivateServer(Protocol):
 
     def end(self) -> None:
         """End it, whatever state it is in."""
-
-
-class PrivateNats:
-    """A NATS server that keeps streams, with a password."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self._directory = directory / f"nats-{self.port}"
-        self._directory.mkdir()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        place = ("-a", "127.0.0.1", "-p", f"{self.port}", "-js", "-sd", str(self._directory))
-        login = ("--user", "tester", "--pass", SECRET)
-        with (self._directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [find_program("nats-server"), *place, *login], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        wait_until(self._answers, "an answer of nats-server")
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, (self._directory / "log").read_text()
-        login = f'{{"user":"tester","pass":"{SECRET}","verbose":false}}'
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
-            connection.sendall(f"CONNECT {login}\r\nSUB answer 1\r\nPUB $JS.API.INFO answer 0\r\n\r\n".encode())
-            received = b""
-            while b"account_info_response" not in received:
-                piece = connection.recv(65536)
-                if not piece:
-                    return False
-                received += piece
-            return True
-        return False
-
-    def signal(self, number: int) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-        if number == signal.SIGKILL:
-            self._process.wait()
-
-    def end(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.signal(signal.SIGKILL)
 
 
 def _started(server: PrivateServer) -> PrivateServer:
@@ -103,7 +55,7 @@ KINDS: Final[dict[str, tuple[Callable[[Path], PrivateServer], str]]] = {
         "postgresql://postgres:open%20sesame@127.0.0.1:{port}/postgres?schema={name}&timeout=1",
     ),
     "nats": (
-        lambda directory: _started(PrivateNats(directory)),
+        lambda directory: _started(PrivateNats(directory, password=SECRET)),
         "nats://tester:open%20sesame@127.0.0.1:{port}/{name}?timeout=1",
     ),
 }

@@ -117,6 +117,14 @@ async def test_an_iterator_that_is_too_slow_is_told_its_place() -> None:
         assert hub.statistics().disconnects == {"slow_consumer": 1}
 
 
+async def sees_it_dropped(hub: Hub, clock: FakeClock) -> None:
+    """Who has made progress now is there for 29 s, and gone a little after 30."""
+    for seconds, left in ((1, 1), (28, 1), (5, 0)):
+        clock.advance(seconds)
+        await settle()
+        assert hub.subscribers() == left, seconds
+
+
 @WAYS
 async def test_who_takes_nothing_for_long_is_dropped(direct: bool) -> None:
     async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
@@ -127,10 +135,7 @@ async def test_who_takes_nothing_for_long_is_dropped(direct: bool) -> None:
         assert hub.subscribers() == 1
         client.read(20_000)  # some progress: the time starts over
         await settle()
-        for seconds, left in ((1, 1), (28, 1), (5, 0)):
-            clock.advance(seconds)
-            await settle()
-            assert hub.subscribers() == left, seconds
+        await sees_it_dropped(hub, clock)
         await client.close()
         assert hub.statistics().disconnects == {"send_timeout": 1}
 
@@ -142,10 +147,7 @@ async def test_who_has_not_read_the_answer_before_its_stream_is_dropped() -> Non
         client.transport.write(b"x" * 200_000)  # an answer on the same connection, of which the kernel took a part
         await settle()
         assert client.subscriber is not None
-        for seconds, left in ((1, 1), (28, 1), (5, 0)):
-            clock.advance(seconds)
-            await settle()
-            assert hub.subscribers() == left, seconds
+        await sees_it_dropped(hub, clock)
         await client.close()
         assert hub.statistics().disconnects == {"send_timeout": 1}
 

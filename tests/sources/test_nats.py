@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,15 +16,13 @@ from nats.js.errors import NotFoundError
 
 from broker.nats_logs import SERVER, nats_absent
 from broker.private_servers import forwarded, require
+from sources.reading import PATIENCE, reading
 from support.hub import settle
 from tickertape.broker import nats_subjects
 from tickertape.errors import BrokerError
 from tickertape.hub import Feed, Hub
-from tickertape.sources import Batch, NatsMessage, nats_subject
+from tickertape.sources import NatsMessage, nats_subject
 from tickertape.testing import FakeClock, ScriptedBroker
-
-PATIENCE = 30.0
-"""Seconds until something that must come is given up."""
 
 
 class Place:
@@ -88,30 +86,6 @@ async def place() -> AsyncIterator[Place]:
         await client.close()
 
 
-@asynccontextmanager
-async def reading(source: Any) -> AsyncIterator[asyncio.Queue[Any]]:
-    """Read a source, message by message, into a queue; an error that ends it comes last."""
-    found: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def read() -> None:
-        try:
-            async with aclosing(aiter(source)) as batches:
-                async for batch in batches:
-                    assert isinstance(batch, Batch)
-                    for message in batch:
-                        found.put_nowait(message)
-        except Exception as error:
-            found.put_nowait(error)
-
-    task = asyncio.create_task(read())
-    try:
-        async with asyncio.timeout(PATIENCE):
-            yield found
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
 def quick_hub() -> Hub:
     """One that waits as little as chance has it, until it reads anew."""
     return Hub(random=lambda: 0.0)
@@ -133,7 +107,7 @@ async def test_what_a_stream_holds_and_what_comes(place: Place) -> None:
     await place.jetstream.publish(f"{place.name}.other.subject", b"not asked for")
     source = nats_subject(SERVER, place.subject, durable="hub")
     assert repr(source) == f"<NatsSubject '{place.name}.*' durable='hub'>"
-    async with reading(source) as found:
+    async with reading(source, batches=True) as found:
         first, second = await found.get(), await found.get()
         assert first[:4] == (f"{place.name}.a", b"kept", {}, 1)
         assert (second.data, dict(second.headers), second.sequence) == (b"with headers", headers, 2)
@@ -228,7 +202,7 @@ async def test_it_asks_again_when_the_time_of_its_request_is_over(
 ) -> None:
     monkeypatch.setattr(nats_subjects, "_EXPIRES", 0.05)
     await place.make()
-    async with reading(nats_subject(SERVER, place.subject, durable="hub")) as found:
+    async with reading(nats_subject(SERVER, place.subject, durable="hub"), batches=True) as found:
         for text in ("a", "b", "c"):
             await asyncio.sleep(0.15)  # as many requests as there is time for
             await place.store(text)
@@ -238,7 +212,7 @@ async def test_it_asks_again_when_the_time_of_its_request_is_over(
 async def test_a_consumer_that_is_deleted_is_an_error(place: Place) -> None:
     await place.make()
     await place.store("a")
-    async with reading(nats_subject(SERVER, place.subject, durable="hub")) as found:
+    async with reading(nats_subject(SERVER, place.subject, durable="hub"), batches=True) as found:
         assert (await found.get()).data == b"a"
         await place.jetstream.delete_consumer(place.name, "hub")
         error = await found.get()
@@ -261,7 +235,7 @@ async def test_hubs_with_one_durable_name_share_the_messages(place: Place) -> No
 
 async def test_a_stream_is_made_if_it_is_asked_for(place: Place) -> None:
     source = nats_subject(SERVER, place.subject, durable="hub", stream=place.name)
-    async with reading(source) as found:
+    async with reading(source, batches=True) as found:
 
         async def made() -> bool:
             with suppress(NotFoundError):
@@ -307,7 +281,7 @@ async def test_a_stream_or_a_consumer_that_will_not_do_is_told(
         usual = {"durable_name": "hub", "filter_subject": place.subject, "ack_policy": "explicit"}
         fields: dict[str, Any] = {name: value.format(place.name) for name, value in {**usual, **made}.items()}
         await place.jetstream.add_consumer(place.name, ConsumerConfig(**fields))
-    async with reading(nats_subject(SERVER, place.subject, durable="hub")) as found:
+    async with reading(nats_subject(SERVER, place.subject, durable="hub"), batches=True) as found:
         error = await found.get()
         assert isinstance(error, BrokerError)
         assert sentence.format(place.subject, urlsplit(SERVER).netloc) in str(error)
@@ -324,7 +298,7 @@ async def heard(place: Place, found: asyncio.Queue[Any]) -> None:
 
 
 async def test_what_is_published_while_it_listens(place: Place) -> None:
-    async with reading(nats_subject(SERVER, place.subject)) as found:
+    async with reading(nats_subject(SERVER, place.subject), batches=True) as found:
         await heard(place, found)
         await place.publish(*map(str, range(300)))
         await place.client.publish(f"{place.name}.b", b"x", headers={"Nats-Msg-Id": "mine"})
@@ -364,7 +338,7 @@ async def test_it_listens_again_after_its_connection_was_lost(place: Place) -> N
 
 async def test_subscribers_of_a_queue_share_the_messages(place: Place) -> None:
     source = nats_subject(SERVER, place.subject, queue="hubs")
-    async with reading(source) as one, reading(source) as two:
+    async with reading(source, batches=True) as one, reading(source, batches=True) as two:
         while not (one.qsize() and two.qsize()):
             await place.publish(*["first"] * 10)
             await asyncio.sleep(0.02)
@@ -421,7 +395,7 @@ def test_what_cannot_be_read_is_refused(
 
 
 async def test_a_server_that_is_away_is_told() -> None:
-    async with reading(nats_subject("nats://secret@127.0.0.1:1", "a")) as found:
+    async with reading(nats_subject("nats://secret@127.0.0.1:1", "a"), batches=True) as found:
         error = await found.get()
         assert isinstance(error, BrokerError)
         assert "cannot connect to NATS at 127.0.0.1:1" in str(error)

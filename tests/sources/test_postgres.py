@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,11 @@ from psycopg.rows import namedtuple_row
 import tickertape
 from broker.postgres_logs import POSTGRES_URL, postgres_absent
 from broker.private_servers import forwarded, require
+from sources.reading import PATIENCE, reading
 from tickertape.errors import BrokerError
 from tickertape.hub import Hub
 from tickertape.sources import poll, postgres_listen
 from tickertape.sources import postgres as postgres_module
-
-PATIENCE = 30.0
-"""Seconds until something that must come is given up."""
 
 
 class Shop:
@@ -106,27 +103,6 @@ async def shop() -> AsyncIterator[Shop]:
             yield shop
         finally:
             await shop.remove()
-
-
-@asynccontextmanager
-async def reading(source: Any) -> AsyncIterator[asyncio.Queue[Any]]:
-    """Read a source into a queue; an error that ends it comes last."""
-    found: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def read() -> None:
-        try:
-            async for item in source:
-                found.put_nowait(item)
-        except Exception as error:
-            found.put_nowait(error)
-
-    task = asyncio.create_task(read())
-    try:
-        async with asyncio.timeout(PATIENCE):
-            yield found
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def test_payloads_come_in_order_from_one_channel(shop: Shop) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final, NamedTuple, Self
 
-from support.servers import Program, free_port
+from support.servers import Service
 
 __all__ = ["PATIENCE", "SCRIPT", "Command", "HubProgram", "Outcome", "hub_program", "run"]
 
@@ -130,7 +130,7 @@ class Command:
         return self.process.wait(PATIENCE)
 
 
-class HubProgram:
+class HubProgram(Service):
     """The real ``tickertape serve``, which can be killed and started anew at the same port.
 
     Arguments:
@@ -139,21 +139,7 @@ class HubProgram:
     """
 
     def __init__(self, *options: str, broker: str = "memory://") -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [SCRIPT, "serve", "--port", str(self.port), "--retry", "0.5", "--broker", broker, *options]
-        self._program: Program | None = None
-
-    def start(self) -> None:
-        """Start it and return when it answers."""
-        self._program = Program(self._command)
-        self._program.wait_for(self.port)
-
-    def kill(self) -> None:
-        """End it as a crash does: by SIGKILL."""
-        if self._program is not None:
-            self._program.close()
-            self._program = None
+        super().__init__(SCRIPT, "serve", "--port", "{port}", "--retry", "0.5", "--broker", broker, *options)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Self, TypeAlias
 
 from tickertape import Decoder, ServerSentEvent
 
-__all__ = ["SERVERS", "START", "Address", "Connection", "Program", "Server", "free_port", "serve"]
+__all__ = ["SERVERS", "START", "Address", "Connection", "Program", "Server", "Service", "free_port", "serve"]
 
 START: Final = 30.0
 """Seconds that a server may take until it answers: generous, for machines that do other things too."""
@@ -143,6 +143,33 @@ class Program:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self._output.close()
+
+
+class Service:
+    """A server that can be killed, and started anew at the same port.
+
+    Arguments:
+        command: the program and its arguments, with ``{port}`` in the place of the port.
+        folder: where it runs; here by default.
+    """
+
+    def __init__(self, *command: str, folder: Path | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [part.replace("{port}", str(self.port)) for part in command]
+        self._folder = None if folder is None else str(folder)
+        self._program: Program | None = None
+
+    def start(self) -> None:
+        """Start it and return when it answers."""
+        self._program = Program(self._command, folder=self._folder)
+        self._program.wait_for(self.port)
+
+    def kill(self) -> None:
+        """End it as a crash does: by SIGKILL."""
+        if self._program is not None:
+            self._program.close()
+            self._program = None
 
 
 async def until(condition: Callable[[], bool], expected: Callable[[], str], *, within: float = PATIENCE) -> None:

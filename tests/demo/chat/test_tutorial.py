@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from support.browser import Tab, open_tab
-from support.servers import BIN, Program, free_port
+from support.servers import BIN, Service
 from tickertape.testing import EventStreamClient
 
 TUTORIAL = (Path(__file__).parents[3] / "docs" / "tutorial" / "chat.md").read_text("utf-8")
@@ -46,24 +46,13 @@ async def test_rooms_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "chat.db").exists()
 
 
-class App:
+class App(Service):
     """What the reader has in a folder, run as the tutorial says."""
 
     def __init__(self, folder: Path, app: str, page: str) -> None:
         (folder / "app.py").write_text(app)
         (folder / "chat.html").write_text(page)
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._folder = folder
-        self._program: Program | None = None
-
-    def start(self) -> None:
-        self._program = Program([str(BIN / "uvicorn"), "app:app", f"--port={self.port}"], folder=str(self._folder))
-        self._program.wait_for(self.port)
-
-    def stop(self) -> None:
-        if self._program is not None:
-            self._program.close()
+        super().__init__(str(BIN / "uvicorn"), "app:app", "--port={port}", folder=folder)
 
 
 @asynccontextmanager
@@ -85,7 +74,7 @@ async def running(app: App) -> AsyncIterator[App]:
     try:
         yield app
     finally:
-        app.stop()
+        app.kill()
 
 
 @pytest.mark.asyncio(loop_scope="session")
@@ -98,7 +87,7 @@ async def test_two_windows_and_a_server_that_stops(browser: Browser, tmp_path: P
         await say(ada, "<b>hello</b>")
         for tab in (ada, bo):
             await expect(tab.page.locator("li:not(.unsent)")).to_have_text(["Ada: <b>hello</b>"])
-        app.stop()
+        app.kill()
         await say(ada, "from Ada")
         await say(bo, "from Bo")
         await say(bo, "more from Bo")

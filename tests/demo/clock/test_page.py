@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,8 +11,9 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from support.browser import Tab, open_tab
+from support.command import SCRIPT
 from support.local import serve_here
-from support.servers import Program, free_port
+from support.servers import Service
 from tickertape import EventSourceResponse, ServerSentEvent, get_last_event_id
 from tickertape.asgi.types import Receive, Scope, Send
 from tickertape.demo import Site, Ticker, clock_demo
@@ -21,26 +21,12 @@ from tickertape.demo import Site, Ticker, clock_demo
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-class Demo:
-    """The real ``tickertape demo``, which can be killed and started anew at the same port."""
+class Demo(Service):
+    """The real ``tickertape demo``, and the address of its clock."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/clock/"
-        self._folder = folder
-        self._program: Program | None = None
-
-    def start(self) -> None:
-        command = Path(sys.executable).parent / "tickertape"
-        self._program = Program(
-            [str(command), "demo", "--port", str(self.port), "--interval", "0.2", "--data", str(self._folder)]
-        )
-        self._program.wait_for(self.port)
-
-    def kill(self) -> None:
-        if self._program is not None:
-            self._program.close()
-            self._program = None
+        super().__init__(SCRIPT, "demo", "--port", "{port}", "--interval", "0.2", "--data", str(folder))
+        self.url += "/clock/"
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from support.command import SCRIPT
-from support.servers import Connection, Program, free_port
+from support.servers import Connection, Service
 from tickertape import Decoder
 
 __all__ = ["Demo", "running"]
 
 
-class Demo:
+class Demo(Service):
     """The real ``tickertape demo``, and somebody who listens to it, from life to life.
 
     Attributes:
@@ -23,22 +23,10 @@ class Demo:
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
-        self._command = [SCRIPT, "demo", "--port", str(self.port), "--data", str(folder), *options]
-        self._program: Program | None = None
+        super().__init__(SCRIPT, "demo", "--port", "{port}", "--data", str(folder), *options)
         self._cookie = ""
         self._cursor = ""
         self.titles: list[str] = []
-
-    def start(self) -> None:
-        self._program = Program(self._command)
-        self._program.wait_for(self.port)
-
-    def kill(self) -> None:
-        """End it by SIGKILL."""
-        if self._program is not None:
-            self._program.close()
-            self._program = None
 
     async def ask(self, path: str, body: object = None) -> Any:
         """Send a request and return the answer's JSON."""
