@@ -22,12 +22,15 @@ from typing import Any, Final, NamedTuple
 
 import uvloop
 
-from tickertape.broker import Broker, Draft, create_broker
+from tickertape.broker import Broker, create_broker
+from tickertape.wire import Cursor, Draft
 
 from .brokers_stores import KINDS, MANY, Contest, Follow, Publish
 from .fanout import percentile
 
-EVENT: Final = Draft("bench/prices", '{"symbol":"ACME","bid":101.25,"ask":101.5,"volume":1234}'.ljust(120), "price")
+EVENT: Final = Draft(
+    "bench/prices", '{"symbol":"ACME","bid":101.25,"ask":101.5,"volume":1234}'.ljust(120), event="price"
+)
 BATCH: Final = 100
 MOST: Final = 20_000
 """Events of one turn at most."""
@@ -204,7 +207,7 @@ async def begin(publish: Publish, follower: Follower) -> None:
 
 
 def named(name: str) -> Draft:
-    return EVENT._replace(data=name.ljust(len(EVENT.data)))
+    return EVENT.replace(data=name.ljust(len(EVENT.data)))
 
 
 # All of it.
@@ -240,7 +243,7 @@ def expect(whose: str, stored: int, acknowledged: int) -> None:
 
 
 async def following(broker: Broker, after: int) -> AsyncIterator[str]:
-    tail: Any = broker.tail(after)
+    tail: Any = broker.tail(Cursor((await broker.state()).epoch, after))
     async with aclosing(tail):
         async for records in tail:
             for record in records:

@@ -24,7 +24,7 @@ import psycopg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from tickertape.broker import Draft
+from tickertape.wire import Draft
 
 __all__ = ["KINDS", "MANY", "Bare", "Contest", "Follow", "Kind", "Publish"]
 

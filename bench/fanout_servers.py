@@ -114,7 +114,7 @@ def serve_app(port: int, app: Any, protocol: str) -> None:
 def hub_app(*, in_one_turn: bool = False) -> Any:
     """Return an application on a hub; ``in_one_turn`` publishes a burst without waiting in between."""
     from tickertape import EventSourceResponse  # noqa: F401 - what an application imports too
-    from tickertape.asgi import Hub
+    from tickertape.hub import Hub
 
     hub = Hub(drain_window=0.1)
 

@@ -3,9 +3,9 @@
 With no extra installed: the codec, the response for any ASGI application, and what goes with it.
 """
 
-from .asgi import EventSourceResponse, Hub, HubResponse, close_streams, get_last_event_id
+from .asgi import DisconnectReason, EventSourceResponse, close_streams, get_last_event_id
 from .errors import EventTooLargeError, InvalidEventError, StreamEndedError, TickertapeError
-from .hub import DisconnectReason
+from .hub import Hub, HubResponse
 from .wire import Decoder, ServerSentEvent
 
 __version__ = "0.1.0.dev0"

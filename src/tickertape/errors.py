@@ -1,23 +1,24 @@
-"""The one tree of exceptions.
+"""All exceptions of tickertape, in one tree.
 
 ::
 
     TickertapeError
     ├── BrokerError                         the log cannot be reached, read or written
-    │   ├── LogResetError                   the log has begun another life: its offsets start over
-    │   └── LogTrimmedError                 records that were asked for are no longer kept
-    ├── ClientError                         a client could not do what it was asked, or lost its stream
-    │   ├── ContentTypeError                the answer is not an event stream
+    │   ├── LogResetError                   the log has a new epoch: its offsets start over
+    │   └── LogTrimmedError                 the requested records are no longer kept
+    ├── ClientError                         a client failed, or lost its stream
+    │   ├── ContentTypeError                the response is not an event stream
     │   ├── GaveUpError                     the limit of attempts or of time is reached
-    │   ├── PublishError                    the hub refused what was published
-    │   ├── RedirectError                   a redirect leads nowhere, or there are too many
-    │   └── StatusError                     the answer's status is not one of a stream
+    │   ├── PublishError                    the hub refused an event
+    │   ├── RedirectError                   a redirect has no usable target, or there are too many
+    │   └── StatusError                     the response has an error status
     ├── HubClosedError                      the hub is closed, or draining, or not yet open
+    ├── InvalidCursorError (ValueError)     an epoch or an offset is out of range
     ├── InvalidEventError (ValueError)      you built an event that the wire cannot carry
     ├── InvalidTopicError (ValueError)      a topic or a pattern breaks the syntax, or there are too many
     ├── EventTooLargeError                  an event is over the limit
-    ├── SlowConsumerError                   a subscription was read too slowly: the log has moved on
-    └── StreamEndedError                    another event was awaited, and the stream has ended
+    ├── SlowConsumerError                   a subscription was read too slowly: its next events are no longer kept
+    └── StreamEndedError                    the stream ended while you waited for an event
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ __all__ = [
     "EventTooLargeError",
     "GaveUpError",
     "HubClosedError",
+    "InvalidCursorError",
     "InvalidEventError",
     "InvalidTopicError",
     "LogResetError",
@@ -49,15 +51,19 @@ class TickertapeError(Exception):
     """Base of every exception that tickertape raises on purpose."""
 
 
+class InvalidCursorError(TickertapeError, ValueError):
+    """The epoch or the offset of a cursor is out of range."""
+
+
 class InvalidEventError(TickertapeError, ValueError):
     """A field of an event has a value that the event stream format cannot carry."""
 
 
 class EventTooLargeError(TickertapeError):
-    """An event is larger than the hub takes, or than the decoder was allowed to hold.
+    """An event is larger than the limit of the hub or of the decoder.
 
     Attributes:
-        size: bytes of the event seen so far (it may have been longer still).
+        size: bytes of the event that were seen; the event may be longer.
         limit: the greatest number of bytes allowed.
     """
 
@@ -71,20 +77,20 @@ class EventTooLargeError(TickertapeError):
 
 
 class StreamEndedError(TickertapeError):
-    """Another event was awaited of a stream that has ended."""
+    """The stream ended while its reader waited for another event."""
 
 
 class ClientError(TickertapeError):
-    """A client could not do what it was asked; the base of what :mod:`tickertape.client` raises."""
+    """A client failed; the base class of the errors of :mod:`tickertape.client`."""
 
 
 class StatusError(ClientError):
-    """A server answered the request for a stream with a status that asking again will not change.
+    """A server answered the request for a stream with an error status that another request would not change.
 
     Attributes:
         status: the HTTP status.
-        url: what was asked for, without credentials and query.
-        detail: what the server said, shortened; ``""`` if nothing.
+        url: the requested URL, without credentials and query.
+        detail: the server's explanation, shortened; ``""`` if there is none.
     """
 
     def __init__(self, status: int, url: str = "", detail: str = "") -> None:
@@ -94,16 +100,16 @@ class StatusError(ClientError):
         self.detail = detail
 
     def __str__(self) -> str:
-        said = f": {self.detail}" if self.detail else ""
-        return f"expected status 200 from {self.url}, got {self.status}{said}"
+        detail = f": {self.detail}" if self.detail else ""
+        return f"expected status 200 from {self.url}, got {self.status}{detail}"
 
 
 class ContentTypeError(ClientError):
-    """A server answered the request for a stream with something else than an event stream.
+    """A server answered the request for a stream with another content type.
 
     Attributes:
         content_type: the value of the header; ``""`` if there is none.
-        url: what was asked for, without credentials and query.
+        url: the requested URL, without credentials and query.
     """
 
     def __init__(self, content_type: str, url: str = "") -> None:
@@ -121,7 +127,7 @@ class RedirectError(ClientError):
     Attributes:
         status: the HTTP status of the redirect.
         location: its ``Location``; ``""`` if it is empty or missing.
-        redirects: how many came in a row, this one included.
+        redirects: the number of redirects in a row, including this one.
     """
 
     def __init__(self, status: int, location: str, redirects: int) -> None:
@@ -132,16 +138,16 @@ class RedirectError(ClientError):
 
     def __str__(self) -> str:
         if not self.location:
-            return f"expected a Location with status {self.status}, got none"
+            return f"the redirect with status {self.status} has no Location"
         return f"expected at most {self.redirects - 1} redirects in a row, got another one to {self.location!r}"
 
 
 class GaveUpError(ClientError):
-    """A client tried again until the limit that it was given; the cause is the last error.
+    """A client retried until its limit; the cause is the last error.
 
     Attributes:
-        attempts: how many in a row came to nothing.
-        seconds: since the first of them began.
+        attempts: the number of attempts that failed in a row.
+        seconds: the time since the first of them began.
         reason: why the last one failed, in words.
     """
 
@@ -156,12 +162,12 @@ class GaveUpError(ClientError):
 
 
 class PublishError(ClientError):
-    """A hub refused what was published; the fields of its problem description (RFC 9457).
+    """A hub refused an event. The attributes are the fields of its problem description (RFC 9457).
 
     Attributes:
         status: the HTTP status.
-        title: the kind of problem in words, or what was unexpected about the answer.
-        detail: this occurrence in words; ``""`` if the hub said nothing.
+        title: the kind of problem in words, or the fault of an unexpected response.
+        detail: this occurrence in words; ``""`` if there is no explanation.
         type: a URI that names the kind of problem.
         instance: a URI of this occurrence; ``""`` if there is none.
         extensions: all other members of the description.
@@ -185,8 +191,8 @@ class PublishError(ClientError):
         self.extensions: Mapping[str, Any] = extensions or {}
 
     def __str__(self) -> str:
-        said = ": ".join(part for part in (self.title, self.detail) if part)
-        return f"expected status 201, got {self.status} {said}".rstrip()
+        words = ": ".join(part for part in (self.title, self.detail) if part)
+        return f"expected status 201, got {self.status} {words}".rstrip()
 
 
 class BrokerError(TickertapeError):
@@ -194,14 +200,14 @@ class BrokerError(TickertapeError):
 
 
 class LogResetError(BrokerError):
-    """The log has another epoch than when it was opened: it was wiped, or replaced by another."""
+    """The epoch of the log has changed since it was opened: the log was wiped, or replaced by another."""
 
 
 class LogTrimmedError(BrokerError):
-    """Records that were asked for are no longer kept.
+    """The requested records are no longer kept.
 
     Attributes:
-        after: the offset behind which records were asked for.
+        after: the offset after which records were requested.
         oldest: the offset of the oldest record that is kept.
     """
 
@@ -211,11 +217,11 @@ class LogTrimmedError(BrokerError):
         self.oldest = oldest
 
     def __str__(self) -> str:
-        return f"expected records behind offset {self.after}, got a log whose oldest is {self.oldest}"
+        return f"records after offset {self.after} are no longer kept: the oldest is {self.oldest}"
 
 
 class HubClosedError(TickertapeError):
-    """The hub takes no events and no subscriptions: it is closed, or draining, or not yet open."""
+    """The hub accepts no events and no subscriptions: it is closed, or draining, or not yet open."""
 
 
 class InvalidTopicError(TickertapeError, ValueError):
@@ -223,10 +229,10 @@ class InvalidTopicError(TickertapeError, ValueError):
 
 
 class SlowConsumerError(TickertapeError):
-    """A subscription was read too slowly: what follows its cursor is no longer kept.
+    """A subscription was read too slowly: the events after its cursor are no longer kept.
 
     Attributes:
-        cursor: the text of the last cursor that was delivered, to resume from, with a gap.
+        cursor: the text of the last cursor that was delivered. Resuming from it gives a gap.
     """
 
     def __init__(self, cursor: str) -> None:
@@ -234,4 +240,4 @@ class SlowConsumerError(TickertapeError):
         self.cursor = cursor
 
     def __str__(self) -> str:
-        return f"expected a subscriber that keeps up, got one whose cursor {self.cursor} is no longer kept"
+        return f"the subscriber read too slowly: events after its cursor {self.cursor} are no longer kept"

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from support.asgi import open_response, settle
 from tickertape import EventSourceResponse, ServerSentEvent
-from tickertape.asgi.iteration import BlockingIterator
+from tickertape.threads import BlockingIterator
 
 
 async def async_generator() -> AsyncIterator[int]:

@@ -10,7 +10,7 @@ import pytest
 from bench.brokers import SHAPES, Delays, Effort, Rates, Shape, delay_line, measure, rate_line
 from bench.brokers_stores import KINDS, Bare, Contest
 
-from tickertape.broker import Draft
+from tickertape.wire import Draft
 
 from .private_servers import require
 

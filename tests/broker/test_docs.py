@@ -19,13 +19,17 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tickertape import Hub
-from tickertape.broker import Cursor, Draft, SQLiteBroker, create_broker, postgres, redis_client, sqlite
+from tickertape.broker import SQLiteBroker, create_broker
 from tickertape.broker.postgres import PostgresBroker
+from tickertape.broker.postgres import broker as postgres
 from tickertape.broker.redis import RedisBroker
+from tickertape.broker.redis import client as redis_client
 from tickertape.broker.remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
+from tickertape.broker.sqlite import broker as sqlite
 from tickertape.errors import BrokerError
 from tickertape.testing.contract import CHECKS, BrokerContract
 from tickertape.testing.contract.checks import PATIENCE
+from tickertape.wire import Cursor, Draft
 
 from . import test_contract
 from .postgres_logs import POSTGRES_URL, postgres_absent

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tickertape.broker import Broker, Draft, create_broker
+from tickertape.broker import Broker, create_broker
 from tickertape.errors import BrokerError
 from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
+from tickertape.wire import Draft
 
 from .private_servers import PrivateNats
 
@@ -79,7 +80,7 @@ async def test_append_fails_in_time_while_the_server_stands_still_and_is_stored_
                     continue
         records = await collect(tail, cursors[0].offset)
         assert [record.data for record in records] in (["1", "2"], ["1", "x", "2"])
-        assert await broker.read(0, 10) == records
+        assert (await broker.read(0, 10)).records == records
 
 
 async def test_what_was_acknowledged_survives_a_kill_of_the_server_exactly_once(server: PrivateNats) -> None:
@@ -116,7 +117,7 @@ async def test_what_was_acknowledged_survives_a_kill_of_the_server_exactly_once(
         stop.set()
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*publishers)
-        records = await one.read(0, 1_000_000)
+        records = (await one.read(0, 1_000_000)).records
         followed += await collect(tail, len(records) - len(followed))
     assert followed == records
     assert unknown, "expected a server that was killed while it was published to"

@@ -14,8 +14,9 @@ from typing import Final
 
 import pytest
 
-from tickertape.broker import Draft, SQLiteBroker
+from tickertape.broker import SQLiteBroker
 from tickertape.testing.contract.checks import PATIENCE
+from tickertape.wire import Draft
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
@@ -57,7 +58,7 @@ async def main():
             stored = (await broker.append([Draft("t", "x" * 1000)] * 10))[-1].offset
     except BrokerError as error:
         sys.stderr.write(str(error))
-    assert [record.offset for record in await broker.read(0, 10_000)] == list(range(1, stored + 1))
+    assert [record.offset for record in (await broker.read(0, 10_000)).records] == list(range(1, stored + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert (await broker.append([Draft("t", "space again")]))[0].offset == stored + 1
     await broker.close()
@@ -136,7 +137,7 @@ async def test_what_was_acknowledged_survives_a_kill_exactly_once(synchronous: s
     acknowledged = [line.rstrip("\n").split(" ", 1) for line in said if line.endswith("\n")]
     broker = SQLiteBroker.from_url(url)
     await broker.open()
-    records = await broker.read(0, 1_000_000)
+    records = (await broker.read(0, 1_000_000)).records
     await broker.close()
     assert [record.offset for record in records] == list(range(1, len(records) + 1))
     stored = {record.data: record.offset for record in records}
@@ -155,7 +156,7 @@ async def test_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     assert "the disk fails, or is full" in error
     broker = SQLiteBroker(tmp_path / "log.db")
     await broker.open()
-    records = await broker.read(0, 10_000)
+    records = (await broker.read(0, 10_000)).records
     await broker.close()
     assert [record.offset for record in records] == list(range(1, stored + 2))
     assert records[-1].data == "space again"

@@ -12,12 +12,13 @@ import nats
 import pytest
 from nats.js import JetStreamContext
 
-from tickertape.broker import DEFAULT_RETENTION, Broker, Draft, LogState, Record, Retention, create_broker
-from tickertape.broker.nats_messages import Assembly, encode, parse
+from tickertape.broker import DEFAULT_RETENTION, Broker, LogState, Record, Retention, create_broker
+from tickertape.broker.nats.messages import Assembly, encode, parse
 from tickertape.broker.options import nats_credentials
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
+from tickertape.wire import Draft
 
 from .nats_logs import SERVER, NatsLog, nats_absent
 from .private_servers import require
@@ -209,7 +210,7 @@ async def test_log_that_lost_records_is_another_log_with_what_it_still_has(log: 
         after = await broker.open()
         assert after.epoch != before.epoch
         assert after[1:] == (1, 3)
-        assert [record.data for record in await broker.read(0, 10)] == ["0", "1", "2"]
+        assert [record.data for record in (await broker.read(0, 10)).records] == ["0", "1", "2"]
         assert [cursor.offset for cursor in await broker.append([Draft("t", "3")])] == [4]
 
 
@@ -225,7 +226,7 @@ async def test_batch_that_is_longer_than_a_message_is_whole(log: NatsLog) -> Non
         expected = ["before", "0", "1", "2", "after"]
         assert [record.data.rstrip(".") for record in await collect(tail, 5)] == expected
         for after in range(5):
-            assert [record.data.rstrip(".") for record in await other.read(after, 10)] == expected[after:]
+            assert [record.data.rstrip(".") for record in (await other.read(after, 10)).records] == expected[after:]
         assert [cursor.offset for cursor in await other.append(batch)] == [2, 3, 4]
         assert (await stream_of(log)).state.messages > 5
 
@@ -254,11 +255,11 @@ async def test_batch_that_was_given_up_counts_for_nothing(log: NatsLog) -> None:
         assert (await broker.open()).newest == 1
         assert [cursor.offset for cursor in await broker.append([Draft("t", "2", key="k")])] == [2]
         expected = [Record(1, "t", None, "1"), Record(2, "t", None, "2")]
-        assert await collect(tail, 2) == await broker.read(0, 10) == expected
-        assert await broker.read(1, 10) == expected[1:]
+        assert await collect(tail, 2) == (await broker.read(0, 10)).records == expected
+        assert (await broker.read(1, 10)).records == expected[1:]
 
 
-ENCODED = encode("n", 7, [Draft("t", "é" * 2000, "e", "k"), Draft("u", "\0", None, None)], 2048)
+ENCODED = encode("n", 7, [Draft("t", "é" * 2000, event="e", key="k"), Draft("u", "\0")], 2048)
 MESSAGES = [parse(sequence, 0.0, headers, data) for sequence, (headers, data) in enumerate(ENCODED, 11)]
 RECORDS = [Record(7, "t", "e", "é" * 2000), Record(8, "u", None, "\0")]
 

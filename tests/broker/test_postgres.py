@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from tickertape.broker import Broker, Cursor, Draft, Record, Retention, create_broker
+from tickertape.broker import Broker, Record, Retention, create_broker
 from tickertape.broker.postgres import PostgresBroker
 from tickertape.broker.transactional import TransactionalBroker
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.hub import Hub
 from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
+from tickertape.wire import Cursor, Draft
 
 from .postgres_logs import POSTGRES_URL, postgres_absent
 from .private_servers import PrivatePostgres, forwarded, require
@@ -103,7 +104,7 @@ async def append_until_stored(broker: Broker, draft: Draft) -> Cursor:
 async def test_what_is_published_in_a_transaction_comes_when_it_commits(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
         assert isinstance(broker, TransactionalBroker)
-        keys = await broker.append_with(connection, [Draft("t", "in", "e", "k"), Draft("t", "side")])
+        keys = await broker.append_with(connection, [Draft("t", "in", event="e", key="k"), Draft("t", "side")])
         assert keys[0] == "k"
         assert len(keys[1]) == 32
         await broker.append(drafts("outside"))
@@ -190,18 +191,18 @@ async def test_what_was_committed_while_no_hub_was_there_comes_when_one_is(schem
         for number in range(3):
             await broker.append_with(connection, drafts(f"{number}"))
             await connection.commit()
-        assert await broker.read(0, 10) == []
+        assert (await broker.read(0, 10)).records == []
     async with opened(schema) as broker, tailing(broker, 0) as tail:
         assert data(await collect(tail, 3)) == ["0", "1", "2"]
 
 
 async def test_a_key_in_a_transaction_appends_once(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
-        await broker.append([Draft("t", "first", None, "k")])
-        await broker.append_with(connection, [Draft("t", "again", None, "k"), Draft("t", "new", None, "l")])
+        await broker.append([Draft("t", "first", key="k")])
+        await broker.append_with(connection, [Draft("t", "again", key="k"), Draft("t", "new", key="l")])
         await connection.commit()
         assert data(await collect(tail, 2)) == ["first", "new"]
-        assert (await broker.append([Draft("t", "again", None, "l")]))[0].offset == 2
+        assert (await broker.append([Draft("t", "again", key="l")]))[0].offset == 2
 
 
 async def test_many_hubs_move_each_row_once(schema: str) -> None:
@@ -293,7 +294,7 @@ async def test_a_session_that_is_killed_goes_on(schema: str) -> None:
         assert data(await collect(tail, 1)) == ["1"]
         waiting = asyncio.create_task(collect(tail, 1))
         execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE %s", f"%{schema}%")
-        await append_until_stored(broker, Draft("t", "2", None, "2"))
+        await append_until_stored(broker, Draft("t", "2", key="2"))
         assert data(await waiting) == ["2"]
 
 
@@ -315,7 +316,7 @@ async def test_a_log_whose_retention_was_lowered_shrinks_by_and_by(schema: str) 
 async def test_a_key_that_is_too_long_spoils_nobody_elses_append(schema: str) -> None:
     async with opened(schema) as broker:
         good, bad = await asyncio.gather(
-            broker.append(drafts("good")), broker.append([Draft("t", "bad", None, "é" * 1001)]), return_exceptions=True
+            broker.append(drafts("good")), broker.append([Draft("t", "bad", key="é" * 1001)]), return_exceptions=True
         )
         assert isinstance(good, list)
         assert "at most 2000 bytes, got 2002" in str(bad)
@@ -358,7 +359,7 @@ async def test_a_request_that_is_cancelled_disturbs_no_other(schema: str) -> Non
             await asyncio.sleep(0)
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
-        assert data(await broker.read(0, 10)) == ["1", "2"]
+        assert data((await broker.read(0, 10)).records) == ["1", "2"]
 
 
 # Epochs.
@@ -418,13 +419,13 @@ async def test_a_standby_that_missed_records_gets_another_epoch(cluster: Private
                 assert data(await collect(tail, 4)) == ["1", "2", "3", "4"]
                 standby.execute("SELECT pg_promote()")
                 address.move(standby.port)
-                cursor = await append_until_stored(broker, Draft("t", "5", None, "5"))
+                cursor = await append_until_stored(broker, Draft("t", "5", key="5"))
                 assert cursor.offset == 3
                 assert cursor.epoch != before.epoch
                 with pytest.raises(LogResetError):
                     await collect(tail, 1)
             assert (await broker.open()).newest == 3
-            assert data(await broker.read(0, 10)) == ["1", "2", "5"]
+            assert data((await broker.read(0, 10)).records) == ["1", "2", "5"]
         finally:
             await broker.close()
             standby.end()
@@ -442,18 +443,18 @@ async def test_a_server_that_stands_still_and_one_that_is_killed(cluster: Privat
 
         cluster.signal(signal.SIGSTOP)
         with pytest.raises(BrokerError, match=r"within 1.5 s"):
-            await broker.append([Draft("t", "2", None, "2")])
+            await broker.append([Draft("t", "2", key="2")])
         with pytest.raises(BrokerError, match="no answer within 1 s"):
             await broker.open()
         cluster.signal(signal.SIGCONT)
-        await append_until_stored(broker, Draft("t", "2", None, "2"))
+        await append_until_stored(broker, Draft("t", "2", key="2"))
         assert data(await collect(tail, 1)) == ["2"]
 
         cluster.signal(signal.SIGKILL)
         with pytest.raises(BrokerError, match="cannot reach PostgreSQL"):
             await broker.append(drafts("3"))
         cluster.start()
-        assert await append_until_stored(broker, Draft("t", "3", None, "3")) == Cursor(before.epoch, 3)
+        assert await append_until_stored(broker, Draft("t", "3", key="3")) == Cursor(before.epoch, 3)
         assert data(await collect(tail, 1)) == ["3"]
     await broker.close()
 
@@ -482,10 +483,10 @@ async def test_somebody_who_holds_the_lock_of_the_offsets(schema: str) -> None:
         await broker.open()
         await connection.execute(f'SELECT FROM "{schema}".meta FOR UPDATE'.encode())
         with pytest.raises(BrokerError, match=r"in time|within 1.5 s"):
-            await broker.append([Draft("t", "1", None, "k")])
+            await broker.append([Draft("t", "1", key="k")])
         await connection.rollback()
-        await append_until_stored(broker, Draft("t", "1", None, "k"))
-        assert data(await broker.read(0, 10)) == ["1"]
+        await append_until_stored(broker, Draft("t", "1", key="k"))
+        assert data((await broker.read(0, 10)).records) == ["1"]
         await broker.close()
 
 

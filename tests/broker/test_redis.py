@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tickertape.broker import Broker, Draft, Record, Retention, create_broker
-from tickertape.broker.records import Cursor
+from tickertape.broker import Broker, Record, Retention, create_broker
 from tickertape.broker.redis import RedisBroker
-from tickertape.broker.redis_fencing import Bond, Server, Verdict, judge, parse_info
+from tickertape.broker.redis.fencing import Bond, Server, Verdict, judge, parse_info
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.testing.contract.steps import collect, tailing
+from tickertape.wire import Cursor, Draft
 
 from .private_servers import PrivateRedis, forwarded, wait_until
 
@@ -78,7 +78,7 @@ async def test_bytes_and_keys_are_counted_with_what_is_kept(start: Start) -> Non
     broker = RedisBroker(server.url, retention=Retention(events=7, bytes=None))
     epoch = (await broker.open()).epoch
     for number in range(30):
-        await broker.append([Draft("t", "x" * number, "é", f"key {number}")])
+        await broker.append([Draft("t", "x" * number, event="é", key=f"key {number}")])
     with server.client() as client:
         assert client.xlen(f"{PREFIX}log:{epoch}") == 7
         assert int(client.hget(META, "bytes") or 0) == sum(1 + 2 + number for number in range(23, 30))
@@ -94,7 +94,7 @@ async def test_an_append_is_one_script(start: Start) -> None:
     batch = [Draft("t", "1", key="1"), Draft("t", "2"), Draft("t", "again", key="1"), Draft("t", "3"), Draft("t", "4")]
     await broker.append(batch)  # the server learns the script
     with server.client() as client, client.monitor() as monitor:
-        cursors = await broker.append([draft._replace(key=draft.key and "other") for draft in batch])
+        cursors = await broker.append([draft.replace(key=draft.key and "other") for draft in batch])
         client.echo("over")
         asked: list[str] = []
         done: list[str] = []
@@ -132,9 +132,9 @@ async def test_a_server_without_memory_refuses_a_batch_as_a_whole(start: Start) 
         with pytest.raises(BrokerError, match="maxmemory"):
             await broker.append(drafts(4, 9))
         client.config_set("maxmemory", "0")
-    assert numbers(await broker.read(0, 100)) == [1, 2, 3]
+    assert numbers((await broker.read(0, 100)).records) == [1, 2, 3]
     await broker.append(drafts(4, 4))
-    assert numbers(await broker.read(0, 100)) == [1, 2, 3, 4]
+    assert numbers((await broker.read(0, 100)).records) == [1, 2, 3, 4]
     await broker.close()
 
 
@@ -208,7 +208,7 @@ async def test_flushall_resets_tails_and_what_is_published_goes_into_the_next_li
     with pytest.raises(LogResetError):  # what was opened is no more
         await broker.read(0, 10)
     assert (await broker.open()).epoch == cursors[0].epoch
-    assert numbers(await broker.read(0, 10)) == [6]
+    assert numbers((await broker.read(0, 10)).records) == [6]
     await broker.close()
 
 
@@ -267,7 +267,7 @@ async def test_a_replica_that_missed_records_gets_another_epoch(start: Start) ->
                 await collect(tail, 1)
         state = await broker.open()
         assert (state.epoch, state.oldest, state.newest) == (cursor.epoch, 1, 4)
-        assert numbers(await broker.read(0, 10)) == [1, 2, 3, 7]
+        assert numbers((await broker.read(0, 10)).records) == [1, 2, 3, 7]
         await broker.close()
 
 
@@ -365,7 +365,7 @@ async def test_a_server_that_may_have_lost_its_last_second_gets_another_epoch(st
             await collect(tail, 1)
     after = await broker.open()
     assert after.epoch != before.epoch
-    assert numbers(await broker.read(0, 10)) == list(range(1, after.newest + 1))
+    assert numbers((await broker.read(0, 10)).records) == list(range(1, after.newest + 1))
     await broker.close()
 
 
@@ -457,9 +457,9 @@ def test_wrong_urls(url: str) -> None:
 
 async def use(broker: Broker) -> None:
     state = await broker.open()
-    cursors = await broker.append([Draft("t", "1", "e", "k"), Draft("t", "2")])
+    cursors = await broker.append([Draft("t", "1", event="e", key="k"), Draft("t", "2")])
     assert [cursor.offset for cursor in cursors] == [state.newest + 1, state.newest + 2]
-    assert [record.data for record in await broker.read(0, 10)] == ["1", "2"]
+    assert [record.data for record in (await broker.read(0, 10)).records] == ["1", "2"]
     async with tailing(broker, 0) as tail:
         assert len(await collect(tail, 2)) == 2
         await broker.append([Draft("t", "3")])

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from tickertape.broker import Cursor, Draft, Retention, SQLiteBroker, create_broker
-from tickertape.broker.sqlite_file import LogFile
-from tickertape.broker.sqlite_threads import _LOOK
+from tickertape.broker import Retention, SQLiteBroker, create_broker
+from tickertape.broker.sqlite.log import LogFile
+from tickertape.broker.sqlite.threads import _LOOK
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
+from tickertape.wire import Cursor, Draft
 
 KIB = Draft("t", "x" * 1024)
 
@@ -171,7 +172,7 @@ async def test_locked_log_refuses_after_its_timeout_and_goes_on_afterwards(tmp_p
             for result in results:
                 assert isinstance(result, BrokerError)
                 assert "database is locked; another process holds its lock" in str(result)
-            assert len(await broker.read(0, 10)) == 1, "expected a log that can be read while someone writes"
+            assert len((await broker.read(0, 10)).records) == 1, "expected a log that can be read while someone writes"
         assert (await broker.append([KIB]))[0].offset == 2
         assert [record.offset for record in await collect(tail, 2)] == [1, 2]
 
@@ -205,7 +206,7 @@ async def test_less_retention_counts_at_once_and_is_enforced_in_steps(tmp_path: 
     async with opened(SQLiteBroker(path, retention=Retention(events=10))) as broker:
         state = await broker.open()
         assert (state.oldest, state.newest) == (9991, 10_000)
-        assert [record.offset for record in await broker.read(0, 2)] == [9991, 9992]
+        assert [record.offset for record in (await broker.read(0, 2)).records] == [9991, 9992]
         await broker.append([Draft("t", "x")])
         with closing(sqlite3.connect(path)) as database:
             ((kept,),) = database.execute("SELECT count(*) FROM records")
@@ -277,7 +278,7 @@ async def test_older_copy_in_its_place_is_another_log_with_what_it_still_has(tmp
             await broker.append([Draft("t", "3")])
         after = await broker.open()
         assert after.epoch != before.epoch
-        assert [record.data for record in await broker.read(0, 10)] == ["1"]
+        assert [record.data for record in (await broker.read(0, 10)).records] == ["1"]
         assert await broker.append([Draft("t", "3")]) == [Cursor(after.epoch, 2)]
 
 
@@ -294,7 +295,7 @@ async def test_who_lets_go_of_a_removed_file_does_not_harm_the_new_one(tmp_path:
             for suffix in ("", "-wal"):  # as it would be found if the process ended here
                 shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
             async with opened(SQLiteBroker(copy)) as found:
-                assert [record.data for record in await found.read(0, 10)] == ["1", "2"]
+                assert [record.data for record in (await found.read(0, 10)).records] == ["1", "2"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names its boots")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from support.servers import free_port
-from tickertape.broker import Broker, Draft, create_broker
+from tickertape.broker import Broker, create_broker
 from tickertape.errors import BrokerError
 from tickertape.testing.contract.steps import collect, tailing
+from tickertape.wire import Draft
 
 from .private_servers import PrivateRedis, find_program, wait_until
 

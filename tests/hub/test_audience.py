@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from tickertape.hub import HEARTBEAT, DirectSubscriber
+from tickertape.hub import DirectSubscriber
 from tickertape.hub.audience import Audience, Pace, frame
+from tickertape.wire import HEARTBEAT
 
 WHOLE = Pace(writes=64, seconds=1000.0)
 SLICES = Pace(writes=2, seconds=0.0)

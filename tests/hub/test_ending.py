@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from support.hub import HubClient, settle
-from tickertape.asgi.hub import Hub
 from tickertape.asgi.shutdown import open_streams
 from tickertape.errors import HubClosedError
+from tickertape.hub import Hub
 from tickertape.hub.audience import Pace
 from tickertape.testing import FakeClock
 

@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 from support.hub import settle
-from tickertape.broker import Cursor, Draft
 from tickertape.errors import BrokerError, InvalidEventError, InvalidTopicError
 from tickertape.hub import Batch, Feed, FeedState, Hub
 from tickertape.hub import feed as feed_module
-from tickertape.hub.drafting import MAX_KEY_LENGTH
 from tickertape.hub.items import Shape, field_reader
 from tickertape.testing import FakeClock, ScriptedBroker
+from tickertape.wire import MAX_KEY_LENGTH, Cursor, Draft
 
 
 @asynccontextmanager

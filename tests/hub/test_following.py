@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from support.hub import HubClient, gap_of, settle
-from tickertape.asgi.hub import Hub
 from tickertape.broker import MemoryBroker, Retention
 from tickertape.errors import BrokerError
+from tickertape.hub import Hub
 from tickertape.hub.audience import Pace
 from tickertape.hub.window import Window
 from tickertape.testing import FakeClock, ScriptedBroker
+from tickertape.wire import Cursor
 
 WAYS = pytest.mark.parametrize("direct", [False, True], ids=["portable", "direct"])
 
@@ -81,7 +82,7 @@ async def test_a_tail_that_ends_is_begun_again() -> None:
 
         tails = 0
 
-        async def tail(self, after: int) -> AsyncIterator[Any]:
+        async def tail(self, after: Cursor) -> AsyncIterator[Any]:
             self.tails += 1
             last = self.tails == 1
             async for records in super().tail(after):

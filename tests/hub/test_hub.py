@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from support.asgi import settle
-from tickertape.broker import Cursor, Draft, LogState, MemoryBroker, Retention
+from tickertape.broker import LogState, MemoryBroker, Retention
 from tickertape.errors import (
     BrokerError,
     EventTooLargeError,
@@ -21,6 +21,7 @@ from tickertape.errors import (
 )
 from tickertape.hub import Hub, Subscription
 from tickertape.testing import FakeClock, ScriptedBroker
+from tickertape.wire import Cursor, Draft
 
 
 @pytest.fixture
@@ -102,9 +103,9 @@ async def test_what_is_refused_is_refused_before_anything_is_stored(
     [
         (Draft("a//b", "x"), InvalidTopicError),
         (Draft("t", "x" * 101), EventTooLargeError),
-        (Draft("t", "x", "stream:gap"), InvalidEventError),
-        (Draft("t", "x", "a\rb"), InvalidEventError),
-        (Draft("t", "x", None, ""), InvalidEventError),
+        (Draft("t", "x", event="stream:gap"), InvalidEventError),
+        (Draft("t", "x", event="a\rb"), InvalidEventError),
+        (Draft("t", "x", key=""), InvalidEventError),
     ],
 )
 async def test_drafts_made_by_hand_are_checked_too(
@@ -134,7 +135,7 @@ async def test_drafts_made_by_hand_are_checked_too(
 )
 async def test_what_data_becomes(hub: Hub, broker: ScriptedBroker, data: Any, text: str) -> None:
     cursor = await hub.publish("t", data, event="tick")
-    [record] = await broker.read(0, 10)
+    [record] = (await broker.read(0, 10)).records
     assert (record.offset, record.topic, record.event, record.data) == (cursor.offset, "t", "tick", text)
 
 
@@ -147,7 +148,7 @@ async def test_the_same_key_appends_once(hub: Hub, broker: ScriptedBroker) -> No
     first = await hub.publish("t", "once", key="k")
     assert await hub.publish("t", "twice", key="k") == first
     assert await hub.publish("t", "other", key="l") != first
-    assert [record.data for record in await broker.read(0, 10)] == ["once", "other"]
+    assert [record.data for record in (await broker.read(0, 10)).records] == ["once", "other"]
 
 
 async def test_several_are_appended_next_to_each_other(hub: Hub, broker: ScriptedBroker) -> None:
@@ -165,7 +166,7 @@ async def test_a_batch_that_fails_stores_nothing(hub: Hub, broker: ScriptedBroke
     with pytest.raises(BrokerError, match="scripted failure"):
         await hub.publish_many([hub.draft("a", 1), hub.draft("a", 2)])
     broker.recover()
-    assert await broker.read(0, 10) == []
+    assert (await broker.read(0, 10)).records == []
     assert hub.statistics().published == 0
 
 
@@ -183,7 +184,7 @@ async def test_what_is_published_is_stored_before_it_is_delivered(hub: Hub, brok
 
 async def test_publishing_from_another_thread(hub: Hub, broker: ScriptedBroker) -> None:
     cursor = await asyncio.to_thread(hub.publish_sync, "t", "x", event="e", key="k")
-    assert [(record.offset, record.event, record.data) for record in await broker.read(0, 10)] == [
+    assert [(record.offset, record.event, record.data) for record in (await broker.read(0, 10)).records] == [
         (cursor.offset, "e", "x")
     ]
 
@@ -195,7 +196,7 @@ async def test_a_thread_that_waited_too_long_publishes_nothing_later(hub: Hub, b
     await settle()
     broker.release()
     await settle()
-    assert await broker.read(0, 10) == []
+    assert (await broker.read(0, 10)).records == []
 
 
 async def test_the_loop_itself_cannot_wait_for_itself(hub: Hub, broker: ScriptedBroker) -> None:
@@ -208,7 +209,7 @@ async def test_publishing_soon_from_synchronous_code(hub: Hub, broker: ScriptedB
     tasks = [hub.publish_soon("t", number) for number in range(3)]
     assert broker.calls["append"] == 0
     assert [(await task)[0].offset for task in tasks] == [1, 2, 3]
-    assert [record.data for record in await broker.read(0, 10)] == ["0", "1", "2"]
+    assert [record.data for record in (await broker.read(0, 10)).records] == ["0", "1", "2"]
 
 
 async def test_what_fails_later_is_logged(hub: Hub, broker: ScriptedBroker, caplog: pytest.LogCaptureFixture) -> None:

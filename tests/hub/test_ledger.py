@@ -17,10 +17,11 @@ import pytest
 
 from support.hub import HubClient, settle
 from support.ledger import Account, Ledger, Published
-from tickertape.asgi.hub import Hub
-from tickertape.broker import Cursor, Retention
+from tickertape.broker import Retention
+from tickertape.hub import Hub
 from tickertape.hub.audience import Pace
 from tickertape.testing import FakeClock, ScriptedBroker
+from tickertape.wire import Cursor
 
 TOPICS = ("a", "a/1", "a/2", "a/1/x", "b/1", "b/2", "b/2/y", "c")
 AUDIENCES = (("a/**",), ("*/1",), ("**",), ("c",), ("a/1", "b/1"), ("b/*", "c"), ("**/x", "a"), ("nobody",))

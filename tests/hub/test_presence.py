@@ -9,7 +9,8 @@ import pytest
 
 from support.asgi import settle
 from tickertape import Hub
-from tickertape.hub import DisconnectReason, Presence, SubscriberInfo
+from tickertape.asgi import DisconnectReason
+from tickertape.hub import Presence, SubscriberInfo
 from tickertape.testing import EventStreamClient, FakeClock
 
 

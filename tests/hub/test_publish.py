@@ -12,10 +12,10 @@ import pydantic
 import pytest
 
 from support.hub import settle
-from tickertape.asgi.hub import Hub
-from tickertape.broker import Cursor, Draft
 from tickertape.errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
+from tickertape.hub import Hub
 from tickertape.testing import FakeClock, ScriptedBroker
+from tickertape.wire import Cursor, Draft
 
 
 class Price(pydantic.BaseModel):
@@ -89,7 +89,9 @@ async def test_what_cannot_be_published_is_refused_and_nothing_stored(
             with pytest.raises(error, match=sentence):
                 await call()
         if isinstance(arguments["data"], str):  # as a draft made by hand has it
-            by_hand = Draft(arguments["topic"], arguments["data"], arguments.get("event"), arguments.get("key"))
+            by_hand = Draft(
+                arguments["topic"], arguments["data"], event=arguments.get("event"), key=arguments.get("key")
+            )
             with pytest.raises(error, match=sentence):
                 await hub.publish_many([hub.draft("t", "good"), by_hand])
         assert await stored(hub) == []

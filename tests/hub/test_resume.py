@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from support.hub import HubClient, gap_of, settle
-from tickertape.asgi.hub import Hub
 from tickertape.broker import Retention
+from tickertape.hub import Hub
 from tickertape.hub.topics import matches
 from tickertape.testing import FakeClock, ScriptedBroker
 

@@ -10,10 +10,9 @@ import pytest
 
 from support.hub import HubClient, gap_of, settle
 from tickertape import ServerSentEvent
-from tickertape.asgi.hub import Hub
 from tickertape.broker import Retention
 from tickertape.errors import SlowConsumerError
-from tickertape.hub import DirectSubscriber
+from tickertape.hub import DirectSubscriber, Hub
 from tickertape.testing import FakeClock, ScriptedBroker
 
 WAYS = pytest.mark.parametrize("direct", [False, True], ids=["portable", "direct"])

@@ -11,11 +11,12 @@ import pytest
 
 from support.asgi import settle
 from tickertape import ServerSentEvent
-from tickertape.broker import Cursor, Draft, Retention
+from tickertape.broker import Retention
 from tickertape.errors import BrokerError
 from tickertape.hub import Hub, OverflowPolicy
 from tickertape.hub.subscriber import Start
 from tickertape.testing import FakeClock, ScriptedBroker
+from tickertape.wire import Cursor, Draft
 
 
 class World:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickertape.errors import InvalidTopicError
-from tickertape.hub import MAX_TOPICS, check_patterns, check_topic
-from tickertape.hub.topics import MAX_TOPIC_LENGTH, Patterns, TopicIndex, matches
+from tickertape.hub import MAX_TOPICS, check_patterns
+from tickertape.hub.topics import Patterns, TopicIndex, matches
+from tickertape.wire import MAX_TOPIC_LENGTH, check_topic
 
 # What is a topic
 

@@ -10,8 +10,7 @@ import pytest
 from uvicorn import Config, Server
 
 from support.servers import Connection
-from tickertape.asgi import Hub
-from tickertape.hub import DirectSubscriber
+from tickertape.hub import DirectSubscriber, Hub
 from tickertape.server import listen
 from tickertape.server.app import create_app
 from tickertape.server.descriptors import LimitedHTTPProtocol

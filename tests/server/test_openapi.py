@@ -12,7 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
 from support.http import JSON, site
-from tickertape.asgi import Hub
+from tickertape.hub import Hub
 from tickertape.server.app import create_app
 from tickertape.server.openapi import describe
 

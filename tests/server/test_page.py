@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Page, expect
 from support.browser import Tab, open_tab
 from support.http import site
 from support.local import serve_here
-from tickertape.asgi import Hub
+from tickertape.hub import Hub
 from tickertape.server.app import create_app
 from tickertape.server.files import WEB
 

@@ -12,9 +12,9 @@ import pytest_asyncio
 
 from support.local import serve_here
 from tickertape import InvalidEventError
-from tickertape.asgi import Hub
 from tickertape.client import Draft, Publisher, SyncPublisher
 from tickertape.errors import PublishError
+from tickertape.hub import Hub
 from tickertape.server.app import create_app
 
 Publish = Callable[..., Any]
@@ -54,7 +54,7 @@ async def test_what_is_published_arrives(served: tuple[Hub, str], publish: Publi
     assert first == f"{hub.epoch}-1"
     again = [await publish(url, "publish", "a", "x", key="k") for _ in range(2)]
     assert again == [f"{hub.epoch}-2"] * 2
-    drafts = [Draft("c", "1"), Draft("c", None), Draft("d", "ä€\n", "e")]
+    drafts = [Draft("c", "1"), Draft("c", None), Draft("d", "ä€\n", event="e")]
     assert await publish(url, "publish_many", drafts) == [f"{hub.epoch}-{offset}" for offset in (3, 4, 5)]
     assert await publish(url, "publish_many", []) == []
     assert await kept(hub) == [

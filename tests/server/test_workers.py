@@ -15,8 +15,9 @@ from support.ledger import Account, Ledger, Published
 from support.program import Serve, serving
 from support.servers import START, Connection, until
 from tickertape import Decoder, ServerSentEvent
-from tickertape.broker import Cursor, create_broker
+from tickertape.broker import create_broker
 from tickertape.client import Draft, Publisher
+from tickertape.wire import Cursor
 
 SEED = 11
 READERS = 100
@@ -163,7 +164,7 @@ async def balance(ledger: Ledger, readers: list[Reader], url: str) -> None:
     state = await broker.open()
     log = ledger.truth[state.epoch]
     assert sorted(log) == list(range(1, state.newest + 1)), "each is stored once, and nothing else is"
-    for record in await broker.read(state.oldest - 1, KEPT):
+    for record in (await broker.read(state.oldest - 1, KEPT)).records:
         assert log[record.offset] == Published(record.topic, record.data)
     await broker.close()
     for reader in readers:

@@ -18,7 +18,7 @@ from broker.nats_logs import SERVER, nats_absent
 from broker.private_servers import forwarded, require
 from sources.reading import PATIENCE, reading
 from support.hub import settle
-from tickertape.broker import nats_subjects
+from tickertape.broker.nats import subjects as nats_subjects
 from tickertape.errors import BrokerError
 from tickertape.hub import Feed, Hub
 from tickertape.sources import NatsMessage, nats_subject

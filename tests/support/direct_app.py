@@ -17,10 +17,10 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import Response
 
-from tickertape.asgi import Hub
+from tickertape.asgi import DisconnectReason
 from tickertape.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from tickertape.broker import Retention
-from tickertape.hub import DirectSubscriber, DisconnectReason, SubscriberInfo
+from tickertape.hub import DirectSubscriber, Hub, SubscriberInfo
 
 __all__ = ["app"]
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from tickertape.asgi import Hub
+from tickertape.hub import Hub
 from tickertape.server.app import create_app
 from tickertape.testing import EventStreamClient, ScriptedBroker
 
@@ -55,7 +55,7 @@ class Site:
 
     async def stored(self) -> list[tuple[str, str | None, str]]:
         """What the log holds: topics, types, data."""
-        return [(record.topic, record.event, record.data) for record in await self.broker.read(0, 1000)]
+        return [(record.topic, record.event, record.data) for record in (await self.broker.read(0, 1000)).records]
 
 
 @asynccontextmanager

@@ -9,9 +9,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from tickertape import Decoder, ServerSentEvent
-from tickertape.asgi.hub import DIRECT_EXTENSION, Hub
 from tickertape.asgi.types import Message
-from tickertape.hub import DirectSubscriber
+from tickertape.hub import DIRECT_EXTENSION, DirectSubscriber, Hub
 
 __all__ = ["Chunks", "HubClient", "ScriptedTransport", "gap_of", "settle"]
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from support.hub import gap_of
 from tickertape import ServerSentEvent
-from tickertape.broker import Cursor
 from tickertape.hub.topics import matches
+from tickertape.wire import Cursor
 
 __all__ = ["Account", "Ledger", "Published", "wanted"]
 

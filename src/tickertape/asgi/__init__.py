@@ -1,21 +1,34 @@
 """Event streams as ASGI applications: no framework, every framework, every server."""
 
+from .base import StreamResponse
 from .headers import Headers
-from .hub import DIRECT_EXTENSION, Connection, Hub, HubResponse
-from .problem import problem_of, send_problem
-from .request import get_last_event_id
+from .problem import problem_body, problem_headers, send_problem, status_of
+from .request import HasScope, get_last_event_id
 from .response import EventSourceResponse
-from .shutdown import close_streams
+from .shutdown import OpenStream, close_streams, open_streams
+from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
+from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
-    "DIRECT_EXTENSION",
-    "Connection",
+    "DEFAULT_HEARTBEAT",
+    "DEFAULT_SEND_TIMEOUT",
+    "ASGIApp",
+    "DisconnectReason",
     "EventSourceResponse",
+    "HasScope",
     "Headers",
-    "Hub",
-    "HubResponse",
+    "Message",
+    "OpenStream",
+    "Receive",
+    "Scope",
+    "Send",
+    "Stream",
+    "StreamResponse",
     "close_streams",
     "get_last_event_id",
-    "problem_of",
+    "open_streams",
+    "problem_body",
+    "problem_headers",
     "send_problem",
+    "status_of",
 ]

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
 import inspect
-import logging
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from queue import SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["BlockingIterator", "check_iterable", "close_iterator", "iterate"]
+from ..threads import BlockingIterator
 
-logger = logging.getLogger("tickertape.asgi")
+__all__ = ["check_iterable", "close_iterator", "iterate"]
 
 T = TypeVar("T")
-
-_EXHAUSTED: Final = object()
 
 
 def check_iterable(items: object) -> None:
@@ -55,63 +47,3 @@ async def close_iterator(iterator: AsyncIterator[Any]) -> None:
 async def _at_hand(items: Iterable[T]) -> AsyncIterator[T]:
     for item in items:
         yield item
-
-
-class BlockingIterator(AsyncIterator[T]):
-    """Pull a blocking iterable on a daemon thread of its own, one item at each request.
-
-    A pool would do for iterables that compute; those of streams wait, and a few that wait would
-    hold every thread of a pool. The thread is a daemon since nothing can interrupt a blocking
-    ``next()``: it must not keep the process from exiting.
-
-    ``aclose()`` asks the thread to close the iterable when ``next()`` returns, and does not wait.
-    """
-
-    def __init__(self, items: Iterable[T]) -> None:
-        self._items = items
-        self._requests: SimpleQueue[asyncio.Future[Any] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    async def __anext__(self) -> T:
-        if self._thread is None:
-            run = contextvars.copy_context().run
-            self._thread = threading.Thread(target=run, args=(self._serve,), name="tickertape-iterator", daemon=True)
-            self._thread.start()
-        future = asyncio.get_running_loop().create_future()
-        self._requests.put(future)
-        item = await future
-        if item is _EXHAUSTED:
-            raise StopAsyncIteration
-        return item  # type: ignore[no-any-return]
-
-    async def aclose(self) -> None:
-        """End the thread, after the ``next()`` that it may be in."""
-        self._requests.put(None)
-
-    def _serve(self) -> None:
-        iterator = None
-        while (future := self._requests.get()) is not None:
-            item: object = None
-            failure: BaseException | None = None
-            try:
-                iterator = iter(self._items) if iterator is None else iterator
-                item = next(iterator, _EXHAUSTED)
-            except BaseException as error:
-                failure = error
-            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                future.get_loop().call_soon_threadsafe(_settle, future, item, failure)
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            try:
-                close()
-            except Exception:
-                logger.exception("expected an iterable to close, got an exception")
-
-
-def _settle(future: asyncio.Future[Any], item: object, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(item)
-    else:
-        future.set_exception(error)

@@ -9,13 +9,13 @@ from typing import Any
 from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
 from .types import Send
 
-__all__ = ["RETRY_AFTER", "problem_of", "send_problem"]
+__all__ = ["RETRY_AFTER", "problem_body", "problem_headers", "send_problem", "status_of"]
 
 RETRY_AFTER = 5
 """Seconds until a client may try again when a hub drains or has lost its log: a restart takes as long."""
 
 
-def problem_of(error: Exception) -> int:
+def status_of(error: Exception) -> int:
     """Return the HTTP status of what a hub raises."""
     if isinstance(error, EventTooLargeError):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE

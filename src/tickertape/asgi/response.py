@@ -7,11 +7,11 @@ import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
-from ..hub import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, Clock, DisconnectReason
+from ..timing import Clock
 from ..wire import ServerSentEvent
 from .base import StreamResponse
 from .iteration import check_iterable, close_iterator, iterate
-from .stream import Stream
+from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
 from .types import Receive, Scope, Send
 
 __all__ = ["EventSourceResponse"]

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
+from enum import StrEnum
 from typing import Final
 
-from ..hub import HEARTBEAT, Clock, DisconnectReason, Timer
-from ..wire import ServerSentEvent
+from ..timing import Clock, Timer
+from ..wire import HEARTBEAT, STREAM_ERROR
 from .iteration import close_iterator
 from .shutdown import open_streams
 from .types import Message, Receive, Scope, Send
 
-__all__ = ["STREAM_ERROR", "Stream"]
+__all__ = ["DEFAULT_HEARTBEAT", "DEFAULT_SEND_TIMEOUT", "DisconnectReason", "Stream"]
 
-STREAM_ERROR: Final = ServerSentEvent(
-    json.dumps({"message": "The stream failed on the server; what follows the last event is unknown."}),
-    event="stream:error",
-).encode()
-"""Said before a failed stream is cut off. The exception itself is for the server's log alone."""
+DEFAULT_HEARTBEAT: Final = 15.0
+"""Seconds. The specification advises a comment "every 15 seconds or so"; proxies close idle ones after 30 to 60."""
+
+DEFAULT_SEND_TIMEOUT: Final = 30.0
+"""Seconds. A phone that changes networks is back sooner; a client that is not holds memory for nothing."""
 
 _FIRST_ITEM: Final = 15.0
 """Seconds that the first item may take, without heartbeats, before the response starts without it."""
@@ -39,6 +39,23 @@ _PARTING: Final = 0.5
 
 _SEPARATOR: Final = 4
 """Bytes of the longest end of a block, CRLF twice."""
+
+
+class DisconnectReason(StrEnum):
+    """Name why a stream ended although its events did not."""
+
+    CLIENT_CLOSED = "client_closed"
+    """The client left."""
+    SLOW_CONSUMER = "slow_consumer"
+    """The client read too slowly: its cursor fell off the log."""
+    SEND_TIMEOUT = "send_timeout"
+    """The client stayed connected and did not read."""
+    EXPIRED = "expired"
+    """The time granted to the stream was over."""
+    DRAINING = "draining"
+    """The server is going down, or its program ended the stream."""
+    ERROR = "error"
+    """The events failed: an exception, which is in the log."""
 
 
 class Stream:

@@ -2,7 +2,7 @@
 
 from .memory import MemoryBroker
 from .protocol import DEFAULT_RETENTION, Broker, Retention, TopicFilter
-from .records import Cursor, Draft, LogState, Record, new_epoch
+from .records import LogState, Page, Record, new_epoch
 from .sqlite import SQLiteBroker
 from .transactional import SQLConnection, TransactionalBroker
 from .urls import create_broker
@@ -10,10 +10,9 @@ from .urls import create_broker
 __all__ = [
     "DEFAULT_RETENTION",
     "Broker",
-    "Cursor",
-    "Draft",
     "LogState",
     "MemoryBroker",
+    "Page",
     "Record",
     "Retention",
     "SQLConnection",

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import BrokerError
-from .records import Cursor, Draft
+from ..wire import Cursor, Draft
 
 __all__ = ["DEFAULT_GROUP", "GroupCommit"]
 
@@ -81,7 +81,7 @@ class GroupCommit:
         self._worker = None
         for waiting in (*group, *self._waiting):
             if not waiting.done.done():
-                waiting.done.set_exception(BrokerError("expected an open broker, got one that was closed"))
+                waiting.done.set_exception(BrokerError("broker is closed"))
         self._waiting.clear()
 
     def _take(self) -> list[_Waiting]:

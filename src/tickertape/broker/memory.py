@@ -8,21 +8,22 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import islice
 
-from ..errors import BrokerError, LogTrimmedError
+from ..errors import BrokerError, LogResetError, LogTrimmedError
+from ..wire import Cursor, Draft
 from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
-from .records import Cursor, Draft, LogState, Record, new_epoch
+from .records import LogState, Page, Record, new_epoch
 
 __all__ = ["MemoryBroker"]
 
 
 class MemoryBroker:
-    """Keep the log in this process: for one worker, for tests, and for events that may be forgotten.
+    """Keep the log in this process: for one worker, for tests, and for events that may be lost.
 
     Arguments:
-        retention: how much is kept.
-        now: the clock that ages are measured on, in seconds.
+        retention: the limits of what is kept.
+        now: the clock for ages, in seconds.
 
-    The log is gone with the process, and with ``close()``; its epoch tells clients so.
+    The log ends with the process, or with ``close()``. The next one has another epoch, so clients get a gap.
     """
 
     def __init__(self, *, retention: Retention = DEFAULT_RETENTION, now: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +31,7 @@ class MemoryBroker:
         self._now = now
         self._epoch = new_epoch()
         self._records: deque[Record] = deque()
-        self._appended: deque[tuple[float, int, str | None]] = deque()  # when, bytes, key: of each record
+        self._appended: deque[tuple[float, int, str | None]] = deque()  # time, bytes and key of each record
         self._keys: dict[str, int] = {}
         self._newest = 0
         self._bytes = 0
@@ -45,16 +46,19 @@ class MemoryBroker:
         return self._newest - len(self._records) + 1
 
     async def open(self) -> LogState:
+        return await self.state()
+
+    async def state(self) -> LogState:
         self._check_open()
-        self._trim()
+        self._apply_retention()
         return LogState(self._epoch, self._oldest, self._newest)
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
         self._check_open()
         now = self._now()
         cursors = [Cursor(self._epoch, self._append(draft, now)) for draft in drafts]
-        self._trim()
-        self._changed.set()
+        self._apply_retention()
+        self._notify()
         return cursors
 
     def _append(self, draft: Draft, now: float) -> int:
@@ -64,14 +68,13 @@ class MemoryBroker:
                 return known
             self._keys[draft.key] = self._newest + 1
         self._newest += 1
-        size = len(draft.topic) + len(draft.event or "") + len(draft.data)
+        size = len(draft.topic) + len(draft.event or "") + draft.size
         self._records.append(Record(self._newest, draft.topic, draft.event, draft.data))
         self._appended.append((now, size, draft.key))
         self._bytes += size
         return self._newest
 
-    def _trim(self) -> None:
-        """Drop what the retention does not keep."""
+    def _apply_retention(self) -> None:
         keep = self._retention
         deadline = None if keep.age is None else self._now() - keep.age
         while self._records and (
@@ -79,36 +82,68 @@ class MemoryBroker:
             or (keep.bytes is not None and self._bytes > keep.bytes)
             or (deadline is not None and self._appended[0][0] < deadline)
         ):
-            self._records.popleft()
-            _, size, key = self._appended.popleft()
-            self._bytes -= size
-            if key is not None:
-                del self._keys[key]
+            self._drop(self._records.popleft, self._appended.popleft)
 
-    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
-        self._check_open()
-        self._trim()
-        kept = islice(self._records, max(0, after + 1 - self._oldest), None)
-        return list(islice((record for record in kept if topics is None or topics(record.topic)), limit))
+    def _drop(self, record: Callable[[], Record], appended: Callable[[], tuple[float, int, str | None]]) -> None:
+        record()
+        _, size, key = appended()
+        self._bytes -= size
+        if key is not None:
+            del self._keys[key]
 
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        state = await self.state()
+        kept = islice(self._records, max(0, after + 1 - state.oldest), None)
+        return Page(state, list(islice((record for record in kept if topics is None or topics(record.topic)), limit)))
+
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        epoch, offset = after.epoch, after.offset
         while not self._closed:
-            if after + 1 < self._oldest:
-                raise LogTrimmedError(after, self._oldest)
-            if after < self._newest:
-                # From the newest end: what a tail has not given yet is the little that is new.
-                records = list(islice(reversed(self._records), self._newest - after))
+            if self._epoch != epoch or self._newest < offset:
+                raise LogResetError(f"expected the log {epoch} with {offset} records, got {self!r}")
+            if offset + 1 < self._oldest:
+                raise LogTrimmedError(offset, self._oldest)
+            if offset < self._newest:
+                # From the newest end: the tail has yielded all but the few newest records.
+                records = list(islice(reversed(self._records), self._newest - offset))
                 records.reverse()
-                after = self._newest
+                offset = self._newest
                 yield records
             else:
-                self._changed.clear()
-                await self._changed.wait()
+                changed = self._changed
+                await changed.wait()
 
     async def close(self) -> None:
         self._closed = True
+        self._notify()
+
+    # Accidents, for tests.
+
+    def trim(self, *, keep: int) -> None:
+        """Drop all but the newest ``keep`` records, as a retention does."""
+        while len(self._records) > max(0, keep):
+            self._drop(self._records.popleft, self._appended.popleft)
+        self._notify()
+
+    def lose(self, count: int) -> None:
+        """Lose the newest ``count`` records, or all, under the same epoch, as a replica that was behind does."""
+        for _ in range(min(count, len(self._records))):
+            self._drop(self._records.pop, self._appended.pop)
+            self._newest -= 1
+        self._notify()
+
+    def reset(self) -> None:
+        """Begin a new epoch with an empty log."""
+        self._epoch, self._newest, self._bytes = new_epoch(), 0, 0
+        self._records.clear()
+        self._appended.clear()
+        self._keys.clear()
+        self._notify()
+
+    def _notify(self) -> None:
         self._changed.set()
+        self._changed = asyncio.Event()
 
     def _check_open(self) -> None:
         if self._closed:
-            raise BrokerError("expected an open broker, got one that was closed")
+            raise BrokerError("broker is closed")

@@ -8,12 +8,9 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import BrokerError
-from .records import Draft
 
 __all__ = [
     "choice",
-    "clean",
-    "encoded",
     "extra_needed",
     "nats_credentials",
     "read_options",
@@ -108,20 +105,3 @@ def seconds(text: str) -> float:
     if not 0 < number < float("inf"):
         raise ValueError("a positive number of seconds")
     return number
-
-
-def clean(draft: Draft) -> Draft:
-    """Return a draft whose text has a UTF-8 form: a lone surrogate becomes U+FFFD, as it does on the wire."""
-    for field in draft:
-        if field is not None and not field.isascii():
-            fields: list[Any] = [None if field is None else encoded(field).decode() for field in draft]
-            return Draft(*fields)
-    return draft
-
-
-def encoded(text: str) -> bytes:
-    """Return text in UTF-8, a lone surrogate as U+FFFD."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -1,4 +1,4 @@
-"""``Broker``, what a hub asks of a log, and how much of it is kept."""
+"""``Broker``, the interface of a log, and ``Retention``, the limits of what it keeps."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
-from .records import Cursor, Draft, LogState, Record
+from ..wire import Cursor, Draft
+from .records import LogState, Page, Record
 
 __all__ = ["DEFAULT_RETENTION", "Broker", "Retention", "TopicFilter"]
 
 TopicFilter: TypeAlias = Callable[[str], bool]
-"""Tells whether a topic is wanted."""
+"""Returns True for the topics to read. It is called once per topic or record, perhaps in another thread."""
 
 
 @runtime_checkable
@@ -19,13 +20,23 @@ class Broker(Protocol):
     """One totally ordered log that all hubs on it share.
 
     A broker belongs to one event loop. All methods may be called concurrently between ``open`` and
-    ``close``. A call that is cancelled has either happened or not; an append never happens in part.
+    ``close``. If a call is cancelled, it has either taken effect or not; an append never happens in part.
+
+    Epochs protect readers from lost records. If the log is wiped, or a failover or a restored backup may have
+    lost records, it gets a new epoch before anything is appended to it, so an offset is never reused under one epoch.
     """
 
     async def open(self) -> LogState:
-        """Connect, make the log if there is none, and return its present state.
+        """Connect, create the log if there is none, and check it. Called once, before anything else.
 
-        May be called again at any time: it is also the end-to-end check of a health endpoint.
+        Raises:
+            BrokerError: the log cannot be reached, created or read.
+        """
+
+    async def state(self) -> LogState:
+        """Ask the store for the current state of the log; the end-to-end check of a health endpoint.
+
+        Changes nothing, and may be called at any time.
 
         Raises:
             BrokerError: the log cannot be reached or read.
@@ -34,57 +45,72 @@ class Broker(Protocol):
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
         """Append all drafts, in order and next to each other, or none of them.
 
-        Returns when they are stored as durably as the broker was asked to, one cursor for each.
-        A draft whose key the log still knows is not appended; its cursor is that of the first.
+        Drafts are valid: they were checked when they were built. Returns one cursor for each draft as
+        soon as they are stored as durably as the broker was asked to. If the log still knows the key of a
+        draft, the draft is not appended, and its cursor is that of the first.
 
         Raises:
-            BrokerError: nothing was stored, or (a lost connection) it is not known whether. With a
-                key on each draft it is safe to try again.
+            BrokerError: nothing was stored, or (after a lost connection) the result is unknown. If every
+                draft has a key, you can safely append them again.
         """
 
-    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
-        """Return the oldest records behind offset ``after`` that are kept, in order.
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        """Return the oldest kept records after the offset ``after``, in order, and the state of the log.
+
+        Both belong to one moment of the log: the records have the epoch of the state.
 
         Arguments:
-            after: an offset; records that are no longer kept are passed over.
+            after: an offset; records that are no longer kept are skipped.
             limit: the greatest number of records. Fewer mean that the end of the log was reached.
-            topics: which topics to return; ``None`` for all. May be called in another thread.
+            topics: the topics to return; ``None`` for all.
 
         Raises:
             BrokerError: the log cannot be read.
         """
 
-    def tail(self, after: int) -> AsyncIterator[list[Record]]:
-        """Give what is behind offset ``after``, then what is appended by anyone, in order, for ever.
+    def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        """Yield the records after a cursor, then everything that anyone appends, in order, without end.
 
-        A tail that loses its server connects again and goes on from its last offset. Finalised by
-        ``aclose()``.
+        If the connection to the server is lost, the tail reconnects and continues after its last offset.
+        Finalise it with ``aclose()``.
 
         Raises:
-            LogResetError: the log has another epoch than when it was opened, or has lost records
-                that this tail has given: ``open`` it again, offsets start over.
-            LogTrimmedError: records behind ``after`` are no longer kept.
-            BrokerError: a log without a server, which a tail could wait for, cannot be read.
+            LogResetError: the log has another epoch than the cursor, or it has lost records that this
+                tail yielded. Ask for its ``state`` and start again.
+            LogTrimmedError: records after the cursor are no longer kept.
+            BrokerError: a log without a server, for which a tail could wait, cannot be read.
         """
 
     async def close(self) -> None:
-        """Let go of all connections; may be called twice. Waiting calls end."""
+        """Close all connections; may be called twice. Waiting calls end. A closed broker is not opened again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """How much of a log is kept; the first limit that is reached counts, ``None`` for no limit.
+    """The limits of what a log keeps. The first limit that is reached counts; ``None`` for no limit.
 
     Attributes:
-        events: number of records.
-        bytes: bytes of topics, types and data together.
-        age: seconds since the append.
+        events: number of records, at least 1.
+        bytes: bytes of topics, types and data together, at least 1.
+        age: seconds since the append, greater than 0.
+
+    Raises:
+        ValueError: a limit is out of its range.
     """
 
     events: int | None = 100_000
     bytes: int | None = 64 * 1024 * 1024
     age: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("events", "bytes"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"expected {name} to be an int of at least 1, or None, got {value!r}")
+        age: object = self.age
+        if age is not None and (isinstance(age, bool) or not isinstance(age, (int, float)) or not age > 0):
+            raise ValueError(f"expected age to be a number of seconds greater than 0, or None, got {age!r}")
+
 
 DEFAULT_RETENTION: Final = Retention()
-"""What a hub keeps in memory too: several minutes of a busy service, and less memory than its process."""
+"""Also the limits of a hub's memory: several minutes of a busy service, and less memory than its process needs."""

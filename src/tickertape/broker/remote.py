@@ -11,11 +11,13 @@ from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
 from ..errors import BrokerError, LogResetError, LogTrimmedError
+from ..timing import backoff
+from ..wire import Cursor, Draft
 from .grouping import DEFAULT_GROUP, GroupCommit
 from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
-from .records import Cursor, Draft, LogState, Record
+from .records import LogState, Page, Record
 
-__all__ = ["DEFAULT_CONNECT_TIMEOUT", "DEFAULT_TIMEOUT", "RemoteBroker", "backoff", "promises_lossless"]
+__all__ = ["DEFAULT_CONNECT_TIMEOUT", "DEFAULT_TIMEOUT", "RemoteBroker", "promises_lossless"]
 
 logger = logging.getLogger("tickertape.broker")
 
@@ -36,14 +38,11 @@ _LONGEST_PAUSE: Final = 5.0
 _ATTEMPTS: Final = 3
 """Times that an append is tried on a log whose life has just changed: twice, and once for a race with others."""
 
+_NOTHING_SEEN: Final = Cursor("none", 0)
+"""Stands for the newest record that this process has seen until there is one."""
+
 _PAGE: Final = 1000
 """Records read at a time when only some of their topics are wanted."""
-
-
-def backoff(failures: int, random: Callable[[], float]) -> float:
-    """Return the seconds to wait after a number of failures in a row: doubled each time, half of it by chance."""
-    pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
-    return pause * (0.5 + 0.5 * random())
 
 
 def promises_lossless(options: Mapping[str, str]) -> bool:
@@ -82,9 +81,8 @@ class RemoteBroker(ABC):
         self._timeout = timeout
         self._random = random
         self._group = GroupCommit(self._commit, group)
-        self._bound: str | None = None  # the epoch that `open` returned last: what read and tail are about
         self._current: str | None = None  # the epoch that is appended to
-        self._seen = Cursor("", 0)  # the newest record that this process has shown to anyone
+        self._seen = _NOTHING_SEEN  # the newest record that this process has shown to anyone
         self._closing = asyncio.Event()
         self._away = False  # the last that was asked of the server came to nothing
         self._stirred = asyncio.Event()  # it answers again, or nothing more will be asked
@@ -115,8 +113,12 @@ class RemoteBroker(ABC):
 
     async def open(self) -> LogState:
         self._check_open()
-        state = await self._in_time(self._state(), "opening the log")
-        self._bound = self._current = state.epoch
+        return await self.state()
+
+    async def state(self) -> LogState:
+        self._check_open()
+        state = await self._in_time(self._state(), "reading the state of the log")
+        self._current = state.epoch
         return state
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
@@ -126,22 +128,21 @@ class RemoteBroker(ABC):
             self._check_draft(draft)
         return await self._in_time(self._group.append(batch), "appending") if batch else []
 
-    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
-        self._check_open()
-        epoch = self._opened()
-        if topics is None:
-            return await self._in_time(self._page(epoch, after, limit), "reading") if limit > 0 else []
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        state = await self.state()
         found: list[Record] = []
+        size = limit if topics is None else _PAGE
         while len(found) < limit:
-            page = await self._in_time(self._page(epoch, after, _PAGE), "reading")
-            found += (record for record in page if topics(record.topic))
-            if len(page) < _PAGE:
+            records = await self._in_time(self._page(state.epoch, after, size), "reading")
+            found += (record for record in records if topics is None or topics(record.topic))
+            if len(records) < size:
                 break
-            after = page[-1].offset
-        return found[:limit]
+            after = records[-1].offset
+        newest = max(state.newest, found[-1].offset if found else 0)
+        return Page(state._replace(newest=newest), found[:limit])
 
-    def tail(self, after: int) -> AsyncIterator[list[Record]]:
-        return self._tail(self._opened(), after)
+    def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        return self._tail(after.epoch, after.offset)
 
     async def close(self) -> None:
         self._closing.set()
@@ -153,15 +154,10 @@ class RemoteBroker(ABC):
 
     def _check_open(self) -> None:
         if self._closing.is_set():
-            raise BrokerError("expected an open broker, got one that was closed")
+            raise BrokerError("broker is closed")
 
     def _check_draft(self, draft: Draft) -> None:  # noqa: B027 - most drivers take any text
         """Raise ``BrokerError`` for what the server would refuse, before it spoils what others append."""
-
-    def _opened(self) -> str:
-        if self._bound is None:
-            raise BrokerError("expected a broker that is open, got one on which open() was not called")
-        return self._bound
 
     async def _in_time(self, work: Coroutine[Any, Any, T], what: str, seconds: float | None = None) -> T:
         """Do a piece of work within ``seconds``, by default the broker's timeout."""
@@ -231,7 +227,7 @@ class RemoteBroker(ABC):
             except BrokerError as error:
                 failures += 1
                 if not self._closing.is_set():
-                    pause = backoff(failures, self._random)
+                    pause = backoff(failures, self._random, first=_FIRST_PAUSE, cap=_LONGEST_PAUSE)
                     logger.warning("lost the log behind offset %d, again in %.1f s: %s", after, pause, error)
                     await self._rest(pause)
 

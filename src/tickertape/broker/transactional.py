@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from .records import Draft
+from ..wire import Draft
 
 __all__ = ["SQLConnection", "TransactionalBroker"]
 

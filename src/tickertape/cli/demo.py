@@ -63,9 +63,9 @@ def demo(
 
     `Ctrl-C` stops it.
     """
+    from ..asgi import DEFAULT_SEND_TIMEOUT
     from ..demo import TableError, create_app, reach_database
     from ..errors import BrokerError
-    from ..hub import DEFAULT_SEND_TIMEOUT
     from ..server import listen, run
     from ..server.run import NotStartedError
     from ..server.silence import drop_silent_clients

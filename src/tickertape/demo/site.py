@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from ..asgi.types import Receive, Scope, Send
+from ..asgi import Receive, Scope, Send
 from ..server.files import SHARED, SHELL, File, fill_page, read_static_files
 from ..server.refusal import Refusal, problem_response
 from .identity import Identities

@@ -1,51 +1,45 @@
 """Topics over one shared log: publish, subscribe, resume without silent loss."""
 
-from .clock import Clock, Timer
 from .defaults import (
     DEFAULT_DRAIN_WINDOW,
-    DEFAULT_HEARTBEAT,
     DEFAULT_MAX_EVENT_SIZE,
     DEFAULT_RETRY,
-    DEFAULT_SEND_TIMEOUT,
-    HEARTBEAT,
 )
 from .direct import DirectSubscriber
 from .feed import Feed, FeedState, FeedStatistics
-from .gap import Gap, OverflowPolicy
 from .hub import Hub, SubscriptionRequest
-from .items import Batch
+from .items import Batch, Field, field_reader
 from .presence import Presence
-from .reason import DisconnectReason
+from .response import DIRECT_EXTENSION, Connection, HubResponse
+from .starting import MAX_LAST
 from .statistics import HubStatistics
-from .subscriber import SubscriberInfo
+from .subscriber import OverflowPolicy, SubscriberInfo
 from .subscription import HubEvent, Subscription
-from .topics import MAX_TOPICS, check_patterns, check_topic
+from .topics import MAX_TOPICS, check_patterns
 
 __all__ = [
     "DEFAULT_DRAIN_WINDOW",
-    "DEFAULT_HEARTBEAT",
     "DEFAULT_MAX_EVENT_SIZE",
     "DEFAULT_RETRY",
-    "DEFAULT_SEND_TIMEOUT",
-    "HEARTBEAT",
+    "DIRECT_EXTENSION",
+    "MAX_LAST",
     "MAX_TOPICS",
     "Batch",
-    "Clock",
+    "Connection",
     "DirectSubscriber",
-    "DisconnectReason",
     "Feed",
     "FeedState",
     "FeedStatistics",
-    "Gap",
+    "Field",
     "Hub",
     "HubEvent",
+    "HubResponse",
     "HubStatistics",
     "OverflowPolicy",
     "Presence",
     "SubscriberInfo",
     "Subscription",
     "SubscriptionRequest",
-    "Timer",
     "check_patterns",
-    "check_topic",
+    "field_reader",
 ]

@@ -15,10 +15,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..broker import Broker, Cursor, LogState, Record
+from ..broker import Broker, Record
+from ..timing import Clock
+from ..wire import Cursor, Gap, GapReason
 from .audience import Audience, Pace
-from .clock import Clock
-from .gap import Gap, GapReason
 from .topics import Patterns, TopicIndex, matches
 from .window import Entry, Window, encode_block
 
@@ -325,8 +325,7 @@ class Delivery:
         """
         window = self.window
         known = window.newest
-        records = await self._broker.read(cursor, _PAGE_RECORDS, lambda topic: matches(patterns, topic))
-        state = await self._broker.open()
+        state, records = await self._broker.read(cursor, _PAGE_RECORDS, lambda topic: matches(patterns, topic))
         while state.epoch != window.epoch and self.window is window and not self._closed:
             await self._replaced.wait()
         if self.window is not window or self._closed:
@@ -343,16 +342,12 @@ class Delivery:
                 upto = entries[-1].offset
                 break
             entries.append(entry)
-        gap = self._gap_before(records, state, cursor)
-        return Range.of(entries, upto if gap is None else max(upto, gap.resumed.offset), gap)
-
-    def _gap_before(self, records: list[Record], state: LogState, cursor: int) -> Gap | None:
         if state.oldest <= cursor + 1:
-            return None
-        resumed = min(state.oldest, records[0].offset if records else state.oldest) - 1
-        return self.gap("expired", str(Cursor(state.epoch, cursor)), resumed)
+            return Range.of(entries, upto)
+        gap = self.gap("expired", str(Cursor(state.epoch, cursor)), state.oldest - 1)
+        return Range.of(entries, max(upto, state.oldest - 1), gap)
 
     def gap(self, reason: GapReason, after: str, resumed: int) -> Gap:
         """Make a gap, and count it."""
         self.counters.gaps[reason] += 1
-        return Gap(reason, after, Cursor(self.window.epoch, resumed))
+        return Gap.create(reason, after, Cursor(self.window.epoch, resumed))

@@ -17,12 +17,11 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+from ..asgi import DisconnectReason
 from ..errors import BrokerError, SlowConsumerError
 from .audience import frame
 from .delivery import PAGE, Delivery, Range
-from .gap import OverflowPolicy
-from .reason import DisconnectReason
-from .subscriber import Start, Subscriber, SubscriberInfo
+from .subscriber import OverflowPolicy, Start, Subscriber, SubscriberInfo
 
 __all__ = ["DirectSubscriber"]
 
@@ -124,7 +123,7 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         while self._may_write():
             gap, self.gap = self.gap, None
             if gap is not None:
-                self._write(gap.event().encode())
+                self._write(gap.encode())
             elif self.cursor >= self.position:
                 self._caught_up = True
                 self._since = None
@@ -255,6 +254,6 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         self._fetching = None
         if found is not None and self.gap is None:  # else the log was replaced before the page was asked for
             if found.gap is not None:
-                found = found._replace(chunk=found.gap.event().encode() + found.chunk)
+                found = found._replace(chunk=found.gap.encode() + found.chunk)
             self._take(found)
         self.advance()

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ..broker import Cursor, Draft
 from ..errors import TickertapeError
-from .clock import Clock, wait
+from ..timing import Clock, backoff, sleep
+from ..wire import Cursor, Draft
 from .items import Batch, Shape
 
 __all__ = ["Feed", "FeedState", "FeedStatistics", "Source"]
@@ -84,11 +84,6 @@ class FeedStatistics(NamedTuple):
 
 class _Unfit(Exception):
     """An item that can never be published has come, and is not to be skipped."""
-
-
-def _pause(failures: int, longest: float, random: Callable[[], float]) -> float:
-    """Return the seconds to wait after a number of failures in a row: doubled each time, half of it by chance."""
-    return min(longest, _FIRST_PAUSE * 2.0 ** min(failures - 1, 10)) * (0.5 + 0.5 * random())
 
 
 class Feed:
@@ -215,12 +210,12 @@ class Feed:
         self._enter(FeedState.RETRYING)
         self._failures += 1
         self._last_error = _words(error)
-        pause = _pause(in_a_row, longest, self._random)
+        pause = backoff(in_a_row, self._random, first=_FIRST_PAUSE, cap=longest)
         trace = in_a_row == 1 and not isinstance(error, TickertapeError | OSError)
         logger.error(
             "%s of the feed %r failed, again in %.1f s: %s", what, self.name, pause, self._last_error, exc_info=trace
         )
-        await wait(clock, pause)
+        await sleep(clock, pause)
 
     # Storing.
 

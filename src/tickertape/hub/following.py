@@ -9,7 +9,8 @@ from typing import Final
 
 from ..broker import Broker, LogState, Retention
 from ..errors import BrokerError, LogResetError, LogTrimmedError
-from .clock import Clock, wait
+from ..timing import Clock, backoff, sleep
+from ..wire import Cursor
 from .delivery import Delivery
 from .window import Window
 
@@ -31,9 +32,6 @@ _PAUSE: Final = 0.25
 
 _LONGEST_PAUSE: Final = 8.0
 """Seconds: for longer than that no log is left alone that may be back."""
-
-_JITTER: Final = 0.2
-"""Part by which pauses differ, so that hubs that lost their log together return apart."""
 
 
 class Follower:
@@ -72,23 +70,23 @@ class Follower:
             await asyncio.wait([self._task])
 
     async def _follow(self, delivery: Delivery) -> None:
-        pause = _PAUSE
+        failures = 0
         replaced = False
         while True:
             try:
                 # What happened to the log while nobody looked: a tail can tell only what it sees itself.
-                state = await self._broker.open()
+                state = await self._broker.state()
                 window = delivery.window
                 if replaced or state.epoch != window.epoch or state.newest < window.newest:
                     delivery.rebase(await self._window(state), state.oldest)
                     replaced = False
                     continue
                 self.healthy = True
-                async for records in self._broker.tail(delivery.window.newest):
+                async for records in self._broker.tail(Cursor(delivery.window.epoch, delivery.window.newest)):
                     for start in range(0, len(records), _PIECE):
                         delivery.ingest(records[start : start + _PIECE])
                         await delivery.wait_for_room()
-                    pause = _PAUSE
+                    failures = 0
                 raise BrokerError("expected a tail that goes on, got one that has ended")
             except (LogResetError, LogTrimmedError) as error:
                 logger.warning("the log went on without this hub: %s", error)
@@ -96,17 +94,17 @@ class Follower:
             except Exception as error:
                 logger.error("lost the log: %s", error, exc_info=not isinstance(error, BrokerError))
                 self.healthy = False
-                await wait(self._clock, pause * (1 + _JITTER * self._random()))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                failures += 1
+                await sleep(self._clock, backoff(failures, self._random, first=_PAUSE, cap=_LONGEST_PAUSE))
 
     async def _window(self, state: LogState) -> Window:
         """Return a window that holds the last records of the log."""
         window = Window(state.epoch, max(state.oldest - 1, state.newest - _PREFILL), self._retention)
         while window.newest < state.newest:
-            records = await self._broker.read(window.newest, _PAGE)
+            current, records = await self._broker.read(window.newest, _PAGE)
+            if current.epoch != state.epoch:
+                raise LogResetError(f"the log was reset while it was read: {state.epoch} became {current.epoch}")
             if not records or records[0].offset != window.newest + 1:  # trimmed meanwhile
                 return Window(state.epoch, state.newest, self._retention)
             window.append(records, self._clock.time())
-        if len(window) and (await self._broker.open()).epoch != state.epoch:
-            raise LogResetError(f"expected records of the log {state.epoch}, got some of the next one")
         return window

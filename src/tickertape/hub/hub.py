@@ -8,35 +8,40 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from ..broker import DEFAULT_RETENTION, Broker, Cursor, LogState, Record, Retention, create_broker
+from ..asgi import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_SEND_TIMEOUT,
+    DisconnectReason,
+    HasScope,
+    Scope,
+    get_last_event_id,
+    open_streams,
+)
+from ..broker import DEFAULT_RETENTION, Broker, LogState, Record, Retention, create_broker
 from ..errors import BrokerError, HubClosedError
-from ..wire import ServerSentEvent
-from .clock import Clock
+from ..timing import Clock
+from ..wire import HEARTBEAT, Cursor, ServerSentEvent, check_topic
 from .defaults import (
     DEFAULT_DRAIN_WINDOW,
-    DEFAULT_HEARTBEAT,
     DEFAULT_MAX_EVENT_SIZE,
     DEFAULT_RETRY,
-    DEFAULT_SEND_TIMEOUT,
-    HEARTBEAT,
 )
 from .delivery import Delivery
 from .direct import DirectSubscriber
 from .following import Follower
-from .gap import OverflowPolicy
 from .presence import Presence
 from .publishing import Publishing
-from .reason import DisconnectReason
+from .response import HubResponse
 from .starting import find_start
 from .statistics import HubStatistics
-from .subscriber import Start, Subscriber, SubscriberInfo
+from .subscriber import OverflowPolicy, Start, Subscriber, SubscriberInfo
 from .subscription import Subscription
-from .topics import MAX_TOPICS, Patterns, check_patterns, check_topic, matches
+from .topics import MAX_TOPICS, Patterns, check_patterns, matches
 from .wheel import Wheel
 
 __all__ = ["Hub", "SubscriptionRequest"]
@@ -142,6 +147,7 @@ class Hub(Publishing):
 
     async def close(self) -> None:
         """End all streams and let go of the log; may be called twice."""
+        open_streams.discard(self)
         if self._delivery is None:
             return
         self.draining = True
@@ -165,7 +171,7 @@ class Hub(Publishing):
         """
         if self._delivery is None or self.draining:
             raise HubClosedError("expected an open hub, got one that is " + ("draining" if self.draining else "closed"))
-        state = await self._broker.open()
+        state = await self._broker.state()
         if self._follower is None or not self._follower.healthy:
             raise BrokerError("expected a hub that follows its log, got one that is connecting to it again")
         return state
@@ -200,6 +206,33 @@ class Hub(Publishing):
             yield subscription
         finally:
             subscription.close()
+
+    def response(
+        self,
+        request: HasScope | Scope,
+        topics: str | Iterable[str],
+        *,
+        last: int | None = None,
+        on_overflow: str = OverflowPolicy.DISCONNECT,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        user: Any = None,
+    ) -> HubResponse:
+        """Return a response that streams the events of ``topics`` to the client.
+
+        Arguments:
+            request: what is answered; its ``Last-Event-ID`` tells where to go on.
+            topics: a pattern or several: ``*`` for one segment, ``**`` for any number.
+            last: for a client without a ``Last-Event-ID``, the number of past events to start with.
+            on_overflow: what to do when the client reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
+            headers: more headers; one of the same name takes the place of ours.
+            user: who it is, for :attr:`presence`.
+
+        Raises:
+            InvalidTopicError: a pattern breaks the syntax, or there are too many.
+        """
+        patterns = check_patterns(topics, limit=self.max_topics)
+        last_event_id = get_last_event_id(request)
+        return HubResponse(self, patterns, last_event_id, last, OverflowPolicy(on_overflow), headers, user)
 
     async def request(
         self,
@@ -263,17 +296,14 @@ class Hub(Publishing):
         patterns = check_patterns(topics, limit=self.max_topics)
         self._opened()
         cursor = None if after is None else Cursor.parse(after)
-        while True:
-            state = await self._broker.open()
-            known = cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest
-            start = cursor.offset if cursor is not None and known else 0
-            records = await self._broker.read(start, limit, lambda topic: matches(patterns, topic))
-            now = await self._broker.open()  # what it keeps may have changed while it was read
-            if now.epoch == state.epoch:
-                break
+        start = cursor.offset if cursor is not None and cursor.epoch == self.epoch else 0
+        state, records = await self._broker.read(start, limit, lambda topic: matches(patterns, topic))
+        known = cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest
+        if start and not known:
+            state, records = await self._broker.read(0, limit, lambda topic: matches(patterns, topic))
         gap = None
         if after is not None:
-            gap = "reset" if not known else "expired" if start + 1 < now.oldest else None
+            gap = "reset" if not known else "expired" if start + 1 < state.oldest else None
         return [(Cursor(state.epoch, record.offset), record) for record in records], gap
 
     # Ending.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, TypeVar
 
 from ..errors import InvalidEventError
-from .drafting import MAX_KEY_LENGTH
+from ..wire import MAX_KEY_LENGTH
 
 __all__ = ["MAX_NAME_LENGTH", "Batch", "Field", "Shape", "field_reader"]
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-from .reason import DisconnectReason
+from ..asgi import DisconnectReason
 from .subscriber import Subscriber, SubscriberInfo
 
 __all__ = ["JoinCallback", "LeaveCallback", "Presence"]

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, overload
 
-from ..broker import Broker, Cursor, Draft, SQLConnection, TransactionalBroker
-from ..errors import BrokerError, HubClosedError
-from .clock import Clock
-from .drafting import make_draft
+from ..broker import Broker, SQLConnection, TransactionalBroker
+from ..errors import BrokerError, EventTooLargeError, HubClosedError
+from ..timing import Clock
+from ..wire import Cursor, Draft
 from .feed import Feed, Source
 from .items import MAX_NAME_LENGTH, Field, Shape
 
@@ -103,9 +103,15 @@ class Publishing(ABC):
 
     async def publish_many(self, drafts: Iterable[Draft]) -> list[Cursor]:
         """Append several events next to each other, all or none; see :meth:`draft` and :meth:`publish`."""
-        # Checked here as well: one that the wire cannot carry would stop every hub on the log.
-        batch = [self.draft(draft.topic, draft.data, event=draft.event, key=draft.key) for draft in drafts]
+        batch = list(drafts)
+        for draft in batch:
+            self._check_size(draft)
         return await self._append(batch)
+
+    def _check_size(self, draft: Draft) -> Draft:
+        if draft.size > self.max_event_size:
+            raise EventTooLargeError(draft.size, self.max_event_size)
+        return draft
 
     async def _append(self, batch: list[Draft]) -> list[Cursor]:
         self._check_open()
@@ -115,7 +121,7 @@ class Publishing(ABC):
 
     def draft(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> Draft:
         """Check an event and return it as :meth:`publish_many` takes it; arguments and errors as of :meth:`publish`."""
-        return make_draft(topic, data, event, key, self.max_event_size)
+        return self._check_size(Draft(topic, data, event=event, key=key))
 
     def publish_sync(
         self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None, timeout: float = 10.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from ..broker import Broker, Cursor
+from ..broker import Broker
+from ..wire import Cursor
 from .delivery import Delivery
 from .subscriber import Start
 from .topics import Patterns, matches
@@ -48,7 +49,7 @@ async def _after(broker: Broker, delivery: Delivery, last_event_id: str) -> Star
     if cursor is not None and cursor.epoch == window.epoch and cursor.offset <= window.newest:
         # An older one than is kept is found out when it is read: that gap is told then.
         return Start(cursor.offset)
-    state = await broker.open()
+    state = await broker.state()
     if cursor is not None and cursor.epoch == state.epoch == window.epoch and cursor.offset <= state.newest:
         # Another hub on the same log was faster than this one, which is about to see it too.
         return Start(cursor.offset)
@@ -62,13 +63,13 @@ async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, l
     if found == last:
         return start
     oldest = window.oldest  # what is found so far is behind it, whatever the window drops meanwhile
-    state = await broker.open()
+    state = await broker.state()
     if state.oldest >= oldest or state.epoch != window.epoch:
         return start
     older: deque[int] = deque(maxlen=last - found)
     after = state.oldest - 1
     while after < oldest - 1:
-        records = await broker.read(after, _PAGE, lambda topic: matches(patterns, topic))
+        _, records = await broker.read(after, _PAGE, lambda topic: matches(patterns, topic))
         older.extend(record.offset for record in records if record.offset < oldest)
         if len(records) < _PAGE:
             break

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from enum import StrEnum
 from typing import Any, NamedTuple
 
-from ..broker import Cursor
+from ..asgi import DisconnectReason
 from ..errors import SlowConsumerError
+from ..wire import Cursor, Gap
 from .delivery import Delivery, Range
-from .gap import Gap, OverflowPolicy
-from .reason import DisconnectReason
 from .topics import Patterns
 
-__all__ = ["Start", "Subscriber", "SubscriberInfo"]
+__all__ = ["OverflowPolicy", "Start", "Subscriber", "SubscriberInfo"]
+
+
+class OverflowPolicy(StrEnum):
+    """Treatment of a subscriber that reads too slowly."""
+
+    DISCONNECT = "disconnect"
+    """End its stream when its next events are no longer kept. It reconnects and gets a gap."""
+    SKIP = "skip"
+    """Send it a gap and continue with live events."""
+    LATEST = "latest"
+    """When it falls behind, send it only the newest event of each topic: for dashboards and prices."""
 
 
 class SubscriberInfo(NamedTuple):
@@ -84,7 +95,7 @@ class Subscriber(ABC):
 
     def hand_over(self) -> None:
         """Leave the hub to a successor: nobody has come or gone."""
-        self.reason = DisconnectReason.REPLACED
+        self.reason = DisconnectReason.DRAINING
         self._delivery.discard(self)
 
     @abstractmethod
@@ -127,4 +138,6 @@ class Subscriber(ABC):
         if self.policy is OverflowPolicy.DISCONNECT:
             raise SlowConsumerError(str(self.resume_from))
         head = self._delivery.window.newest
-        return Range(b"", head, [], found.gap._replace(resumed=Cursor(found.gap.resumed.epoch, head)))
+        return Range(
+            b"", head, [], Gap.create("expired", found.gap.after or "", Cursor(self._delivery.window.epoch, head))
+        )

@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Self
 
+from ..asgi import DisconnectReason
 from ..errors import SlowConsumerError
 from ..wire import ServerSentEvent
 from .delivery import Delivery, Range
-from .gap import OverflowPolicy
-from .reason import DisconnectReason
-from .subscriber import Start, Subscriber, SubscriberInfo
+from .subscriber import OverflowPolicy, Start, Subscriber, SubscriberInfo
 from .window import Entry
 
 __all__ = ["HubEvent", "Subscription"]
@@ -77,7 +76,7 @@ class Subscription(Subscriber):
             if found is None:
                 raise StopAsyncIteration
             if found.gap is not None:
-                self._events.append(found.gap.event())
+                self._events.append(found.gap)
             self._events += [HubEvent(entry, self._delivery.window.epoch) for entry in found.entries]
             self._events.reverse()
         return self._events.pop()

@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from ..errors import InvalidTopicError
+from ..wire import check_segments
 
-__all__ = ["MAX_TOPICS", "MAX_TOPIC_LENGTH", "Patterns", "TopicIndex", "check_patterns", "check_topic", "matches"]
-
-MAX_TOPIC_LENGTH: Final = 255
-"""Characters: what every broker's subject or column can hold, and more than a name needs."""
+__all__ = ["MAX_TOPICS", "Patterns", "TopicIndex", "check_patterns", "matches"]
 
 MAX_TOPICS: Final = 100
 """Patterns of one subscription: as many as fit well into a URL."""
@@ -26,19 +24,6 @@ T = TypeVar("T")
 
 _ONE: Final = "*"
 _ANY: Final = "**"
-
-
-def check_topic(topic: str) -> str:
-    """Return ``topic`` if an event can be published to it.
-
-    Raises:
-        InvalidTopicError: it is empty or too long, has an empty segment, a wildcard, a space at an
-            end or a control character.
-    """
-    _check_segments("topic", topic)
-    if "*" in topic:
-        raise InvalidTopicError(f"expected a topic without '*', got {topic!r}: wildcards are for subscriptions")
-    return topic
 
 
 def check_patterns(patterns: Iterable[str], *, limit: int | None = MAX_TOPICS) -> Patterns:
@@ -55,23 +40,10 @@ def check_patterns(patterns: Iterable[str], *, limit: int | None = MAX_TOPICS) -
     if limit is not None and len(unique) > limit:
         raise InvalidTopicError(f"expected at most {limit} topics in a subscription, got {len(unique)}")
     for pattern in unique:
-        for segment in _check_segments("topic pattern", pattern):
+        for segment in check_segments("topic pattern", pattern):
             if "*" in segment and segment not in (_ONE, _ANY):
                 raise InvalidTopicError(f"expected '*' or '**' as a whole segment, got {segment!r} in {pattern!r}")
     return tuple(unique)
-
-
-def _check_segments(what: str, text: object) -> list[str]:
-    if not isinstance(text, str):
-        raise InvalidTopicError(f"expected a {what} as a str, got {text!r}")
-    if not text or len(text) > MAX_TOPIC_LENGTH:
-        raise InvalidTopicError(f"expected a {what} of 1 to {MAX_TOPIC_LENGTH} characters, got {len(text)}")
-    if text != text.strip() or not text.isprintable():
-        raise InvalidTopicError(f"expected a {what} of printable characters without spaces around, got {text!r}")
-    segments = text.split("/")
-    if "" in segments:
-        raise InvalidTopicError(f"expected a {what} without empty segments, got {text!r}")
-    return segments
 
 
 def matches(patterns: Patterns, topic: str) -> bool:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from .clock import Clock, Timer
+from ..timing import Clock, Timer
 
 __all__ = ["Wheel"]
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from ..broker import Record, Retention
 from ..errors import BrokerError
-from ..wire import ServerSentEvent
+from ..wire import encode_fields
 from .topics import Patterns, matches
 
 __all__ = ["Entry", "Window", "encode_block"]
@@ -24,8 +24,7 @@ _SPARE: Final = 1024
 
 def encode_block(epoch: str, record: Record) -> bytes:
     """Return a record as it goes to every subscriber."""
-    event = ServerSentEvent(record.data, event=record.event, id=f"{epoch}-{record.offset}")
-    return event.encode()
+    return encode_fields(record.data, record.event, f"{epoch}-{record.offset}")
 
 
 class Entry:

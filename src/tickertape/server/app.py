@@ -16,9 +16,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
-from ..asgi import Hub
-from ..asgi.problem import problem_of
+from ..asgi import status_of
 from ..errors import BrokerError, HubClosedError, InvalidTopicError, TickertapeError
+from ..hub import Hub
 from .endpoints import READY_WITHIN, Endpoints
 from .files import SHARED, SHELL, WEB, fill_page, read_static_files
 from .refusal import Refusal, problem_response
@@ -103,7 +103,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _explain(request: Request, error: Exception) -> Response:
     assert isinstance(error, TickertapeError)
-    status = problem_of(error)
+    status = status_of(error)
     if isinstance(error, BrokerError):
         logger.error("%s %s was not served: %s", request.method, request.url.path, error)
     return problem_response(status, str(error))

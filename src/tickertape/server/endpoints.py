@@ -12,10 +12,10 @@ from typing import Any, Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ..asgi import Hub
-from ..asgi.types import ASGIApp
-from ..broker import Cursor, Draft
+from ..asgi import ASGIApp
 from ..errors import EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
+from ..hub import Hub
+from ..wire import Cursor, Draft
 from .body import BODY_FACTOR, Publication, parse_publication, parse_text, receive_body
 from .openapi import describe
 from .origins import check_origin

@@ -9,8 +9,7 @@ from importlib.resources.abc import Traversable
 from string import Template
 from typing import Final
 
-from ..asgi import Headers
-from ..asgi.types import Receive, Scope, Send
+from ..asgi import Headers, Receive, Scope, Send
 
 __all__ = ["SHARED", "SHELL", "WEB", "File", "answer", "fill_page", "read_static_files"]
 

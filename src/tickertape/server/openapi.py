@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .. import __version__
-from ..hub import OverflowPolicy
-from ..hub.starting import MAX_LAST
+from ..hub import MAX_LAST, OverflowPolicy
 from .queries import DEFAULT_LIMIT, MAX_LIMIT
 
 __all__ = ["describe"]

@@ -14,10 +14,10 @@ from typing import Final
 
 from starlette.applications import Starlette
 
-from ..asgi import Hub
-from ..asgi.types import ASGIApp, Message, Receive, Scope, Send
+from ..asgi import ASGIApp, Message, Receive, Scope, Send
 from ..broker import create_broker
 from ..errors import BrokerError
+from ..hub import Hub
 from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .garbage import steady

@@ -17,9 +17,8 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ..asgi import DIRECT_EXTENSION
-from ..asgi.types import ASGIApp, Message, Receive, Scope, Send
-from ..hub import DirectSubscriber
+from ..asgi import ASGIApp, Message, Receive, Scope, Send
+from ..hub import DIRECT_EXTENSION, DirectSubscriber
 
 __all__ = ["DirectHTTPProtocol"]
 

@@ -7,9 +7,8 @@ from typing import Final
 
 from starlette.requests import Request
 
-from ..broker import Cursor
-from ..hub import OverflowPolicy
-from ..hub.starting import MAX_LAST
+from ..hub import MAX_LAST, OverflowPolicy
+from ..wire import Cursor
 from .refusal import Refusal
 
 __all__ = ["DEFAULT_LIMIT", "MAX_LIMIT", "after_of", "last_of", "limit_of", "policy_of", "topics_of"]

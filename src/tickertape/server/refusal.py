@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from ..asgi.problem import problem_body, problem_headers, problem_of
+from ..asgi import problem_body, problem_headers, status_of
 
 __all__ = ["Refusal", "problem_response"]
 
@@ -29,7 +29,7 @@ class Refusal(Exception):
     @classmethod
     def of(cls, error: Exception, **extensions: Any) -> Refusal:
         """Return the refusal that an error of the hub comes to."""
-        return cls(problem_of(error), str(error), **extensions)
+        return cls(status_of(error), str(error), **extensions)
 
 
 def problem_response(

@@ -14,8 +14,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn import Config
 
-from ..asgi import close_streams
-from ..asgi.types import ASGIApp
+from ..asgi import ASGIApp, close_streams
 from .descriptors import LimitedHTTPProtocol, most_connections
 
 __all__ = ["DEFAULT_GRACE", "NotStartedError", "Server", "create_server", "listen", "run", "run_server"]

@@ -19,16 +19,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from ..asgi import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT
 from ..broker import DEFAULT_RETENTION, Retention, create_broker
 from ..errors import BrokerError
-from ..hub import (
-    DEFAULT_DRAIN_WINDOW,
-    DEFAULT_HEARTBEAT,
-    DEFAULT_MAX_EVENT_SIZE,
-    DEFAULT_RETRY,
-    DEFAULT_SEND_TIMEOUT,
-    MAX_TOPICS,
-)
+from ..hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, MAX_TOPICS
 
 __all__ = ["DEFAULT_BROKER", "ENV_PREFIX", "Settings", "SettingsError", "load_settings"]
 

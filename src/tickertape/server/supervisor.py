@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from uvicorn.config import STARTUP_FAILURE
 
-from ..asgi.types import ASGIApp
+from ..asgi import ASGIApp
 from .run import DEFAULT_GRACE, NotStartedError
 from .worker import READY, Job, work
 

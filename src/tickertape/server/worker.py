@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from uvicorn.config import STARTUP_FAILURE
 
-from ..asgi.types import ASGIApp
+from ..asgi import ASGIApp
 from .run import NotStartedError, Server, create_server, run_server
 from .silence import copy_limit
 

@@ -84,7 +84,7 @@ def nats_subject(
         ValueError: a name is none that NATS takes, or arguments do not go together.
     """
     with extra_needed("nats", "nats"):
-        from ..broker.nats_subjects import SubjectLink
+        from ..broker.nats.subjects import SubjectLink
     options = read_options(url, {"connect_timeout": seconds, "creds": str, "timeout": seconds})
     servers, _ = server_urls(url)
     if not servers or urlsplit(url).path.strip("/"):

@@ -8,9 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaita
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
-from ..hub import Batch, Clock
-from ..hub.clock import wait
-from ..hub.items import Field, field_reader
+from ..hub import Batch, Field, field_reader
+from ..timing import Clock, sleep
 from .threads import call
 
 __all__ = ["DEFAULT_EVERY", "DEFAULT_FALLBACK", "Poll", "Query", "Wake", "poll"]
@@ -179,7 +178,7 @@ class Poll:
                         await call(self._save, position)
                     self._position = position
                 else:
-                    await wait(clock, self._fallback if self._deaf else self._every, self._news)
+                    await sleep(clock, self._fallback if self._deaf else self._every, self._news)
         finally:
             self._loop = None
             if listening is not None:
@@ -218,5 +217,5 @@ class Poll:
             self._deaf = True
             self._news.set()  # or it would wait for what is no safety net any more
             logger.warning("nothing wakes %r, which asks every %g s meanwhile: %s", self, self._fallback, reason)
-            await wait(clock, pause)
+            await sleep(clock, pause)
             pause = min(2 * pause, _LONGEST_PAUSE)

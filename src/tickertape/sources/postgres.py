@@ -44,7 +44,7 @@ def postgres_listen(url: str, channel: str) -> PostgresNotifications:
         ValueError: the channel is no identifier of PostgreSQL.
     """
     with extra_needed("psycopg", "postgres"):
-        from ..broker.postgres_link import Link, parse_url
+        from ..broker.postgres.link import Link, parse_url
     if not 0 < len(channel.encode()) <= _MAX_CHANNEL or "\0" in channel:
         raise ValueError(f"expected a channel of 1 to {_MAX_CHANNEL} bytes, got {channel!r}")
     conninfo, options, where = parse_url(url, ("schema", "failover", "connect_timeout", "timeout"))

@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
-from ..asgi import Headers
-from ..asgi.types import ASGIApp, Message
+from ..asgi import ASGIApp, Headers, Message
 from ..errors import StreamEndedError
 from ..wire import Decoder, ServerSentEvent
 

@@ -5,16 +5,16 @@ Strategy
     so does ``_lines`` below, one branch for each of its rules. Most blocks on real wires have one
     shape: one run of ``data`` lines, with an ``id`` and an ``event`` before it or an ``id`` after.
     In whole blocks of that shape one regular expression finds the same fields several times faster;
-    what it does not recognise goes to ``_lines``.
+    all other blocks go to ``_lines``.
 
 Goals
-    Linear time whatever the chunking, one byte at a time included: no byte is looked at again
-    because more came. An event is given with the very byte that completes it, so a CR ends its
-    line at once and an LF right after it is skipped.
+    Linear time for any chunking, even one byte at a time: no byte is examined again when more
+    arrive. An event is returned with the very byte that completes it, so a CR ends its
+    line at once, and an LF right after it is skipped.
 
 Plan of a feed
-    bytes → without BOM, all line ends LF → the line left over from before, up to its end → lines of
-    the block in progress, up to its end → whole blocks → the start of a block → the start of a line.
+    bytes → without BOM, all line ends LF → the rest of an unfinished line → the rest of an unfinished
+    block → whole blocks → the start of a block → the start of a line.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ that captures may end in a ``SystemError``.
 """
 
 _REST: Final = re.compile(rb"(?:.++\n)*+\n?+")
-"""What is left of a block, its blank line included if that is there."""
+"""The rest of a block, including its blank line if that has arrived."""
 
 _NEXT_DATA_LINE: Final = re.compile(r"\ndata: ?")
 
@@ -71,7 +71,7 @@ class Decoder:
     Arguments:
         max_event_size: bytes that one event may take (its lines, or one comment; line ends not
             counted); ``None`` for no limit.
-        comments: whether to give comments too, each as ``ServerSentEvent(None, comment=...)``.
+        comments: return comments too, each as ``ServerSentEvent(None, comment=...)``.
 
     Follows WHATWG HTML, "Parsing an event stream" and "Interpreting an event stream".
     """
@@ -82,21 +82,21 @@ class Decoder:
         self.max_event_size = max_event_size
         self.comments = comments
 
-        # Of the stream.
+        # State of the stream.
         self._last_event_id: str | None = None
         self._retry: int | None = None
         self._limit = sys.maxsize if max_event_size is None else max_event_size
         self._error: EventTooLargeError | None = None
         self._finished: list[ServerSentEvent] = []
 
-        # Of the bytes not yet split into lines.
-        self._special = True  # one of the next three, or an error, asks for more than the usual way
+        # State of the bytes not yet split into lines.
+        self._special = True  # one of the next three, or an error, needs more than the usual path
         self._bom = b""  # the part of a BOM seen so far
-        self._started = False  # the place where a BOM may stand is behind us
+        self._started = False  # a BOM can no longer follow
         self._after_cr = False  # the last byte was a CR: an LF that follows belongs to it
-        self._partial = bytearray()  # a line whose end has not come
+        self._partial = bytearray()  # a line whose end has not arrived
 
-        # Of the block in progress.
+        # State of the current block.
         self._size = 0  # bytes of its lines so far; 0 between blocks
         self._data: list[str] = []
         self._event = ""
@@ -105,14 +105,14 @@ class Decoder:
 
     @property
     def last_event_id(self) -> str | None:
-        """The id in force: that of the last finished block which had one; ``None`` before the first."""
+        """The current last event id: that of the last finished block with an id; ``None`` before the first."""
         return self._last_event_id
 
     @property
     def retry(self) -> int | None:
-        """The reconnection time that the stream asked for last, in milliseconds; ``None`` if it has not.
+        """The last reconnection time that the stream sent, in milliseconds; ``None`` before the first.
 
-        At most :data:`MAX_RETRY`: a number that is greater still counts as that.
+        At most :data:`MAX_RETRY`: a greater number counts as that.
         """
         return self._retry
 
@@ -121,15 +121,15 @@ class Decoder:
         return f"<Decoder last_event_id={self._last_event_id!r} retry={self._retry!r} held={held} bytes>"
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes of the stream and return the events that they complete, in order.
+        """Decode the next bytes of the stream and return the events that they complete, in order.
 
-        An event's ``id`` is the last event id in force when it is dispatched, as a browser's
-        ``lastEventId``. What is unfinished when the stream ends is not an event and is never given.
+        An event's ``id`` is the last event id when it is dispatched, as a browser's ``lastEventId``. If
+        the stream ends within a block, that block is not an event and is never returned.
 
         Raises:
             EventTooLargeError: an event is over ``max_event_size``. Events that the same bytes
-                completed before it are returned first; the error comes with the next call, and with
-                each one after it.
+                completed before it are returned first; the next call raises the error, and so does
+                every later one.
         """
         if self._special:
             data = self._after_special(data)
@@ -148,7 +148,7 @@ class Decoder:
         return events
 
     def _after_special(self, data: bytes) -> bytes:
-        """Skip a BOM at the start, and an LF behind a CR that ended the last chunk."""
+        """Skip a BOM at the start, and an LF after a CR that ended the last chunk."""
         if self._error is not None:
             raise self._error
         if not self._started:
@@ -165,13 +165,13 @@ class Decoder:
         return data
 
     def _hold(self, data: bytes) -> None:
-        """Keep the start of a line until its end comes."""
+        """Keep the start of a line until its end arrives."""
         self._partial += data
         if self._size + len(self._partial) > self._limit:
             self._refuse(self._partial)
 
     def _take(self, data: bytes) -> None:
-        """Take bytes with at least one end of a line in them."""
+        """Decode bytes that contain at least one end of a line."""
         start = 0
         if self._partial:
             stop = data.find(b"\n")
@@ -189,7 +189,7 @@ class Decoder:
             self._hold(data[end:])
 
     def _blocks(self, lines: bytes) -> None:
-        """Take whole lines, the first of which starts a block."""
+        """Decode whole lines, the first of which starts a block."""
         try:
             text = lines.decode()
         except UnicodeDecodeError:
@@ -248,7 +248,7 @@ class Decoder:
                 self._retry = self._block_retry = _milliseconds(value)
 
     def _dispatch(self) -> None:
-        """Process the blank line: "dispatch the event", and make ready for the next block."""
+        """Process the blank line: "dispatch the event", and prepare for the next block."""
         if self._id is not None:
             self._last_event_id = self._id
         if self._data:
@@ -269,7 +269,7 @@ class Decoder:
 
 
 def _milliseconds(digits: str) -> int:
-    """Read a reconnection time, at most ``MAX_RETRY``; ``int`` alone refuses thousands of digits."""
+    """Return a reconnection time, at most ``MAX_RETRY``. ``int`` alone refuses thousands of digits."""
     digits = digits.lstrip("0")
     if len(digits) > _MAX_RETRY_DIGITS:
         return MAX_RETRY

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tickertape.broker import Cursor, Draft, LogState, Record, Retention, TopicFilter, new_epoch
+from tickertape.broker import LogState, Page, Record, Retention, TopicFilter, new_epoch
 from tickertape.errors import LogTrimmedError
 from tickertape.testing.contract import Traits
+from tickertape.wire import Cursor, Draft
 
 from .shelf import Life, Shelf, ShelfBroker, ShelfLog
 
@@ -26,7 +27,7 @@ class BeginsAtZero(ShelfBroker):
 
 class DropsEventTypes(ShelfBroker):
     def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft._replace(event=None))
+        return super().store(life, draft.replace(event=None))
 
 
 class RemembersItsFirstState(ShelfBroker):
@@ -104,7 +105,7 @@ class LeavesHolesForKnownKeys(ShelfBroker):
 
 class FoldsKeys(ShelfBroker):
     def put(self, life: Life, draft: Draft) -> int:
-        return super().put(life, draft._replace(key=draft.key and draft.key.strip().lower()))
+        return super().put(life, draft.replace(key=draft.key and draft.key.strip().lower()))
 
 
 class ForgetsKeysWhileItStores(ShelfBroker):
@@ -142,38 +143,39 @@ class RemembersKeysForEver(ShelfBroker):
 
 
 class ReadsFromTheNewestEnd(ShelfBroker):
-    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
-        return (await super().read(after, 10_000, topics))[-limit:]
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        state, records = await super().read(after, 10_000, topics)
+        return Page(state, records[-limit:])
 
 
 class FiltersAPage(ShelfBroker):
-    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
-        page = await super().read(after, 1000)
-        return [record for record in page if topics is None or topics(record.topic)][:limit]
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        state, records = await super().read(after, 1000)
+        return Page(state, [record for record in records if topics is None or topics(record.topic)][:limit])
 
 
 class MissesTheFirst(ShelfBroker):
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
-        async for records in super().tail(max(1, after)):
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        async for records in super().tail(Cursor(after.epoch, max(1, after.offset))):
             yield records
 
 
 class CountsFromTheEnd(ShelfBroker):
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
-        async for records in super().tail(0 if after < 20 else after):
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        async for records in super().tail(Cursor(after.epoch, 0) if after.offset < 20 else after):
             yield records
 
 
 class BeginsAtTheEnd(ShelfBroker):
     """What was appended between a read and the tail's start is missed."""
 
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
-        async for records in super().tail(self.shelf.life.newest if after >= 50 else after):
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        async for records in super().tail(Cursor(after.epoch, self.shelf.life.newest) if after.offset >= 50 else after):
             yield records
 
 
 class DoublesOne(ShelfBroker):
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         async for records in super().tail(after):
             yield records
             yield records[-1:]
@@ -189,7 +191,7 @@ class HearsOnlyItself(ShelfBroker):
         self.mine.add(offset)
         return offset
 
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         async for records in super().tail(after):
             if mine := [record for record in records if record.offset in self.mine]:
                 yield mine
@@ -198,7 +200,7 @@ class HearsOnlyItself(ShelfBroker):
 class EndsAllTailsWithOne(ShelfBroker):
     ended = False
 
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         try:
             async for records in super().tail(after):
                 if self.ended:
@@ -220,8 +222,14 @@ class GoesOnWhenClosed(ShelfBroker):
 
 
 class MustBeOpenedToBeClosed(ShelfBroker):
+    opened = False
+
+    async def open(self) -> LogState:
+        self.opened = True
+        return await super().open()
+
     async def close(self) -> None:
-        assert self.epoch, "expected a broker that was opened"
+        assert self.opened, "broker was not opened"
         await super().close()
 
 
@@ -244,17 +252,18 @@ class KnowsNoTime(ShelfBroker):
 
 
 class ReadsNothingBehindWhatIsTrimmed(ShelfBroker):
-    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
-        return [] if after + 1 < self.shelf.life.oldest else await super().read(after, limit, topics)
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        state, records = await super().read(after, limit, topics)
+        return Page(state, [] if after + 1 < state.oldest else records)
 
 
 class SkipsWhatIsTrimmed(ShelfBroker):
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         try:
             async for records in super().tail(after):
                 yield records
         except LogTrimmedError as error:
-            async for records in super().tail(error.oldest - 1):
+            async for records in super().tail(Cursor(after.epoch, error.oldest - 1)):
                 yield records
 
 
@@ -310,27 +319,27 @@ class StaysInTheLifeBefore(ShelfBroker):
 
 class StripsText(ShelfBroker):
     def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft._replace(data=draft.data.strip()))
+        return super().store(life, draft.replace(data=draft.data.strip()))
 
 
 class KnowsNoEmptyType(ShelfBroker):
     def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft._replace(event=draft.event or None))
+        return super().store(life, draft.replace(event=draft.event or None))
 
 
 class CutsGreatEvents(ShelfBroker):
     def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft._replace(data=draft.data[: 64 * 1024]))
+        return super().store(life, draft.replace(data=draft.data[: 64 * 1024]))
 
 
 class EndsTextAtNul(ShelfBroker):
     def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft._replace(data=draft.data.partition("\0")[0]))
+        return super().store(life, draft.replace(data=draft.data.partition("\0")[0]))
 
 
 class DropsSurrogates(ShelfBroker):
     def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft._replace(data=draft.data.encode(errors="ignore").decode()))
+        return super().store(life, draft.replace(data=draft.data.encode(errors="ignore").decode()))
 
 
 class Broken(NamedTuple):

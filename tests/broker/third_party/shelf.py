@@ -12,19 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from tickertape.broker import (
-    DEFAULT_RETENTION,
-    Broker,
-    Cursor,
-    Draft,
-    LogState,
-    Record,
-    Retention,
-    TopicFilter,
-    new_epoch,
-)
+from tickertape.broker import DEFAULT_RETENTION, Broker, LogState, Page, Record, Retention, TopicFilter, new_epoch
 from tickertape.errors import BrokerError, LogResetError, LogTrimmedError
 from tickertape.testing.contract import Log, Traits
+from tickertape.wire import Cursor, Draft
 
 __all__ = ["Life", "Shelf", "ShelfBroker", "ShelfLog"]
 
@@ -69,18 +60,19 @@ class ShelfBroker:
     def __init__(self, shelf: Shelf, retention: Retention) -> None:
         self.shelf = shelf
         self.retention = retention
-        self.epoch = ""
         self.closed = False
 
     def check(self) -> Life:
         if self.closed:
-            raise BrokerError("expected an open broker, got one that was closed")
+            raise BrokerError("broker is closed")
         self.trim(self.shelf.life)
         return self.shelf.life
 
     async def open(self) -> LogState:
+        return await self.state()
+
+    async def state(self) -> LogState:
         life = self.check()
-        self.epoch = life.epoch
         return LogState(life.epoch, life.oldest, life.newest)
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
@@ -128,22 +120,23 @@ class ShelfBroker:
         if key is not None:
             del life.keys[key]
 
-    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
         life = self.check()
         kept = life.records[max(0, after + 1 - life.oldest) :]
-        return [record for record in kept if topics is None or topics(record.topic)][:limit]
+        records = [record for record in kept if topics is None or topics(record.topic)][:limit]
+        return Page(LogState(life.epoch, life.oldest, life.newest), records)
 
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
-        epoch = self.epoch
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        epoch, offset = after.epoch, after.offset
         while not self.closed:
             life = self.shelf.life
             if life.epoch != epoch:
                 raise LogResetError(f"expected the log {epoch}, got {life.epoch}")
-            if after + 1 < life.oldest:
-                raise LogTrimmedError(after, life.oldest)
-            if after < life.newest:
-                records = life.records[after + 1 - life.oldest :]
-                after = life.newest
+            if offset + 1 < life.oldest:
+                raise LogTrimmedError(offset, life.oldest)
+            if offset < life.newest:
+                records = life.records[offset + 1 - life.oldest :]
+                offset = life.newest
                 yield records
             else:
                 await self.shelf.change()

@@ -97,7 +97,7 @@ async def test_what_counted_for_a_moment_is_no_history(house: House) -> None:
 async def test_a_key_counts_for_its_author(house: House) -> None:
     same = [await house.chat.say("lobby", name, text, "k") for name, text in (("Bo", "a"), ("bo", "b"), ("Ada", "c"))]
     assert same[0] == same[1] != same[2]
-    assert [json.loads(record.data)["text"] for record in await house.broker.read(0, 10)] == ["a", "c"]
+    assert [json.loads(record.data)["text"] for record in (await house.broker.read(0, 10)).records] == ["a", "c"]
 
 
 async def test_who_comes_and_goes_is_told_in_the_room_and_counted_in_all(house: House) -> None:

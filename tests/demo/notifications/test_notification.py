@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tickertape.demo.notifications import Draft, read_draft, topic_of, user_id
-from tickertape.hub import check_topic
+from tickertape.wire import check_topic
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from ...asgi import Hub
-from ...hub import DisconnectReason, SubscriberInfo, Timer
+from ...asgi import DisconnectReason
+from ...hub import Hub, SubscriberInfo
+from ...timing import Timer
 
 __all__ = ["GRACE", "Attendance", "Change", "Seat"]
 

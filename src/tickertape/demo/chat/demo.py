@@ -15,11 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from ...asgi import EventSourceResponse, Hub, get_last_event_id, problem_of
-from ...asgi.types import ASGIApp
+from ...asgi import ASGIApp, EventSourceResponse, get_last_event_id, status_of
 from ...broker import Retention
 from ...errors import TickertapeError
-from ...hub import Clock
+from ...hub import Hub
+from ...timing import Clock
 from ..identity import signed_in
 from ..requests import read_json
 from ..site import RETRY, Demo, log_url
@@ -56,7 +56,7 @@ class _Requests:
         try:
             published = await self._chat.say(room, name, text, key)
         except TickertapeError as error:
-            raise HTTPException(problem_of(error), str(error)) from error
+            raise HTTPException(status_of(error), str(error)) from error
         return JSONResponse({"id": published}, HTTPStatus.CREATED)
 
     async def type(self, request: Request) -> Response:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeAlias
 
-from ...asgi import Hub
+from ...hub import Hub
 from ...wire import ServerSentEvent
 from .attendance import Attendance, Change, Seat
 

@@ -9,9 +9,7 @@ from typing import Final
 
 from starlette.routing import Route
 
-from ...asgi import EventSourceResponse, get_last_event_id
-from ...asgi.types import ASGIApp, Receive, Scope, Send
-from ...hub import DisconnectReason
+from ...asgi import ASGIApp, DisconnectReason, EventSourceResponse, Receive, Scope, Send, get_last_event_id
 from ...wire import ServerSentEvent
 from ..site import RETRY, Demo
 from .ticker import Ticker

@@ -11,7 +11,7 @@ from itertools import takewhile
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from ...hub import Clock, Timer
+from ...timing import Clock, Timer
 from ...wire import ServerSentEvent
 
 __all__ = [

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
 
-from ...hub import Clock, Hub
+from ...hub import Hub
+from ...timing import Clock
 from .readings import Reader, Reading
 from .samples import Look, follows, make_sample
 

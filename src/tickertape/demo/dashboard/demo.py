@@ -12,9 +12,9 @@ from typing import Final
 from starlette.requests import Request
 from starlette.routing import Route
 
-from ...asgi import Hub, HubResponse
 from ...broker import Retention
-from ...hub import Clock
+from ...hub import Hub, HubResponse
+from ...timing import Clock
 from ..site import RETRY, Demo, log_url
 from .collector import DEFAULT_IDLE, DEFAULT_INTERVAL, TOPIC, Collector
 from .readings import Reading

@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from ...asgi import Hub, HubResponse
-from ...broker import Cursor
 from ...errors import TickertapeError
+from ...hub import Hub, HubResponse
 from ...sources import Poll, poll, postgres_listen
+from ...wire import Cursor
 from ..identity import signed_in
 from ..requests import read_json
 from ..site import RETRY, Demo, log_url

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ...broker import Cursor, Draft, Record, Retention
+from ...broker import Record, Retention
+from ...wire import Cursor, Draft
 from .checks import SHARED, Log, check, check_if
 from .steps import assert_whole, drafts_of, offsets, opened, tailed
 
@@ -17,18 +18,18 @@ async def a_new_log_is_empty(log: Log) -> None:
         state = await broker.open()
         assert (state.oldest, state.newest) == (1, 0)
         assert Cursor.parse(str(Cursor(state.epoch, 0))) == Cursor(state.epoch, 0)
-        assert await broker.read(0, 10) == []
+        assert (await broker.read(0, 10)).records == []
 
 
 @check
 async def appended_records_come_back_in_order(log: Log) -> None:
-    drafts = [Draft("a", "1"), Draft("b/c", "2", "type"), Draft("a", "3", None, "key")]
+    drafts = [Draft("a", "1"), Draft("b/c", "2", event="type"), Draft("a", "3", key="key")]
     async with opened(log) as broker:
         epoch = (await broker.open()).epoch
         assert await broker.append(drafts[:1]) == [Cursor(epoch, 1)]
         assert await broker.append(drafts[1:]) == [Cursor(epoch, 2), Cursor(epoch, 3)]
         expected = [Record(1, "a", None, "1"), Record(2, "b/c", "type", "2"), Record(3, "a", None, "3")]
-        assert await broker.read(0, 10) == expected
+        assert (await broker.read(0, 10)).records == expected
         assert await tailed(broker, 0, 3) == expected
 
 
@@ -53,7 +54,7 @@ async def concurrent_batches_are_never_mixed(log: Log) -> None:
     async with opened(log) as broker:
         batches = [[Draft(f"batch/{batch}", f"{number}") for number in range(batch % 5 + 1)] for batch in range(40)]
         appended = await asyncio.gather(*(broker.append(batch) for batch in batches))
-        records = await broker.read(0, 1000)
+        records = (await broker.read(0, 1000)).records
         assert offsets(records) == list(range(1, sum(map(len, batches)) + 1))
         for batch, cursors in zip(batches, appended, strict=True):
             first = cursors[0].offset
@@ -67,7 +68,9 @@ async def a_batch_of_a_thousand_is_one_append(log: Log) -> None:
     async with opened(log) as broker:
         cursors = await broker.append(drafts_of(1000))
         assert offsets(cursors) == list(range(1, 1001))
-        assert [record.data for record in await broker.read(0, 2000)] == [f"{number}" for number in range(1, 1001)]
+        assert [record.data for record in (await broker.read(0, 2000)).records] == [
+            f"{number}" for number in range(1, 1001)
+        ]
 
 
 @check
@@ -86,7 +89,7 @@ async def a_cancelled_append_happened_or_not(log: Log) -> None:
             tasks[-1].cancel()
             await asyncio.gather(tasks[-1], return_exceptions=True)
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        records = await broker.read(0, 1000)
+        records = (await broker.read(0, 1000)).records
         assert_whole(records)
         by_topic: dict[str, list[str]] = {}
         for record in records:
@@ -106,7 +109,7 @@ async def a_key_appends_once(log: Log) -> None:
         first = await broker.append([Draft("t", "1", key="k")])
         assert await broker.append([Draft("t", "again", key="k")]) == first
         assert offsets(await broker.append([Draft("t", "2", key="other")])) == [2]
-        assert [record.data for record in await broker.read(0, 10)] == ["1", "2"]
+        assert [record.data for record in (await broker.read(0, 10)).records] == ["1", "2"]
 
 
 @check
@@ -114,7 +117,7 @@ async def a_key_twice_in_one_batch_appends_once(log: Log) -> None:
     batch = [Draft("t", "1", key="k"), Draft("t", "2"), Draft("t", "again", key="k"), Draft("t", "3", key="l")]
     async with opened(log) as broker:
         assert offsets(await broker.append(batch)) == [1, 2, 1, 3]
-        assert [record.data for record in await broker.read(0, 10)] == ["1", "2", "3"]
+        assert [record.data for record in (await broker.read(0, 10)).records] == ["1", "2", "3"]
 
 
 @check
@@ -124,7 +127,7 @@ async def known_keys_within_a_batch_leave_no_holes(log: Log) -> None:
         cursors = await broker.append([Draft("t", "3"), Draft("t", "x", key="l"), Draft("t", "4", key="m")])
         assert offsets(cursors) == [3, 2, 4]
         assert offsets(await broker.append([Draft("t", "x", key="k"), Draft("t", "x", key="m")])) == [1, 4]
-        assert [record.data for record in await broker.read(0, 10)] == ["1", "2", "3", "4"]
+        assert [record.data for record in (await broker.read(0, 10)).records] == ["1", "2", "3", "4"]
 
 
 @check
@@ -140,7 +143,7 @@ async def keys_are_compared_exactly(log: Log) -> None:
 async def concurrent_retries_of_a_key_append_once(log: Log) -> None:
     async with opened(log) as broker:
         appended = await asyncio.gather(*(broker.append([Draft("t", f"{n % 5}", key=f"{n % 5}")]) for n in range(50)))
-        records = await broker.read(0, 100)
+        records = (await broker.read(0, 100)).records
         assert sorted(record.data for record in records) == ["0", "1", "2", "3", "4"]
         offset_of = {record.data: record.offset for record in records}
         assert [cursors[0].offset for cursors in appended] == [offset_of[f"{n % 5}"] for n in range(50)]
@@ -153,7 +156,7 @@ async def a_key_appends_once_through_two_brokers(log: Log) -> None:
         appended = await asyncio.gather(
             *(brokers[n % 2].append([Draft("t", "x"), Draft("t", f"{n // 10}", key=f"{n // 10}")]) for n in range(50))
         )
-        records = await two.read(0, 200)
+        records = (await two.read(0, 200)).records
         assert offsets(records) == list(range(1, 56))
         offset_of = {record.data: record.offset for record in records}
         assert [cursors[1].offset for cursors in appended] == [offset_of[f"{n // 10}"] for n in range(50)]

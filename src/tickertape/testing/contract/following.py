@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from ...broker import Broker, Draft, Record, Retention
+from ...broker import Broker, Record, Retention
 from ...errors import BrokerError, LogTrimmedError
+from ...wire import Draft
 from .checks import SHARED, Log, check, check_if, patiently
 from .steps import collect, drafts_of, offsets, opened, raised, refused, tailed, tailing, until
 
@@ -18,12 +19,12 @@ async def pages_are_read_by_cursor(log: Log) -> None:
     async with opened(log) as broker:
         await broker.append(drafts_of(25))
         pages, after = list[list[int]](), 0
-        while page := await broker.read(after, 10):
+        while page := (await broker.read(after, 10)).records:
             pages.append(offsets(page))
             after = page[-1].offset
         assert pages == [list(range(1, 11)), list(range(11, 21)), list(range(21, 26))]
-        assert offsets(await broker.read(24, 10)) == [25]
-        assert await broker.read(25, 10) == await broker.read(99, 10) == []
+        assert offsets((await broker.read(24, 10)).records) == [25]
+        assert (await broker.read(25, 10)).records == (await broker.read(99, 10)).records == []
 
 
 @check
@@ -32,11 +33,11 @@ async def fewer_than_the_limit_mean_the_end_also_with_a_filter(log: Log) -> None
         for _ in range(4):
             await broker.append(drafts_of(700, topic="often"))
             await broker.append([Draft("rare", "here")])
-        found = await broker.read(0, 3, lambda topic: topic == "rare")
+        found = (await broker.read(0, 3, lambda topic: topic == "rare")).records
         assert offsets(found) == [701, 1402, 2103]
-        assert offsets(await broker.read(2103, 3, lambda topic: topic == "rare")) == [2804]
-        assert await broker.read(0, 3, lambda topic: topic == "never") == []
-        assert offsets(await broker.read(700, 2, lambda topic: topic != "rare")) == [702, 703]
+        assert offsets((await broker.read(2103, 3, lambda topic: topic == "rare")).records) == [2804]
+        assert (await broker.read(0, 3, lambda topic: topic == "never")).records == []
+        assert offsets((await broker.read(700, 2, lambda topic: topic != "rare")).records) == [702, 703]
 
 
 # Tails.
@@ -65,7 +66,7 @@ async def between_a_read_and_a_tail_is_no_hole_while_others_append(log: Log) -> 
         appending = asyncio.create_task(_append_one_by_one(broker, 200))
         history: list[Record] = []
         while len(history) < 50:
-            history += await broker.read(history[-1].offset if history else 0, 20)
+            history += (await broker.read(history[-1].offset if history else 0, 20)).records
             await asyncio.sleep(0)
         rest = await tailed(broker, history[-1].offset, 200 - len(history))
         await appending
@@ -83,7 +84,7 @@ async def all_tails_get_the_same_records(log: Log) -> None:
         collecting = [asyncio.create_task(collect(tail, 60)) for tail in (one, two)]
         await asyncio.gather(*(broker.append(drafts_of(3)) for _ in range(20)))
         first, second = await asyncio.gather(*collecting)
-        assert first == second == await collect(late, 60) == await broker.read(0, 100)
+        assert first == second == await collect(late, 60) == (await broker.read(0, 100)).records
         assert offsets(first) == list(range(1, 61))
         await broker.append(drafts_of(1))
         assert [offsets(await collect(tail, 1)) for tail in (one, two, late)] == [[61], [61], [61]]
@@ -156,7 +157,7 @@ async def no_more_records_are_kept_than_asked_for(log: Log) -> None:
         state = await broker.open()
         assert state.newest == 300
         assert limit <= state.newest - state.oldest + 1 <= limit + log.traits.spare
-        assert offsets(await broker.read(0, 1000)) == list(range(state.oldest, 301))
+        assert offsets((await broker.read(0, 1000)).records) == list(range(state.oldest, 301))
 
 
 @check
@@ -175,7 +176,7 @@ async def no_more_bytes_are_kept_than_asked_for(log: Log) -> None:
         assert state.newest == 300
         # Stores may count their own overhead too, and drop whole batches; but they keep a good part.
         assert (state.newest - state.oldest + 1) * size >= limit / 2
-        assert offsets(await broker.read(0, 1000)) == list(range(state.oldest, 301))
+        assert offsets((await broker.read(0, 1000)).records) == list(range(state.oldest, 301))
 
 
 @check
@@ -187,7 +188,7 @@ async def records_are_dropped_when_they_are_old(log: Log) -> None:
             return (await broker.open()).oldest == 6
 
         await until(forgotten)
-        assert await broker.read(0, 10) == []
+        assert (await broker.read(0, 10)).records == []
         assert offsets(await broker.append(drafts_of(1))) == [6]
 
 
@@ -196,7 +197,7 @@ async def reading_behind_trimmed_records_passes_over_them(log: Log) -> None:
     async with opened(log, Retention(events=10, bytes=None)) as broker:
         await _trim(broker)
         state = await broker.open()
-        found = await broker.read(0, 5)
+        found = (await broker.read(0, 5)).records
         assert offsets(found) == list(range(state.oldest, state.oldest + 5))
 
 

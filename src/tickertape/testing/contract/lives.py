@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ...broker import Cursor, Draft, Record
+from ...broker import Record
 from ...errors import BrokerError, LogResetError
+from ...wire import Cursor, Draft
 from .checks import ONE_SIZE, PROCESSES, SHARED, TEXT, Log, check, check_if, check_unless, patiently
 from .steps import collect, drafts_of, offsets, opened, raised, refused, tailed, tailing
 
@@ -33,7 +34,7 @@ async def a_log_outlives_its_brokers(log: Log) -> None:
         cursors = await broker.append([*drafts_of(4), Draft("t", "keyed", key="k")])
     async with opened(log) as broker:
         assert await broker.open() == (before.epoch, 1, 5)
-        assert [record.data for record in await broker.read(0, 10)] == ["1", "2", "3", "4", "keyed"]
+        assert [record.data for record in (await broker.read(0, 10)).records] == ["1", "2", "3", "4", "keyed"]
         assert await broker.append([Draft("t", "again", key="k"), *drafts_of(1)]) == [
             cursors[-1],
             Cursor(before.epoch, 6),
@@ -86,7 +87,7 @@ async def nothing_is_acknowledged_under_the_epoch_of_a_wiped_log(log: Log) -> No
                 cursors = []
             assert after.epoch != before.epoch
             assert all(cursor.epoch == after.epoch for cursor in cursors)
-            assert [cursor.offset for cursor in cursors] == offsets(await other.read(0, 10))
+            assert [cursor.offset for cursor in cursors] == offsets((await other.read(0, 10)).records)
 
 
 # What an event may carry.
@@ -98,16 +99,21 @@ async def all_text_comes_back_as_it_was(log: Log) -> None:
     drafts = [Draft(f"topic/{number}", text, event=text[:1].strip() or None) for number, text in enumerate(texts)]
     async with opened(log) as broker:
         await broker.append(drafts)
-        records = await broker.read(0, 100)
-        assert [(record.topic, record.data, record.event) for record in records] == [draft[:3] for draft in drafts]
+        records = (await broker.read(0, 100)).records
+        found = [(record.topic, record.data, record.event) for record in records]
+        assert found == [(draft.topic, draft.data, draft.event) for draft in drafts]
         assert await tailed(broker, 0, len(texts)) == records
 
 
 @check
 async def no_event_type_is_another_than_an_empty_one(log: Log) -> None:
     async with opened(log) as broker:
-        await broker.append([Draft("t", "", None), Draft("t", "", ""), Draft("тема/ü", "", "тип")])
-        assert [record[1:3] for record in await broker.read(0, 3)] == [("t", None), ("t", ""), ("тема/ü", "тип")]
+        await broker.append([Draft("t", ""), Draft("t", "", event=""), Draft("тема/ü", "", event="тип")])
+        assert [record[1:3] for record in (await broker.read(0, 3)).records] == [
+            ("t", None),
+            ("t", ""),
+            ("тема/ü", "тип"),
+        ]
 
 
 @check_if(ONE_SIZE)
@@ -115,7 +121,7 @@ async def an_event_of_a_mebibyte_is_kept(log: Log) -> None:
     data = "é" * (1024 * 1024 // 2)
     async with opened(log) as broker:
         await broker.append([Draft("t", data), Draft("t", "small"), Draft("t", data)])
-        assert [record.data == data for record in await broker.read(0, 3)] == [True, False, True]
+        assert [record.data == data for record in (await broker.read(0, 3)).records] == [True, False, True]
         assert [record.data == data for record in await tailed(broker, 0, 3)] == [True, False, True]
 
 
@@ -133,14 +139,17 @@ async def an_event_over_the_limit_is_refused_with_its_whole_batch(log: Log) -> N
 @check_if(TEXT)
 async def text_with_nul_is_kept(log: Log) -> None:
     async with opened(log) as broker:
-        await broker.append([Draft("t", "a\0b", "c\0d", "k\0"), Draft("t", "other", None, "k")])
-        assert [record[1:] for record in await broker.read(0, 3)] == [("t", "c\0d", "a\0b"), ("t", None, "other")]
+        await broker.append([Draft("t", "a\0b", event="c\0d", key="k\0"), Draft("t", "other", key="k")])
+        assert [record[1:] for record in (await broker.read(0, 3)).records] == [
+            ("t", "c\0d", "a\0b"),
+            ("t", None, "other"),
+        ]
 
 
 @check_unless(TEXT)
 async def text_with_nul_is_refused_with_its_whole_batch(log: Log) -> None:
     async with opened(log) as broker:
-        for draft in (Draft("t", "a\0b"), Draft("t", "a", "b\0c"), Draft("t", "a", None, "k\0")):
+        for draft in (Draft("t", "a\0b"), Draft("t", "a", event="b\0c"), Draft("t", "a", key="k\0")):
             error = await refused(broker, [Draft("t", "fine"), draft])
             assert "U+0000" in str(error)
         assert (await broker.open()).newest == 0
@@ -151,7 +160,7 @@ async def lone_surrogates_harm_nobody(log: Log) -> None:
     """Text that UTF-8 has no bytes for, as JSON may carry it, is kept or becomes U+FFFD, as on the wire."""
     async with opened(log) as broker:
         bad, fine = await asyncio.gather(broker.append([Draft("t", "a\ud800b")]), broker.append([Draft("t", "fine")]))
-        records = {record.offset: record.data for record in await broker.read(0, 10)}
+        records = {record.offset: record.data for record in (await broker.read(0, 10)).records}
         assert records[bad[0].offset] in ("a\ud800b", "a\ufffdb")
         assert records[fine[0].offset] == "fine"
 

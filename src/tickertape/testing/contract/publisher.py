@@ -11,7 +11,8 @@ import importlib
 import json
 import sys
 
-from tickertape.broker import Broker, Draft
+from tickertape.broker import Broker
+from tickertape.wire import Draft
 
 
 async def _publish(broker: Broker, name: str, batches: int) -> list[tuple[int, str]]:

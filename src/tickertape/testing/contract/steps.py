@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from typing import cast
 
-from ...broker import DEFAULT_RETENTION, Broker, Cursor, Draft, Record, Retention
+from ...broker import DEFAULT_RETENTION, Broker, Record, Retention
 from ...errors import BrokerError
+from ...wire import Cursor, Draft
 from .checks import Log, patiently
 
 __all__ = [
@@ -39,7 +40,8 @@ async def opened(log: Log, retention: Retention = DEFAULT_RETENTION) -> AsyncIte
 @asynccontextmanager
 async def tailing(broker: Broker, after: int) -> AsyncIterator[AsyncGenerator[list[Record], None]]:
     """Give a tail, and close it."""
-    tail = cast(AsyncGenerator[list[Record], None], broker.tail(after))
+    cursor = Cursor((await broker.state()).epoch, after)
+    tail = cast(AsyncGenerator[list[Record], None], broker.tail(cursor))
     try:
         yield tail
     finally:

@@ -11,8 +11,8 @@ import nats.errors
 import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
-from ..errors import BrokerError
-from .nats_link import Feed, Link
+from ...errors import BrokerError
+from .link import Feed, Link
 
 __all__ = ["SubjectLink"]
 

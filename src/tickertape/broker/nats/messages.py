@@ -12,8 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from ..errors import BrokerError
-from .records import Draft, Record
+from ...errors import BrokerError
+from ...wire import Draft
+from ..records import Record
 
 __all__ = ["ID", "Assembly", "Message", "digest", "encode", "parse"]
 
@@ -89,7 +90,9 @@ def encode(name: str, first: int, drafts: Sequence[Draft], limit: int) -> list[t
     room = limit - _ENVELOPE - len(keys)
     if room < limit // 4:
         raise BrokerError(f"expected a batch whose keys take at most {3 * limit // 4} bytes, got {len(keys)}")
-    data = json.dumps([draft[:3] for draft in drafts], ensure_ascii=False, separators=(",", ":")).encode()
+    data = json.dumps(
+        [(draft.topic, draft.data, draft.event) for draft in drafts], ensure_ascii=False, separators=(",", ":")
+    ).encode()
     chunks = [data[start : start + room] for start in range(0, len(data), room)]
     messages = []
     for part, chunk in enumerate(chunks):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ..errors import BrokerError, LogResetError
+from ...errors import BrokerError, LogResetError
 
 __all__ = ["SQLiteFile", "code"]
 
@@ -40,7 +40,7 @@ class SQLiteFile:
 
     Arguments:
         path: the file.
-        synchronous: ``"full"`` or ``"normal"``, see :class:`~tickertape.broker.sqlite.SQLiteBroker`.
+        synchronous: ``"full"`` or ``"normal"``, see :class:`~tickertape.broker.SQLiteBroker`.
         timeout: seconds to wait for other processes' locks.
     """
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from ..errors import BrokerError
-from .records import Cursor, Draft
-from .sqlite_file import LogFile
+from ...errors import BrokerError
+from ...wire import Cursor, Draft
+from .log import LogFile
 
 __all__ = ["Reader", "Signal", "Writer"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from .nats_link import Feed, Link
-from .nats_messages import Message, digest
+from .link import Feed, Link
+from .messages import Message, digest
 
 __all__ = ["KeyIndex"]
 

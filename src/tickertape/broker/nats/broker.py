@@ -25,14 +25,15 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from ..errors import BrokerError, LogResetError
-from .nats_link import Link, NoStream
-from .nats_messages import ID, Assembly, encode, parse
-from .nats_stream import NatsStream
-from .options import choice, clean, nats_credentials, read_options, seconds, server_urls
-from .protocol import DEFAULT_RETENTION, Retention
-from .records import Cursor, Draft, LogState, Record
-from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
+from ...errors import BrokerError, LogResetError
+from ...wire import Cursor, Draft
+from ..options import choice, nats_credentials, read_options, seconds, server_urls
+from ..protocol import DEFAULT_RETENTION, Retention
+from ..records import LogState, Record
+from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
+from .link import Link, NoStream
+from .messages import ID, Assembly, encode, parse
+from .stream import NatsStream
 
 __all__ = ["NatsBroker"]
 
@@ -177,9 +178,6 @@ class NatsBroker(RemoteBroker):
         raise BrokerError(f"expected a stream {self._stream!r} that stays itself for a moment, got one that does not")
 
     # Appending.
-
-    async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        return await super().append([clean(draft) for draft in drafts])
 
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
         while True:

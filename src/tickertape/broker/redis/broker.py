@@ -23,14 +23,15 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
-from ..errors import BrokerError, LogResetError
-from .options import encoded, read_seconds
-from .protocol import DEFAULT_RETENTION, Retention
-from .records import Cursor, Draft, LogState, Record, new_epoch
-from .redis_client import Client, RedisURL, close_client, explain
-from .redis_fencing import Bond, Server, Verdict, judge, parse_info
-from .redis_scripts import APPEND, BIND, STATE, Script
-from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, promises_lossless
+from ...errors import BrokerError, LogResetError
+from ...wire import Cursor, Draft
+from ..options import read_seconds
+from ..protocol import DEFAULT_RETENTION, Retention
+from ..records import LogState, Record, new_epoch
+from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, promises_lossless
+from .client import Client, RedisURL, close_client, explain
+from .fencing import Bond, Server, Verdict, judge, parse_info
+from .scripts import APPEND, BIND, STATE, Script
 
 __all__ = ["RedisBroker"]
 
@@ -229,7 +230,7 @@ class RedisBroker(RemoteBroker):
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
         arguments: list[bytes] = []
         for draft in drafts:
-            arguments += (encoded(draft.topic), _option(draft.event), encoded(draft.data), _option(draft.key))
+            arguments += (draft.topic.encode(), _option(draft.event), draft.data.encode(), _option(draft.key))
         keys = [f"{self._prefix}meta", self._log(epoch), self._keys(epoch)]
         offsets: list[int] | None = await self._run(APPEND, keys, epoch, *self._limits, *arguments)
         return offsets
@@ -272,7 +273,7 @@ def _parse_bond(meta: Sequence[bytes | None]) -> Bond | None:
 
 
 def _option(text: str | None) -> bytes:
-    return b"" if text is None else b"+" + encoded(text)
+    return b"" if text is None else b"+" + text.encode()
 
 
 def _record(entry: tuple[bytes, dict[bytes, bytes]]) -> Record:

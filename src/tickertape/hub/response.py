@@ -6,18 +6,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
+from ..asgi import DisconnectReason, Receive, Scope, Send, Stream, StreamResponse, open_streams, send_problem
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
-from ..hub import DirectSubscriber, DisconnectReason, OverflowPolicy, Subscription, SubscriptionRequest, check_patterns
-from ..hub import Hub as BaseHub
 from ..wire import ServerSentEvent
-from .base import StreamResponse
-from .problem import send_problem
-from .request import HasScope, get_last_event_id
-from .shutdown import open_streams
-from .stream import Stream
-from .types import Receive, Scope, Send
+from .direct import DirectSubscriber
+from .subscriber import OverflowPolicy
+from .subscription import Subscription
 
-__all__ = ["DIRECT_EXTENSION", "Connection", "Hub", "HubResponse"]
+__all__ = ["DIRECT_EXTENSION", "Connection", "HubResponse"]
 
 DIRECT_EXTENSION: Final = "tickertape.direct"
 """The ASGI extension with which a server offers the connection itself, a :class:`Connection`."""
@@ -33,42 +29,6 @@ class Connection(Protocol):
         """Make ``subscriber`` the protocol of the connection, and start it."""
 
 
-class Hub(BaseHub):
-    __doc__ = BaseHub.__doc__
-
-    async def close(self) -> None:
-        """End all streams and let go of the log; may be called twice."""
-        open_streams.discard(self)
-        await super().close()
-
-    def response(
-        self,
-        request: HasScope | Scope,
-        topics: str | Iterable[str],
-        *,
-        last: int | None = None,
-        on_overflow: str = OverflowPolicy.DISCONNECT,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
-        user: Any = None,
-    ) -> HubResponse:
-        """Return a response that streams the events of ``topics`` to the client.
-
-        Arguments:
-            request: what is answered; its ``Last-Event-ID`` tells where to go on.
-            topics: a pattern or several: ``*`` for one segment, ``**`` for any number.
-            last: for a client without a ``Last-Event-ID``, the number of past events to start with.
-            on_overflow: what to do when the client reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
-            headers: more headers; one of the same name takes the place of ours.
-            user: who it is, for :attr:`presence`.
-
-        Raises:
-            InvalidTopicError: a pattern breaks the syntax, or there are too many.
-        """
-        patterns = check_patterns(topics, limit=self.max_topics)
-        last_event_id = get_last_event_id(request)
-        return HubResponse(self, patterns, last_event_id, last, OverflowPolicy(on_overflow), headers, user)
-
-
 class HubResponse(StreamResponse):
     """Answer a request with the events of a subscription; made by :meth:`Hub.response`.
 
@@ -82,7 +42,7 @@ class HubResponse(StreamResponse):
 
     def __init__(
         self,
-        hub: Hub,
+        hub: Any,
         patterns: tuple[str, ...],
         last_event_id: str | None,
         last: int | None,
@@ -113,7 +73,7 @@ class HubResponse(StreamResponse):
         else:
             await self._serve(request, scope, receive, send)
 
-    async def _serve(self, request: SubscriptionRequest, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, request: Any, scope: Scope, receive: Receive, send: Send) -> None:
         hub = self._hub
         try:
             subscription = hub.serve(request)
@@ -151,7 +111,7 @@ class _Chunks(AsyncIterator[bytes]):
 
     __slots__ = ("_hub", "_over", "_primed", "_subscription")
 
-    def __init__(self, hub: Hub, subscription: Subscription) -> None:
+    def __init__(self, hub: Any, subscription: Subscription) -> None:
         self._hub = hub
         self._subscription = subscription
         self._primed = False
@@ -169,13 +129,13 @@ class _Chunks(AsyncIterator[bytes]):
             # Ended as a clean end: the client comes back with its cursor, and is told of the gap.
             raise StopAsyncIteration from None
         if found is not None:
-            return (b"" if found.gap is None else found.gap.event().encode()) + found.chunk
+            return (b"" if found.gap is None else found.gap.encode()) + found.chunk
         self._over = True
-        return self._hub.jittered_retry()
+        return bytes(self._hub.jittered_retry())
 
     def _opening(self) -> bytes:
         subscription = self._subscription
         gap, subscription.gap = subscription.gap, None
         # One block also with a gap: a client that had the place alone would never be told of the gap.
-        place = ServerSentEvent(id=str(subscription.resume_from)) if gap is None else gap.event()
-        return place.encode().removesuffix(b"\n") + self._hub.jittered_retry()
+        place = ServerSentEvent(id=str(subscription.resume_from)) if gap is None else gap
+        return place.encode().removesuffix(b"\n") + bytes(self._hub.jittered_retry())

@@ -17,7 +17,7 @@ from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Format
 
-from ..errors import BrokerError
+from ...errors import BrokerError
 
 __all__ = ["ByteArray", "Link", "explain", "parse_url"]
 

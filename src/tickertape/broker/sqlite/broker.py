@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from ..errors import BrokerError, LogResetError, LogTrimmedError
-from .options import choice, clean, read_options, seconds
-from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
-from .records import Cursor, Draft, LogState, Record
-from .sqlite_file import LogFile
-from .sqlite_threads import Reader, Signal, Writer
+from ...errors import BrokerError, LogResetError, LogTrimmedError
+from ...wire import Cursor, Draft
+from ..options import choice, read_options, seconds
+from ..protocol import DEFAULT_RETENTION, Retention, TopicFilter
+from ..records import LogState, Page, Record
+from .log import LogFile
+from .threads import Reader, Signal, Writer
 
 __all__ = ["SQLiteBroker"]
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds to wait for other processes' locks: they write for milliseconds, a backup for a second or two."""
+
+_NOTHING_SEEN: Final = Cursor("none", 0)
+"""Stands for the newest record that this process has seen until there is one."""
 
 _TAIL_PAGE: Final = 1000
 """Records that a tail reads at a time."""
@@ -71,7 +75,7 @@ class SQLiteBroker:
         self._threads: tuple[Writer, Reader] | None = None
         self._opening = asyncio.Lock()
         self._epoch = ""
-        self._seen = Cursor("", 0)  # the newest record that this process has shown to anyone
+        self._seen = _NOTHING_SEEN  # the newest record that this process has shown to anyone
         self._closing = asyncio.Event()
 
     @classmethod
@@ -93,16 +97,20 @@ class SQLiteBroker:
         return f"<SQLiteBroker {str(self._path)!r} {state}>"
 
     async def open(self) -> LogState:
+        return await self.state()
+
+    async def state(self) -> LogState:
         async with self._opening:
             if self._closing.is_set():
-                raise BrokerError("expected an open broker, got one that was closed")
+                raise BrokerError("broker is closed")
+            seen = self._seen  # before the read: what is appended meanwhile is not lost
             try:
                 state = await self._find_state()
             except LogResetError:
                 await self._connect()
                 state = await self._find_state()
-            if state.epoch == self._seen.epoch and state.newest < self._seen.offset:
-                # An older copy was put in its place: the offsets behind it must not come back.
+            if state.epoch == seen.epoch and state.newest < seen.offset:
+                # An older copy took the place of the file: offsets after it must not be used again.
                 await self._started()[0].call(self._written.begin_epoch, state.epoch)
                 state = await self._find_state()
             self._epoch = state.epoch
@@ -137,44 +145,44 @@ class SQLiteBroker:
         writer, _ = self._started()
         if not drafts:
             return []
-        cursors = await writer.append([clean(draft) for draft in drafts])
+        cursors = await writer.append(list(drafts))
         self._see(cursors[0].epoch, max(cursor.offset for cursor in cursors))
         return cursors
 
-    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> list[Record]:
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
         _, reader = self._started()
         if topics is None:
-            page = await reader.call(self._read.page, after, limit)
-            self._check_epoch(self._epoch, page.state)
-            return page.records
+            return await reader.call(self._read.page, after, limit)
         records: list[Record] = []
-        upto: int | None = after
-        while upto is not None and len(records) < limit:
-            page, upto = await reader.call(self._read.scan, upto, limit - len(records), topics)
-            self._check_epoch(self._epoch, page.state)
+        page, upto = await reader.call(self._read.scan, after, limit, topics)
+        while True:
             records += page.records
-        return records
+            if upto is None or len(records) == limit:
+                return Page(page.state, records)
+            epoch = page.state.epoch
+            page, upto = await reader.call(self._read.scan, upto, limit - len(records), topics)
+            self._check_epoch(epoch, page.state)
 
-    async def tail(self, after: int) -> AsyncIterator[list[Record]]:
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         _, reader = self._started()
-        epoch = self._epoch
+        epoch, offset = after.epoch, after.offset
         with reader.watching():
             while not self._closing.is_set():
                 seen = self._signal.count
                 try:
-                    state, records = await reader.call(self._read.page, after, _TAIL_PAGE, _TAIL_BYTES)
+                    state, records = await reader.call(self._read.page, offset, _TAIL_PAGE, _TAIL_BYTES)
                 except BrokerError:
                     if self._closing.is_set():
                         return
                     raise
                 self._check_epoch(epoch, state)
-                if state.newest < after:
-                    raise LogResetError(f"expected a log with offset {after}, got one whose newest is {state.newest}")
-                if after + 1 < state.oldest:
-                    raise LogTrimmedError(after, state.oldest)
+                if state.newest < offset:
+                    raise LogResetError(f"expected a log with offset {offset}, got one whose newest is {state.newest}")
+                if offset + 1 < state.oldest:
+                    raise LogTrimmedError(offset, state.oldest)
                 if records:
-                    after = records[-1].offset
-                    self._see(epoch, after)
+                    offset = records[-1].offset
+                    self._see(epoch, offset)
                     yield records
                 else:
                     await self._signal.wait(seen)
@@ -193,9 +201,9 @@ class SQLiteBroker:
 
     def _started(self) -> tuple[Writer, Reader]:
         if self._closing.is_set():
-            raise BrokerError("expected an open broker, got one that was closed")
+            raise BrokerError("broker is closed")
         if self._threads is None:
-            raise BrokerError("expected an open broker, got one that was not opened")
+            raise BrokerError("broker is not open")
         return self._threads
 
     def _check_epoch(self, epoch: str, state: LogState) -> None:

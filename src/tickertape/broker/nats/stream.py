@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
-from ..errors import BrokerError, LogResetError
-from .nats_keys import KeyIndex
-from .nats_link import Link
-from .nats_messages import Message
-from .protocol import Retention
-from .records import LogState, new_epoch
+from ...errors import BrokerError, LogResetError
+from ..protocol import Retention
+from ..records import LogState, new_epoch
+from .keys import KeyIndex
+from .link import Link
+from .messages import Message
 
 __all__ = ["NatsStream"]
 

@@ -38,7 +38,7 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from .records import Cursor
+from ...wire import Cursor
 
 __all__ = ["Bond", "Server", "Verdict", "judge", "parse_info"]
 

@@ -11,7 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from ..errors import BrokerError
+from ...errors import BrokerError
 
 __all__ = ["Client", "RedisURL", "close_client", "explain"]
 

@@ -18,8 +18,8 @@ import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig, StreamInfo
 
-from ..errors import BrokerError
-from .nats_messages import Message, parse
+from ...errors import BrokerError
+from .messages import Message, parse
 
 __all__ = ["Feed", "Link", "NoStream", "Outcome"]
 

@@ -13,14 +13,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from ..errors import BrokerError
-from .protocol import Retention, TopicFilter
-from .records import Cursor, Draft, LogState, Record, new_epoch
-from .sqlite_connection import SQLiteFile, code
+from ...errors import BrokerError
+from ...wire import Cursor, Draft
+from ..protocol import Retention, TopicFilter
+from ..records import LogState, Page, Record, new_epoch
+from .connection import SQLiteFile, code
 
-__all__ = ["LogFile", "Page"]
+__all__ = ["LogFile"]
 
 _APPLICATION: Final = 0x7469636B
 """``tick``: names the program that a database belongs to, in its header."""
@@ -66,20 +67,13 @@ _SCAN: Final = 5000
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
-class Page(NamedTuple):
-    """Records, and the state of the log at the same moment."""
-
-    state: LogState
-    records: list[Record]
-
-
 class LogFile(SQLiteFile):
     """Connect to the file and append, read or trim.
 
     Arguments:
         path: the file; it is made by :meth:`create`.
         retention: how much is kept.
-        synchronous: ``"full"`` or ``"normal"``, see :class:`~tickertape.broker.sqlite.SQLiteBroker`.
+        synchronous: ``"full"`` or ``"normal"``, see :class:`~tickertape.broker.SQLiteBroker`.
         timeout: seconds to wait for other processes' locks.
         now: the clock that ages are measured on, the same in all processes, in seconds.
     """
@@ -303,7 +297,8 @@ class _Appending:
 
     def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
         offsets = []
-        for topic, data, event, key in drafts:
+        for draft in drafts:
+            key = draft.key
             if key is not None:
                 known = self._known(key)
                 if known is not None:
@@ -311,9 +306,9 @@ class _Appending:
                     continue
                 self._keys[key] = self.newest + 1
             self.newest += 1
-            size = len(topic) + len(event or "") + len(data.encode())
+            size = len(draft.topic) + len(draft.event or "") + draft.size
             self.bytes += size
-            self.rows.append((self.newest, self._now, size, topic, event, key, data))
+            self.rows.append((self.newest, self._now, size, draft.topic, draft.event, key, draft.data))
             offsets.append(self.newest)
         return [Cursor(self.epoch, offset) for offset in offsets]
 

@@ -39,14 +39,15 @@ from typing import Any, Final
 import psycopg
 from psycopg import AsyncConnection, errors
 
-from ..errors import BrokerError, LogResetError
-from .options import encoded, read_seconds
-from .postgres_link import ByteArray, Link, explain, parse_url
-from .postgres_schema import OUTBOX_WAKE, VERSION, schema_script
-from .protocol import DEFAULT_RETENTION, Retention
-from .records import Cursor, Draft, LogState, Record, new_epoch
-from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, promises_lossless
-from .transactional import SQLConnection
+from ...errors import BrokerError, LogResetError
+from ...wire import Cursor, Draft
+from ..options import read_seconds
+from ..protocol import DEFAULT_RETENTION, Retention
+from ..records import LogState, Record, new_epoch
+from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, promises_lossless
+from ..transactional import SQLConnection
+from .link import ByteArray, Link, explain, parse_url
+from .schema import OUTBOX_WAKE, VERSION, schema_script
 
 __all__ = ["DEFAULT_POLL", "PostgresBroker"]
 
@@ -142,8 +143,8 @@ class PostgresBroker(RemoteBroker):
         return text.replace("$schema", self._schema).encode()
 
     def _check_draft(self, draft: Draft) -> None:
-        if draft.key is not None and len(encoded(draft.key)) > _MAX_KEY:
-            raise BrokerError(f"expected a key of at most {_MAX_KEY} bytes, got {len(encoded(draft.key))}")
+        if draft.key is not None and len(draft.key.encode()) > _MAX_KEY:
+            raise BrokerError(f"expected a key of at most {_MAX_KEY} bytes, got {len(draft.key.encode())}")
 
     async def _fetch(self, text: str, *arguments: object) -> list[tuple[Any, ...]]:
         """Ask on one of the few connections."""
@@ -287,7 +288,7 @@ class PostgresBroker(RemoteBroker):
     async def append_with(self, connection: SQLConnection, drafts: Sequence[Draft]) -> list[str]:
         """Append drafts if, and only if, the caller's transaction commits; see :class:`TransactionalBroker`."""
         self._check_open()
-        keyed = [draft if draft.key is not None else draft._replace(key=secrets.token_hex(16)) for draft in drafts]
+        keyed = [draft if draft.key is not None else draft.replace(key=secrets.token_hex(16)) for draft in drafts]
         for draft in keyed:
             self._check_draft(draft)
         if keyed:
@@ -303,11 +304,11 @@ class PostgresBroker(RemoteBroker):
 
 def _columns(drafts: Sequence[Draft]) -> tuple[list[bytes | None], ...]:
     """Return topics, event types, data and keys as the functions take them: no keys are an empty array."""
-    keys = [None if draft.key is None else encoded(draft.key) for draft in drafts]
+    keys = [None if draft.key is None else draft.key.encode() for draft in drafts]
     return (
-        [encoded(draft.topic) for draft in drafts],
-        [None if draft.event is None else encoded(draft.event) for draft in drafts],
-        [encoded(draft.data) for draft in drafts],
+        [draft.topic.encode() for draft in drafts],
+        [None if draft.event is None else draft.event.encode() for draft in drafts],
+        [draft.data.encode() for draft in drafts],
         keys if any(key is not None for key in keys) else [],
     )
 

@@ -1,0 +1,5 @@
+"""The log in a NATS JetStream stream."""
+
+from .broker import NatsBroker
+
+__all__ = ["NatsBroker"]

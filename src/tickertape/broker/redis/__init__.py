@@ -1,0 +1,5 @@
+"""The log on a Redis server."""
+
+from .broker import RedisBroker
+
+__all__ = ["RedisBroker"]

@@ -1,0 +1,5 @@
+"""The log in an SQLite file."""
+
+from .broker import SQLiteBroker
+
+__all__ = ["SQLiteBroker"]

@@ -1,0 +1,97 @@
+"""The words of our own protocol: the notices that a hub sends between events."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Literal, Self, TypeAlias
+
+from .cursor import Cursor
+from .event import ServerSentEvent
+
+__all__ = ["ERROR_EVENT", "GAP_EVENT", "HEARTBEAT", "RESERVED_PREFIX", "STREAM_ERROR", "Gap", "GapReason"]
+
+RESERVED_PREFIX: Final = "stream:"
+"""Event types with this prefix are notices of a hub to its subscribers."""
+
+GAP_EVENT: Final = "stream:gap"
+
+ERROR_EVENT: Final = "stream:error"
+
+HEARTBEAT: Final = b": heartbeat\n\n"
+"""A comment. It keeps proxies from closing an idle connection, and shows the client that the server is alive.
+
+The blank line is needed: without it, several clients dispatch an empty event for the comment.
+"""
+
+STREAM_ERROR: Final = ServerSentEvent(
+    {"message": "The stream failed on the server. Events after the last one may be missing."}, event=ERROR_EVENT
+).encode()
+"""Sent before a failed stream is cut off. The exception itself is for the server's log only."""
+
+_MAX_AFTER: Final = 200
+"""Characters of a foreign id that a gap repeats: enough to recognise it."""
+
+GapReason: TypeAlias = Literal["expired", "reset"]
+
+
+class Gap(ServerSentEvent):
+    """A notice that events are missing at this point of a stream. The events that are still kept follow.
+
+    It is an event of the type ``stream:gap``, so it has ``id`` and ``data`` too: its ``id`` is the cursor
+    from which the stream continues.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def create(cls, reason: GapReason, after: str, resumed: Cursor) -> Self:
+        """Return the notice that a hub sends.
+
+        Arguments:
+            reason: ``"expired"``, the log no longer keeps the events; ``"reset"``, the cursor belongs to another log.
+            after: the id after which events are missing, as the subscriber sent it; cut after 200 characters.
+            resumed: the cursor after which the stream continues.
+        """
+        text = json.dumps({"reason": reason, "after": after[:_MAX_AFTER], "resumed": str(resumed)})
+        return cls(text, event=GAP_EVENT, id=str(resumed))
+
+    @classmethod
+    def parse(cls, event: ServerSentEvent) -> Self | None:
+        """Return the gap that an event reports, or ``None`` if the event is not a gap notice."""
+        if event.event != GAP_EVENT:
+            return None
+        gap = cls(event.data, event=event.event, id=event.id)
+        return gap if gap._field("reason") is not None else None
+
+    @property
+    def reason(self) -> str:
+        """``"expired"``: the log no longer keeps the events. ``"reset"``: the cursor belongs to another log."""
+        return self._field("reason") or ""
+
+    @property
+    def after(self) -> str | None:
+        """The id after which events are missing; ``None`` if the hub did not send it."""
+        return self._field("after")
+
+    @property
+    def resumed(self) -> str | None:
+        """The cursor after which the stream continues; ``None`` if the hub did not send it."""
+        return self._field("resumed")
+
+    def _field(self, name: str) -> str | None:
+        try:
+            notice = self.json()
+        except ValueError:
+            return None
+        value = notice.get(name) if isinstance(notice, dict) else None
+        return value if isinstance(value, str) else None
+
+    def __repr__(self) -> str:
+        return f"Gap(reason={self.reason!r}, after={self.after!r}, resumed={self.resumed!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.data, self.event, self.id)
+
+
+def _rebuild(data: str, event: str, id: str | None) -> Gap:
+    return Gap(data, event=event, id=id)
