@@ -1,4 +1,4 @@
-"""``tickertape demo``, the program: what it prints, what it answers, how it ends."""
+"""The program ``tickertape demo``: its output, its answers and its end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pytest
 from support.command import run
 from support.servers import Connection, Program
 
-SOON = 2.0
-"""Seconds within which it has to end."""
+MAX_SHUTDOWN = 2.0
+"""Seconds that the program may take to end."""
 
 
 class Demo(Program):
-    """The program at a free port that it chose, in a folder of its own."""
+    """The program on a free port, with a temporary folder."""
 
     def __init__(self, *options: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -50,7 +50,7 @@ async def demo(*options: str) -> AsyncIterator[Demo]:
         program.close()
 
 
-async def test_it_says_where_it_is_and_how_to_stop_it() -> None:
+async def test_greeting() -> None:
     async with demo() as program:
         address = f"http://127.0.0.1:{program.port}"
         assert program.output.splitlines()[:3] == [
@@ -60,7 +60,7 @@ async def test_it_says_where_it_is_and_how_to_stop_it() -> None:
         ]
 
 
-async def test_the_guide_is_answered_every_two_seconds() -> None:
+async def test_clock_stream() -> None:
     async with demo() as program, await Connection.open(program.port) as connection:
         assert await connection.get("/events") == 200
         assert connection.headers["content-type"] == "text/event-stream"
@@ -77,13 +77,13 @@ async def test_the_guide_is_answered_every_two_seconds() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("streams", [0, 3])
-async def test_it_ends_soon_and_quietly(number: signal.Signals, streams: int) -> None:
+async def test_shutdown(number: signal.Signals, streams: int) -> None:
     async with demo() as program:
         connections = [await Connection.open(program.port) for _ in range(streams)]
         for connection in connections:
             assert await connection.get("/events") == 200
             await connection.event()
-        assert await program.end(number) < SOON
+        assert await program.end(number) < MAX_SHUTDOWN
         assert program.process.returncode == 0
         for connection in connections:
             await connection.rest()
@@ -94,7 +94,7 @@ async def test_it_ends_soon_and_quietly(number: signal.Signals, streams: int) ->
         assert "ERROR" not in program.output
 
 
-async def test_a_client_that_leaves_is_logged() -> None:
+async def test_disconnect_is_logged() -> None:
     async with demo() as program:
         async with await Connection.open(program.port) as connection:
             await connection.get("/events")
@@ -103,31 +103,31 @@ async def test_a_client_that_leaves_is_logged() -> None:
         await program.says("reason=client_closed")
 
 
-async def test_the_interval_can_be_chosen() -> None:
+async def test_interval() -> None:
     async with demo("--interval", "0.01") as program, await Connection.open(program.port) as connection:
         await connection.get("/events")
         for _ in range(50):
             await connection.event()
 
 
-async def test_other_addresses() -> None:
+async def test_host() -> None:
     async with demo("--host", "0.0.0.0") as program:
         assert f"http://127.0.0.1:{program.port}/" in program.output
         async with await Connection.open(program.port) as connection:
             assert await connection.get("/") == 200
 
 
-async def test_a_folder_that_cannot_be_made() -> None:
+async def test_unusable_folder() -> None:
     outcome = run("demo", "--port", "0", "--data", "/proc/nothing/here")
     assert outcome.status == 1
-    assert outcome.errors.startswith("tickertape: expected a folder for the demo's data that can be written to, got ")
+    assert outcome.errors.startswith("tickertape: cannot write to the folder /proc/nothing/here: ")
     assert outcome.errors.count("\n") == 1
 
 
-async def test_what_is_kept_is_in_the_folder(tmp_path: Path) -> None:
-    async with demo("--data", str(tmp_path / "kept")):
-        secret = tmp_path / "kept" / "secret"
+async def test_secret_survives_restart(tmp_path: Path) -> None:
+    async with demo("--data", str(tmp_path / "data")):
+        secret = tmp_path / "data" / "secret"
         assert secret.stat().st_mode & 0o777 == 0o600
         before = secret.read_text()
-    async with demo("--data", str(tmp_path / "kept")):
+    async with demo("--data", str(tmp_path / "data")):
         assert secret.read_text() == before

@@ -1,4 +1,4 @@
-"""What all tests of the demo are given."""
+"""Fixtures for all tests of the demo."""
 
 from support.browser import browser
 

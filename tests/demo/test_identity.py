@@ -1,4 +1,4 @@
-"""Names, and whose they are."""
+"""Sign-in: names, cookies, and the JSON bodies of requests."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import pytest
 
-from tickertape.demo import Site
-from tickertape.demo.identity import MAX_NAMES, NAME_KEPT, Identities, load_secret
+from tickertape.demo.identity import MAX_NAMES, NAME_LIFETIME, Identities, load_secret
+from tickertape.demo.site import Site
 from tickertape.testing import EventStreamClient
 
 JSON = {"content-type": "application/json"}
 
 
 class Browser:
-    """Somebody with a cookie."""
+    """A client with a cookie."""
 
     def __init__(self, client: EventStreamClient) -> None:
         self._client = client
         self.cookie = ""
 
-    async def ask(self, method: str = "GET", body: Any = None) -> tuple[int, Any]:
+    async def request(self, method: str = "GET", body: Any = None) -> tuple[int, Any]:
         headers = {**JSON, "cookie": self.cookie}
         content = b"" if body is None else json.dumps(body).encode()
         async with self._client.open("/session", method=method, headers=headers, body=content) as response:
@@ -30,30 +30,27 @@ class Browser:
             return response.status, json.loads(await response.read())
 
     async def sign_in(self, name: Any) -> tuple[int, Any]:
-        return await self.ask("POST", {"name": name})
+        return await self.request("POST", {"name": name})
 
 
-async def test_a_name_is_claimed_kept_and_let_go() -> None:
+async def test_sign_in_and_out() -> None:
     async with EventStreamClient(Site([])) as client:
         ada, other = Browser(client), Browser(client)
-        assert await ada.ask() == (200, {"name": None})
+        assert await ada.request() == (200, {"name": None})
         assert await ada.sign_in(" Ada ") == (200, {"name": "Ada"})
-        assert await ada.ask() == (200, {"name": "Ada"})
-        assert await ada.sign_in("ada") == (200, {"name": "ada"})  # her own
+        assert await ada.request() == (200, {"name": "Ada"})
+        assert await ada.sign_in("ada") == (200, {"name": "ada"})  # of the same browser
         status, problem = await other.sign_in("ADA")
-        assert (status, problem["detail"]) == (
-            409,
-            "expected a name that nobody uses, got 'ADA': it is taken, choose another",
-        )
+        assert (status, problem["detail"]) == (409, "the name 'ADA' is taken: choose another one")
         assert await ada.sign_in("Eve") == (200, {"name": "Eve"})
         assert await other.sign_in("Ada") == (200, {"name": "Ada"})
-        assert await ada.ask("DELETE") == (200, {"name": None})
-        assert await ada.ask() == (200, {"name": None})
+        assert await ada.request("DELETE") == (200, {"name": None})
+        assert await ada.request() == (200, {"name": None})
         assert await other.sign_in("Eve") == (200, {"name": "Eve"})
 
 
 @pytest.mark.parametrize("name", ["", " ", None, 7, ["a"], "a" * 33, "a/b", "<b>", "a\nb", "-a", "a-", ".", "a\x00"])
-async def test_what_is_no_name(name: Any) -> None:
+async def test_invalid_names(name: Any) -> None:
     async with EventStreamClient(Site([])) as client:
         status, problem = await Browser(client).sign_in(name)
         assert status == 422
@@ -61,20 +58,20 @@ async def test_what_is_no_name(name: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "Ada L.", "J.-P. Ω 小林", "o_o", "a" * 32])
-async def test_what_is_a_name(name: str) -> None:
+async def test_valid_names(name: str) -> None:
     async with EventStreamClient(Site([])) as client:
         assert await Browser(client).sign_in(name) == (200, {"name": name})
 
 
-async def test_a_cookie_that_was_changed_is_nobody_s() -> None:
+async def test_forged_cookie() -> None:
     async with EventStreamClient(Site([])) as client:
         ada = Browser(client)
         await ada.sign_in("Ada")
         ada.cookie = ada.cookie[:-2] + ("AA" if not ada.cookie.endswith("AA") else "BB")
-        assert await ada.ask() == (200, {"name": None})
+        assert await ada.request() == (200, {"name": None})
 
 
-async def test_a_cookie_outlives_a_restart_with_the_same_secret_alone() -> None:
+async def test_cookie_after_restart() -> None:
     async with EventStreamClient(Site([], secret="a")) as client:
         ada = Browser(client)
         await ada.sign_in("Ada")
@@ -82,17 +79,17 @@ async def test_a_cookie_outlives_a_restart_with_the_same_secret_alone() -> None:
         async with EventStreamClient(Site([], secret=secret)) as client:
             again = Browser(client)
             again.cookie = ada.cookie
-            assert await again.ask() == (200, {"name": name})
+            assert await again.request() == (200, {"name": name})
 
 
-def test_a_name_is_free_again_when_nobody_has_used_it_for_long() -> None:
+def test_unused_name_expires() -> None:
     now = 0.0
     identities = Identities(now=lambda: now)
     assert identities.claim("Ada", "first")
-    now = NAME_KEPT - 1
+    now = NAME_LIFETIME - 1
     assert not identities.claim("ada", "second")
     assert identities.claim("Ada", "first")
-    now += NAME_KEPT - 1
+    now += NAME_LIFETIME - 1
     assert not identities.claim("ada", "second")
     now += 1
     assert identities.claim("ada", "second")
@@ -100,7 +97,7 @@ def test_a_name_is_free_again_when_nobody_has_used_it_for_long() -> None:
     assert not identities.claim("ada", "first")
 
 
-def test_the_names_are_bounded() -> None:
+def test_number_of_names_is_limited() -> None:
     identities = Identities()
     for number in range(MAX_NAMES + 1):
         assert identities.claim(f"name {number}", "first")
@@ -109,7 +106,7 @@ def test_the_names_are_bounded() -> None:
     assert not identities.claim("name 2", "second")
 
 
-def test_the_secret_is_kept(tmp_path: Path) -> None:
+def test_secret_is_stored(tmp_path: Path) -> None:
     secret = load_secret(tmp_path / "secret")
     assert len(secret) == 64
     assert load_secret(tmp_path / "secret") == secret
@@ -121,13 +118,13 @@ def test_the_secret_is_kept(tmp_path: Path) -> None:
     [
         (b"{}", {}, 415, "expected a Content-Type of application/json, got none"),
         (b"a=b", {"content-type": "application/x-www-form-urlencoded"}, 415, "expected a Content-Type of"),
-        (b"{", JSON, 400, "expected a body in JSON, got: "),
-        (b"\xff", JSON, 400, "expected a body in JSON, got: "),
+        (b"{", JSON, 400, "the body is not valid JSON: "),
+        (b"\xff", JSON, 400, "the body is not valid JSON: "),
         (b"[1]", JSON, 422, "expected a JSON object, got [1]"),
-        (b'{"name": "%s"}' % (b"a" * 70_000), JSON, 413, "expected a body of at most 65536 bytes, got "),
+        (b'{"name": "%s"}' % (b"a" * 70_000), JSON, 413, "the body is larger than 65536 bytes"),
     ],
 )
-async def test_a_body_that_is_none(body: bytes, headers: dict[str, str], status: int, sentence: str) -> None:
+async def test_invalid_body(body: bytes, headers: dict[str, str], status: int, sentence: str) -> None:
     async with (
         EventStreamClient(Site([])) as client,
         client.open("/session", method="POST", headers=headers, body=body) as response,

@@ -1,4 +1,4 @@
-"""The colours of the demo: enough contrast to be read, in light and in dark."""
+"""Colour contrast of the pages, in the light and in the dark scheme."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAIRS = [
     ("warn", "warn-tint"),
     ("text", "warn-tint"),
 ]
-"""A colour of text, and the ground that it stands on."""
+"""Text colours and the background below them."""
 
 
 DASHBOARD = (files("tickertape.demo.dashboard") / "web" / "dashboard.css").read_text("utf-8")
@@ -47,14 +47,14 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("text", "ground"), PAIRS)
-def test_text_can_be_read(text: str, ground: str, scheme: str) -> None:
+def test_text_contrast(text: str, ground: str, scheme: str) -> None:
     palette = colours(scheme)
     darker, lighter = sorted(luminance(palette[name]) for name in (text, ground))
     assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # WCAG 2.2, 1.4.3
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_lines_of_charts_can_be_seen(scheme: str) -> None:
+def test_chart_line_contrast(scheme: str) -> None:
     card = luminance(colours(scheme)["card"])
     lines = {name: colour for name, colour in colours(scheme, DASHBOARD).items() if name.startswith("series-")}
     assert len(set(lines.values())) == 6
@@ -63,6 +63,6 @@ def test_lines_of_charts_can_be_seen(scheme: str) -> None:
         assert (lighter + 0.05) / (darker + 0.05) >= 3  # WCAG 2.2, 1.4.11
 
 
-def test_dark_has_every_colour_of_its_own() -> None:
+def test_dark_redefines_every_colour() -> None:
     light, dark = colours("light"), colours("dark")
     assert {name for name in light if light[name] == dark[name]} == set()

@@ -11,22 +11,21 @@ from rich.markup import escape
 
 from .console import address_of, explain, fail, set_up_logging
 
-__all__ = ["DEMO_EPILOG", "demo"]
-
 DEMO_EPILOG: Final = """Examples:
 
-- `tickertape demo`: at http://127.0.0.1:8000, for this machine alone
-- `tickertape demo --host 0.0.0.0`: for a phone in the same network too
-- `tickertape demo --port 0 --interval 0.5`: at any free port, four times as fast
+- `tickertape demo`: serve http://127.0.0.1:8000 to this machine only
+- `tickertape demo --host 0.0.0.0`: serve a phone in the same network too
+- `tickertape demo --port 0 --interval 0.5`: use a free port, and update the clock twice per second
 """
 
 
 def demo(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.", metavar="ADDRESS")
+        str,
+        typer.Option(help="Address to listen on; 0.0.0.0 accepts connections from other machines.", metavar="ADDRESS"),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.", metavar="PORT")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free port.", metavar="PORT")
     ] = 8000,
     interval: Annotated[
         float, typer.Option(min=0.01, max=3600, help="Seconds between two updates of the clock.", metavar="SECONDS")
@@ -36,12 +35,12 @@ def demo(
         typer.Option(min=0.5, max=60, help="Seconds between two samples of the dashboard.", metavar="SECONDS"),
     ] = 1.0,
     data: Annotated[
-        Path, typer.Option(help="Folder for what survives a restart; made if it is not there.", metavar="FOLDER")
+        Path, typer.Option(help="Folder for the data of the demos; created if it does not exist.", metavar="FOLDER")
     ] = Path("tickertape-demo"),
     database: Annotated[
         str | None,
         typer.Option(
-            help="Database with the table of notifications: postgresql://…, or sqlite:///…. Default: in the folder.",
+            help="Database with the table of notifications: postgresql://… or sqlite:///…. Default: in the folder.",
             metavar="URL",
             show_default=False,
         ),
@@ -55,16 +54,16 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Show applications on event streams in the browser.
+    """Serve four example applications for the browser.
 
-    The page at `/` leads to each. The stream at `/events` sends `connected` at first, then the time every two seconds:
-    the page at `/clock/` shows it. Stop the server while a page is open and start it again: the page goes on where it
-    was, and shows nothing twice.
+    The page at `/` links to all of them. The stream at `/events` sends a `connected` event and then the time every two
+    seconds; the page at `/clock/` shows it. Stop the server while a page is open and start it again: the page continues
+    where it was, and shows nothing twice.
 
-    `Ctrl-C` stops it.
+    Press `Ctrl-C` to stop the server.
     """
     from ..asgi import DEFAULT_SEND_TIMEOUT
-    from ..demo import TableError, create_app, reach_database
+    from ..demo import TableError, check_database, create_app
     from ..errors import BrokerError
     from ..server import listen, run
     from ..server.run import NotStartedError
@@ -73,11 +72,12 @@ def demo(
     set_up_logging()
     try:
         app = create_app(data, interval=interval, metrics_interval=metrics_interval, database=database, queue=queue)
-        reach_database(database)
+        if database is not None:
+            check_database(database)
     except (ValueError, TableError, BrokerError) as error:
         fail(f"{error}; next step: tickertape demo --help")
     except OSError as error:
-        fail(f"expected a folder for the demo's data that can be written to, got {data}: {error.strerror}")
+        fail(f"cannot write to the folder {data}: {error.strerror}; next step: tickertape demo --data FOLDER")
     try:
         listener = listen(host, port)
     except OSError as error:
@@ -86,7 +86,7 @@ def demo(
     try:
         run(app, listener, grace=1, on_start=lambda: _greet(address_of(listener)))
     except NotStartedError:
-        fail("the demo could not start; the log above says why")
+        fail("the demo did not start: see the log above")
 
 
 def _greet(address: str) -> None:

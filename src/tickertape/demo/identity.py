@@ -1,7 +1,7 @@
-"""Who is signed in: a name for each browser, without passwords.
+"""Sign-in by name, without passwords.
 
-A signed cookie carries the name and a token that nobody can guess. A name belongs to the first token
-that claims it, for as long as it is used. An application with accounts puts its own sign-in here.
+A signed cookie contains the name and a random token. The first token that claims a name keeps it while the name is in
+use. An application with user accounts uses its own sign-in instead.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from starlette.routing import Route
 
 from .requests import read_json
 
-__all__ = ["MAX_NAME", "MAX_NAMES", "NAME_KEPT", "Identities", "load_secret", "signed_in"]
-
 MAX_NAME: Final = 32
-"""Characters of a name: what fits beside a message on a phone."""
+"""Characters in a name: enough for a full name, short enough to fit next to a message on a phone."""
 
-NAME_KEPT: Final = 12 * 3600.0
-"""Seconds after its last use that a name stays taken: overnight."""
+NAME_LIFETIME: Final = 12 * 3600.0
+"""Seconds after its last use until another browser may claim a name: long enough for a night."""
 
 MAX_NAMES: Final = 10_000
-"""Names that are in use at once; the one that was used longest ago makes room."""
+"""Names in use at the same time. If there are more, the least recently used name is free again."""
 
 _NAME: Final = re.compile(r"\w(?:[\w .-]*[\w.])?")
 
@@ -42,36 +40,36 @@ class _Claim(NamedTuple):
 
 
 class Identities:
-    """Know which name belongs to which browser.
+    """Names in use, each with the token of the browser that owns it.
 
     Arguments:
-        now: seconds, of a clock that never goes back.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._claims: dict[str, _Claim] = {}  # the one used last at the end
+        self._claims: dict[str, _Claim] = {}  # the most recently used one is last
 
     def __repr__(self) -> str:
         return f"<Identities {len(self._claims)} names>"
 
     @property
     def routes(self) -> list[Route]:
-        """Where a page asks for its name, claims one, and lets go of it."""
+        """Routes for a page to read its name, to sign in and to sign out."""
         return [
-            Route("/session", self._tell, methods=["GET"]),
+            Route("/session", self._read, methods=["GET"]),
             Route("/session", self._sign_in, methods=["POST"]),
             Route("/session", self._sign_out, methods=["DELETE"]),
         ]
 
     def claim(self, name: str, token: str) -> bool:
-        """Note that ``token`` uses ``name``; False if that is another's.
+        """Record that ``token`` uses ``name``. Return False if another token owns the name.
 
-        A cookie from before a restart is as good as ever, unless somebody else came first.
+        A cookie from before a restart is valid, unless another browser has claimed the name since then.
         """
         key, now = name.casefold(), self._now()
-        held = self._claims.get(key)
-        if held is not None and held.token != token and now - held.used_at < NAME_KEPT:
+        current = self._claims.get(key)
+        if current is not None and current.token != token and now - current.used_at < NAME_LIFETIME:
             return False
         self._claims.pop(key, None)
         self._claims[key] = _Claim(token, now)
@@ -80,17 +78,17 @@ class Identities:
         return True
 
     def release(self, name: str, token: str) -> None:
-        """Let go of a name; what is another's stays."""
-        held = self._claims.get(name.casefold())
-        if held is not None and held.token == token:
+        """Make a name available again if ``token`` owns it."""
+        current = self._claims.get(name.casefold())
+        if current is not None and current.token == token:
             del self._claims[name.casefold()]
 
     def name_of(self, connection: HTTPConnection) -> str | None:
-        """Return the name that a request comes with, if that is still its own."""
+        """Return the name in the cookie of a request, or None if the browser does not own it (any more)."""
         name, token = connection.session.get("name"), connection.session.get("token")
         return name if name and token and self.claim(name, token) else None
 
-    async def _tell(self, request: Request) -> Response:
+    async def _read(self, request: Request) -> Response:
         return JSONResponse({"name": self.name_of(request)}, headers={"cache-control": "no-store"})
 
     async def _sign_in(self, request: Request) -> Response:
@@ -98,8 +96,7 @@ class Identities:
         session = request.session
         token = session.get("token") or secrets.token_urlsafe()
         if not self.claim(name, token):
-            sentence = f"expected a name that nobody uses, got {name!r}: it is taken, choose another"
-            raise HTTPException(HTTPStatus.CONFLICT, sentence)
+            raise HTTPException(HTTPStatus.CONFLICT, f"the name {name!r} is taken: choose another one")
         former = session.get("name")
         if former is not None and former.casefold() != name.casefold():
             self.release(former, token)
@@ -115,7 +112,7 @@ class Identities:
 
 
 def check_name(value: Any) -> str:
-    """Return a name as it is shown; HTTPException if it is none."""
+    """Return a name in its canonical form, or raise HTTPException if it is not valid."""
     name = unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else ""
     if not _NAME.fullmatch(name) or len(name) > MAX_NAME:
         sentence = f"expected a name of 1 to {MAX_NAME} letters, digits, spaces, dots and dashes, got {value!r:.60}"
@@ -124,19 +121,19 @@ def check_name(value: Any) -> str:
 
 
 def signed_in(request: HTTPConnection) -> str:
-    """Return the name of who sends a request to the site.
+    """Return the name of the user who sent a request.
 
     Raises:
-        HTTPException: 401: nobody is signed in.
+        HTTPException: 401: the user is not signed in.
     """
     name = request.app.state.identities.name_of(request)
     if name is None:
-        raise HTTPException(HTTPStatus.UNAUTHORIZED, "expected a request of somebody who is signed in, got no name")
+        raise HTTPException(HTTPStatus.UNAUTHORIZED, "not signed in")
     return str(name)
 
 
 def load_secret(file: Path) -> str:
-    """Return the secret that signs cookies: kept in ``file``, so that a restart signs nobody out."""
+    """Return the secret that signs the cookies. It is stored in ``file``, so users stay signed in after a restart."""
     try:
         return file.read_text()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Several demos as one ASGI application: an index, a page each in a shared shell, and the routes behind it."""
+"""Several demos as one site: an index, one page for each demo, and the routes of the demos."""
 
 from __future__ import annotations
 
@@ -20,47 +20,45 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
-from ..asgi import Receive, Scope, Send
+from ..asgi import problem_body, problem_headers
 from ..server.files import SHARED, SHELL, File, fill_page, read_static_files
-from ..server.refusal import Refusal, problem_response
 from .identity import Identities
 
-__all__ = ["RETRY", "Demo", "Site", "log_url"]
-
-_OWN: Final = files(__package__) / "web"
-
 RETRY: Final = 2_000
-"""Milliseconds after which clients are to reconnect: a restart is soon seen, and the countdown can be read."""
+"""Milliseconds until clients reconnect: soon after a restart, but long enough to read the countdown on the page."""
+
+_WEB: Final = files(__package__) / "web"
 
 _MONTH: Final = 30 * 24 * 3600
 
 _TITLE: Final = "Live, in your browser"
 _SUMMARY: Final = (
-    "Four small applications on Server-Sent Events: plain HTTP, one way, and nothing lost on the way. "
-    "Each is made to be read, and to be taken along."
+    "Four small applications on Server-Sent Events: plain HTTP from the server to the browser, with no event lost. "
+    "Read their source code, and copy what you need."
 )
 
 
 def log_url(file: Path) -> str:
-    """Return the URL of a log in ``file``, whatever characters its folder has."""
+    """Return the URL of an SQLite log in ``file``. The path may contain any characters."""
     return f"sqlite:///{quote(str(file))}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """Describe one demo.
+    """One demo: its page and its routes.
 
     Arguments:
         name: one word for the navigation.
-        title: a heading for the page.
-        summary: a sentence about what there is to see.
-        path: where its page is: ``/name/``.
-        web: the folder with ``page.html``, the page's content, and with styles and scripts.
-        script: the page's JavaScript module in that folder.
-        style: the page's own style sheet there, if it needs one.
-        routes: what else the demo answers, by whole paths.
-        running: entered while the server runs.
+        title: the heading of the page.
+        summary: one sentence on what the page shows.
+        path: the path of the page: ``/name/``.
+        web: the folder with ``page.html`` (the content of the page), scripts and style sheets.
+        script: the JavaScript module of the page, in that folder.
+        style: the style sheet of the page, in that folder.
+        routes: further routes, with full paths.
+        running: a context that the site enters while the server runs.
     """
 
     name: str
@@ -75,11 +73,11 @@ class Demo:
 
 
 class Site:
-    """Serve ``demos``, with an index of them and a navigation between them.
+    """Serve demos, with an index page and a navigation.
 
     Arguments:
-        demos: in the order of the navigation.
-        secret: signs the cookies of who is signed in; by default a new one, which a restart forgets.
+        demos: the demos, in the order of the navigation.
+        secret: signs the session cookies. The default is a random secret, so a restart signs all users out.
     """
 
     def __init__(self, demos: Sequence[Demo], *, secret: str | None = None) -> None:
@@ -91,7 +89,7 @@ class Site:
         self._app = Starlette(
             routes=[*self._pages(), *identities.routes, *(route for demo in demos for route in demo.routes)],
             middleware=[session],
-            exception_handlers={HTTPException: self._refuse, Refusal: _refuse},
+            exception_handlers={HTTPException: self._problem},
             lifespan=self._running,
         )
         self._app.state.identities = identities
@@ -100,7 +98,7 @@ class Site:
         return f"<Site {' '.join(demo.path for demo in self._demos)}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or the lifespan."""
+        """Serve an HTTP request or the lifespan."""
         if scope["type"] not in ("http", "lifespan"):
             raise RuntimeError(f"expected an ASGI scope of type 'http' or 'lifespan', got {scope['type']!r}")
         await self._app(scope, receive, send)
@@ -113,17 +111,24 @@ class Site:
             yield
 
     def _pages(self) -> list[Route]:
-        folders = dict.fromkeys([SHARED, _OWN, *(demo.web for demo in self._demos)])
-        found: dict[str, File] = {f"/static/{name}": file for name, file in read_static_files(*folders).items()}
-        found["/"] = fill_page((_OWN / "index.html", SHELL), self._index_values())
+        folders = dict.fromkeys([SHARED, _WEB, *(demo.web for demo in self._demos)])
+        pages: dict[str, File] = {f"/static/{name}": file for name, file in read_static_files(*folders).items()}
+        pages["/"] = fill_page((_WEB / "index.html", SHELL), self._index_values())
         for demo in self._demos:
-            found[demo.path] = fill_page((demo.web / "page.html", SHELL), self._page_values(demo))
-        return [Route(path, file, methods=["GET"]) for path, file in found.items()]
+            pages[demo.path] = fill_page((demo.web / "page.html", SHELL), self._page_values(demo))
+        return [Route(path, file, methods=["GET"]) for path, file in pages.items()]
 
     def _index_values(self) -> dict[str, str]:
-        cards = "".join(_card(demo) for demo in self._demos)
-        own = {"title": _TITLE, "summary": _SUMMARY, "script": "index.js", "style": "", "root": "./"}
-        return {**own, "retry": str(RETRY), "navigation": self._navigation("./"), "cards": cards}
+        return {
+            "title": _TITLE,
+            "summary": _SUMMARY,
+            "script": "index.js",
+            "style": "",
+            "root": "./",
+            "retry": str(RETRY),
+            "navigation": self._navigation("./"),
+            "cards": "".join(_card(demo) for demo in self._demos),
+        }
 
     def _page_values(self, demo: Demo) -> dict[str, str]:
         style = f'<link rel="stylesheet" href="../static/{demo.style}">\n' if demo.style else ""
@@ -138,7 +143,7 @@ class Site:
         }
 
     def _navigation(self, root: str, current: Demo | None = None) -> str:
-        """Write the links; relative ones, so that a proxy may serve the site under a prefix."""
+        """Return the navigation as HTML. Its links are relative, so that a proxy may serve the site below a prefix."""
         links = "".join(
             f'<a href="{root}{demo.path[1:]}"{mark}>{html.escape(demo.name)}</a>'
             for demo in self._demos
@@ -146,23 +151,21 @@ class Site:
         )
         return f'<nav aria-label="Demos">{links}</nav>'
 
-    async def _refuse(self, request: Request, error: Exception) -> Response:
+    async def _problem(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         path = request.url.path
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         detail = error.detail
         if error.status_code == 405:
             headers["allow"] = ", ".join(sorted(headers["allow"].split(", ")))
-            detail = f"expected one of the methods {headers['allow']} for {path}, got {request.method}"
+            detail = f"{request.method} is not allowed for {path} (allowed: {headers['allow']})"
         elif error.status_code == 404 and "endpoint" not in request.scope:
-            detail = f"expected one of /, {', '.join(demo.path for demo in self._demos)} and what they name, got {path}"
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        return problem_response(error.status_code, detail, raw)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return problem_response(error.status, error.detail, **error.extensions)
+            detail = f"no such path: {path} (pages: /, {', '.join(demo.path for demo in self._demos)})"
+        body = problem_body(error.status_code, detail)
+        response = Response(body, error.status_code)
+        response.raw_headers = problem_headers(error.status_code, body)
+        response.headers.update(headers)
+        return response
 
 
 def _card(demo: Demo) -> str:

@@ -1,4 +1,4 @@
-"""The chat's requests: who may say what, where, and how often."""
+"""The requests of the chat: checks, rate limits and streams."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ import pytest
 
 from support.http import JSON, Answer
 from tickertape import Hub
-from tickertape.demo import Site
 from tickertape.demo.chat import chat_demo
-from tickertape.demo.chat.attendance import GRACE
+from tickertape.demo.chat.rooms import LEAVE_DELAY
+from tickertape.demo.site import Site
 from tickertape.testing import EventStream, EventStreamClient, FakeClock, ScriptedBroker
 
 
-class Guest:
-    """A browser of somebody who may be signed in."""
+class User:
+    """A browser, signed in or not."""
 
     def __init__(self, client: EventStreamClient) -> None:
         self._client = client
         self._headers: dict[str, str] = {}
 
-    async def ask(self, method: str, url: str, value: Any = None, headers: dict[str, str] = JSON) -> Answer:
+    async def request(self, method: str, url: str, value: Any = None, headers: dict[str, str] = JSON) -> Answer:
         """Send a request and read the answer."""
         body = b"" if value is None else json.dumps(value).encode()
         async with self._client.open(url, method=method, body=body, headers={**headers, **self._headers}) as response:
             return Answer(response.status, response.headers, await response.read())
 
-    async def sign_in(self, name: str) -> Guest:
-        answer = await self.ask("POST", "/session", {"name": name})
+    async def sign_in(self, name: str) -> User:
+        answer = await self.request("POST", "/session", {"name": name})
         assert answer.status == 200
         self._headers["cookie"] = answer.headers["set-cookie"].partition(";")[0]
         return self
 
-    async def say(self, text: Any, key: Any, room: Any = "lobby") -> Answer:
-        return await self.ask("POST", "/chat/messages", {"room": room, "text": text, "key": key})
+    async def post(self, text: Any, key: Any, room: Any = "lobby") -> Answer:
+        return await self.request("POST", "/chat/messages", {"room": room, "text": text, "key": key})
 
     def listen(self, room: str = "lobby", last_event_id: str | None = None) -> EventStream:
-        """Follow a room; to be entered."""
+        """Open the stream of a room."""
         return self._client.open(
             "/chat/events", query={"room": room}, headers=self._headers, last_event_id=last_event_id
         )
 
 
-class House:
-    """The chat's site, and its guests."""
+class Chat:
+    """The site with the chat, and its users."""
 
     def __init__(self, client: EventStreamClient, clock: FakeClock) -> None:
         self.client = client
         self.clock = clock
 
-    async def guest(self, name: str) -> Guest:
-        return await Guest(self.client).sign_in(name)
+    async def user(self, name: str) -> User:
+        return await User(self.client).sign_in(name)
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def chat(tmp_path: Path) -> AsyncIterator[Chat]:
     clock = FakeClock()
     async with EventStreamClient(Site([chat_demo(folder=tmp_path, clock=clock)])) as client:
-        yield House(client, clock)
+        yield Chat(client, clock)
 
 
 async def next_of(stream: EventStream, kind: str | None = None) -> Any:
@@ -76,10 +76,10 @@ REFUSED: list[tuple[str, Any, int, str]] = [
         "/chat/messages",
         {"room": "attic", "text": "a", "key": "k"},
         404,
-        "one of the rooms lobby, help, random, got 'attic'",
+        "room to be one of lobby, help, random, got 'attic'",
     ),
-    ("/chat/messages", {"room": ["lobby"], "text": "a", "key": "k"}, 404, "one of the rooms"),
-    ("/chat/messages", {"text": "a", "key": "k"}, 404, "one of the rooms lobby, help, random, got None"),
+    ("/chat/messages", {"room": ["lobby"], "text": "a", "key": "k"}, 404, "room to be one of"),
+    ("/chat/messages", {"text": "a", "key": "k"}, 404, "room to be one of lobby, help, random, got None"),
     ("/chat/messages", {"room": "lobby", "text": " \n ", "key": "k"}, 422, "a message of 1 to 2,000 characters, got 0"),
     ("/chat/messages", {"room": "lobby", "text": "ä" * 2001, "key": "k"}, 422, "1 to 2,000 characters, got 2,001"),
     ("/chat/messages", {"room": "lobby", "text": 7, "key": "k"}, 422, "a message of 1 to 2,000 characters"),
@@ -87,90 +87,90 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/chat/messages", {"room": "lobby", "text": "a", "key": "a/b"}, 422, "digits and dashes, got 'a/b'"),
     ("/chat/messages", {"room": "lobby", "text": "a", "key": "k" * 65}, 422, "a key of 1 to 64"),
     ("/chat/messages", ["lobby"], 422, "a JSON object"),
-    ("/chat/typing", {"room": "attic"}, 404, "one of the rooms"),
-    ("/chat/events?room=attic", None, 404, "one of the rooms lobby, help, random, got 'attic'"),
-    ("/chat/events", None, 404, "one of the rooms"),
+    ("/chat/typing", {"room": "attic"}, 404, "room to be one of"),
+    ("/chat/events?room=attic", None, 404, "room to be one of lobby, help, random, got 'attic'"),
+    ("/chat/events", None, 404, "room to be one of"),
 ]
 
 
-async def test_what_cannot_be_is_refused_with_a_sentence(house: House) -> None:
-    ada = await house.guest("Ada")
+async def test_refused_requests(chat: Chat) -> None:
+    ada = await chat.user("Ada")
     for url, value, status, sentence in REFUSED:
-        answer = await ada.ask("GET" if value is None else "POST", url, value)
+        answer = await ada.request("GET" if value is None else "POST", url, value)
         assert (url, value, answer.status) == (url, value, status)
         assert sentence in answer.problem()["detail"]
-    stranger = Guest(house.client)
+    anonymous = User(chat.client)
     for url, value in (("/chat/messages", {}), ("/chat/typing", {}), ("/chat/events?room=lobby", None)):
-        assert (await stranger.ask("GET" if value is None else "POST", url, value)).status == 401
-    assert (await ada.ask("POST", "/chat/messages", {}, {"content-type": "text/plain"})).status == 415
+        assert (await anonymous.request("GET" if value is None else "POST", url, value)).status == 401
+    assert (await ada.request("POST", "/chat/messages", {}, {"content-type": "text/plain"})).status == 415
 
 
-async def test_the_longest_message_counts_characters_and_comes_as_it_was(house: House) -> None:
-    ada = await house.guest("Ada")
-    assert (await ada.ask("GET", "/chat/rooms")).json()["longest"] == 2000
+async def test_longest_message(chat: Chat) -> None:
+    ada = await chat.user("Ada")
+    assert (await ada.request("GET", "/chat/rooms")).json()["max_text"] == 2000
     for key, text in (("1", "😀" * 2000), ("2", "<b>\r\n\u2028\0"), ("3", "\ud800")):
-        assert (await ada.say(f" {text}\n", key)).status == 201
+        assert (await ada.post(f" {text}\n", key)).status == 201
     async with ada.listen() as stream:
         texts = [(await next_of(stream))["text"] for _ in range(3)]
     assert texts == ["😀" * 2000, "<b>\r\n\u2028\0", "\ufffd"]
 
 
-async def test_a_message_that_is_sent_again_is_there_once(house: House) -> None:
-    ada = await house.guest("Ada")
-    answers = [await ada.say("hello", "k") for _ in range(3)]
+async def test_repeated_message_is_ignored(chat: Chat) -> None:
+    ada = await chat.user("Ada")
+    answers = [await ada.post("hello", "k") for _ in range(3)]
     assert [answer.status for answer in answers] == [201] * 3
     assert len({answer.json()["id"] for answer in answers}) == 1
-    bo = await house.guest("Bo")
-    assert (await bo.say("mine", "k")).json() != answers[0].json()
+    bo = await chat.user("Bo")
+    assert (await bo.post("mine", "k")).json() != answers[0].json()
     async with ada.listen() as stream:
         got = [await next_of(stream) for _ in range(2)]
     assert [(message["name"], message["text"]) for message in got] == [("Ada", "hello"), ("Bo", "mine")]
 
 
-async def test_who_writes_too_much_is_told_when_to_go_on(house: House) -> None:
-    ada, bo = await house.guest("Ada"), await house.guest("Bo")
-    assert [(await ada.say("a", str(number))).status for number in range(11)] == [201] * 10 + [429]
-    house.clock.advance(0.5)
-    refused = await ada.say("a", "11")
+async def test_rate_limits(chat: Chat) -> None:
+    ada, bo = await chat.user("Ada"), await chat.user("Bo")
+    assert [(await ada.post("a", str(number))).status for number in range(11)] == [201] * 10 + [429]
+    chat.clock.advance(0.5)
+    refused = await ada.post("a", "11")
     assert (refused.status, refused.headers["retry-after"]) == (429, "1")
     assert json.loads(refused.body)["detail"] == (
-        "expected at most 10 messages in a row and 1 a second after that, got one more: try again in 1 s"
+        "too many messages: the limit is 10 at once and 1 per second after that; try again in 1 s"
     )
-    assert (await bo.say("b", "1")).status == 201
-    house.clock.advance(0.5)
-    assert [(await ada.say("a", key)).status for key in ("12", "13")] == [201, 429]
-    signs = [(await ada.ask("POST", "/chat/typing", {"room": "lobby"})).status for _ in range(6)]
-    assert signs == [204] * 5 + [429]
+    assert (await bo.post("b", "1")).status == 201
+    chat.clock.advance(0.5)
+    assert [(await ada.post("a", key)).status for key in ("12", "13")] == [201, 429]
+    typing = [(await ada.request("POST", "/chat/typing", {"room": "lobby"})).status for _ in range(6)]
+    assert typing == [204] * 5 + [429]
 
 
-async def test_two_tabs_are_one_person_and_a_vanished_one_is_told(house: House) -> None:
-    ada, bo = await house.guest("Ada"), await house.guest("Bo")
+async def test_two_tabs_are_one_member(chat: Chat) -> None:
+    ada, bo = await chat.user("Ada"), await chat.user("Bo")
     async with ada.listen() as stream:
         assert (await next_of(stream, "present"))["names"] == ["Ada"]
         async with bo.listen():
             async with bo.listen() as second:
                 assert (await next_of(second, "present"))["names"] == ["Ada", "Bo"]
-            house.clock.advance(2 * GRACE)
-            await bo.ask("POST", "/chat/typing", {"room": "lobby"})
+            chat.clock.advance(2 * LEAVE_DELAY)
+            await bo.request("POST", "/chat/typing", {"room": "lobby"})
             kinds = [(await stream.next_event()).event for _ in range(5)]
             assert kinds == ["join", "count", "join", "count", "typing"]  # nobody has left
-        house.clock.advance(GRACE - 1)
+        chat.clock.advance(LEAVE_DELAY - 1)
         async with bo.listen() as again:
             assert (await next_of(again, "present"))["names"] == ["Ada", "Bo"]
-        house.clock.advance(GRACE + 1)
+        chat.clock.advance(LEAVE_DELAY + 1)
         assert [(await stream.next_event()).event for _ in range(2)] == ["leave", "count"]
         assert stream.last_event_id is not None
 
 
-async def test_after_a_reconnect_comes_what_was_missed_and_no_typing(house: House) -> None:
-    ada, bo = await house.guest("Ada"), await house.guest("Bo")
+async def test_resume_after_reconnect(chat: Chat) -> None:
+    ada, bo = await chat.user("Ada"), await chat.user("Bo")
     async with ada.listen() as stream:
-        await bo.say("1", "1")
+        await bo.post("1", "1")
         assert (await next_of(stream))["text"] == "1"
         place = stream.last_event_id
-    await bo.ask("POST", "/chat/typing", {"room": "lobby"})
-    await bo.say("elsewhere", "2", room="help")
-    await bo.say("2", "3")
+    await bo.request("POST", "/chat/typing", {"room": "lobby"})
+    await bo.post("elsewhere", "2", room="help")
+    await bo.post("2", "3")
     async with ada.listen(last_event_id=place) as stream:
         assert (await stream.next_event()).event == "present"
         kinds = []
@@ -180,26 +180,26 @@ async def test_after_a_reconnect_comes_what_was_missed_and_no_typing(house: Hous
         assert "typing" not in kinds
 
 
-async def test_the_log_outlives_the_server(tmp_path: Path) -> None:
+async def test_history_after_restart(tmp_path: Path) -> None:
     folder = tmp_path / "100% #1?"
     folder.mkdir()
     for life in ("1", "2"):
         async with EventStreamClient(Site([chat_demo(folder=folder)])) as client:
-            ada = await House(client, FakeClock()).guest("Ada")
-            await ada.say(life, life)
+            ada = await Chat(client, FakeClock()).user("Ada")
+            await ada.post(life, life)
             async with ada.listen() as stream:
                 got = [(await next_of(stream))["text"] for _ in range(int(life))]
     assert got == ["1", "2"]
     assert (folder / "chat.db").exists()
 
 
-async def test_a_log_that_fails_is_told_and_takes_the_message_later(tmp_path: Path) -> None:
+async def test_unavailable_log(tmp_path: Path) -> None:
     broker = ScriptedBroker()
     async with EventStreamClient(Site([chat_demo(folder=tmp_path, messages=Hub(broker))])) as client:
-        ada = await House(client, FakeClock()).guest("Ada")
+        ada = await Chat(client, FakeClock()).user("Ada")
         broker.fail("append")
-        refused = await ada.say("hello", "k")
+        refused = await ada.post("hello", "k")
         assert refused.status == 503
-        assert refused.problem()["detail"] == "expected a log, got a scripted failure"
+        assert refused.problem()["detail"] == "scripted failure"
         broker.recover()
-        assert (await ada.say("hello", "k")).status == 201
+        assert (await ada.post("hello", "k")).status == 201

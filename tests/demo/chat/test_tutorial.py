@@ -1,4 +1,4 @@
-"""The tutorial builds what it says: its own blocks of code are run, in the order in which they are read."""
+"""The chat tutorial: run its code blocks in order."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SHOWN = re.findall(r"^data: (.*)$", TUTORIAL, re.MULTILINE)
 async def test_rooms_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     [(body, path)] = COMMAND
-    for life in (1, 2):
+    for run in (1, 2):
         names: dict[str, Any] = {"__name__": "app"}
         exec(ROOMS, names)
         async with EventStreamClient(names["app"]) as client:
             for _ in range(2):
-                said = client.open(
+                posted = client.open(
                     path, method="POST", body=body.encode(), headers={"content-type": "application/json"}
                 )
-                async with said as answer:
-                    assert re.fullmatch(r'\{"id":"\w+-1"\}', (await answer.read()).decode()), life
+                async with posted as answer:
+                    assert re.fullmatch(r'\{"id":"\w+-1"\}', (await answer.read()).decode()), run
                     assert answer.status == 201
             async with client.open(f"{path}/events") as stream:
                 event = await stream.next_event()
@@ -47,7 +47,7 @@ async def test_rooms_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 class App(Service):
-    """What the reader has in a folder, run as the tutorial says."""
+    """The files of the reader, run as in the tutorial."""
 
     def __init__(self, folder: Path, app: str, page: str) -> None:
         (folder / "app.py").write_text(app)
@@ -63,7 +63,7 @@ async def window(browser: Browser, app: App, name: str) -> AsyncIterator[Tab]:
         yield tab
 
 
-async def say(tab: Tab, text: str) -> None:
+async def post(tab: Tab, text: str) -> None:
     await tab.page.get_by_label("Message").fill(text)
     await tab.page.get_by_role("button", name="Send").click()
 
@@ -78,25 +78,25 @@ async def running(app: App) -> AsyncIterator[App]:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_two_windows_and_a_server_that_stops(browser: Browser, tmp_path: Path) -> None:
+async def test_two_windows_and_a_restart(browser: Browser, tmp_path: Path) -> None:
     async with (
         running(App(tmp_path, ROOMS + PAGE, BODY)) as app,
         window(browser, app, "Ada") as ada,
         window(browser, app, "Bo") as bo,
     ):
-        await say(ada, "<b>hello</b>")
+        await post(ada, "<b>hello</b>")
         for tab in (ada, bo):
             await expect(tab.page.locator("li:not(.unsent)")).to_have_text(["Ada: <b>hello</b>"])
         app.kill()
-        await say(ada, "from Ada")
-        await say(bo, "from Bo")
-        await say(bo, "more from Bo")
+        await post(ada, "from Ada")
+        await post(bo, "from Bo")
+        await post(bo, "more from Bo")
         await expect(bo.page.locator("li.unsent")).to_have_text(["Bo: from Bo", "Bo: more from Bo"])
         app.start()
         for tab in (ada, bo):
             await expect(tab.page.locator("li.unsent")).to_have_count(0)
             await expect(tab.page.locator("li")).to_have_count(4)
-            assert [error for error in tab.own_errors if "404" not in error] == []  # there is no icon
+            assert [error for error in tab.own_errors if "404" not in error] == []  # the page has no icon
         texts = await ada.page.locator("li").all_text_contents()
         assert await bo.page.locator("li").all_text_contents() == texts
         assert sorted(texts) == ["Ada: <b>hello</b>", "Ada: from Ada", "Bo: from Bo", "Bo: more from Bo"]
@@ -104,14 +104,14 @@ async def test_two_windows_and_a_server_that_stops(browser: Browser, tmp_path: P
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_who_is_there_and_who_is_typing(browser: Browser, tmp_path: Path) -> None:
+async def test_presence_and_typing(browser: Browser, tmp_path: Path) -> None:
     async with running(App(tmp_path, WHOLE, BODY + MOMENT)) as app, window(browser, app, "Ada") as ada:
         async with window(browser, app, "Bo") as bo:
-            await say(ada, "hello")
+            await post(ada, "hello")
             await expect(bo.page.locator("li")).to_have_text(["Ada: hello"])
             await expect(ada.page.locator("#people")).to_have_text("Here: Ada")
             await bo.page.get_by_label("Message").fill("h")
             await expect(ada.page.locator("#typing")).to_have_text("Bo is typing")
             await expect(ada.page.locator("#people")).to_have_text("Here: Ada, Bo")
         await expect(ada.page.locator("#people")).to_have_text("Here: Ada")
-        assert [error for error in ada.own_errors if "404" not in error] == []  # there is no icon
+        assert [error for error in ada.own_errors if "404" not in error] == []  # the page has no icon

@@ -1,4 +1,4 @@
-"""The page, in a real browser."""
+"""The page of the clock in a real browser."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, Page, expect
+from starlette.types import Receive, Scope, Send
 
 from support.browser import Tab, open_tab
 from support.command import SCRIPT
 from support.local import serve_here
 from support.servers import Service
 from tickertape import EventSourceResponse, ServerSentEvent, get_last_event_id
-from tickertape.asgi.types import Receive, Scope, Send
-from tickertape.demo import Site, Ticker, clock_demo
+from tickertape.demo.clock import clock_demo
+from tickertape.demo.site import Site
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 class Demo(Service):
-    """The real ``tickertape demo``, and the address of its clock."""
+    """The real program, with the address of the clock."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(SCRIPT, "demo", "--port", "{port}", "--interval", "0.2", "--data", str(folder))
@@ -40,7 +41,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 
 
 class ScriptedStream:
-    """Answer each request by the next of ``scripts``: with its events and then silence, or with an HTTP status."""
+    """Answer each request with the next script: a list of events and then silence, or an HTTP status."""
 
     def __init__(self, *scripts: list[ServerSentEvent] | int) -> None:
         self._scripts = list(scripts)
@@ -61,7 +62,7 @@ class ScriptedStream:
         await asyncio.Event().wait()
 
     def site(self) -> Site:
-        return Site([clock_demo(Ticker(), events=self)])
+        return Site([clock_demo(events=self)])
 
 
 def update(id: int, text: str = "Current time: 2025-01-02T03:04:05Z") -> ServerSentEvent:
@@ -69,13 +70,13 @@ def update(id: int, text: str = "Current time: 2025-01-02T03:04:05Z") -> ServerS
 
 
 async def shown_ids(page: Page) -> list[int]:
-    """The ids of the rows, oldest first."""
+    """Return the ids of the rows, oldest first."""
     texts = await page.locator(".row-id").all_text_contents()
     return [int(text.removeprefix("#")) for text in reversed(texts)]
 
 
 async def has_rows(page: Page, count: int) -> None:
-    """Return when there are ``count`` rows or more."""
+    """Wait until there are at least ``count`` rows."""
     await page.wait_for_function("count => document.querySelectorAll('.rows li').length >= count", arg=count)
 
 
@@ -85,7 +86,7 @@ def assert_is_clean(tab: Tab, url: str) -> None:
     assert hosts == {urlsplit(url).netloc}
 
 
-async def test_connected_and_updates_are_shown(browser: Browser, demo: Demo) -> None:
+async def test_updates(browser: Browser, demo: Demo) -> None:
     async with open_tab(browser) as tab:
         async with tab.page.expect_console_message(lambda message: "Connected" in message.text) as connected:
             await tab.page.goto(demo.url)
@@ -102,11 +103,11 @@ async def test_connected_and_updates_are_shown(browser: Browser, demo: Demo) -> 
         assert_is_clean(tab, demo.url)
 
 
-async def test_the_page_recovers_from_a_killed_server(browser: Browser, demo: Demo) -> None:
+async def test_killed_server(browser: Browser, demo: Demo) -> None:
     async with open_tab(browser) as tab:
         await tab.page.goto(demo.url)
         await has_rows(tab.page, 3)
-        for lives in (1, 2):
+        for restarts in (1, 2):
             demo.kill()
             badge = tab.page.locator("#connection")
             await expect(badge).to_have_attribute("data-state", "lost")
@@ -115,20 +116,20 @@ async def test_the_page_recovers_from_a_killed_server(browser: Browser, demo: De
             demo.start()
             await has_rows(tab.page, before + 3)
             await expect(badge).to_have_attribute("data-state", "open")
-            await expect(tab.page.locator("#reconnects")).to_have_text(str(lives))
+            await expect(tab.page.locator("#reconnects")).to_have_text(str(restarts))
         ids = await shown_ids(tab.page)
         assert ids == list(range(ids[0], ids[0] + len(ids)))
         assert_is_clean(tab, demo.url)
 
 
-async def test_what_was_missed_while_disconnected_comes_on_connecting(browser: Browser, demo: Demo) -> None:
+async def test_disconnect_and_connect(browser: Browser, demo: Demo) -> None:
     async with open_tab(browser) as tab, open_tab(browser) as other:
         await tab.page.goto(demo.url)
         await has_rows(tab.page, 2)
         await tab.page.get_by_role("button", name="Disconnect").click()
         await expect(tab.page.locator("#connection")).to_contain_text("Disconnected")
         before = await shown_ids(tab.page)
-        await other.page.goto(demo.url)  # the server goes on meanwhile
+        await other.page.goto(demo.url)  # the server sends further updates
         await has_rows(other.page, 5)
         assert await shown_ids(tab.page) == before
         await tab.page.get_by_role("button", name="Connect", exact=True).click()
@@ -138,7 +139,7 @@ async def test_what_was_missed_while_disconnected_comes_on_connecting(browser: B
         assert_is_clean(tab, demo.url)
 
 
-async def test_markup_in_an_event_is_shown_as_text(browser: Browser) -> None:
+async def test_markup_is_text(browser: Browser) -> None:
     markup = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script><b>bold</b>"
     events = ScriptedStream([update(1, markup), ServerSentEvent(markup, event="update", id="<i>2</i>")])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
@@ -151,7 +152,7 @@ async def test_markup_in_an_event_is_shown_as_text(browser: Browser) -> None:
         assert_is_clean(tab, url)
 
 
-async def test_the_newest_200_rows_are_kept(browser: Browser) -> None:
+async def test_row_limit(browser: Browser) -> None:
     events = ScriptedStream([update(number) for number in range(1, 251)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
         await tab.page.goto(f"{url}/clock/")
@@ -160,7 +161,7 @@ async def test_the_newest_200_rows_are_kept(browser: Browser) -> None:
         await expect(tab.page.locator("#received")).to_have_text("250")
 
 
-async def test_a_stream_that_the_browser_gave_up_is_opened_anew_at_its_place(browser: Browser) -> None:
+async def test_reopen_after_error_status(browser: Browser) -> None:
     events = ScriptedStream([update(1), update(2)], 502, 502, [update(3)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
         await tab.page.goto(f"{url}/clock/")
@@ -173,16 +174,16 @@ async def test_a_stream_that_the_browser_gave_up_is_opened_anew_at_its_place(bro
         await expect(tab.page.locator("#connection")).to_contain_text("Open")
 
 
-async def test_updates_that_are_no_longer_kept_are_told(browser: Browser) -> None:
+async def test_gap(browser: Browser) -> None:
     gap = ServerSentEvent({"reason": "expired", "after": 7, "resumed": 90}, event="stream:gap")
     events = ScriptedStream([gap, update(90)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
         await tab.page.goto(f"{url}/clock/")
         await has_rows(tab.page, 2)
-        await expect(tab.page.locator(".row-gap")).to_contain_text("between #7 and #90 are no longer kept")
+        await expect(tab.page.locator(".row-gap")).to_contain_text("between #7 and #90 are no longer available")
 
 
-async def test_the_keyboard_reaches_all_in_a_sane_order(browser: Browser) -> None:
+async def test_keyboard_order(browser: Browser) -> None:
     events = ScriptedStream([update(1)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
         await tab.page.goto(f"{url}/clock/")
@@ -197,7 +198,7 @@ async def test_the_keyboard_reaches_all_in_a_sane_order(browser: Browser) -> Non
         assert await tab.page.locator(".rows li").count() == 0
 
 
-async def test_what_changes_is_announced(browser: Browser) -> None:
+async def test_announcements(browser: Browser) -> None:
     events = ScriptedStream([update(1)])
     async with serve_here(events.site()) as url, open_tab(browser) as tab:
         await tab.page.goto(f"{url}/clock/")
@@ -206,7 +207,7 @@ async def test_what_changes_is_announced(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1440])
-async def test_nothing_is_wider_than_the_screen(browser: Browser, width: int) -> None:
+async def test_page_width(browser: Browser, width: int) -> None:
     events = ScriptedStream([update(1, "x" * 500), update(10**15)])
     async with serve_here(events.site()) as url, open_tab(browser, viewport={"width": width, "height": 700}) as tab:
         await tab.page.goto(f"{url}/clock/")

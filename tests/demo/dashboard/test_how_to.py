@@ -1,4 +1,4 @@
-"""The dashboard of the how-to, run as it stands there and opened in a browser."""
+"""The how-to page on the dashboard: run its code and open it in a browser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DRAWN = """
     return false;
 }
 """
-"""Whether there is something in the colour of the memory's line."""
+"""True if the chart contains the colour of the memory line."""
 
 
 def write(folder: Path) -> None:
@@ -42,7 +42,7 @@ def write(folder: Path) -> None:
         shutil.copy(str(UPLOT / name), folder / "web" / name)
 
 
-async def test_it_runs_and_survives_its_server(browser: Browser, tmp_path: Path) -> None:
+async def test_example_survives_restart(browser: Browser, tmp_path: Path) -> None:
     assert [name for name, _ in FILES] == ["app.py", "web/index.html", "web/dashboard.js"]
     write(tmp_path)
     port = free_port()
@@ -65,6 +65,6 @@ async def test_it_runs_and_survives_its_server(browser: Browser, tmp_path: Path)
 
 
 async def shows_samples(page: Page) -> None:
-    """Return when there are figures and lines."""
+    """Wait for figures and lines."""
     await expect(page.locator("#now")).to_have_text(re.compile(r"CPU [\d.]+ %, memory [\d.]+ %"), timeout=30_000)
     await page.wait_for_function(DRAWN, timeout=30_000)

@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: filled at once, moving, with gaps where there is nothing."""
+"""The page of the dashboard in a real browser."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from playwright.async_api import Browser, Page, expect
 
 from support.browser import Tab, open_tab
 from support.local import serve_here
-from support.machine import EPOCH, PATIENCE, FakeMachine, until
 from support.servers import Program, free_port
 from tickertape import Hub
-from tickertape.demo import Site
 from tickertape.demo.dashboard import dashboard_demo
-from tickertape.demo.dashboard.samples import Look, make_sample
+from tickertape.demo.dashboard.samples import Snapshot, make_sample
+from tickertape.demo.site import Site
 from tickertape.testing import FakeClock
+
+from .machine import EPOCH, PATIENCE, FakeMachine, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MARKUP = "<b onclick=alert(1)>host</b>"
 GAP = range(300, 345)
-"""Seconds of the history in which the server was down."""
+"""Seconds of the history while the server was down."""
 
 FRAMES = "new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))"
 MODULE = "const { cards, history } = await import('/static/dashboard.js');"
 
 
 class Shown(NamedTuple):
-    """The page, and the time behind it."""
+    """The page, and the clock of the server."""
 
     tab: Tab
     url: str
@@ -44,26 +45,26 @@ class Shown(NamedTuple):
     def page(self) -> Page:
         return self.tab.page
 
-    async def turn(self) -> None:
-        """Let a second pass, and its sample come."""
-        last = await self.asks("return history.last.at")
+    async def tick(self) -> None:
+        """Advance the clock by one second and wait for the sample."""
+        last = await self.evaluate("return history.last.at")
         await until(lambda: "timers=1" in repr(self.clock))
         self.clock.advance(1)
-        await self.comes(f"history.last.at > {last}")
+        await self.wait_for(f"history.last.at > {last}")
 
-    async def asks(self, script: str) -> Any:
-        """What ``script`` returns, with the page's own ``cards`` and ``history``."""
+    async def evaluate(self, script: str) -> Any:
+        """Return the result of a script that may use ``cards`` and ``history`` of the page."""
         return await self.page.evaluate(f"(async () => {{ {MODULE} {script} }})()")
 
-    async def comes(self, condition: str) -> None:
-        """Return when a condition of ``cards`` and ``history`` holds."""
+    async def wait_for(self, condition: str) -> None:
+        """Wait until a condition of ``cards`` and ``history`` is true."""
         async with asyncio.timeout(PATIENCE):
-            while not await self.asks(f"return cards.length > 0 && ({condition})"):
+            while not await self.evaluate(f"return cards.length > 0 && ({condition})"):
                 await self.page.evaluate(FRAMES)
 
-    async def paints(self, second: float) -> bool:
-        """Whether the chart of the processor shows a line at a second of the fake clock."""
-        painted: bool = await self.asks(
+    async def has_line(self, second: float) -> bool:
+        """Return True if the CPU chart has a line at a second of the fake clock."""
+        drawn: bool = await self.evaluate(
             f"""
             const {{ ctx, bbox, valToPos }} = cards[0].chart.plot;
             const x = Math.round(valToPos({EPOCH + second}, "x", true));
@@ -77,12 +78,12 @@ class Shown(NamedTuple):
             return false;
             """
         )
-        return painted
+        return drawn
 
 
 async def fill(folder: Path, clock: FakeClock, machine: FakeMachine) -> None:
-    """Leave a quarter of an hour behind, with a gap."""
-    before: Look | None = None
+    """Store a history of 15 minutes with a gap."""
+    before: Snapshot | None = None
     async with Hub(f"sqlite:///{folder}/metrics.db") as hub:
         drafts = []
         for second in range(900):
@@ -98,7 +99,7 @@ async def fill(folder: Path, clock: FakeClock, machine: FakeMachine) -> None:
 
 @asynccontextmanager
 async def shown(browser: Browser, folder: Path, **options: Any) -> AsyncIterator[Shown]:
-    """The page with a history, as its first viewer sees it."""
+    """Open the page of a demo with a history."""
     clock = FakeClock(0)
     machine = FakeMachine(clock, host=MARKUP)
     await fill(folder, clock, machine)
@@ -112,20 +113,20 @@ async def shown(browser: Browser, folder: Path, **options: Any) -> AsyncIterator
         assert hosts == {urlsplit(url).netloc}
 
 
-async def test_a_quarter_of_an_hour_is_there_at_once_and_moves_on(browser: Browser, tmp_path: Path) -> None:
+async def test_history_then_live(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path) as it:
-        await it.comes("history.samples.length === 856")
+        await it.wait_for("history.samples.length === 856")
         assert it.tab.errors == []
-        assert await it.asks("return cards.map((card) => card.chart.plot.data.length - 1)") == [1, 1, 2, 3, 2, 2, 4]
+        assert await it.evaluate("return cards.map((card) => card.chart.plot.data.length - 1)") == [1, 1, 2, 3, 2, 2, 4]
         ends = "return [cards[0].chart.plot.scales.x.min, cards[0].chart.plot.scales.x.max]"
-        await it.comes("cards[0].chart.plot.data[0].length > 850")
-        before, end = await it.asks(ends)
+        await it.wait_for("cards[0].chart.plot.data[0].length > 850")
+        before, end = await it.evaluate(ends)
         assert (before, end) == (EPOCH, EPOCH + 900)
         for _ in range(3):
-            await it.turn()
-        await it.comes(f"cards[0].chart.plot.scales.x.max === {EPOCH + 903}")
-        assert await it.asks(ends) == [EPOCH + 3, EPOCH + 903]
-        assert await it.asks("return history.last.after === history.samples.at(-2).at")
+            await it.tick()
+        await it.wait_for(f"cards[0].chart.plot.scales.x.max === {EPOCH + 903}")
+        assert await it.evaluate(ends) == [EPOCH + 3, EPOCH + 903]
+        assert await it.evaluate("return history.last.after === history.samples.at(-2).at")
         figures = await it.page.locator(".board dd").all_text_contents()
         assert figures[:4] == ["25.0%", "75.0%", "50%", "0%"]
         assert figures[7:11] == ["2.00KiB/s", "1.00KiB/s", "–", "–"]
@@ -136,33 +137,33 @@ async def test_a_quarter_of_an_hour_is_there_at_once_and_moves_on(browser: Brows
         assert label == "CPU over 15 min. In use: 25.0\u202f% on average, from 25.0\u202f% to 25.0\u202f%."
 
 
-async def test_where_samples_are_missing_there_is_no_line_in_either_scheme(browser: Browser, tmp_path: Path) -> None:
+async def test_gap_has_no_line(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path, color_scheme="light") as it:
-        await it.comes("cards[0].chart.plot.data[0].length > 850")
-        line = await it.asks("return cards[0].chart.plot.data.map((column) => Array.from(column))")
-        # The last sample before, a row of nothing, the first one after, which has no rates yet.
-        place = line[0].index(EPOCH + 299)
-        assert line[0][place : place + 4] == [EPOCH + second for second in (299, 322, 345, 346)]
-        assert line[1][place : place + 4] == [25.0, None, None, 25.0]
+        await it.wait_for("cards[0].chart.plot.data[0].length > 850")
+        line = await it.evaluate("return cards[0].chart.plot.data.map((column) => Array.from(column))")
+        # The last sample before the gap, a row of nulls, and the first sample after it, which has no rates.
+        index = line[0].index(EPOCH + 299)
+        assert line[0][index : index + 4] == [EPOCH + second for second in (299, 322, 345, 346)]
+        assert line[1][index : index + 4] == [25.0, None, None, 25.0]
         for scheme in ("light", "dark"):
             await it.page.emulate_media(color_scheme=scheme)
             await it.page.evaluate(FRAMES)
-            painted = [await it.paints(second) for second in (200, 298, 310, 322, 340, 350, 600)]
-            assert painted == [True, True, False, False, False, True, True]
+            drawn = [await it.has_line(second) for second in (200, 298, 310, 322, 340, 350, 600)]
+            assert drawn == [True, True, False, False, False, True, True]
 
 
 HISTORIES: list[tuple[list[tuple[float, float | None]], list[float], list[float]]] = [
     ([(1, None), (2, 1), (3, 2)], [1, 2, 3], []),
     ([(1, None), (2, 1), (9, None), (10, 9)], [1, 2, 9, 10], [9]),  # a restart
-    ([(1, None), (2, 1), (4, 3), (5, 4)], [1, 2, 4, 5], [4]),  # one was missed
+    ([(1, None), (2, 1), (4, 3), (5, 4)], [1, 2, 4, 5], [4]),  # one sample was missed
     ([(1, None), (2, 1), (3, 2), (1, None), (2, 1), (3, 2)], [1, 2, 3], []),  # the log was replayed
     ([(5, None), (6, 5), (2, None), (3, 2)], [2, 3], []),  # the server's clock was set back
-    ([(7, 6), (8, 7)], [7, 8], []),  # what was before the first one is not known to be missing
+    ([(7, 6), (8, 7)], [7, 8], []),  # nothing is known of the time before the first sample
 ]
-"""Samples by moment, with the moment of the one before; what is kept, and what has a gap before it."""
+"""The times of samples and of their predecessors; the samples kept, and those after a gap."""
 
 
-async def test_what_is_kept_and_where_it_breaks(browser: Browser, tmp_path: Path) -> None:
+async def test_history_and_gaps(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path) as it:
         for samples, kept, broken in HISTORIES:
             found = await it.page.evaluate(
@@ -178,17 +179,17 @@ async def test_what_is_kept_and_where_it_breaks(browser: Browser, tmp_path: Path
             assert found == [kept, broken], samples
 
 
-async def test_span_pace_pause_and_table(browser: Browser, tmp_path: Path) -> None:
+async def test_controls(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path) as it:
         await it.page.get_by_label("Span").select_option("1 minute")
-        await it.comes(f"cards[0].chart.plot.scales.x.min === {EPOCH + 840}")
+        await it.wait_for(f"cards[0].chart.plot.scales.x.min === {EPOCH + 840}")
         await it.page.get_by_label("Update").select_option("every 5 s")
-        await it.comes(f"cards[0].chart.plot.scales.x.max === {EPOCH + 900}")
+        await it.wait_for(f"cards[0].chart.plot.scales.x.max === {EPOCH + 900}")
         ends = []
         for _ in range(6):
-            await it.turn()
+            await it.tick()
             await it.page.evaluate(FRAMES)
-            ends.append(await it.asks("return cards[0].chart.plot.scales.x.max") - EPOCH)
+            ends.append(await it.evaluate("return cards[0].chart.plot.scales.x.max") - EPOCH)
         assert ends == [900, 900, 900, 900, 905, 905]
         await it.page.get_by_role("button", name="Table").click()
         row = it.page.get_by_role("row", name="Network, in")
@@ -196,23 +197,23 @@ async def test_span_pace_pause_and_table(browser: Browser, tmp_path: Path) -> No
         await expect(it.page.locator("#board")).to_be_hidden()
         await it.page.get_by_role("button", name="Pause").click()
         await expect(it.page.locator("#connection")).to_contain_text("Disconnected")
-        await it.page.get_by_role("button", name="Go on").click()
+        await it.page.get_by_role("button", name="Resume").click()
         await expect(it.page.locator("#connection")).to_contain_text("Open")
 
 
-async def test_the_pointer_asks_all_charts_for_one_moment(browser: Browser, tmp_path: Path) -> None:
+async def test_pointer_selects_a_time(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path) as it:
-        await expect(it.page.locator("#moment")).to_contain_text("latest sample at ")
+        await expect(it.page.locator("#moment")).to_contain_text("last sample at ")
         latest = await it.page.locator("#moment").text_content() or ""
         await it.page.locator(".u-over").nth(4).hover()
-        await expect(it.page.locator("#moment")).not_to_contain_text("latest")
+        await expect(it.page.locator("#moment")).not_to_contain_text("last sample")
         assert (await it.page.locator("#moment").text_content() or "")[-8:] < latest[-8:]
-        assert await it.asks("return cards.every((card) => card.chart.plot.cursor.idx > 0)")
+        assert await it.evaluate("return cards.every((card) => card.chart.plot.cursor.idx > 0)")
         await it.page.locator("h1").hover()
         await expect(it.page.locator("#moment")).to_have_text(latest)
 
 
-async def test_the_keyboard_and_those_who_listen(browser: Browser, tmp_path: Path) -> None:
+async def test_keyboard_and_announcements(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path) as it:
         order = []
         for _ in range(7):
@@ -221,21 +222,21 @@ async def test_the_keyboard_and_those_who_listen(browser: Browser, tmp_path: Pat
                 await it.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()")
             )
         assert order[-4:] == ["span", "every", "table", "toggle"]
-        await it.turn()
+        await it.tick()
         summary = it.page.locator("#summary")
         await expect(summary).to_have_attribute("role", "status")
         await expect(summary).to_contain_text("CPU 25.0\u202f%, memory 75.0\u202f%, load 0.50")
         before = await summary.text_content()
         for _ in range(3):
-            await it.turn()
-        assert await summary.text_content() == before  # once a minute is enough
+            await it.tick()
+        assert await summary.text_content() == before  # at most once per minute
 
 
-async def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path) -> None:
+async def test_page_width(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path) as it:
         for width in (320, 390, 768, 1280):
             await it.page.set_viewport_size({"width": width, "height": 800})
-            await it.comes(
+            await it.wait_for(
                 "[...document.querySelectorAll('.chart')].every((c) => c.firstChild.offsetWidth === c.clientWidth)"
             )
             assert await it.page.evaluate("document.documentElement.scrollWidth") == width
@@ -244,7 +245,7 @@ async def test_nothing_is_wider_than_the_screen(browser: Browser, tmp_path: Path
         assert await it.page.evaluate("document.documentElement.scrollWidth") == 320
 
 
-async def test_a_server_that_was_killed_leaves_a_gap(browser: Browser, tmp_path: Path) -> None:
+async def test_gap_after_killed_server(browser: Browser, tmp_path: Path) -> None:
     port = free_port()
     command = [str(Path(sys.executable).parent / "tickertape"), "demo", "--port", str(port)]
     options = ["--metrics-interval", "0.5", "--data", str(tmp_path)]
@@ -259,21 +260,21 @@ async def test_a_server_that_was_killed_leaves_a_gap(browser: Browser, tmp_path:
         async with open_tab(browser) as tab:
             await tab.page.goto(f"http://127.0.0.1:{port}/dashboard/")
             it = Shown(tab, "", FakeClock())
-            await it.comes("history.samples.length >= 3")
+            await it.wait_for("history.samples.length >= 3")
             program.close()
             await expect(tab.page.locator("#connection")).to_have_attribute(
                 "data-state", "lost", timeout=PATIENCE * 1000
             )
-            last, count = await it.asks("return [history.last.at, history.samples.length]")
+            last, count = await it.evaluate("return [history.last.at, history.samples.length]")
             program = start()
-            await it.comes(f"cards[1].chart.plot.data[0].length >= {count + 4}")
-            # A machine that is busy may make gaps of its own: it is this one that matters.
-            times, memory, gap = await it.asks(
+            await it.wait_for(f"cards[1].chart.plot.data[0].length >= {count + 4}")
+            # A busy machine may cause other gaps: check this one only.
+            times, memory, gap = await it.evaluate(
                 f"""
                 const [times, memory] = cards[1].chart.plot.data;
-                const place = times.indexOf({last});
+                const index = times.indexOf({last});
                 const next = history.samples.find(({{ at }}) => at > {last});
-                return [times.slice(place, place + 3), memory.slice(place, place + 3), next.gap];
+                return [times.slice(index, index + 3), memory.slice(index, index + 3), next.gap];
                 """
             )
             assert gap is True

@@ -1,4 +1,4 @@
-"""What this machine says of itself."""
+"""``SystemReader`` on this machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import Any
 import psutil
 import pytest
 
-from tickertape.demo.dashboard import Reader
-from tickertape.demo.dashboard.readings import Busiest
+from tickertape.demo.dashboard.readings import Busiest, SystemReader
 from tickertape.testing import FakeClock
 
 
-async def test_a_reading_of_this_machine() -> None:
+async def test_reading() -> None:
     before = time.time(), time.monotonic()
-    reading = await Reader()()
+    reading = await SystemReader()()
     assert before[0] - 0.001 <= reading.at <= time.time()
-    assert before[1] <= reading.moment <= time.monotonic()
+    assert before[1] <= reading.monotonic <= time.monotonic()
     assert reading.host
     assert reading.cores is not None
     assert len(reading.cores) == psutil.cpu_count()
@@ -33,13 +32,13 @@ async def test_a_reading_of_this_machine() -> None:
     assert reading.processes > 1
 
 
-async def test_it_is_taken_in_a_thread_of_its_own() -> None:
-    reading = await Reader({"processes": threading.get_ident})()
+async def test_reading_in_thread() -> None:
+    reading = await SystemReader({"processes": threading.get_ident})()
     assert reading.processes != threading.get_ident()
 
 
-def test_busy_cores_are_seen() -> None:
-    reader = Reader()
+def test_busy_core() -> None:
+    reader = SystemReader()
     before, end = reader.read(), time.process_time() + 0.1
     while time.process_time() < end:
         pass
@@ -49,27 +48,27 @@ def test_busy_cores_are_seen() -> None:
     assert sum(busy for busy, _ in after.cores) - sum(busy for busy, _ in before.cores) >= 0.05
 
 
-def test_the_busiest_processes_are_looked_at_now_and_then() -> None:
+def test_busiest_processes() -> None:
     clock = FakeClock()
-    look = Busiest(clock.time)
-    looks = []
+    scan = Busiest(clock.time)
+    scans = []
     for _ in range(25):
-        looks.append(look())
+        scans.append(scan())
         clock.advance(0.5)
-    assert [at / 2 for at, found in enumerate(looks) if found is not None] == [0.5, 5.5, 10.5]
-    for busiest in filter(None, looks):
+    assert [at / 2 for at, found in enumerate(scans) if found is not None] == [0.5, 5.5, 10.5]
+    for busiest in filter(None, scans):
         assert 0 < len(busiest) <= 5
         assert busiest == sorted(busiest, key=lambda process: (process.cpu, process.memory), reverse=True)
         assert all(process.name and process.memory >= 0 for process in busiest)
 
 
-def test_what_cannot_be_had_is_left_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_unavailable_value(caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> Any:
         raise PermissionError("no such file for you")
 
-    reader = Reader({"memory": broken, "processes": os.getpid})
+    reader = SystemReader({"memory": broken, "processes": os.getpid})
     for _ in range(3):
         reading = reader.read()
         assert (reading.memory, reading.processes) == (None, os.getpid())
-    [told] = caplog.messages
-    assert told == "the dashboard does without memory: PermissionError('no such file for you')"
+    [message] = caplog.messages
+    assert message == "the dashboard cannot read memory: PermissionError('no such file for you')"

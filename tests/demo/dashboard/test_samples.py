@@ -1,4 +1,4 @@
-"""From two readings to a sample."""
+"""Samples computed from two readings."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tickertape.demo.dashboard import Reading
-from tickertape.demo.dashboard.readings import Process
-from tickertape.demo.dashboard.samples import follows, make_sample
+from tickertape.demo.dashboard.readings import Process, Reading
+from tickertape.demo.dashboard.samples import is_continuous, make_sample
 from tickertape.hub import HubStatistics
 
 FIRST = Reading("host", 1000.0, 10.0)
@@ -23,8 +22,8 @@ def hub(published: int = 0, delivered: int = 0, superseded: int = 0, **disconnec
 
 
 def sample(before: dict[str, Any], after: dict[str, Any], seconds: float = 2.0) -> dict[str, Any]:
-    """The sample of two readings some seconds apart."""
-    now = FIRST._replace(at=FIRST.at + seconds, moment=FIRST.moment + seconds, **after)
+    """Return the sample of two readings."""
+    now = FIRST._replace(at=FIRST.at + seconds, monotonic=FIRST.monotonic + seconds, **after)
     return make_sample((FIRST._replace(**before), hub()), (now, hub()))
 
 
@@ -33,14 +32,14 @@ def sample(before: dict[str, Any], after: dict[str, Any], seconds: float = 2.0) 
     [
         ([(1.0, 10.0), (5.0, 10.0)], [(2.0, 12.0), (5.0, 12.0)], 25.0, [50.0, 0.0]),
         ([(1.0, 10.0)], [(3.0, 12.0)], 100.0, [100.0]),
-        ([(1.0, 10.0)], [(1.0, 10.0)], None, [None]),  # the counters stood still
-        ([(1.0, 10.0)], [(0.9, 12.0)], 0.0, [0.0]),  # "idle" is known to step back
+        ([(1.0, 10.0)], [(1.0, 10.0)], None, [None]),  # the counters did not change
+        ([(1.0, 10.0)], [(0.9, 12.0)], 0.0, [0.0]),  # idle time may decrease
         ([(1.0, 10.0)], [(4.0, 12.0)], 100.0, [100.0]),
-        ([(1.0, 10.0)], [(2.0, 12.0), (5.0, 12.0)], None, [None, None]),  # a core came
+        ([(1.0, 10.0)], [(2.0, 12.0), (5.0, 12.0)], None, [None, None]),  # a core was added
         (None, [(2.0, 12.0)], None, [None]),
     ],
 )
-def test_the_processor(before: Any, after: Any, total: float | None, cores: list[float | None]) -> None:
+def test_cpu(before: Any, after: Any, total: float | None, cores: list[float | None]) -> None:
     assert sample({"cores": before}, {"cores": after})["cpu"] == {"total": total, "cores": cores}
 
 
@@ -49,32 +48,36 @@ def test_the_processor(before: Any, after: Any, total: float | None, cores: list
     [
         ({"eth0": (100, 0)}, {"eth0": (300, 50)}, {"in": 100.0, "out": 25.0}),
         ({"eth0": (0, 0), "eth1": (0, 0)}, {"eth0": (10, 2), "eth1": (30, 4)}, {"in": 20.0, "out": 3.0}),
-        ({"eth0": (100, 0)}, {"eth0": (104, 0), "vpn": (10**12, 10**12)}, {"in": 2.0, "out": 0.0}),  # one came
-        ({"eth0": (100, 0), "vpn": (10**12, 0)}, {"eth0": (104, 0)}, {"in": 2.0, "out": 0.0}),  # one went
-        ({"eth0": (10**12, 10)}, {"eth0": (0, 20)}, {"in": 0.0, "out": 5.0}),  # one began anew
+        (
+            {"eth0": (100, 0)},
+            {"eth0": (104, 0), "vpn": (10**12, 10**12)},
+            {"in": 2.0, "out": 0.0},
+        ),  # a device was added
+        ({"eth0": (100, 0), "vpn": (10**12, 0)}, {"eth0": (104, 0)}, {"in": 2.0, "out": 0.0}),  # a device was removed
+        ({"eth0": (10**12, 10)}, {"eth0": (0, 20)}, {"in": 0.0, "out": 5.0}),  # a counter was reset
         ({}, {}, {"in": 0.0, "out": 0.0}),
         (None, {"eth0": (1, 1)}, None),
         ({"eth0": (1, 1)}, None, None),
     ],
 )
-def test_rates_of_the_network(before: Any, after: Any, rates: Any) -> None:
+def test_network_rates(before: Any, after: Any, rates: Any) -> None:
     assert sample({"network": before}, {"network": after})["network"] == rates
 
 
-def test_rates_are_by_the_clock_that_never_goes_back() -> None:
+def test_rates_use_monotonic_clock() -> None:
     before = FIRST._replace(disks={"all": (0, 0)})
-    now = FIRST._replace(at=0.0, moment=FIRST.moment + 3, disks={"all": (3000, 600)})
+    now = FIRST._replace(at=0.0, monotonic=FIRST.monotonic + 3, disks={"all": (3000, 600)})
     assert make_sample((before, hub()), (now, hub()))["disk"] == {"read": 1000.0, "write": 200.0}
 
 
-def test_rates_of_the_hub() -> None:
-    later = FIRST._replace(moment=FIRST.moment + 2)
+def test_hub_rates() -> None:
+    later = FIRST._replace(monotonic=FIRST.monotonic + 2)
     before = hub(10, 100, superseded=1, client_closed=5)
     made = make_sample((FIRST, before), (later, hub(14, 140, superseded=2, slow_consumer=2, send_timeout=1)))
     assert made["hub"] == {"subscribers": 2, "events": 2.0, "deliveries": 20.0, "drops": 2.0}
 
 
-def test_a_first_sample_has_no_rates_and_follows_nothing() -> None:
+def test_first_sample() -> None:
     reading = FIRST._replace(
         cores=[(1.0, 2.0)],
         memory=(1, 4),
@@ -98,23 +101,23 @@ def test_a_first_sample_has_no_rates_and_follows_nothing() -> None:
     }
 
 
-def test_a_sample_names_the_one_before() -> None:
+def test_sample_has_time_of_previous() -> None:
     assert sample({}, {})["after"] == FIRST.at
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "by_the_wall", "answer"),
+    ("elapsed", "wall_elapsed", "expected"),
     [
         (1.0, 1.0, True),
         (3.0, 3.0, True),
-        (1.0, 2.5, True),  # the wall clock is slewed a little
-        (3.1, 3.1, False),  # it was stopped for a while
-        (1.0, 3600.0, False),  # it slept
-        (1.0, -3600.0, False),  # its clock was set back
-        (3600.0, 3600.0, False),  # it slept, and both clocks know
+        (1.0, 2.5, True),  # the wall clock is adjusted slowly
+        (3.1, 3.1, False),  # the process was stopped
+        (1.0, 3600.0, False),  # suspended
+        (1.0, -3600.0, False),  # the wall clock was set back
+        (3600.0, 3600.0, False),  # suspended, and both clocks count that
         (0.0, 0.0, False),
     ],
 )
-def test_what_follows(elapsed: float, by_the_wall: float, answer: bool) -> None:
-    now = FIRST._replace(moment=FIRST.moment + elapsed, at=FIRST.at + by_the_wall)
-    assert follows(FIRST, now, longest=3.0) is answer
+def test_is_continuous(elapsed: float, wall_elapsed: float, expected: bool) -> None:
+    now = FIRST._replace(monotonic=FIRST.monotonic + elapsed, at=FIRST.at + wall_elapsed)
+    assert is_continuous(FIRST, now, max_interval=3.0) is expected

@@ -1,4 +1,4 @@
-"""Databases for tests of the notifications, each with nothing in it, and other programs that write to them."""
+"""Empty databases for the tests of the notifications, and statements of other programs."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ KINDS: Final = ("sqlite", "postgres")
 
 @contextmanager
 def new_database(kind: str, folder: Path) -> Iterator[str]:
-    """Give the URL of a place for tables, which is removed afterwards: a file, or a schema of PostgreSQL."""
+    """Yield the URL of an empty SQLite file or PostgreSQL schema, and remove it afterwards."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/notifications.sqlite"
         return
     name = f"test_{secrets.token_hex(6)}"
-    with _made(f"CREATE SCHEMA {name}", f"DROP SCHEMA {name} CASCADE"):
+    with _created(f"CREATE SCHEMA {name}", f"DROP SCHEMA {name} CASCADE"):
         yield f"{POSTGRES_URL}?options=-csearch_path%3D{name}"
 
 
 @contextmanager
 def whole_database(kind: str, folder: Path) -> Iterator[str]:
-    """Give the URL of a database: one of PostgreSQL takes longer to make, and has room for a hub's log too."""
+    """Yield the URL of an empty SQLite file or a whole PostgreSQL database, which a hub can use for its log too."""
     if kind == "sqlite":
         yield f"sqlite:///{folder}/notifications.sqlite"
         return
     name = f"test_{secrets.token_hex(6)}"
-    with _made(f"CREATE DATABASE {name} STRATEGY file_copy", f"DROP DATABASE {name} WITH (FORCE)"):
+    with _created(f"CREATE DATABASE {name} STRATEGY file_copy", f"DROP DATABASE {name} WITH (FORCE)"):
         yield urlsplit(POSTGRES_URL)._replace(path=f"/{name}").geturl()
 
 
 @contextmanager
-def _made(make: str, remove: str) -> Iterator[None]:
+def _created(make: str, remove: str) -> Iterator[None]:
     require(postgres_absent())
     with psycopg.connect(POSTGRES_URL, autocommit=True) as connection:
         connection.execute(make.encode())
@@ -54,7 +54,7 @@ def _made(make: str, remove: str) -> Iterator[None]:
 
 
 def execute(url: str, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
-    """Run a statement, with ``?`` for its arguments, as another program does: on a connection of its own."""
+    """Run a statement on a new connection, like another program. It has a ``?`` for each argument."""
     if url.startswith("sqlite"):
         with closing(sqlite3.connect(url.partition("///")[2], timeout=10, isolation_level=None)) as lite:
             return lite.execute(statement, arguments).fetchall()
@@ -64,6 +64,6 @@ def execute(url: str, statement: str, *arguments: object) -> list[tuple[Any, ...
 
 
 def remove(file: Path) -> None:
-    """Remove a database of SQLite with the files beside it."""
+    """Remove an SQLite database with its WAL files."""
     for part in file.parent.glob(f"{file.name}*"):
         part.unlink()

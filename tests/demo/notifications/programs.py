@@ -1,4 +1,4 @@
-"""The real ``tickertape demo``, and somebody who listens to its notifications."""
+"""The program ``tickertape demo`` with a client that receives notifications."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Demo", "running"]
 
 
 class Demo(Service):
-    """The real ``tickertape demo``, and somebody who listens to it, from life to life.
+    """The program and one client, which resumes after each restart.
 
     Attributes:
-        titles: what was received, in order.
+        titles: the titles received, in order.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -28,7 +28,7 @@ class Demo(Service):
         self._cursor = ""
         self.titles: list[str] = []
 
-    async def ask(self, path: str, body: object = None) -> Any:
+    async def request(self, path: str, body: object = None) -> Any:
         """Send a request and return the answer's JSON."""
         async with await Connection.open(self.port) as connection:
             if body is None:
@@ -41,12 +41,12 @@ class Demo(Service):
             return json.loads(await connection.rest())
 
     async def sign_in(self, name: str) -> None:
-        await self.ask("/session", {"name": name})
-        self._cursor = (await self.ask("/notifications/inbox"))["cursor"]
+        await self.request("/session", {"name": name})
+        self._cursor = (await self.request("/notifications/inbox"))["cursor"]
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[AsyncIterator[None]]:
-        """Go on where the last life ended; give something for each notification."""
+        """Resume after the last notification, and yield an iterator with one item per notification."""
         async with await Connection.open(self.port) as connection:
             headers = f"Cookie: {self._cookie}\r\nLast-Event-ID: {self._cursor}\r\n"
             assert await connection.get("/notifications/events", headers=headers) == 200

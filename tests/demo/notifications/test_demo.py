@@ -1,4 +1,4 @@
-"""What the application answers, in this process: sending, the inbox, marks, and whose stream is whose."""
+"""The requests of the notifications demo: sending, inbox, read marks, and access to streams."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import pytest
 
-from tickertape.demo import Site, notifications_demo
-from tickertape.demo.notifications.demo import PAGE
+from tickertape.demo.notifications.demo import DEFAULT_PAGE, notifications_demo
 from tickertape.demo.notifications.table import MAX_PAGE
+from tickertape.demo.site import Site
 from tickertape.testing import EventStream, EventStreamClient
 
 from .databases import execute, new_database, remove
@@ -21,13 +21,13 @@ JSON = {"content-type": "application/json"}
 
 
 class User:
-    """Somebody with a cookie; nobody until :meth:`sign_in`."""
+    """A client with a cookie, anonymous until :meth:`sign_in`."""
 
     def __init__(self, client: EventStreamClient) -> None:
         self._client = client
         self.headers: dict[str, str] = {}
 
-    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    async def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         content = b"" if body is None else json.dumps(body).encode()
         headers = {**self.headers, **({} if body is None else JSON)}
         async with self._client.open(path, method=method, headers=headers, body=content) as response:
@@ -37,29 +37,29 @@ class User:
             return response.status, json.loads(await response.read())
 
     async def sign_in(self, name: str) -> User:
-        assert await self.ask("POST", "/session", {"name": name}) == (200, {"name": name})
+        assert await self.request("POST", "/session", {"name": name}) == (200, {"name": name})
         return self
 
     async def send(self, user: str, title: str, **fields: str) -> int:
-        status, answer = await self.ask("POST", "/notifications/", {"user": user, "title": title, **fields})
+        status, answer = await self.request("POST", "/notifications/", {"user": user, "title": title, **fields})
         assert status == 201, answer
         return int(answer["id"])
 
     async def inbox(self, query: str = "") -> dict[str, Any]:
-        status, answer = await self.ask("GET", f"/notifications/inbox{query}")
+        status, answer = await self.request("GET", f"/notifications/inbox{query}")
         assert status == 200, answer
         page: dict[str, Any] = answer
         return page
 
     async def titles(self) -> list[str]:
-        return [found["title"] for found in (await self.inbox())["notifications"]]
+        return [each["title"] for each in (await self.inbox())["notifications"]]
 
     def stream(self, last_event_id: str | None = None, *, path: str = "/notifications/events") -> EventStream:
         return self._client.open(path, headers=self.headers, last_event_id=last_event_id)
 
 
 class Served:
-    """The application; any number of users, each with a browser of their own."""
+    """The application and its users, each with a separate browser."""
 
     def __init__(self, client: EventStreamClient, url: str) -> None:
         self.client = client
@@ -92,7 +92,7 @@ async def next_titles(stream: EventStream, count: int) -> list[str]:
     return found
 
 
-async def test_what_is_sent_to_a_user_arrives_at_once_and_stays_in_the_inbox(served: Served) -> None:
+async def test_send(served: Served) -> None:
     for name in ("Ann", "Zoë Müller-Lüdenscheidt", "名前", "a.b_c 1", "İbrahim", "Straße"):
         user = await served.user(name)
         async with user.stream() as stream:
@@ -104,7 +104,7 @@ async def test_what_is_sent_to_a_user_arrives_at_once_and_stays_in_the_inbox(ser
             assert (found["id"], found["title"], found["body"], found["link"]) == (sent, "Hello", "You", "/clock/")
 
 
-async def test_rows_of_any_program_arrive_and_those_of_strange_users_hurt_nobody(served: Served) -> None:
+async def test_rows_of_other_programs(served: Served) -> None:
     ann = await served.user("Ann")
     async with ann.stream() as stream:
         for user in ("a/b", "*", "**", "users/ann/notifications", "\N{PARTY POPPER}" * 96, "\u202e", " ann", "ann"):
@@ -124,8 +124,8 @@ ATTEMPTS: Final[list[tuple[str, dict[str, str]]]] = [
 ]
 
 
-async def test_nobody_gets_what_is_anothers(served: Served) -> None:
-    """One log, in one order: what was Ann's would come before what is Bob's."""
+async def test_streams_are_private(served: Served) -> None:
+    """The log has one order: if Bob received Ann's events, they would come before his own."""
     ann, bob = await served.user("Ann"), await served.user("Bob")
     start = (await ann.inbox())["cursor"]
     await served.anyone.send("Ann", "Ann's, before")
@@ -143,41 +143,41 @@ async def test_nobody_gets_what_is_anothers(served: Served) -> None:
     assert await bob.titles() == [f"Bob's {number}" for number in reversed(range(len(ATTEMPTS)))]
 
 
-async def test_no_path_leads_to_another_user(served: Served) -> None:
+async def test_no_path_to_other_users(served: Served) -> None:
     bob = await served.user("Bob")
     for path in ("events/ann", "users/ann/notifications", "users/ann", "inbox/ann", "../users/ann/notifications"):
         async with bob.stream(path=f"/notifications/{path}") as response:
             assert response.status == 404, path
 
 
-async def test_who_is_not_signed_in_gets_nothing(served: Served) -> None:
+async def test_not_signed_in(served: Served) -> None:
     ann, forger = await served.user("Ann"), User(served.client)
     forger.headers["cookie"] = ann.headers["cookie"][:-3] + "AAA"
-    for nobody in (served.anyone, forger):
+    for user in (served.anyone, forger):
         for method, path in (("GET", "events"), ("GET", "inbox"), ("POST", "read")):
-            status, problem = await nobody.ask(method, f"/notifications/{path}")
-            assert (status, problem["detail"]) == (401, "expected a request of somebody who is signed in, got no name")
+            status, problem = await user.request(method, f"/notifications/{path}")
+            assert (status, problem["detail"]) == (401, "not signed in")
 
 
 REFUSED: Final = [
-    ('{"user": "Ann", "title": "Hi", "urgent": true}', JSON, 422, "got the unknown 'urgent'"),
+    ('{"user": "Ann", "title": "Hi", "urgent": true}', JSON, 422, "unknown field 'urgent'"),
     ('{"user": "Ann"}', JSON, 422, "expected 'title' to have 1 to 120 characters, got 0"),
     ('{"user": "", "title": "Hi"}', JSON, 422, "expected 'user' to have 1 to 32 characters, got 0"),
     (
         '{"user": "Ann", "title": "Hi", "link": "javascript:alert(1)"}',
         JSON,
         422,
-        "expected a link that begins with https://, http:// or /, got 'javascript:alert(1)'",
+        "expected a link that starts with https://, http:// or /, got 'javascript:alert(1)'",
     ),
     ("[]", JSON, 422, "expected a JSON object, got []"),
-    ("{", JSON, 400, "expected a body in JSON, got: "),
-    ("", JSON, 400, "expected a body in JSON, got: "),
-    ('{"body": "%s"}' % ("x" * 70_000), JSON, 413, "expected a body of at most 65536 bytes"),
+    ("{", JSON, 400, "the body is not valid JSON: "),
+    ("", JSON, 400, "the body is not valid JSON: "),
+    ('{"body": "%s"}' % ("x" * 70_000), JSON, 413, "the body is larger than 65536 bytes"),
     ("user=Ann&title=Hi", {"content-type": "text/plain"}, 415, "expected a Content-Type of application/json"),
 ]
 
 
-async def test_what_is_refused_is_told_why(served: Served) -> None:
+async def test_refused_requests(served: Served) -> None:
     for body, headers, status, sentence in REFUSED:
         sent = served.client.open("/notifications/", method="POST", headers=headers, body=body.encode())
         async with sent as response:
@@ -187,19 +187,21 @@ async def test_what_is_refused_is_told_why(served: Served) -> None:
     assert await (await served.user("Ann")).titles() == []
 
 
-async def test_the_inbox_is_paged_and_bounded(served: Served) -> None:
+async def test_inbox_pages(served: Served) -> None:
     ann = await served.user("Ann")
-    for number in range(PAGE + 5):
+    for number in range(DEFAULT_PAGE + 5):
         execute(served.url, "INSERT INTO notifications (user_id, title) VALUES ('ann', ?)", f"{number}")
     first = await ann.inbox()
-    assert [found["title"] for found in first["notifications"]] == [str(PAGE + 4 - number) for number in range(PAGE)]
+    assert [each["title"] for each in first["notifications"]] == [
+        str(DEFAULT_PAGE + 4 - number) for number in range(DEFAULT_PAGE)
+    ]
     assert (first["more"], first["unread_older"], first["user"]) == (True, 5, "ann")
     rest = await ann.inbox(f"?before={first['notifications'][-1]['id']}&limit=100")
-    assert [found["title"] for found in rest["notifications"]] == ["4", "3", "2", "1", "0"]
+    assert [each["title"] for each in rest["notifications"]] == ["4", "3", "2", "1", "0"]
     assert (rest["more"], rest["unread_older"]) == (False, 0)
 
 
-NO_PAGES: Final = {
+INVALID_PAGES: Final = {
     "limit=101": f"expected limit to be a number from 1 to {MAX_PAGE}, got '101'",
     "limit=0": f"expected limit to be a number from 1 to {MAX_PAGE}, got '0'",
     "limit=": f"expected limit to be a number from 1 to {MAX_PAGE}, got ''",
@@ -211,26 +213,26 @@ NO_PAGES: Final = {
 }
 
 
-async def test_pages_that_there_are_not(served: Served) -> None:
+async def test_invalid_pages(served: Served) -> None:
     ann = await served.user("Ann")
-    for query, sentence in NO_PAGES.items():
-        status, problem = await ann.ask("GET", f"/notifications/inbox?{query}")
+    for query, sentence in INVALID_PAGES.items():
+        status, problem = await ann.request("GET", f"/notifications/inbox?{query}")
         assert status == 422, query
         assert sentence in problem["detail"]
 
 
-async def test_marks_reach_all_ones_own_pages_and_nobody_elses(served: Served) -> None:
+async def test_read_marks(served: Served) -> None:
     ann, bob = await served.user("Ann"), await served.user("Bob")
     one, two = await served.anyone.send("Ann", "one"), await served.anyone.send("Ann", "two")
     bobs = await served.anyone.send("Bob", "Bob's")
     start = (await ann.inbox())["cursor"]
 
     async def unread(user: User) -> list[int]:
-        return [found["id"] for found in (await user.inbox())["notifications"] if not found["read_at"]]
+        return [each["id"] for each in (await user.inbox())["notifications"] if not each["read_at"]]
 
-    assert await ann.ask("POST", "/notifications/read", {"ids": [one, bobs]}) == (200, {"ids": [one, bobs]})
+    assert await ann.request("POST", "/notifications/read", {"ids": [one, bobs]}) == (200, {"ids": [one, bobs]})
     assert (await unread(ann), await unread(bob)) == ([two], [bobs])
-    assert await ann.ask("POST", "/notifications/read", {"up_to": bobs}) == (200, {"up_to": bobs})
+    assert await ann.request("POST", "/notifications/read", {"up_to": bobs}) == (200, {"up_to": bobs})
     assert (await unread(ann), await unread(bob)) == ([], [bobs])
     await served.anyone.send("Bob", "the last")
     async with ann.stream(start) as stream:
@@ -244,7 +246,7 @@ async def test_marks_reach_all_ones_own_pages_and_nobody_elses(served: Served) -
         assert b"event: read" not in stream.body
 
 
-NO_MARKS: Final[list[dict[str, Any]]] = [
+INVALID_MARKS: Final[list[dict[str, Any]]] = [
     {},
     *({"ids": ids} for ids in ([], [0], ["1"], [True], [2**63], 1, list(range(1, 102)))),
     *({"up_to": up_to} for up_to in (-1, True, 1.5, "1", None)),
@@ -253,15 +255,15 @@ NO_MARKS: Final[list[dict[str, Any]]] = [
 ]
 
 
-async def test_marks_that_mean_nothing(served: Served) -> None:
+async def test_invalid_marks(served: Served) -> None:
     ann = await served.user("Ann")
-    for body in NO_MARKS:
-        status, problem = await ann.ask("POST", "/notifications/read", body)
+    for body in INVALID_MARKS:
+        status, problem = await ann.request("POST", "/notifications/read", body)
         sentence = 'expected {"ids": [1 to 100 ids]} or {"up_to": id}, got something else'
         assert (status, problem["detail"]) == (422, sentence), body
 
 
-async def test_a_table_that_cannot_be_asked_is_told(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+async def test_unavailable_table(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     ann = await served.user("Ann")
     execute(served.url, "ALTER TABLE notifications RENAME TO gone")
     for method, path, body in (
@@ -269,29 +271,29 @@ async def test_a_table_that_cannot_be_asked_is_told(served: Served, caplog: pyte
         ("POST", "", {"user": "Ann", "title": "Hi"}),
         ("POST", "read", {"up_to": 1}),
     ):
-        status, problem = await ann.ask(method, f"/notifications/{path}", body)
+        status, problem = await ann.request(method, f"/notifications/{path}", body)
         assert status == 503
-        assert problem["detail"].startswith("expected the database and the log to answer")
+        assert problem["detail"].startswith("the database or the event log is not available")
     assert "no such table: notifications" in caplog.text
 
 
-async def test_a_stream_goes_on_behind_the_cursor_of_the_inbox(served: Served) -> None:
+async def test_stream_resumes_from_inbox_cursor(served: Served) -> None:
     ann = await served.user("Ann")
     async with ann.stream() as stream:
         await served.anyone.send("Ann", "seen")
         await next_titles(stream, 1)
     page = await ann.inbox()
-    assert [found["title"] for found in page["notifications"]] == ["seen"]
+    assert [each["title"] for each in page["notifications"]] == ["seen"]
     await served.anyone.send("Ann", "missed")
     async with ann.stream(page["cursor"]) as stream:
         assert await next_titles(stream, 1) == ["missed"]
 
 
-async def test_a_table_that_was_made_anew_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+async def test_recreated_table(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         ann = await served.user("Ann")
         async with ann.stream() as stream:
-            await served.anyone.send("Ann", "the first of its table")
+            await served.anyone.send("Ann", "first")
             await next_titles(stream, 1)
     remove(tmp_path / "notifications.sqlite")
     async with serving(tmp_path) as served:

@@ -1,4 +1,4 @@
-"""The page about notifications: its program and its page run as they stand there."""
+"""The how-to page on notifications: run its code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT = (Path(__file__).parents[3] / "docs" / "how-to" / "notifications.md").read
 
 
 def block(heading: str, language: str) -> str:
-    """The first block of code below a heading."""
+    """Return the first block of code below a heading."""
     section = TEXT.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     found: list[str] = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
     return found[0]
@@ -37,7 +37,7 @@ def run(program: str, names: dict[str, Any]) -> dict[str, Any]:
 
 
 def application(folder: Path) -> dict[str, Any]:
-    """The names of ``app.py``, with its files in a folder of the test."""
+    """Run ``app.py`` with its files in a folder of the test, and return its names."""
     program = block("The server", "python").replace('"app.db"', f'"{folder}/app.db"')
     program = program.replace("sqlite:///", f"sqlite:///{folder}/").replace('"index.html"', f'"{folder}/index.html"')
     (folder / "index.html").write_text(block("The page", "html"), "utf-8")
@@ -45,7 +45,7 @@ def application(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_the_application(browser: Browser, tmp_path: Path) -> None:
+async def test_application(browser: Browser, tmp_path: Path) -> None:
     names = application(tmp_path)
     names["ask"]("INSERT INTO notifications (user, title) VALUES ('ann', '<b>before</b>'), ('bob', 'of Bob')")
     async with serve_here(names["app"]) as url, open_tab(browser) as tab:
@@ -64,7 +64,7 @@ async def test_the_application(browser: Browser, tmp_path: Path) -> None:
     assert names["ask"]("SELECT count(*) FROM notifications WHERE read_at IS NULL")[0][0] == 1  # Bob's
 
 
-async def test_the_queue(tmp_path: Path) -> None:
+async def test_queue(tmp_path: Path) -> None:
     require(nats_absent())
     name = f"test-{secrets.token_hex(6)}"
     names = application(tmp_path)

@@ -1,4 +1,4 @@
-"""What is taken as a notification, and which topic is whose."""
+"""``parse_notification``, and the topics of users."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ from typing import Any
 
 import pytest
 
-from tickertape.demo.notifications import Draft, read_draft, topic_of, user_id
+from tickertape.demo.notifications.notification import NewNotification, parse_notification, topic_of, user_id
 from tickertape.wire import check_topic
 
 
 @pytest.mark.parametrize(
-    ("fields", "draft"),
+    ("fields", "expected"),
     [
-        ({"user": "Ann", "title": "Hi"}, Draft("ann", "Hi")),
+        ({"user": "Ann", "title": "Hi"}, NewNotification("ann", "Hi")),
         (
             {"user": " Zoë Ö. ", "title": " T ", "body": "a\r\nb\tc\n", "link": " /inbox?x=1#y "},
-            Draft("zoë ö.", "T", "a\nb\tc", "/inbox?x=1#y"),
+            NewNotification("zoë ö.", "T", "a\nb\tc", "/inbox?x=1#y"),
         ),
-        ({"user": "a" * 32, "title": "t" * 120, "body": "b" * 1000}, Draft("a" * 32, "t" * 120, "b" * 1000)),
-        ({"user": "e\u0301", "title": "名前 <b>"}, Draft("\u00e9", "名前 <b>")),
-        ({"user": "a", "title": "b", "link": "HTTPS://example.com"}, Draft("a", "b", link="HTTPS://example.com")),
+        ({"user": "a" * 32, "title": "t" * 120, "body": "b" * 1000}, NewNotification("a" * 32, "t" * 120, "b" * 1000)),
+        ({"user": "e\u0301", "title": "名前 <b>"}, NewNotification("\u00e9", "名前 <b>")),
+        (
+            {"user": "a", "title": "b", "link": "HTTPS://example.com"},
+            NewNotification("a", "b", link="HTTPS://example.com"),
+        ),
     ],
 )
-def test_what_is_one(fields: dict[str, Any], draft: Draft) -> None:
-    assert read_draft(fields) == draft
+def test_valid(fields: dict[str, Any], expected: NewNotification) -> None:
+    assert parse_notification(fields) == expected
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"users": "a", "title": "b"}, "expected the fields user, title, body, link alone, got the unknown 'users'"),
+        ({"users": "a", "title": "b"}, "unknown field 'users' (known: user, title, body, link)"),
         ({"title": "b"}, "expected 'user' to have 1 to 32 characters, got 0"),
         ({"user": "a"}, "expected 'title' to have 1 to 120 characters, got 0"),
         ({"user": "a", "title": " \n "}, "expected 'title' to have 1 to 120 characters, got 0"),
@@ -48,9 +51,9 @@ def test_what_is_one(fields: dict[str, Any], draft: Draft) -> None:
         ({"user": "a", "title": "\ud800"}, "expected 'title' to be text without control characters, got '\\ud800'"),
     ],
 )
-def test_what_is_none(fields: dict[str, Any], sentence: str) -> None:
+def test_invalid(fields: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011
-        read_draft(fields)
+        parse_notification(fields)
     assert str(raised.value) == sentence
 
 
@@ -70,9 +73,9 @@ def test_what_is_none(fields: dict[str, Any], sentence: str) -> None:
         "mailto:a@b",
     ],
 )
-def test_links_that_lead_elsewhere(link: str) -> None:
-    with pytest.raises(ValueError, match="expected a link that begins with https://, http:// or /, got "):
-        read_draft({"user": "a", "title": "b", "link": link})
+def test_unsafe_links(link: str) -> None:
+    with pytest.raises(ValueError, match="expected a link that starts with https://, http:// or /, got "):
+        parse_notification({"user": "a", "title": "b", "link": link})
 
 
 @pytest.mark.parametrize(
@@ -92,11 +95,11 @@ def test_links_that_lead_elsewhere(link: str) -> None:
         ("a\n\u200b", "users/a%0A%E2%80%8B/notifications"),
     ],
 )
-def test_the_topic_of_a_name(name: str, topic: str) -> None:
+def test_topic_of(name: str, topic: str) -> None:
     assert topic_of(user_id(name)) == check_topic(topic)
 
 
-def test_no_two_users_share_a_topic_however_long_they_are_called() -> None:
+def test_topics_are_unique() -> None:
     users = [
         "\N{PARTY POPPER}" * 96,
         "\N{PARTY POPPER}" * 95,

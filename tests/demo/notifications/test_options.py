@@ -1,4 +1,4 @@
-"""``tickertape demo --database … --queue …``: a mistake is told in a sentence before anything is served."""
+"""``tickertape demo --database … --queue …``: mistakes are reported before the server starts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tickertape.cli.demo import demo
         ("queue", "nats://host/a?nonsense=1", "expected an option of nats:// (connect_timeout, creds, timeout), got"),
     ],
 )
-def test_a_wrong_url_is_told(option: str, url: str, sentence: str, tmp_path: Path) -> None:
+def test_invalid_url(option: str, url: str, sentence: str, tmp_path: Path) -> None:
     database, queue = (url, None) if option == "database" else (None, url)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as raised:
         demo(port=0, data=tmp_path, database=database, queue=queue)
-    said = str(ended.value)
-    assert said.startswith(f"tickertape: {sentence}")
-    assert said.endswith("; next step: tickertape demo --help")
-    assert "\n" not in said
+    message = str(raised.value)
+    assert message.startswith(f"tickertape: {sentence}")
+    assert message.endswith("; next step: tickertape demo --help")
+    assert "\n" not in message

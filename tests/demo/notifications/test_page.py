@@ -1,4 +1,4 @@
-"""The page, in a real browser."""
+"""The page of the notifications in a real browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from playwright.async_api import Browser, Page, expect
 
 from support.browser import Tab, open_tab
 from support.local import serve_here
-from tickertape.demo import Site, notifications_demo
+from tickertape.demo.notifications import notifications_demo
+from tickertape.demo.site import Site
 
 from .databases import execute, new_database, remove
 from .programs import running
@@ -25,7 +26,7 @@ INSERT: Final = "INSERT INTO notifications (user_id, title, body, link) VALUES (
 
 
 class Served:
-    """The application in this process, and other programs that write to its table."""
+    """The application in this process, and rows of other programs."""
 
     def __init__(self, url: str, database: str) -> None:
         self.url = f"{url}/notifications/"
@@ -55,12 +56,12 @@ async def is_open(page: Page) -> None:
 
 
 async def has_titles(page: Page, *titles: str) -> None:
-    """Return when these are in the inbox, newest first."""
+    """Wait until the inbox has these titles, newest first."""
     await expect(page.locator(".note-title")).to_have_text(list(titles))
 
 
 async def has_unread(page: Page, count: int) -> None:
-    """Return when the count, the rows, the title and the icon say so."""
+    """Wait until the heading, the title and the icon show this number."""
     await expect(page.locator("#unread")).to_have_text(f"{count} unread" if count else "0 unread")
     await expect(page.locator("#unread")).to_be_visible(visible=count > 0)
     await expect(page).to_have_title(f"({count}) Notifications · tickertape" if count else "Notifications · tickertape")
@@ -78,7 +79,7 @@ async def test_two_users_and_two_tabs(browser: Browser, tmp_path: Path) -> None:
     async with serving(tmp_path) as served, open_tab(browser) as ann, open_tab(browser) as bob:
         await sign_in(ann.page, served.url, "Ann")
         await sign_in(bob.page, served.url, "Bob")
-        second = Tab(await ann.page.context.new_page())  # of the same browser: signed in already
+        second = Tab(await ann.page.context.new_page())  # in the same browser, so signed in already
         await second.page.goto(served.url)
         await is_open(second.page)
         await expect(second.page.locator("#sign-in")).to_contain_text("Signed in as Ann")
@@ -86,8 +87,8 @@ async def test_two_users_and_two_tabs(browser: Browser, tmp_path: Path) -> None:
         for title, link in (("One", ""), ("Two", "/clock/")):
             await bob.page.get_by_label("To").fill("ANN")
             await bob.page.get_by_label("Title").fill(title)
-            await bob.page.get_by_label("Text, if any").fill("first\nsecond")
-            await bob.page.get_by_label("Link, if any").fill(link)
+            await bob.page.get_by_label("Text (optional)").fill("first\nsecond")
+            await bob.page.get_by_label("Link (optional)").fill(link)
             await bob.page.get_by_role("button", name="Send").click()
             await expect(bob.page.locator("#sent")).to_have_text("Sent to ANN.")
             await expect(bob.page.get_by_label("Title")).to_have_value("")
@@ -108,21 +109,21 @@ async def test_two_users_and_two_tabs(browser: Browser, tmp_path: Path) -> None:
 
         served.insert("ann", *(f"{number}" for number in range(30)))
         await has_unread(ann.page, 30)
-        await second.page.reload()  # has the newest 20 now, and a count of all
+        await second.page.reload()  # loads the newest 20, and the count of all
         await has_unread(second.page, 30)
         await expect(second.page.locator(".note")).to_have_count(20)
         await ann.page.get_by_role("button", name="Mark read: 3", exact=True).click()
         for tab in (ann, second):
             await has_unread(tab.page, 29)
-        await second.page.get_by_role("button", name="Show older ones").click()
+        await second.page.get_by_role("button", name="Show older").click()
         await expect(second.page.locator(".note-title").last).to_have_text("One")
-        assert "Mark read" in await focused(second.page)  # the row behind those that were there
+        assert "Mark read" in await focused(second.page)  # the first row of the new page
         await has_unread(second.page, 29)
 
-        served.insert("bob", "Bob's")  # in one order with Ann's: they would be there by now
+        served.insert("bob", "Bob's")  # comes after Ann's rows
         await has_titles(bob.page, "Bob's")
         await ann.page.get_by_role("button", name="Sign out").click()
-        await second.page.evaluate("dispatchEvent(new Event('visibilitychange'))")  # it is looked at again
+        await second.page.evaluate("dispatchEvent(new Event('visibilitychange'))")  # the user returns to the tab
         for tab in (ann, second):
             await expect(tab.page.get_by_label("Your name")).to_be_visible()
             await expect(tab.page.locator("#signed-in")).to_be_hidden()
@@ -130,7 +131,7 @@ async def test_two_users_and_two_tabs(browser: Browser, tmp_path: Path) -> None:
             assert_is_clean(tab, served.url)
 
 
-async def test_what_looks_like_markup_or_a_script_is_text(browser: Browser, tmp_path: Path) -> None:
+async def test_markup_and_script_links_are_text(browser: Browser, tmp_path: Path) -> None:
     markup = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script><b>bold</b>"
     links = {
         "javascript:document.title='hacked'": None,
@@ -175,15 +176,15 @@ async def test_what_looks_like_markup_or_a_script_is_text(browser: Browser, tmp_
         assert_is_clean(tab, served.url)
 
 
-async def test_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
-    """Also: the browser's permission is asked for by a click, never before."""
+async def test_keyboard_and_desktop_alerts(browser: Browser, tmp_path: Path) -> None:
+    """The page requests the permission for alerts after a click, never before."""
     scripted = """
-        window.questions = 0;
+        window.requests = 0;
         window.shown = [];
         window.Notification = class {
             static permission = "default";
             static async requestPermission() {
-                questions += 1;
+                requests += 1;
                 return (Notification.permission = "granted");
             }
             constructor(title, { body, tag }) { shown.push([title, body, tag]); }
@@ -203,18 +204,18 @@ async def test_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
                 await page.keyboard.press("Tab")
                 if await focused(page) == name:
                     return
-            raise AssertionError(f"expected the focus on {name!r}, got it on {await focused(page)!r}")
+            raise AssertionError(f"expected the focus on {name!r}, got {await focused(page)!r}")
 
         await tab_to("Desktop alerts")
-        assert await page.evaluate("questions") == 0
+        assert await page.evaluate("requests") == 0
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("button", name="Desktop alerts")).to_have_attribute("aria-pressed", "true")
-        assert await page.evaluate("questions") == 1
+        assert await page.evaluate("requests") == 1
 
         await tab_to("Mark read: Newest")
         await page.keyboard.press("Enter")
         await has_unread(page, 2)
-        assert await focused(page) == "Mark read: Middle"  # not lost with its button
+        assert await focused(page) == "Mark read: Middle"  # the next button gets the focus
         await tab_to("Mark read: Oldest")
         await page.keyboard.press("Space")
         await has_unread(page, 1)
@@ -229,7 +230,7 @@ async def test_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
         await expect(page.locator("#sent")).to_have_text("Sent to Ann.")
         await has_titles(page, "By keyboard", "Newest", "Middle", "Oldest")
         assert await focused(page) == "Title"
-        assert await page.evaluate("shown") == []  # the page is being looked at
+        assert await page.evaluate("shown") == []  # no alert while the page has the focus
         await page.evaluate("document.hasFocus = () => false")
         served.insert("ann", "Elsewhere", body="Look")
         await has_titles(page, "Elsewhere", "By keyboard", "Newest", "Middle", "Oldest")
@@ -238,15 +239,15 @@ async def test_by_keyboard_alone(browser: Browser, tmp_path: Path) -> None:
         await page.keyboard.press("Enter")
         await expect(page.locator(".toast-title")).to_have_text(["Elsewhere"])
         await page.get_by_role("link", name="/clock/").focus()
-        await page.get_by_label("Link, if any").fill("javascript:alert(1)")
+        await page.get_by_label("Link (optional)").fill("javascript:alert(1)")
         await page.get_by_label("Title").fill("x")
         await page.keyboard.press("Enter")
-        await expect(page.locator("#sent")).to_contain_text("expected a link that begins with https://, http:// or /")
+        await expect(page.locator("#sent")).to_contain_text("expected a link that starts with https://, http:// or /")
         assert [error for error in tab.own_errors if "422" not in error] == []
 
 
 async def focused(page: Page) -> str:
-    """The name of what has the focus, as a screen reader says it."""
+    """Return the accessible name of the element with the focus."""
     name: str = await page.evaluate(
         "(({ ariaLabel, labels, textContent }) => (ariaLabel ?? labels?.[0]?.textContent ?? textContent).trim())"
         "(document.activeElement)"
@@ -254,8 +255,8 @@ async def focused(page: Page) -> str:
     return name
 
 
-async def test_what_came_while_the_server_was_down_is_there_when_it_is_back(browser: Browser, tmp_path: Path) -> None:
-    """And so is what a log that was lost cannot tell: the table has it. The line for the terminal works as printed."""
+async def test_restart_and_lost_log(browser: Browser, tmp_path: Path) -> None:
+    """Rows appear even if the event log was lost, because the table has them. The printed curl command works too."""
     database = f"sqlite:///{tmp_path}/notifications.sqlite"
     with running(tmp_path) as demo:
         url = f"http://127.0.0.1:{demo.port}/notifications/"

@@ -1,4 +1,4 @@
-"""The table of notifications, over every database that can have it."""
+"""``Table`` on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tickertape.demo.notifications import Draft, Entry, Table, TableError
 from tickertape.demo.notifications.demo import open_database
+from tickertape.demo.notifications.notification import NewNotification
+from tickertape.demo.notifications.table import Row, Table, TableError
 
 from .databases import KINDS, execute, new_database, whole_database
 
@@ -21,22 +22,22 @@ INSERT = "INSERT INTO notifications (user_id, title) VALUES (?, ?)"
 
 
 class Opened:
-    """An open table, and the URL at which other programs find it."""
+    """An open table, and the URL for other programs."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.table = Table(open_database(url))
 
     async def inserted(self, *titles: str, user: str = "ann") -> list[int]:
-        return [await self.table.insert(Draft(user, title)) or 0 for title in titles]
+        return [await self.table.insert(NewNotification(user, title)) or 0 for title in titles]
 
-    async def settled(self, count: int) -> list[Entry]:
-        """All rows for the feed: transactions of other tests on the server may keep some back for a moment."""
-        entries: list[Entry] = []
+    async def settled(self, count: int) -> list[Row]:
+        """Return rows for the feed. Open transactions of other tests on the server may hold some back for a moment."""
+        rows: list[Row] = []
         async with asyncio.timeout(30):
-            while len(entries) < count:
-                entries += await self.table.newer_soon(entries[-1].position if entries else None)
-        return entries
+            while len(rows) < count:
+                rows += await self.table.newer_settled(rows[-1].position if rows else None)
+        return rows
 
     async def titles(self, user: str = "ann") -> list[str]:
         return [notification.title for notification in (await self.table.inbox(user)).notifications]
@@ -53,20 +54,20 @@ async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
             await opened.table.database.close()
 
 
-async def test_what_is_stored_is_found_as_it_was(opened: Opened) -> None:
-    draft = Draft("zoë 名前", "A title", "Two\nlines, 'quotes' and %s ?", "https://example.com/?a=%20")
-    stored = await opened.table.insert(draft)
+async def test_insert(opened: Opened) -> None:
+    new = NewNotification("zoë 名前", "A title", "Two\nlines, 'quotes' and %s ?", "https://example.com/?a=%20")
+    stored = await opened.table.insert(new)
     (found,) = (await opened.table.inbox("zoë 名前")).notifications
-    assert (found.id, found.user, found.title, found.body, found.link) == (stored, *_fields(draft))
+    assert (found.id, found.user, found.title, found.body, found.link) == (stored, *_fields(new))
     assert MOMENT.fullmatch(found.created_at)
     assert found.read_at is None
 
 
-def _fields(draft: Draft) -> tuple[str, str, str, str]:
-    return draft.user, draft.title, draft.body, draft.link
+def _fields(new: NewNotification) -> tuple[str, str, str, str]:
+    return new.user, new.title, new.body, new.link
 
 
-async def test_the_inbox_is_paged_newest_first_and_of_one_user_alone(opened: Opened) -> None:
+async def test_inbox(opened: Opened) -> None:
     ids = await opened.inserted("1", "2", "3", "4", "5")
     await opened.inserted("not Ann's", user="bob")
     await opened.table.mark_read("ann", [ids[0], ids[4]])
@@ -79,14 +80,14 @@ async def test_the_inbox_is_paged_newest_first_and_of_one_user_alone(opened: Ope
     assert await opened.titles("nobody") == []
 
 
-async def test_only_ones_own_are_marked_and_only_those_that_were_seen(opened: Opened) -> None:
+async def test_mark_read(opened: Opened) -> None:
     ids = await opened.inserted("1", "2", "3")
-    (others,) = await opened.inserted("of Bob", user="bob")
+    (bobs,) = await opened.inserted("of Bob", user="bob")
 
     async def read(user: str) -> list[bool]:
         return [found.read_at is not None for found in (await opened.table.inbox(user)).notifications]
 
-    await opened.table.mark_read("ann", [ids[1], others, 10**15])
+    await opened.table.mark_read("ann", [ids[1], bobs, 10**15])
     assert (await read("ann"), await read("bob")) == ([False, True, False], [False])
     (moment,) = [found.read_at for found in (await opened.table.inbox("ann")).notifications if found.read_at]
     assert MOMENT.fullmatch(moment)
@@ -97,48 +98,48 @@ async def test_only_ones_own_are_marked_and_only_those_that_were_seen(opened: Op
     assert (await read("ann"), await read("bob")) == ([True, True, True], [False])
 
 
-async def test_the_feed_gets_all_rows_in_order_and_goes_on_where_it_was(opened: Opened) -> None:
+async def test_feed_position(opened: Opened) -> None:
     table = opened.table
     assert await table.position() is None
     assert await table.newer(None) == []
     ids = await opened.inserted("1", "2")
     ids += await opened.inserted("3", user="bob")
-    entries = await opened.settled(3)
-    assert [entry.notification.id for entry in entries] == ids
-    assert entries[2].notification.user == "bob"
-    assert [entry.notification.id for entry in await table.newer(None, 2)] == ids[:2]
-    assert [entry.notification.id for entry in await table.newer(entries[1].position)] == ids[2:]
-    for entry in entries:
-        await table.save_position(entry.position)
-    assert await table.position() == entries[2].position
+    rows = await opened.settled(3)
+    assert [row.notification.id for row in rows] == ids
+    assert rows[2].notification.user == "bob"
+    assert [row.notification.id for row in await table.newer(None, 2)] == ids[:2]
+    assert [row.notification.id for row in await table.newer(rows[1].position)] == ids[2:]
+    for row in rows:
+        await table.save_position(row.position)
+    assert await table.position() == rows[2].position
     assert await table.newer(await table.position()) == []
 
 
-async def test_a_message_that_is_delivered_again_is_stored_once(opened: Opened) -> None:
-    first = await opened.table.insert(Draft("ann", "once"), queue_key="stream/7")
+async def test_repeated_queue_key(opened: Opened) -> None:
+    first = await opened.table.insert(NewNotification("ann", "once"), queue_key="stream/7")
     assert first is not None
-    assert await opened.table.insert(Draft("ann", "once"), queue_key="stream/7") is None
-    assert await opened.table.insert(Draft("ann", "another"), queue_key="stream/8") is not None
+    assert await opened.table.insert(NewNotification("ann", "once"), queue_key="stream/7") is None
+    assert await opened.table.insert(NewNotification("ann", "another"), queue_key="stream/8") is not None
     await opened.inserted("without", "a key")
     assert await opened.titles() == ["a key", "without", "another", "once"]
 
 
-async def test_other_programs_write_rows_too(opened: Opened) -> None:
+async def test_rows_of_other_programs(opened: Opened) -> None:
     execute(opened.url, INSERT, "ann", "by SQL")
-    (entry,) = await opened.settled(1)
-    assert (entry.notification.title, entry.notification.body, entry.notification.link) == ("by SQL", "", "")
-    assert MOMENT.fullmatch(entry.notification.created_at)
+    (row,) = await opened.settled(1)
+    assert (row.notification.title, row.notification.body, row.notification.link) == ("by SQL", "", "")
+    assert MOMENT.fullmatch(row.notification.created_at)
 
 
 @pytest.mark.parametrize(
     ("user", "title"), [("Ann", "upper case"), ("", "nobody"), ("a" * 97, "long"), ("ann", ""), ("ann", "x" * 121)]
 )
-async def test_rows_that_would_reach_nobody_are_refused(opened: Opened, user: str, title: str) -> None:
+async def test_constraints(opened: Opened, user: str, title: str) -> None:
     with pytest.raises((sqlite3.IntegrityError, psycopg.errors.CheckViolation), match=r"(?i)check"):
         execute(opened.url, INSERT, user, title)
 
 
-async def test_the_tables_are_made_once_and_kept(opened: Opened) -> None:
+async def test_concurrent_open(opened: Opened) -> None:
     await opened.inserted("kept")
     others = [Opened(opened.url) for _ in range(3)]
     await asyncio.gather(*(other.table.database.open() for other in others))
@@ -146,28 +147,28 @@ async def test_the_tables_are_made_once_and_kept(opened: Opened) -> None:
         assert await other.titles() == ["kept"]
         await other.table.database.close()
         await other.table.database.close()
-        with pytest.raises(TableError, match="which is closed"):
+        with pytest.raises(TableError, match="is closed"):
             await other.titles()
 
 
-async def test_rows_that_are_committed_late_are_not_missed(tmp_path: Path) -> None:
+async def test_late_commit(tmp_path: Path) -> None:
     with new_database("postgres", tmp_path) as url, psycopg.connect(url) as late:
         opened = Opened(url)
         await opened.table.database.open()
         late.execute(INSERT.replace("?", "%s"), ["ann", "begun first, committed last"])
         await opened.inserted("committed first")
-        assert await opened.table.newer(None) == []  # what is shown now would be passed over later
-        waiting = asyncio.create_task(opened.table.newer_soon(None))
+        assert await opened.table.newer(None) == []  # otherwise the feed would skip the late row
+        waiting = asyncio.create_task(opened.table.newer_settled(None))
         await asyncio.sleep(0)
         late.commit()
         assert (await waiting)[0].notification.title == "begun first, committed last"
-        entries = await opened.settled(2)
-        assert [entry.notification.title for entry in entries] == ["begun first, committed last", "committed first"]
-        assert await opened.table.newer_soon(entries[-1].position) == []
+        rows = await opened.settled(2)
+        assert [row.notification.title for row in rows] == ["begun first, committed last", "committed first"]
+        assert await opened.table.newer_settled(rows[-1].position) == []
         await opened.table.database.close()
 
 
-async def test_a_lost_connection_is_told_and_then_another_made(tmp_path: Path) -> None:
+async def test_lost_connection(tmp_path: Path) -> None:
     with whole_database("postgres", tmp_path) as url:
         opened = Opened(url)
         await opened.table.database.open()
@@ -179,7 +180,7 @@ async def test_a_lost_connection_is_told_and_then_another_made(tmp_path: Path) -
         await opened.table.database.close()
 
 
-async def test_a_database_that_cannot_be_had_is_told(tmp_path: Path) -> None:
+async def test_unavailable_database(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="unable to open"):
         await open_database(f"sqlite:///{tmp_path}/no/such/folder").open()
     with pytest.raises(TableError, match=r"PostgreSQL: .*refused"):
@@ -187,6 +188,6 @@ async def test_a_database_that_cannot_be_had_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://host/db", "notifications.sqlite", "sqlite://", "sqlite:///", ""])
-def test_what_is_no_database(url: str) -> None:
+def test_invalid_url(url: str) -> None:
     with pytest.raises(ValueError, match="expected a database as postgresql://… or sqlite:///path, got "):
         open_database(url)

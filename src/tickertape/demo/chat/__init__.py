@@ -1,4 +1,4 @@
-"""Chat rooms: messages from a log that outlives the server, and who is there and types from one that forgets."""
+"""Chat rooms: messages are in a log that survives a restart; presence and typing notices are in memory only."""
 
 from .demo import chat_demo
 

@@ -1,10 +1,11 @@
-"""The chat as a demo: its requests, and what they may ask for."""
+"""The chat demo: its routes, the checks of its requests, and the rate limits."""
 
 from __future__ import annotations
 
 import math
 import re
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from ...asgi import ASGIApp, EventSourceResponse, get_last_event_id, status_of
+from ...asgi import EventSourceResponse, get_last_event_id, status_of
 from ...broker import Retention
 from ...errors import TickertapeError
 from ...hub import Hub
@@ -23,73 +24,109 @@ from ...timing import Clock
 from ..identity import signed_in
 from ..requests import read_json
 from ..site import RETRY, Demo, log_url
-from .allowance import Allowance
 from .rooms import MAX_TEXT, ROOMS, Chat
 
-__all__ = ["chat_demo"]
+_EPHEMERAL_EVENTS: Final = Retention(events=1_000)
+"""Presence and typing events are kept only for connections that are a little slow."""
 
-_MOMENT: Final = Retention(events=1_000)
-"""Of what counts for a moment no more is kept than a slow connection may be behind."""
+_CLEANUP_SIZE: Final = 1_000
+"""Number of buckets at which a rate limiter removes the full ones."""
 
 _KEY: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
+class RateLimiter:
+    """A token bucket for each user.
+
+    A bucket is stored as one number: the time at which it will be full again.
+
+    Arguments:
+        burst: tokens in a full bucket.
+        rate: tokens added per second.
+        now: a monotonic clock, in seconds.
+    """
+
+    def __init__(self, burst: int, rate: float, now: Callable[[], float]) -> None:
+        self.burst = burst
+        self.rate = rate
+        self._now = now
+        self._full_at: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return f"<RateLimiter burst={self.burst} rate={self.rate:g} users={len(self._full_at)}>"
+
+    def take(self, user: str) -> float:
+        """Take a token and return 0. If there is none, return the seconds until the next one."""
+        now = self._now()
+        full_at = max(self._full_at.get(user, now), now) + 1 / self.rate
+        wait = full_at - now - self.burst / self.rate
+        if wait > 1e-3:  # more than a rounding error
+            return wait
+        if len(self._full_at) >= _CLEANUP_SIZE:
+            self._full_at = {user: moment for user, moment in self._full_at.items() if moment > now}
+        self._full_at[user] = full_at
+        return 0.0
+
+
 class _Requests:
-    def __init__(self, chat: Chat, messages: Allowance, signs: Allowance) -> None:
+    def __init__(self, chat: Chat, messages: RateLimiter, typing: RateLimiter) -> None:
         self._chat = chat
         self._messages = messages
-        self._signs = signs  # of life: somebody is typing
+        self._typing = typing
 
     async def rooms(self, request: Request) -> Response:
         rooms = [{"name": name, "about": about} for name, about in ROOMS.items()]
-        return JSONResponse({"rooms": rooms, "longest": MAX_TEXT})
+        return JSONResponse({"rooms": rooms, "max_text": MAX_TEXT})
 
-    async def events(self, request: Request) -> ASGIApp:
+    async def events(self, request: Request) -> EventSourceResponse:
         room, name = _room(request.query_params.get("room")), signed_in(request)
         return EventSourceResponse(self._chat.follow(room, name, get_last_event_id(request)), retry=RETRY)
 
-    async def say(self, request: Request) -> Response:
+    async def post(self, request: Request) -> Response:
         name = signed_in(request)
         fields = await read_json(request)
         room, text, key = _room(fields.get("room")), _text(fields.get("text")), _key(fields.get("key"))
-        _spend(self._messages, name, "messages")
+        _check_rate(self._messages, name, "messages")
         try:
-            published = await self._chat.say(room, name, text, key)
+            published = await self._chat.post(room, name, text, key)
         except TickertapeError as error:
             raise HTTPException(status_of(error), str(error)) from error
         return JSONResponse({"id": published}, HTTPStatus.CREATED)
 
-    async def type(self, request: Request) -> Response:
+    async def typing(self, request: Request) -> Response:
         name = signed_in(request)
         room = _room((await read_json(request)).get("room"))
-        _spend(self._signs, name, "signs of typing")
-        self._chat.type(room, name)
+        _check_rate(self._typing, name, "typing notices")
+        self._chat.notify_typing(room, name)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
 def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None = None) -> Demo:
-    """Describe the chat demo.
+    """Return the chat demo.
 
     Arguments:
-        folder: where the messages are kept.
-        messages: the hub that keeps them instead, in another log.
-        clock: where timers are set; by default the running event loop.
+        folder: the folder for the log of messages.
+        messages: a hub that stores the messages in another log instead.
+        clock: the clock of the timers. The default is the running event loop.
     """
     if messages is None:
         messages = Hub(log_url(folder / "chat.db"))
-    chat = Chat(messages, Hub("memory://", retention=_MOMENT, clock=clock))
+    chat = Chat(messages, Hub("memory://", retention=_EPHEMERAL_EVENTS, clock=clock))
     now = time.monotonic if clock is None else clock.time
-    requests = _Requests(chat, Allowance(10, 1.0, now), Allowance(5, 1.0, now))
+    requests = _Requests(chat, RateLimiter(10, 1.0, now), RateLimiter(5, 1.0, now))
     routes = [
         Route("/rooms", requests.rooms),
         Route("/events", requests.events),
-        Route("/messages", requests.say, methods=["POST"]),
-        Route("/typing", requests.type, methods=["POST"]),
+        Route("/messages", requests.post, methods=["POST"]),
+        Route("/typing", requests.typing, methods=["POST"]),
     ]
     return Demo(
         name="Chat",
         title="Chat rooms",
-        summary=("Open it in two browsers and talk. Whoever was away gets what was said meanwhile, in order and once."),
+        summary=(
+            "Open it in two browsers and talk. After a lost connection, you get every message that you missed, "
+            "in order and once."
+        ),
         path="/chat/",
         web=files(__package__) / "web",
         script="chat.js",
@@ -101,7 +138,7 @@ def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None 
 
 def _room(value: Any) -> str:
     if not isinstance(value, str) or value not in ROOMS:
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"expected one of the rooms {', '.join(ROOMS)}, got {value!r:.60}")
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"expected room to be one of {', '.join(ROOMS)}, got {value!r:.60}")
     return value
 
 
@@ -120,11 +157,10 @@ def _key(value: Any) -> str:
     return value
 
 
-def _spend(allowance: Allowance, name: str, what: str) -> None:
-    wait = math.ceil(allowance.take(name.casefold()))
+def _check_rate(limiter: RateLimiter, name: str, what: str) -> None:
+    wait = math.ceil(limiter.take(name.casefold()))
     if wait:
-        sentence = (
-            f"expected at most {allowance.burst} {what} in a row and {allowance.rate:g} a second after that, "
-            f"got one more: try again in {wait} s"
+        sentence = f"too many {what}: the limit is {limiter.burst} at once and {limiter.rate:g} per second after that"
+        raise HTTPException(
+            HTTPStatus.TOO_MANY_REQUESTS, f"{sentence}; try again in {wait} s", {"Retry-After": str(wait)}
         )
-        raise HTTPException(HTTPStatus.TOO_MANY_REQUESTS, sentence, {"Retry-After": str(wait)})

@@ -1,4 +1,4 @@
-"""A shared log of the time, one update every few seconds; who follows it holds a cursor, and no queue."""
+"""A shared log of timed updates. Each reader has a cursor in the log, and no queue."""
 
 from __future__ import annotations
 
@@ -14,28 +14,17 @@ from typing import Final, NamedTuple, Self
 from ...timing import Clock, Timer
 from ...wire import ServerSentEvent
 
-__all__ = [
-    "DEFAULT_INTERVAL",
-    "HIGHEST_FOREIGN_ID",
-    "UPDATES_KEPT",
-    "Batch",
-    "Ticker",
-    "TickerStatistics",
-    "Update",
-    "parse_id",
-]
-
 DEFAULT_INTERVAL: Final = 2.0
 """Seconds between two updates."""
 
 UPDATES_KEPT: Final = 1_000
-"""Updates that a client may miss and still be given: half an hour at one in two seconds, some 200 KiB."""
+"""Updates that the log keeps: about half an hour at one in two seconds, about 200 KiB."""
 
 HIGHEST_FOREIGN_ID: Final = 10**9
-"""The highest id that is believed of a client when this server has not given it out itself.
+"""The highest id that a client may claim if this server has not issued it.
 
-One in two seconds reaches it after 63 years. What lies above is no id of ours, and numbers that
-browsers cannot tell apart (over 2**53) stay out of reach.
+At one update in two seconds, a server needs 63 years to reach it. The limit keeps ids far below 2**53, above which
+JavaScript numbers are not exact.
 """
 
 _ID: Final = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
@@ -48,33 +37,33 @@ class Update(NamedTuple):
     encoded: bytes
 
 
-class Batch(NamedTuple):
-    """What followed a cursor."""
+class Updates(NamedTuple):
+    """The updates after a cursor."""
 
     updates: list[Update]
-    """In order, at least one."""
+    """At least one, oldest first."""
     gap: bool
-    """Whether updates after the cursor had fallen off the log already."""
+    """True if updates after the cursor are no longer kept."""
 
 
 class TickerStatistics(NamedTuple):
-    """What a ticker holds at the moment."""
+    """A snapshot of a ticker."""
 
     last_id: int
     kept: int
 
 
 class Ticker:
-    """Append an update with the present time to a log, every ``interval`` seconds.
+    """Append an update with the current time to a log every ``interval`` seconds.
+
+    ``async with`` starts and stops the ticker. Ids increase by one, unless a client knows a higher id from before a
+    restart: see :meth:`cursor_after`.
 
     Arguments:
         interval: seconds between two updates.
-        limit: updates kept for those who come back.
-        clock: where the timer is set; by default the running event loop.
-        now: gives the local time that updates tell.
-
-    ``async with`` starts and stops it. Ids rise by one, except where a client proves that a former
-    life of this server had come further: see :meth:`cursor_after`.
+        limit: number of updates that the log keeps.
+        clock: the clock of the timer. The default is the running event loop.
+        now: returns the local time for an update.
     """
 
     def __init__(
@@ -88,15 +77,15 @@ class Ticker:
         if not interval > 0:
             raise ValueError(f"expected an interval of more than 0 seconds, got {interval!r}")
         if limit < 1:
-            raise ValueError(f"expected a limit of 1 update or more, got {limit!r}")
+            raise ValueError(f"expected a limit of at least 1 update, got {limit!r}")
         self._interval = interval
         self._limit = limit
         self._clock = clock
         self._now = now
         self._log: deque[Update] = deque()
         self._last_id = 0
-        self._dropped_id = 0  # the newest that fell off the log
-        self._appended = asyncio.Event()  # set at the next update, then replaced: one event wakes all who wait
+        self._dropped_id = 0  # the newest id that is no longer kept
+        self._appended = asyncio.Event()  # set at the next update, then replaced: wakes all readers
         self._timer: Timer | None = None
 
     def __repr__(self) -> str:
@@ -115,15 +104,14 @@ class Ticker:
             self._timer = None
 
     def statistics(self) -> TickerStatistics:
-        """Return the numbers of the moment."""
+        """Return the newest id and the number of updates in the log."""
         return TickerStatistics(self._last_id, len(self._log))
 
     def cursor_after(self, last_event_id: str | None) -> int:
-        """Return the cursor of a client that comes with ``last_event_id``: the id that it goes on after.
+        """Return the id after which a client with this ``last_event_id`` resumes.
 
-        Without one, or with one that cannot be ours, that is the newest id. With one above the
-        newest, the client knows of updates that a former life of this server made; the numbering
-        goes on above it, so that nobody is given an id twice.
+        Without a valid id, this is the newest id. An id above the newest one comes from before a restart: the next
+        update gets a higher id, so that no client receives an id twice.
         """
         seen = parse_id(last_event_id)
         if seen is None or seen > max(self._last_id, HIGHEST_FOREIGN_ID):
@@ -131,19 +119,19 @@ class Ticker:
         self._last_id = max(self._last_id, seen)
         return seen
 
-    async def read(self, cursor: int) -> Batch:
-        """Return what follows ``cursor``, when there is something."""
+    async def read(self, cursor: int) -> Updates:
+        """Return the updates after ``cursor``. Wait until there is at least one."""
         while not self._log or self._log[-1].id <= cursor:
             await self._appended.wait()
         updates = list(takewhile(lambda update: update.id > cursor, reversed(self._log)))
-        return Batch(updates[::-1], gap=cursor < self._dropped_id)
+        return Updates(updates[::-1], gap=cursor < self._dropped_id)
 
     def _set_timer(self, clock: Clock, due: float) -> None:
         self._timer = clock.call_at(due, self._tick, clock, due)
 
     def _tick(self, clock: Clock, due: float) -> None:
         self._append(self._now())
-        # From moment to moment without drift; after a stall, from now on without a burst.
+        # Exact intervals, without drift. After the loop was blocked, restart from now instead of catching up.
         following = due + self._interval
         self._set_timer(clock, following if following > clock.time() else clock.time() + self._interval)
 
@@ -157,7 +145,7 @@ class Ticker:
 
 
 def parse_id(text: str | None) -> int | None:
-    """Return the id that ``text`` is, exactly as this server writes one; ``None`` for anything else."""
+    """Return ``text`` as an id, or None if it is not exactly as this server writes ids."""
     return int(text) if text is not None and _ID.fullmatch(text) else None
 
 
@@ -167,5 +155,5 @@ def _encode(id: int, moment: datetime) -> bytes:
 
 
 def _rfc3339(moment: datetime) -> str:
-    """Write a moment by RFC 3339, to the second; UTC as ``Z``, as Go does."""
+    """Format a time by RFC 3339, in seconds, with ``Z`` for UTC as Go does."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,7 +1,6 @@
-"""The dashboard: what this machine does, once a second, with the last quarter of an hour at once."""
+"""The dashboard: one sample of this machine per second, with the last 15 minutes as history."""
 
-from .collector import DEFAULT_IDLE, DEFAULT_INTERVAL, Collector
+from .collector import DEFAULT_INTERVAL
 from .demo import dashboard_demo
-from .readings import Reader, Reading
 
-__all__ = ["DEFAULT_IDLE", "DEFAULT_INTERVAL", "Collector", "Reader", "Reading", "dashboard_demo"]
+__all__ = ["DEFAULT_INTERVAL", "dashboard_demo"]

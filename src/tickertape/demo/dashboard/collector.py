@@ -1,4 +1,4 @@
-"""One collector for however many watch: quick while somebody does, slow while nobody does."""
+"""Collect samples once for all viewers: fast while there is a viewer, slowly while there is none."""
 
 from __future__ import annotations
 
@@ -9,35 +9,33 @@ from types import TracebackType
 from typing import Final, Self
 
 from ...hub import Hub
-from ...timing import Clock
-from .readings import Reader, Reading
-from .samples import Look, follows, make_sample
-
-__all__ = ["DEFAULT_IDLE", "DEFAULT_INTERVAL", "TOPIC", "Collector"]
+from ...timing import Clock, sleep
+from .readings import Reading, SystemReader
+from .samples import Snapshot, is_continuous, make_sample
 
 logger = logging.getLogger("tickertape.demo")
 
 TOPIC: Final = "metrics"
 
 DEFAULT_INTERVAL: Final = 1.0
-"""Seconds between two samples while somebody watches."""
+"""Seconds between two samples while there is a viewer."""
 
 DEFAULT_IDLE: Final = 10.0
-"""Seconds between two samples while nobody does: enough for a history to look back on, and next to no work."""
+"""Seconds between two samples while there is no viewer: enough for a history, at very little cost."""
 
-_MISSED: Final = 3
-"""Samples that may fail to come before the next one starts anew, with a gap before it."""
+_MAX_MISSED: Final = 3
+"""Consecutive samples that may be missing without a gap."""
 
 
 class Collector:
-    """Publish samples of this machine and of ``hub`` to one topic of it, as long as it is entered.
+    """Publish samples of this machine and of a hub to a topic of that hub. ``async with`` starts and stops it.
 
     Arguments:
-        hub: open already; those who subscribe to the topic are those who watch.
-        interval: seconds between two samples while somebody watches.
-        idle: seconds between two samples while nobody does.
-        read: takes a reading.
-        clock: where timers are set; by default the running event loop.
+        hub: an open hub. The subscribers of the topic are the viewers.
+        interval: seconds between two samples while there is a viewer.
+        idle: seconds between two samples while there is no viewer.
+        read: takes a reading. The default reads this machine.
+        clock: the clock of the timers. The default is the running event loop.
     """
 
     def __init__(
@@ -54,30 +52,30 @@ class Collector:
         self._hub = hub
         self._interval = interval
         self._idle = max(idle, interval)
-        self._read = read or Reader()
+        self._read = read or SystemReader()
         self._clock = clock
-        self._changed = asyncio.Event()  # it is time, or somebody came or went
-        self._before: Look | None = None
-        self._expected = self._idle  # seconds between the last sample and the next
-        self._running: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()  # a sample may be due, or the number of viewers changed
+        self._previous: Snapshot | None = None
+        self._longest_interval = self._idle  # since the last sample
+        self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        state = "stopped" if self._running is None else "watched" if self._watched else "idle"
+        state = "stopped" if self._task is None else "watched" if self._watched else "idle"
         return f"<Collector interval={self._interval} {state}>"
 
     async def __aenter__(self) -> Self:
-        self._hub.presence.on_join(lambda info: self._changed.set())
-        self._hub.presence.on_leave(lambda info, reason: self._changed.set())
-        self._running = asyncio.create_task(self._run(self._clock or asyncio.get_running_loop()))
+        self._hub.presence.on_join(lambda info: self._wake.set())
+        self._hub.presence.on_leave(lambda info, reason: self._wake.set())
+        self._task = asyncio.create_task(self._run(self._clock or asyncio.get_running_loop()))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait([self._running])
-            self._running = None
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
 
     @property
     def _watched(self) -> bool:
@@ -86,39 +84,34 @@ class Collector:
     async def _run(self, clock: Clock) -> None:
         due = clock.time()
         while True:
-            # One failure, of a full disk say, must not leave a dashboard that stands still for ever.
+            # After an error, for example a full disk, the next sample must be published again.
             try:
                 await self._publish()
             except Exception:
-                logger.exception("a sample was not published")
-            due = await self._next(clock, due)
+                logger.exception("cannot publish a sample")
+            due = await self._wait(clock, due)
 
     async def _publish(self) -> None:
         now = await self._read(), self._hub.statistics()
-        before = self._before
-        if before is not None and not follows(before[0], now[0], _MISSED * self._expected):
+        before = self._previous
+        if before is not None and not is_continuous(before[0], now[0], _MAX_MISSED * self._longest_interval):
             before = None
         await self._hub.publish(TOPIC, make_sample(before, now), event="metrics")
-        self._before = now
+        self._previous = now
 
-    async def _next(self, clock: Clock, last: float) -> float:
-        """Wait for the moment of the next sample and return it.
+    async def _wait(self, clock: Clock, last: float) -> float:
+        """Wait until the next sample is due and return its time.
 
-        It is the interval after the last one, and which interval that is changes as viewers come and
-        go: the first one finds a sample due at once, unless there was one just now.
+        The interval depends on whether there is a viewer now, so the first viewer usually makes a sample due at once.
         """
-        self._expected = self._interval
+        self._longest_interval = self._interval
         while True:
-            self._changed.clear()
+            self._wake.clear()
             interval = self._interval if self._watched else self._idle
-            self._expected = max(self._expected, interval)
+            self._longest_interval = max(self._longest_interval, interval)
             due = last + interval
             late = clock.time() - due
             if late >= 0:
-                # From moment to moment without drift; after a pause, from now on without a burst.
+                # Exact intervals, without drift. After a pause, restart from now instead of catching up.
                 return due if late < interval else clock.time()
-            timer = clock.call_at(due, self._changed.set)
-            try:
-                await self._changed.wait()
-            finally:
-                timer.cancel()
+            await sleep(clock, due - clock.time(), until=self._wake)

@@ -1,4 +1,4 @@
-"""The dashboard demo: a topic with history, one route, and a page."""
+"""The dashboard demo: one topic with history, one route, one page."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ from ..site import RETRY, Demo, log_url
 from .collector import DEFAULT_IDLE, DEFAULT_INTERVAL, TOPIC, Collector
 from .readings import Reading
 
-__all__ = ["SPAN", "dashboard_demo"]
-
 SPAN: Final = 900.0
-"""Seconds of history that the page begins with: a quarter of an hour, as the longest load average."""
+"""Seconds of history that a new client receives: 15 minutes, like the longest load average."""
 
-_KEPT: Final = Retention(events=2_000)
-"""The history at two samples a second, and half as much again in the time that someone may be away; 2 MiB."""
+_RETENTION: Final = Retention(events=2_000)
+"""The history at two samples per second, and a reserve for clients that were disconnected: about 2 MiB."""
 
 
 def dashboard_demo(
@@ -36,22 +34,22 @@ def dashboard_demo(
     read: Callable[[], Awaitable[Reading]] | None = None,
     clock: Clock | None = None,
 ) -> Demo:
-    """Describe the dashboard demo.
+    """Return the dashboard demo.
 
     Arguments:
-        folder: where its history is kept.
-        interval: seconds between two samples while somebody watches.
-        idle: seconds between two samples while nobody does.
-        read: takes a reading; by default of this machine.
-        clock: where the timer of samples is set; by default the running event loop.
+        folder: the folder for the log of samples.
+        interval: seconds between two samples while there is a viewer.
+        idle: seconds between two samples while there is no viewer.
+        read: takes a reading. The default reads this machine.
+        clock: the clock of the timers. The default is the running event loop.
     """
-    # A power cut may cost the last samples, which nobody would look at: no need to wait for the disk each second.
-    hub = Hub(f"{log_url(folder / 'metrics.db')}?synchronous=normal", retention=_KEPT, retry=RETRY / 1000)
+    # A power failure may lose the last samples. In return, a sample does not wait for the disk.
+    hub = Hub(f"{log_url(folder / 'metrics.db')}?synchronous=normal", retention=_RETENTION, retry=RETRY / 1000)
     collector = Collector(hub, interval=interval, idle=idle, read=read, clock=clock)
     last = math.ceil(SPAN / interval)
 
     async def events(request: Request) -> HubResponse:
-        # A viewer that falls behind is given the present, with a gap before it, not what has long passed.
+        # A slow client skips to the newest sample, with a gap before it.
         return hub.response(request, TOPIC, last=last, on_overflow="latest")
 
     @asynccontextmanager
@@ -62,7 +60,7 @@ def dashboard_demo(
     return Demo(
         name="Dashboard",
         title="Live dashboard",
-        summary="The last 15 minutes of this machine, collected once for all who watch.",
+        summary="The last 15 minutes of this machine. Samples are collected once, for all viewers.",
         path="/dashboard/",
         web=files(__package__) / "web",
         script="dashboard.js",

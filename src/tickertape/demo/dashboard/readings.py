@@ -1,4 +1,4 @@
-"""What this machine says of itself: counters that only rise, and figures of the moment."""
+"""Readings of this machine: counters that only increase, and current values."""
 
 from __future__ import annotations
 
@@ -11,22 +11,20 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
-__all__ = ["PROCESSES_EVERY", "Busiest", "Process", "Reader", "Reading"]
-
 logger = logging.getLogger("tickertape.demo")
 
 PROCESSES_EVERY: Final = 5.0
-"""Seconds between two looks at all processes: each takes about 0.1 ms, and a server has hundreds."""
+"""Seconds between two scans of all processes. A scan takes about 0.1 ms per process, and a server has hundreds."""
 
-_SECOND_LOOK: Final = 0.5
-"""Seconds after the first one, which cannot tell yet who is busy."""
+_SECOND_SCAN: Final = 0.5
+"""Seconds between the first two scans. The first one has no CPU times to compare with."""
 
 _BUSIEST: Final = 5
-"""Processes that are told: as many as are read at a glance."""
+"""Number of processes in a reading."""
 
 
 class Process(NamedTuple):
-    """One process; ``cpu`` is per cent of one core since the last look, ``memory`` is bytes."""
+    """One process: ``cpu`` in per cent of one core since the last scan, ``memory`` in bytes."""
 
     name: str
     cpu: float
@@ -34,24 +32,24 @@ class Process(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """One look at the machine; ``None`` stands for what it did not say.
+    """One reading of the machine. A value that is not available is None.
 
     Attributes:
-        host: its name.
+        host: the name of the machine.
         at: seconds since the Unix epoch.
-        moment: seconds of a clock that never goes back.
-        cores: of each, seconds in which it was busy, and seconds in all.
-        memory: bytes in use, and in all.
-        load: processes that run or want to, on average of 1, 5 and 15 minutes.
-        network: bytes received and sent, of each interface.
-        disks: bytes read and written, of each disk.
-        processes: their number.
-        busiest: those that took most of the processor; ``None`` also between two looks at them.
+        monotonic: seconds of a monotonic clock.
+        cores: for each core, busy seconds and total seconds.
+        memory: bytes in use, and total bytes.
+        load: load averages of 1, 5 and 15 minutes.
+        network: for each interface, bytes received and sent.
+        disks: for each disk, bytes read and written.
+        processes: the number of processes.
+        busiest: the processes that used most CPU time, or None between two scans.
     """
 
     host: str
     at: float
-    moment: float
+    monotonic: float
     cores: Sequence[tuple[float, float]] | None = None
     memory: tuple[int, int] | None = None
     load: tuple[float, float, float] | None = None
@@ -61,11 +59,11 @@ class Reading(NamedTuple):
     busiest: Sequence[Process] | None = None
 
 
-class Reader:
-    """Read this machine's figures with psutil; a figure that cannot be had is left out.
+class SystemReader:
+    """Read this machine with psutil. A value that psutil cannot read is None.
 
     Arguments:
-        probes: where figures come from, by their names in :class:`Reading`.
+        probes: functions that read the values, by the names of the fields of :class:`Reading`.
     """
 
     def __init__(self, probes: Mapping[str, Callable[[], Any]] | None = None) -> None:
@@ -74,22 +72,22 @@ class Reader:
         self._failed: set[str] = set()
 
     async def __call__(self) -> Reading:
-        """Take a reading, in a thread: the kernel may let one wait, and the loop must not."""
+        """Take a reading in a thread, because a call to the kernel may block."""
         return await asyncio.to_thread(self.read)
 
     def read(self) -> Reading:
-        """Take a reading here and now."""
+        """Take a reading in this thread."""
         reading = Reading(self._host, round(time.time(), 3), time.monotonic())
-        return reading._replace(**{name: self._ask(name, probe) for name, probe in self._probes.items()})
+        return reading._replace(**{name: self._call(name, probe) for name, probe in self._probes.items()})
 
-    def _ask(self, name: str, probe: Callable[[], Any]) -> Any:
-        # Containers hide files and platforms lack functions, each in its own way: any error will do.
+    def _call(self, name: str, probe: Callable[[], Any]) -> Any:
+        # Containers hide files and platforms lack functions, with many different errors.
         try:
             return probe()
         except Exception as error:
             if name not in self._failed:
                 self._failed.add(name)
-                logger.warning("the dashboard does without %s: %r", name, error)
+                logger.warning("the dashboard cannot read %s: %r", name, error)
             return None
 
 
@@ -98,7 +96,7 @@ def _cores() -> list[tuple[float, float]]:
 
 
 def _busy_and_total(times: Mapping[str, float]) -> tuple[float, float]:
-    # Guests' time is part of the user's already, on Linux, where it is told.
+    # On Linux, guest time is also part of user time.
     total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)
     return total - times["idle"] - times.get("iowait", 0.0), total
 
@@ -109,42 +107,42 @@ def _memory() -> tuple[int, int]:
 
 
 def _network() -> dict[str, tuple[int, int]]:
-    """Leave the loopback out: what a machine says to itself, this dashboard say, goes nowhere."""
+    """Return the counters of all interfaces but the loopback, which carries the traffic of this dashboard itself."""
     counters = psutil.net_io_counters(pernic=True)
     return {name: (of.bytes_recv, of.bytes_sent) for name, of in counters.items() if not name.lower().startswith("lo")}
 
 
 def _disks() -> dict[str, tuple[int, int]]:
-    counters = psutil.disk_io_counters()  # whole disks together: by name, partitions would count twice
+    counters = psutil.disk_io_counters()  # the sum of the disks: with a value per name, partitions would count twice
     if counters is None:
         raise LookupError("there are no disks")
     return {"all": (counters.read_bytes, counters.write_bytes)}
 
 
 class Busiest:
-    """Find the processes that took most of the processor since the look before, now and then.
+    """Find the processes that used most CPU time since the previous scan, every ``PROCESSES_EVERY`` seconds.
 
     Arguments:
-        now: seconds, of a clock that never goes back.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._looked = False
+        self._scanned = False
         self._due = now()
 
     def __call__(self) -> list[Process] | None:
-        """Look at them if it is time; the first look has none before it, and gives nothing."""
+        """Scan all processes if a scan is due, else return None. The first scan returns None too."""
         now = self._now()
         if now < self._due:
             return None
         found = [
             Process(of.info["name"] or "?", of.info["cpu_percent"], of.info["memory_info"].rss)
             for of in psutil.process_iter(["name", "cpu_percent", "memory_info"])
-            if of.info["memory_info"] is not None  # else it is one that we may not look at
+            if of.info["memory_info"] is not None  # None without permission
         ]
-        first, self._looked = not self._looked, True
-        self._due = now + (_SECOND_LOOK if first else PROCESSES_EVERY)
+        first, self._scanned = not self._scanned, True
+        self._due = now + (_SECOND_SCAN if first else PROCESSES_EVERY)
         if first:
             return None
         return sorted(found, key=lambda process: (process.cpu, process.memory), reverse=True)[:_BUSIEST]

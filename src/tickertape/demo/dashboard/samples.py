@@ -1,4 +1,4 @@
-"""From two readings to a sample: what the page is sent. Pure functions, with no clock of their own."""
+"""Compute a sample, which the page receives, from two readings. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,38 +8,37 @@ from typing import Any, Final, TypeAlias
 from ...hub import HubStatistics
 from .readings import Reading
 
-__all__ = ["Look", "Sample", "follows", "make_sample"]
-
 Sample: TypeAlias = dict[str, Any]
-"""As it goes over the wire: see :func:`make_sample`."""
+"""A sample as JSON: see :func:`make_sample`."""
 
-Look: TypeAlias = tuple[Reading, HubStatistics]
-"""The machine and the hub, at one moment."""
+Snapshot: TypeAlias = tuple[Reading, HubStatistics]
+"""The machine and the hub at the same time."""
 
-_APART: Final = 2.0
-"""Seconds by which the two clocks may differ over a sample; more, and one was set or the machine slept."""
+_MAX_CLOCK_DIFFERENCE: Final = 2.0
+"""Seconds by which the two clocks may differ between two readings. More means that the wall clock was set or that the
+machine was suspended."""
 
 
-def follows(before: Reading, now: Reading, longest: float) -> bool:
-    """Tell whether rates between two readings mean something, and a line may be drawn from one to the other.
+def is_continuous(before: Reading, now: Reading, max_interval: float) -> bool:
+    """Return True if rates between two readings are meaningful, so that the page may connect them with a line.
 
     Arguments:
-        before: the earlier one.
-        now: the later one.
-        longest: seconds that may lie between them.
+        before: the earlier reading.
+        now: the later reading.
+        max_interval: seconds between the readings at most.
     """
-    elapsed = now.moment - before.moment
-    return 0 < elapsed <= longest and abs(now.at - before.at - elapsed) <= _APART
+    elapsed = now.monotonic - before.monotonic
+    return 0 < elapsed <= max_interval and abs(now.at - before.at - elapsed) <= _MAX_CLOCK_DIFFERENCE
 
 
-def make_sample(before: Look | None, now: Look) -> Sample:
-    """Return what is told of ``now``; rates are since ``before``, and ``None`` without it.
+def make_sample(before: Snapshot | None, now: Snapshot) -> Sample:
+    """Return the sample of a snapshot. Rates are computed since ``before``, or None without it.
 
-    ``after`` is the moment of the sample before. A reader that holds another one as its last has
-    missed some, and knows by that alone where the line has to break.
+    ``after`` is the time of the previous sample. If the last sample of a client has another time, the client has
+    missed samples, and the line on its page has a gap.
     """
     (reading, hub), (old, old_hub) = now, before or (None, None)
-    seconds = reading.moment - old.moment if old else 0.0
+    seconds = reading.monotonic - old.monotonic if old else 0.0
     return {
         "host": reading.host,
         "at": reading.at,
@@ -65,13 +64,13 @@ def _processor(
 ) -> dict[str, Any] | None:
     if now is None:
         return None
-    if before is None or len(before) != len(now):  # a core came or went
+    if before is None or len(before) != len(now):  # a core was added or removed
         return {"total": None, "cores": [None] * len(now)}
-    spent = [
+    used = [
         (busy - old_busy, total - old_total) for (busy, total), (old_busy, old_total) in zip(now, before, strict=True)
     ]
-    whole = sum(busy for busy, _ in spent), sum(total for _, total in spent)
-    return {"total": _per_cent(*whole), "cores": [_per_cent(*core) for core in spent]}
+    total = sum(busy for busy, _ in used), sum(total for _, total in used)
+    return {"total": _per_cent(*total), "cores": [_per_cent(*core) for core in used]}
 
 
 def _per_cent(busy: float, total: float) -> float | None:
@@ -85,7 +84,7 @@ def _pair(
     now: Mapping[str, tuple[int, int]] | None,
     seconds: float,
 ) -> dict[str, float] | None:
-    """Add up the rates of all devices that were there before and are now: one that comes brings its past along."""
+    """Return the sum of the rates of all devices that are in both readings. A new device has no previous counters."""
     if before is None or now is None or seconds <= 0:
         return None
     pairs = [(now[name], before[name]) for name in now.keys() & before.keys()]
@@ -100,5 +99,5 @@ def _rate(before: int | None, now: int, seconds: float) -> float | None:
 
 
 def _dropped(hub: HubStatistics) -> int:
-    """Count what subscribers were not given, and those who were cut off for it."""
+    """Return the number of skipped events and of subscribers disconnected for being slow."""
     return hub.superseded + hub.disconnects.get("slow_consumer", 0) + hub.disconnects.get("send_timeout", 0)

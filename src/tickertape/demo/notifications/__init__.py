@@ -1,22 +1,6 @@
-"""Notifications: rows of a database table, pushed to the people they are for."""
+"""Notifications: rows of a database table, pushed to the users they belong to."""
 
-from .demo import notifications_demo, reach_database
-from .notification import Draft, Notification, read_draft, topic_of, user_id
-from .sqlite import SQLite
-from .table import Database, Entry, Inbox, Table, TableError
+from .demo import check_database, notifications_demo
+from .table import TableError
 
-__all__ = [
-    "Database",
-    "Draft",
-    "Entry",
-    "Inbox",
-    "Notification",
-    "SQLite",
-    "Table",
-    "TableError",
-    "notifications_demo",
-    "reach_database",
-    "read_draft",
-    "topic_of",
-    "user_id",
-]
+__all__ = ["TableError", "check_database", "notifications_demo"]

@@ -1,24 +1,24 @@
-// Who one is: a form that asks for a name, and a line that tells it. Shared by the demos that need a name.
+// The sign-in form, and the line with the name of the user. For all demos that need a name.
 
 import { explain } from "./problem.js";
 
 const SESSION = new URL("../session", document.baseURI);
 
-/** Fills the empty `section`; resolves with the name as soon as there is one. */
+/** Fills the empty `section`, and resolves with the name of the user after sign-in. */
 export async function signIn(section) {
   const { name } = await (await fetch(SESSION)).json();
-  const known = name ?? (await askFor(section));
-  tell(section, known);
-  return known;
+  const user = name ?? (await requestName(section));
+  showName(section, user);
+  return user;
 }
 
-function askFor(section) {
+function requestName(section) {
   const input = element("input", { name: "name", required: true, maxLength: 32, autocomplete: "nickname", spellcheck: false });
-  const label = element("label", { className: "field" }, element("span", { className: "label" }, "Your name, as others see it"), input);
+  const label = element("label", { className: "field" }, element("span", { className: "label" }, "Your name (visible to others)"), input);
   const button = element("button", { type: "submit" }, "Enter");
-  const said = element("p", { className: "said wrong", role: "alert" });
+  const problem = element("p", { className: "said wrong", role: "alert" });
   const form = element("form", { className: "form" }, label, element("div", { className: "actions" }, button));
-  section.replaceChildren(form, said);
+  section.replaceChildren(form, problem);
   input.focus();
   return new Promise((resolve) => {
     form.addEventListener("submit", async (event) => {
@@ -27,15 +27,15 @@ function askFor(section) {
         const body = JSON.stringify({ name: input.value });
         const response = await fetch(SESSION, { method: "POST", headers: { "Content-Type": "application/json" }, body });
         if (response.ok) resolve((await response.json()).name);
-        else said.textContent = await explain(response);
+        else problem.textContent = await explain(response);
       } catch {
-        said.textContent = "The server cannot be reached.";
+        problem.textContent = "The server cannot be reached.";
       }
     });
   });
 }
 
-function tell(section, name) {
+function showName(section, name) {
   const button = element("button", { type: "button", className: "quiet" }, "Sign out");
   button.addEventListener("click", async () => {
     await fetch(SESSION, { method: "DELETE" });
@@ -46,7 +46,7 @@ function tell(section, name) {
 }
 
 function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const node = Object.assign(document.createElement(name), properties);
+  node.append(...children);
+  return node;
 }

@@ -1,9 +1,9 @@
-// The conversation: messages by author and by day, one's own on their way below, and the place where one reads.
+// The conversation: messages grouped by author and day, the user's unsent messages below, and the scroll position.
 
-const KEPT = 500; // messages in the page: an evening's, and few enough for a phone
-const NEAR = 60; // pixels from the end within which one follows what comes
-const TOGETHER = 5 * 60_000; // milliseconds between messages of one author that stand together
-const HUES = 8; // of avatars, in the style sheet
+const MAX_MESSAGES = 500; // on the page: few enough for a phone
+const NEAR = 60; // pixels: if the user is this close to the end, the page follows new messages
+const GROUP_INTERVAL = 5 * 60_000; // milliseconds between two messages of one author in a group
+const HUES = 8; // avatar colours in the style sheet
 
 const STATES = {
   sending: "Sending",
@@ -16,14 +16,14 @@ const STATES = {
 export class Log {
   #parts;
   #me;
-  #day = ""; // of the newest message
-  #last = null; // that message, while nothing stands below it
-  #follows = true; // one reads at the end
-  #top = 0; // how far it is scrolled
+  #day = ""; // day of the newest message
+  #last = null; // the newest message, or null if a note is below it
+  #follows = true; // the user is at the end
+  #top = 0; // scroll position
   #unseen = 0;
   #pending = new Map(); // elements by key
 
-  /** Fills `messages` and `pending` in `scroller`; `onResend` and `onDiscard` are given an entry of the outbox. */
+  /** Fills `messages` and `pending` in `scroller`. `onResend` and `onDiscard` receive an entry of the outbox. */
   constructor(parts, { me, onResend, onDiscard }) {
     this.#parts = parts;
     this.#me = me;
@@ -31,7 +31,7 @@ export class Log {
     this.onDiscard = onDiscard;
     parts.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     parts.newer.addEventListener("click", () => this.toEnd());
-    // A keyboard on a screen, or a longer composer, takes place at the end: that is where one reads.
+    // An on-screen keyboard or a longer composer shrinks the conversation: stay at the end.
     const observer = new ResizeObserver(() => this.#follow());
     for (const part of [parts.scroller, parts.messages, parts.pending]) observer.observe(part);
   }
@@ -46,14 +46,14 @@ export class Log {
     this.toEnd();
   }
 
-  /** Adds a message that has come: `{name, text, at}`, the time in seconds. */
+  /** Adds a received message: `{name, text, at}`, with the time in seconds. */
   add({ name, text, at }) {
     const moment = new Date(at * 1000);
     if (this.#day !== moment.toDateString()) {
       this.#day = moment.toDateString();
       this.note(dayOf(moment), "day");
     }
-    const isFirst = this.#last?.name !== name || moment - this.#last.moment > TOGETHER;
+    const isFirst = this.#last?.name !== name || moment - this.#last.moment > GROUP_INTERVAL;
     this.#last = { name, moment };
     const isOwn = name === this.#me;
     const item = bubble(name, text, { isOwn, isFirst, moment });
@@ -69,25 +69,25 @@ export class Log {
     this.#last = null;
   }
 
-  /** Shows an entry of the outbox in the state that it has now. */
+  /** Shows an entry of the outbox in its current state. */
   showPending(entry) {
-    const item = this.#pending.get(entry.key);
-    if (entry.state === "over") {
-      item?.remove();
+    const shown = this.#pending.get(entry.key);
+    if (entry.state === "done") {
+      shown?.remove();
       this.#pending.delete(entry.key);
-    } else if (item) {
-      item.lastElementChild.replaceWith(this.#stateOf(entry));
+    } else if (shown) {
+      shown.lastElementChild.replaceWith(this.#stateOf(entry));
     } else {
-      const made = bubble(this.#me, entry.text, { isOwn: true, isFirst: false });
-      made.append(this.#stateOf(entry));
-      this.#pending.set(entry.key, made);
-      this.#parts.pending.append(made);
+      const item = bubble(this.#me, entry.text, { isOwn: true, isFirst: false });
+      item.append(this.#stateOf(entry));
+      this.#pending.set(entry.key, item);
+      this.#parts.pending.append(item);
       this.#parts.empty.hidden = true;
       this.toEnd();
     }
   }
 
-  /** Goes to the newest message, and stays there. */
+  /** Scrolls to the newest message and follows new ones. */
   toEnd() {
     this.#follows = true;
     this.#unseen = 0;
@@ -106,14 +106,14 @@ export class Log {
   #append(item) {
     this.#parts.messages.append(item);
     this.#parts.empty.hidden = true;
-    // Not while one reads further up: what one reads would move.
-    while (this.#follows && this.#parts.messages.childElementCount > KEPT) this.#parts.messages.firstElementChild.remove();
+    // Not while the user reads further up, because the text would move.
+    while (this.#follows && this.#parts.messages.childElementCount > MAX_MESSAGES) this.#parts.messages.firstElementChild.remove();
   }
 
   #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.#parts.scroller;
     const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR;
-    // Only who goes up leaves the end: what comes moves it away too.
+    // Only scrolling up leaves the end. New messages also increase the distance to it.
     if (isAtEnd || scrollTop < this.#top) this.#follows = isAtEnd;
     this.#top = scrollTop;
     if (this.#follows) this.#unseen = 0;
@@ -130,18 +130,18 @@ export class Log {
   }
 }
 
-/** A round picture of a name: its first letter, in a colour of its own. */
+/** Returns a round picture for a name: its first letter, in a colour that depends on the name. */
 export function avatar(name) {
   const sum = Array.from(name).reduce((sum, letter) => sum + letter.codePointAt(0), 0);
-  const hue = Math.floor(((sum * 0.618034) % 1) * HUES); // the golden ratio: near numbers come to lie far apart
-  const made = element("span", `avatar hue-${hue}`, Array.from(name)[0].toUpperCase());
-  made.setAttribute("aria-hidden", "true");
-  return made;
+  const hue = Math.floor(((sum * 0.618034) % 1) * HUES); // golden ratio: similar sums get different colours
+  const picture = element("span", `avatar hue-${hue}`, Array.from(name)[0].toUpperCase());
+  picture.setAttribute("aria-hidden", "true");
+  return picture;
 }
 
 function bubble(name, text, { isOwn, isFirst, moment = null }) {
   const item = element("li", `message${isOwn ? " own" : ""}${isFirst ? " first" : ""}`);
-  // Also where it is not to be seen, the name is there to be heard.
+  // Screen readers read the name of every message, even if it is not visible.
   const head = element("p", isFirst ? "message-head" : "unseen");
   head.append(element("span", "message-name", isOwn ? "You" : name), " ");
   if (moment) {
@@ -149,7 +149,7 @@ function bubble(name, text, { isOwn, isFirst, moment = null }) {
     time.dateTime = moment.toISOString();
     head.append(time);
   }
-  const body = element("p", "message-text", text); // text it stays, whatever it looks like
+  const body = element("p", "message-text", text); // never markup
   body.dir = "auto";
   if (moment) body.title = moment.toLocaleString();
   if (isFirst && !isOwn) item.append(avatar(name));
@@ -172,10 +172,10 @@ function line(className, text) {
 }
 
 function button(text, onClick) {
-  const made = element("button", "quiet small", text);
-  made.type = "button";
-  made.addEventListener("click", onClick);
-  return made;
+  const node = element("button", "quiet small", text);
+  node.type = "button";
+  node.addEventListener("click", onClick);
+  return node;
 }
 
 function element(name, className, text = "") {

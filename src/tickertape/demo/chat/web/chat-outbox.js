@@ -1,19 +1,18 @@
-// One's own messages, from Enter until they come back by the stream.
+// The user's own messages, until the stream delivers them.
 //
-// Each has a key that this page makes: however often it is sent, it is in the room once. They are sent
-// one after the other, so that they arrive in the order in which they were written. What is not sent
-// yet survives a reload of the tab.
+// The page creates a key for each message, so a message that is sent twice is stored once. Messages are sent
+// one after another, so they arrive in the order in which they were written. Unsent messages survive a reload.
 
 import { explain } from "./problem.js";
 
-const PATIENCE = 15_000; // milliseconds for an answer
-const AGAIN = 10_000; // milliseconds after which a message is tried again that waits though the stream is open
-const KEPT = "chat-unsent";
+const TIMEOUT = 15_000; // milliseconds to wait for an answer
+const RETRY = 10_000; // milliseconds until waiting messages are sent again while the stream is open
+const STORAGE_KEY = "chat-unsent";
 
 /**
- * Dispatches "change" with an entry as `detail`, whose state is "sending"; "waiting", for the server,
- * and it will be sent again; "failed", since it was refused, with the reason in `why`; "sent"; or
- * "over", when it is delivered or discarded.
+ * Dispatches "change" with an entry as `detail`. The states of an entry are "sending"; "waiting" (the server is not
+ * reachable, and the message will be sent again); "failed" (refused, with the reason in `why`); "sent"; and "done"
+ * (delivered or discarded).
  */
 export class Outbox extends EventTarget {
   #entries = [];
@@ -24,10 +23,10 @@ export class Outbox extends EventTarget {
   constructor(name) {
     super();
     this.#name = name;
-    this.#entries = this.#restored();
+    this.#entries = this.#restore();
   }
 
-  /** The messages of a room that are not delivered yet, oldest first. */
+  /** Returns the undelivered messages of a room, oldest first. */
   of(room) {
     return this.#entries.filter((entry) => entry.room === room);
   }
@@ -37,34 +36,34 @@ export class Outbox extends EventTarget {
     this.resend(this.#entries.at(-1));
   }
 
-  /** Sends a message once more, under the key that it has. */
+  /** Sends a message again with the same key. */
   resend(entry) {
     this.#set(entry, "sending");
-    this.#pump();
+    this.#sendNext();
   }
 
-  /** Sends what waits: the server is there again. */
+  /** Sends all waiting messages, because the server may be reachable again. */
   resendWaiting() {
     for (const entry of this.#entries) if (entry.state === "waiting") this.#set(entry, "sending");
-    this.#pump();
+    this.#sendNext();
   }
 
   discard(entry) {
-    this.#set(entry, "over");
+    this.#set(entry, "done");
   }
 
-  /** Takes note that the message with this key has come by the stream. */
+  /** Removes the message with this key, because the stream has delivered it. */
   delivered(key) {
     const entry = this.#entries.find((entry) => entry.key === key);
-    if (entry) this.#set(entry, "over");
+    if (entry) this.#set(entry, "done");
   }
 
-  /** Forgets what is in the log by now: whoever reads that anew finds it there. */
+  /** Removes sent messages. The history of the room contains them. */
   forgetSent() {
-    for (const entry of this.#entries.filter(({ state }) => state === "sent")) this.#set(entry, "over");
+    for (const entry of this.#entries.filter(({ state }) => state === "sent")) this.#set(entry, "done");
   }
 
-  async #pump() {
+  async #sendNext() {
     if (this.#busy) return;
     this.#busy = true;
     for (let entry; (entry = this.#entries.find(({ state }) => state === "sending")); ) await this.#send(entry);
@@ -78,9 +77,9 @@ export class Outbox extends EventTarget {
         method: "POST",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ room, text, key }),
-        signal: AbortSignal.timeout(PATIENCE),
+        signal: AbortSignal.timeout(TIMEOUT),
       });
-      if (entry.state !== "sending") return; // the stream was faster
+      if (entry.state !== "sending") return; // already delivered by the stream
       if (response.ok) this.#set(entry, "sent");
       else if (response.status >= 500) this.#wait();
       else this.#set(entry, "failed", await explain(response));
@@ -89,36 +88,36 @@ export class Outbox extends EventTarget {
     }
   }
 
-  /** Lets all that is on its way wait: what was written first is to arrive first. */
+  /** Makes all messages wait, so that they arrive in order. */
   #wait() {
     for (const entry of this.#entries) if (entry.state === "sending") this.#set(entry, "waiting");
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => (navigator.onLine ? this.resendWaiting() : this.#wait()), AGAIN);
+    this.#timer = setTimeout(() => (navigator.onLine ? this.resendWaiting() : this.#wait()), RETRY);
   }
 
   #set(entry, state, why = "") {
     Object.assign(entry, { state, why });
-    if (state === "over") this.#entries = this.#entries.filter((other) => other !== entry);
-    this.#keep();
+    if (state === "done") this.#entries = this.#entries.filter((other) => other !== entry);
+    this.#save();
     this.dispatchEvent(new CustomEvent("change", { detail: entry }));
   }
 
-  #keep() {
+  #save() {
     const unsent = this.#entries.filter(({ state }) => state !== "sent");
-    sessionStorage.setItem(KEPT, JSON.stringify({ name: this.#name, unsent }));
+    sessionStorage.setItem(STORAGE_KEY, JSON.stringify({ name: this.#name, unsent }));
   }
 
-  #restored() {
+  #restore() {
     try {
-      const { name, unsent } = JSON.parse(sessionStorage.getItem(KEPT));
+      const { name, unsent } = JSON.parse(sessionStorage.getItem(STORAGE_KEY));
       return name === this.#name ? unsent.map((entry) => (entry.state === "failed" ? entry : { ...entry, state: "waiting" })) : [];
     } catch {
-      return []; // nothing is kept
+      return []; // nothing stored
     }
   }
 }
 
-/** A key where the browser makes no UUIDs: on pages by plain HTTP from another machine. */
+/** Returns a random key. Browsers provide no randomUUID() on plain HTTP pages of another machine. */
 function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

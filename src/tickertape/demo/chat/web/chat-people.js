@@ -1,8 +1,8 @@
-// Who is in the room, and who is writing at the moment.
+// The members of the room, and those who are typing.
 
 import { avatar } from "./chat-log.js";
 
-const WRITING = 5_000; // milliseconds for which somebody writes who has said so
+const TYPING_TIMEOUT = 5_000; // milliseconds until a typing notice expires
 
 export class People {
   #list;
@@ -10,8 +10,8 @@ export class People {
   #typing;
   #me;
   #names = new Set();
-  #before = new Set(); // names before the stream was lost: a server that has started anew sees them come
-  #writing = new Map(); // timers by name
+  #previous = new Set(); // names before the connection was lost: a restarted server reports them as new
+  #timers = new Map(); // of those who are typing, by name
 
   constructor({ list, count, typing, me }) {
     this.#list = list;
@@ -21,41 +21,39 @@ export class People {
   }
 
   set(names) {
-    this.#before = this.#names;
+    this.#previous = this.#names;
     this.#names = new Set(names);
-    for (const name of this.#writing.keys()) this.wrote(name);
+    for (const name of this.#timers.keys()) this.stopTyping(name);
     this.#show();
   }
 
-  /** Adds somebody; returns whether that is news. */
+  /** Adds a member. Returns true if the member was not known. */
   join(name) {
     if (this.#names.has(name)) return false;
     this.#names.add(name);
     this.#show();
-    return !this.#before.delete(name);
+    return !this.#previous.delete(name);
   }
 
-  /** Takes somebody away; returns whether that is news. */
+  /** Removes a member. Returns true if the member was known. */
   leave(name) {
-    this.wrote(name);
-    this.#before.delete(name);
+    this.stopTyping(name);
+    this.#previous.delete(name);
     if (!this.#names.delete(name)) return false;
     this.#show();
     return true;
   }
 
-  /** Takes note that somebody is writing. */
-  writes(name) {
+  startTyping(name) {
     if (name === this.#me) return;
-    clearTimeout(this.#writing.get(name));
-    this.#writing.set(name, setTimeout(() => this.wrote(name), WRITING));
-    this.#showWriting();
+    clearTimeout(this.#timers.get(name));
+    this.#timers.set(name, setTimeout(() => this.stopTyping(name), TYPING_TIMEOUT));
+    this.#showTyping();
   }
 
-  /** Takes note that somebody writes no more. */
-  wrote(name) {
-    clearTimeout(this.#writing.get(name));
-    if (this.#writing.delete(name)) this.#showWriting();
+  stopTyping(name) {
+    clearTimeout(this.#timers.get(name));
+    if (this.#timers.delete(name)) this.#showTyping();
   }
 
   #show() {
@@ -72,8 +70,8 @@ export class People {
     );
   }
 
-  #showWriting() {
-    const names = [...this.#writing.keys()];
+  #showTyping() {
+    const names = [...this.#timers.keys()];
     if (names.length > 2) this.#typing.textContent = "Several people are typing";
     else this.#typing.textContent = names.length ? `${names.join(" and ")} ${names.length > 1 ? "are" : "is"} typing` : "";
   }

@@ -1,4 +1,4 @@
-// The page of the chat: one stream for the room that one is in, and forms that post.
+// The page of the chat: one stream for the current room, and forms that send messages.
 
 import { showConnection } from "./badge.js";
 import { Log } from "./chat-log.js";
@@ -7,17 +7,17 @@ import { People } from "./chat-people.js";
 import { Connection } from "./connection.js";
 import { signIn } from "./sign-in.js";
 
-const SIGN_EVERY = 2_500; // milliseconds between two signs that one is typing: two tabs together stay below what the server takes
-const SETTLED = 400; // milliseconds after which what comes is news, and is read out
+const TYPING_INTERVAL = 2_500; // milliseconds between two typing notices: two tabs stay below the rate limit
+const HISTORY_TIME = 400; // milliseconds after which screen readers announce new messages
 
 const at = (id) => document.getElementById(id);
 const text = at("text");
-const withKeyboard = matchMedia("(pointer: fine)").matches;
-const HINT = withKeyboard ? "Enter sends, Shift+Enter starts a new line" : "";
+const hasKeyboard = matchMedia("(pointer: fine)").matches;
+const HINT = hasKeyboard ? "Enter sends, Shift+Enter starts a new line" : "";
 
-showConnection(new Connection("events", {})); // none yet
+showConnection(new Connection("events", {})); // not opened yet
 const me = await signIn(at("sign-in"));
-const { rooms, longest } = await (await fetch("rooms")).json(); // longest: characters of a message
+const { rooms, max_text: maxText } = await (await fetch("rooms")).json(); // characters in a message
 const outbox = new Outbox(me);
 const people = new People({ list: at("names"), count: at("count"), typing: at("typing"), me });
 const log = new Log(
@@ -27,8 +27,8 @@ const log = new Log(
 const drafts = new Map(); // texts by room
 let room = "";
 let connection = null;
-let lastSign = -SIGN_EVERY;
-let unread = 0; // messages that came while the page was hidden
+let lastTyping = -TYPING_INTERVAL;
+let unread = 0; // messages received while the page was hidden
 
 // Rooms.
 
@@ -43,7 +43,7 @@ function showRooms() {
       const count = Object.assign(document.createElement("span"), { className: "room-count" });
       link.append(`#${name}`, count);
       link.addEventListener("click", (event) => {
-        if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // a tab of its own
+        if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // opens a new tab or window
         event.preventDefault();
         if (name === room) return;
         history.pushState(null, "", link.href);
@@ -76,7 +76,7 @@ function enter(name, notice = "") {
     else link.removeAttribute("aria-current");
   }
   at(`room-${name}`)?.classList.remove("unread");
-  tell(known ? notice : `There is no room “${name}”. Choose one of the others.`);
+  showNotice(known ? notice : `There is no room “${name}”. Choose another room.`);
   showTitle();
   log.clear();
   at("empty").hidden = !known;
@@ -84,27 +84,27 @@ function enter(name, notice = "") {
   people.set([]);
   outbox.forgetSent();
   for (const entry of outbox.of(name)) log.showPending(entry);
-  write(drafts.get(name) ?? "");
+  setText(drafts.get(name) ?? "");
   listen(known);
-  if (known && withKeyboard) text.focus(); // elsewhere, that would bring a keyboard up
+  if (known && hasKeyboard) text.focus(); // on a phone, this would open the keyboard
 }
 
-/** Opens the stream of the room that one has entered; without its place in another, it begins with the last messages. */
+/** Opens the stream of the current room. A new connection has no last event id, so it starts with the last messages. */
 function listen(isOpen) {
   const opened = new Connection(`events?room=${encodeURIComponent(room)}`, {
     message: (event) => showMessage(JSON.parse(event.data)),
     present: (event) => showPresent(JSON.parse(event.data)),
     join: (event) => showChange(JSON.parse(event.data).name, "joined"),
     leave: (event) => showChange(JSON.parse(event.data).name, "left"),
-    typing: (event) => people.writes(JSON.parse(event.data).name),
+    typing: (event) => people.startTyping(JSON.parse(event.data).name),
     count: (event) => showCount(JSON.parse(event.data).room, JSON.parse(event.data).present),
     activity: (event) => showActivity(JSON.parse(event.data).room),
-    "stream:gap": () => enter(room, "You were away for so long that not all of it is kept. These are the last messages."),
+    "stream:gap": () => enter(room, "Some messages that you missed are no longer available. These are the last messages."),
   });
   connection = opened;
   opened.addEventListener("change", () => {
     if (opened.state === "open") {
-      setTimeout(() => at("messages").parentElement.setAttribute("aria-busy", "false"), SETTLED);
+      setTimeout(() => at("messages").parentElement.setAttribute("aria-busy", "false"), HISTORY_TIME);
       outbox.resendWaiting();
     }
     if (opened.state === "lost") checkSession();
@@ -114,22 +114,22 @@ function listen(isOpen) {
   if (isOpen) opened.open();
 }
 
-/** Asks for the name anew, if that is why the stream was refused. */
+/** Reloads the page if the user is no longer signed in: the server refuses the stream in this case. */
 async function checkSession() {
   try {
     const response = await fetch("../session");
     if (response.ok && (await response.json()).name !== me) location.reload();
   } catch {
-    // The server is not there: nobody was signed out by that.
+    // The server is not reachable, which does not sign out the user.
   }
 }
 
-// What comes.
+// Received events.
 
 function showMessage(message) {
   if (message.name === me) outbox.delivered(message.key);
   else if (document.hidden) showTitle((unread += 1));
-  people.wrote(message.name);
+  people.stopTyping(message.name);
   log.add(message);
 }
 
@@ -151,54 +151,54 @@ function showTitle() {
   document.title = `${unread ? `(${unread}) ` : ""}#${room} · tickertape`;
 }
 
-function tell(sentence) {
+function showNotice(sentence) {
   at("notice-text").textContent = sentence;
   at("notice").hidden = !sentence;
 }
 
-// What one writes.
+// The composer.
 
-function write(value) {
+function setText(value) {
   text.value = value;
   fit();
 }
 
-/** Makes the field as high as its text, and tells how much more there is place for. */
+/** Adapts the height of the field to its text, and shows the remaining number of characters. */
 function fit() {
   text.style.height = "auto";
   text.style.height = `${text.scrollHeight + 2}px`;
-  const left = longest - [...text.value.trim()].length;
+  const left = maxText - [...text.value.trim()].length;
   const count = Math.abs(left).toLocaleString("en");
   at("said").textContent = left < 0 ? `${count} characters too long` : "";
-  at("hint").textContent = left < longest / 10 && left >= 0 ? `${count} characters left` : HINT;
+  at("hint").textContent = left < maxText / 10 && left >= 0 ? `${count} characters left` : HINT;
 }
 
 function send() {
   const value = text.value.trim();
-  if (!value) at("said").textContent = "There is nothing to send yet.";
-  if (!value || [...value].length > longest) return;
-  write("");
+  if (!value) at("said").textContent = "Write a message first.";
+  if (!value || [...value].length > maxText) return;
+  setText("");
   log.toEnd();
   outbox.add(room, value);
 }
 
-async function sign() {
-  if (!text.value.trim() || connection.state !== "open" || performance.now() - lastSign < SIGN_EVERY) return;
-  lastSign = performance.now();
+async function notifyTyping() {
+  if (!text.value.trim() || connection.state !== "open" || performance.now() - lastTyping < TYPING_INTERVAL) return;
+  lastTyping = performance.now();
   try {
     const body = JSON.stringify({ room });
     await fetch("typing", { method: "POST", headers: { "Content-Type": "application/json" }, body });
   } catch {
-    // Nobody misses it.
+    // A lost typing notice does no harm.
   }
 }
 
 text.addEventListener("input", () => {
   fit();
-  sign();
+  notifyTyping();
 });
 text.addEventListener("keydown", (event) => {
-  // Enter that ends the choice of a character is not for us.
+  // During input with an input method, Enter selects a character.
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   send();
@@ -210,14 +210,14 @@ at("composer").addEventListener("submit", (event) => {
 });
 outbox.addEventListener("change", ({ detail: entry }) => {
   if (entry.room === room) log.showPending(entry);
-  else if (entry.state === "sent") outbox.discard(entry); // it will be among the last messages there
+  else if (entry.state === "sent") outbox.discard(entry); // the history of that room contains it
 });
 at("show-people").addEventListener("click", () => {
   const isShown = at("people").classList.toggle("shown");
   at("show-people").setAttribute("aria-expanded", isShown);
 });
 at("notice-close").addEventListener("click", () => {
-  tell("");
+  showNotice("");
   text.focus();
 });
 addEventListener("online", () => outbox.resendWaiting());

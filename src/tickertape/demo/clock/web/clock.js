@@ -12,7 +12,7 @@ function parse(event) {
     const message = JSON.parse(event.data);
     if (typeof message === "object" && message !== null) return message;
   } catch {
-    // Not JSON: shown as it came.
+    // Not JSON: show the data unchanged.
   }
   return { id: event.lastEventId, event: event.type, data: event.data };
 }
@@ -31,7 +31,7 @@ function showUpdate(event) {
   at("last-event-id").textContent = event.lastEventId || "none";
 }
 
-// The server's own time and date, as it wrote them: not put into the browser's zone.
+// Show the time in the time zone of the server.
 function showMoment(text) {
   const moment = MOMENT.exec(text);
   if (!moment) return;
@@ -44,7 +44,7 @@ function showMoment(text) {
 
 function showGap(event) {
   const { after, resumed } = JSON.parse(event.data);
-  rows.add([["row-data", `You were away for long: updates between #${after} and #${resumed} are no longer kept.`]], "row-gap");
+  rows.add([["row-data", `Updates between #${after} and #${resumed} are no longer available.`]], "row-gap");
 }
 
 const connection = new Connection("../events", {

@@ -1,10 +1,10 @@
-// The cards of the dashboard: a heading, figures that are read from afar, and a chart.
+// The cards of the dashboard: a heading, large numbers, and a chart.
 
 import { Chart, lineColour } from "./chart.js";
 import { extremes } from "./history.js";
 import { text, units } from "./units.js";
 
-/** Makes an element; text stays text, whatever a process may call itself. */
+/** Creates an element. Text in `children` is never markup, whatever the name of a process contains. */
 export function make(tag, className = "", ...children) {
   const element = document.createElement(tag);
   element.className = className;
@@ -14,7 +14,7 @@ export function make(tag, className = "", ...children) {
 
 const gibibytes = ({ used, total }) => `${text(units.bytes, used)} of ${text(units.bytes, total)}`;
 
-/** Returns the cards that `sample` has figures for: what is on them, and how it is written. */
+/** Returns the specifications of the cards for the values in `sample`. */
 export function cardsFor(sample) {
   const count = sample.cpu?.cores.length ?? 0;
   const found = [
@@ -85,8 +85,8 @@ export class Card {
   #place = make("div", "chart");
   #chart = null;
 
-  /** Puts the card on `board`; `follow` is told which sample the pointer is at. */
-  constructor(spec, board, follow) {
+  /** Adds the card to `board`. `onPointer` receives the sample at the pointer. */
+  constructor(spec, board, onPointer) {
     this.#spec = spec;
     const { title, wide, unit, lines, scale } = spec;
     const figures = lines.map(([label], index) => figure(label, lines.length > 1 && !scale.map ? lineColour(index) : null));
@@ -96,14 +96,14 @@ export class Card {
     const head = make("div", "card-top", make("h2", "", title), this.#detail);
     this.#place.setAttribute("role", "img");
     board.append(make("section", wide ? "card wide" : "card", head, list, this.#place));
-    this.#chart = new Chart(this.#place, { picks: lines.map(([, pick]) => pick), unit, follow, ...scale });
+    this.#chart = new Chart(this.#place, { picks: lines.map(([, pick]) => pick), unit, onPointer, ...scale });
   }
 
   get chart() {
     return this.#chart;
   }
 
-  /** Shows the figures of one sample. */
+  /** Shows the numbers of one sample. */
   show(sample) {
     this.#spec.lines.forEach(([, pick, unit = this.#spec.unit], index) => {
       const [number, name] = unit(pick(sample));
@@ -114,15 +114,15 @@ export class Card {
     this.#detail.textContent = this.#spec.detail?.(sample) ?? "";
   }
 
-  /** Draws what was, and tells it to those who do not see it. */
+  /** Draws the chart, and updates its description for screen readers. */
   draw(samples, span) {
     this.#chart.draw(samples, span);
-    const told = this.#spec.lines.map(([label, pick, unit = this.#spec.unit]) => {
+    const lines = this.#spec.lines.map(([label, pick, unit = this.#spec.unit]) => {
       const { lowest, average, highest } = extremes(samples, pick);
       const [low, middle, high] = [lowest, average, highest].map((value) => text(unit, value));
       return `${label}: ${middle} on average, from ${low} to ${high}`;
     });
-    this.#place.setAttribute("aria-label", `${this.#spec.title} over ${span / 60} min. ${told.join("; ")}.`);
+    this.#place.setAttribute("aria-label", `${this.#spec.title} over ${span / 60} min. ${lines.join("; ")}.`);
   }
 }
 
@@ -134,7 +134,7 @@ function figure(label, colour) {
   return { element: make("div", "", term, value), value };
 }
 
-/** The processes that take most of the processor. */
+/** The card of the processes that use most CPU time. */
 export class Processes {
   #count = make("span", "muted");
   #rows = make("tbody");
@@ -145,9 +145,9 @@ export class Processes {
     board.append(make("section", "card", make("div", "card-top", make("h2", "", "Processes"), this.#count), table));
   }
 
-  /** Shows the number of `sample`, and the `busiest` as they were when last looked at. */
+  /** Shows the number of processes, and the `busiest` processes of the last scan. */
   show(sample, busiest) {
-    this.#count.textContent = `${units.count(sample.processes)[0]} in all`;
+    this.#count.textContent = `${units.count(sample.processes)[0]} processes`;
     this.#rows.replaceChildren(
       ...(busiest ?? []).map(({ name, cpu, memory }) =>
         make("tr", "", make("td", "", name), make("td", "", text(units.percent, cpu)), make("td", "", text(units.bytes, memory))),

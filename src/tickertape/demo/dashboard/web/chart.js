@@ -1,18 +1,18 @@
 // One chart: lines over time, drawn by uPlot in the colours of the page.
 //
-// uPlot.esm.js and uPlot.min.css are as in version 1.6.32 of the npm package "uplot"; uPlot.LICENSE is its licence.
+// uPlot.esm.js, uPlot.min.css and uPlot.LICENSE are from version 1.6.32 of the npm package "uplot".
 
 import uPlot from "./uPlot.esm.js";
 
 import { columns, gaps } from "./history.js";
 import { clock, text, units } from "./units.js";
 
-const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power); // steps of an axis of bytes
+const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power); // steps of an axis in bytes
 
 const style = getComputedStyle(document.documentElement);
 const colour = (name) => style.getPropertyValue(`--${name}`).trim();
 
-/** Returns the name of the colour of line number `index`. */
+/** Returns the name of the colour for line number `index`. */
 export const lineColour = (index) => `series-${(index % 6) + 1}`;
 
 export class Chart {
@@ -23,12 +23,11 @@ export class Chart {
   #range = [0, 1];
 
   /**
-   * Draws into `place`.
-   * `picks` take a line's value from a sample; `top` is the least end of the scale, or its end when it
-   * is `fixed`; as a `map`, lines of percentages are rows that are the darker, the higher the value;
-   * `follow` is told the sample at the pointer, or null.
+   * Draws into `place`. Each of `picks` returns the value of a line in a sample. The scale ends at `top`, or higher
+   * unless it is `fixed`. A `map` shows percentages as rows: the higher the value, the darker the colour.
+   * `onPointer` receives the sample at the pointer, or null.
    */
-  constructor(place, { picks, top, fixed = false, map = false, unit, follow }) {
+  constructor(place, { picks, top, fixed = false, map = false, unit, onPointer }) {
     this.#picks = picks;
     const size = () => ({ width: place.clientWidth, height: place.clientHeight });
     this.plot = new uPlot(
@@ -44,7 +43,7 @@ export class Chart {
         axes: [timeAxis(), map ? rowAxis(picks.length) : valueAxis(unit, fixed)],
         series: [{}, ...picks.map((pick, index) => (map ? HIDDEN : line(index, picks.length)))],
         hooks: {
-          setCursor: [(plot) => follow(this.#sampleAt(plot.cursor.idx))],
+          setCursor: [(plot) => onPointer(this.#sampleAt(plot.cursor.idx))],
           drawClear: [(plot) => this.#shade(plot)],
           draw: map ? [drawMap] : [],
         },
@@ -63,12 +62,12 @@ export class Chart {
     this.plot.setData(columns(samples, this.#picks));
   }
 
-  /** Draws again, in other colours say. */
+  /** Draws again, for example after a change of colours. */
   redraw() {
     this.plot.redraw(false, true);
   }
 
-  /** Lets go of what it drew, and of the pointer. */
+  /** Removes the chart and its listeners. */
   destroy() {
     this.plot.destroy();
   }
@@ -78,7 +77,7 @@ export class Chart {
     return time == null ? null : (this.#samples.find((sample) => sample.at === time) ?? null);
   }
 
-  // Where nothing is known: a shade, so that nobody takes it for nothing done.
+  // Shade the gaps, so that they do not look like zero.
   #shade({ ctx, bbox, valToPos }) {
     ctx.save();
     ctx.fillStyle = colour("gap");
@@ -91,9 +90,9 @@ export class Chart {
   }
 }
 
-const HIDDEN = { paths: () => null, points: { show: false } }; // drawn as a row of the map instead
+const HIDDEN = { paths: () => null, points: { show: false } }; // drawMap draws it
 
-// Row by row, and each pixel the average of what falls on it: a quarter of an hour is more samples than pixels.
+// Each pixel shows the average of its samples, because 15 minutes have more samples than the chart has pixels.
 function drawMap({ ctx, bbox, data: [times, ...rows], valToPos }) {
   const height = bbox.height / rows.length;
   const places = times.map((time) => Math.round(valToPos(time, "x", true)));
@@ -121,7 +120,7 @@ function rowAxis(count) {
   const rows = Array.from({ length: Math.ceil(count / step) }, (_, at) => at * step);
   return {
     ...axis,
-    splits: () => rows.map((row) => count - row - 0.5), // the first at the top
+    splits: () => rows.map((row) => count - row - 0.5), // the first row is at the top
     values: () => rows.map(String),
     size: 44,
     gap: 8,
@@ -133,15 +132,15 @@ function line(index, count) {
   const stroke = () => colour(lineColour(index));
   return {
     stroke,
-    fill: count === 1 ? () => `${stroke()}26` : undefined, // the colour, and how much of it
+    fill: count === 1 ? () => `${stroke()}26` : undefined, // the colour with its opacity
     width: 1.75,
-    dash: index > 1 ? [6, 4] : undefined, // one that lies over another lets it be seen
-    points: { show: false, size: 4, stroke, fill: stroke, filter: alone },
+    dash: index > 1 ? [6, 4] : undefined, // dashed, so that a line below it is visible
+    points: { show: false, size: 4, stroke, fill: stroke, filter: isolated },
   };
 }
 
-// A value between two gaps has no line to be seen by: it is a point.
-function alone(plot, series, show) {
+// A value between two gaps has no line, so it is drawn as a point.
+function isolated(plot, series, show) {
   const values = plot.data[series];
   const none = (at) => values[at] == null;
   return show ? null : values.flatMap((value, at) => (!none(at) && none(at - 1) && none(at + 1) ? [at] : []));

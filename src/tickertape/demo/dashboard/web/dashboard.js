@@ -1,4 +1,4 @@
-// The dashboard: samples come from the stream, with the last quarter of an hour first, and go into charts.
+// The dashboard: the stream delivers samples, the last 15 minutes first, and the page draws charts.
 
 import { showConnection } from "./badge.js";
 import { Card, Processes, cardsFor, make } from "./cards.js";
@@ -7,28 +7,28 @@ import { History, extremes } from "./history.js";
 import { clock, text, units } from "./units.js";
 
 const at = (id) => document.getElementById(id);
-const ANNOUNCED_EVERY = 60; // seconds between two summaries for those who listen: more often is a nuisance
+const ANNOUNCE_INTERVAL = 60; // seconds between two summaries for screen readers
 
 export const history = new History();
 export let cards = [];
 let processes = null;
 let specs = [];
 let cores = -1;
-let pointed = null; // the sample that the pointer is at
+let pointed = null; // the sample at the pointer
 let drawnAt = -Infinity;
 let announcedAt = -Infinity;
 let frame = 0;
 
 function showSample(event) {
   history.add(JSON.parse(event.data));
-  frame ||= requestAnimationFrame(draw); // however many come at once, and none while nobody looks
+  frame ||= requestAnimationFrame(draw); // once per frame, and not while the page is hidden
 }
 
 function draw() {
   frame = 0;
   const { last } = history;
   const every = Number(at("every").value);
-  // Half a sample early is on time: they do not come to the millisecond.
+  // Allow half a second, because samples are not exact to the millisecond.
   if (!last || Math.abs(last.at - drawnAt) < every - 0.5) return;
   drawnAt = last.at;
   build(last);
@@ -41,7 +41,7 @@ function draw() {
   if (!history.samples.some(({ gap }) => gap)) at("note").hidden = true;
 }
 
-// Cards are made when it is known what there is to show, and anew when a core comes or goes.
+// Creates the cards for the first sample, and again if the number of cores changes.
 function build(sample) {
   const count = sample.cpu?.cores.length ?? 0;
   if (count === cores) return;
@@ -50,11 +50,11 @@ function build(sample) {
   for (const card of cards) card.chart.destroy();
   at("board").replaceChildren();
   specs = cardsFor(sample);
-  cards = specs.map((spec) => new Card(spec, at("board"), follow));
+  cards = specs.map((spec) => new Card(spec, at("board"), onPointer));
   processes = new Processes(at("board"));
 }
 
-function follow(sample) {
+function onPointer(sample) {
   if (sample === pointed) return;
   pointed = sample;
   showFigures();
@@ -66,7 +66,7 @@ function showFigures() {
   for (const card of cards) card.show(sample);
   processes.show(sample, history.samples.findLast((other) => other.busiest && other.at <= sample.at)?.busiest);
   at("host").textContent = sample.host;
-  at("moment").textContent = pointed ? `at ${clock(sample.at)}` : `latest sample at ${clock(sample.at)}`;
+  at("moment").textContent = pointed ? `at ${clock(sample.at)}` : `last sample at ${clock(sample.at)}`;
 }
 
 function fillTable(samples) {
@@ -81,8 +81,8 @@ function fillTable(samples) {
 }
 
 function announce(sample) {
-  // The first sample after a gap has no rates to tell.
-  if (sample.after === null || Math.abs(sample.at - announcedAt) < ANNOUNCED_EVERY) return;
+  // The first sample after a gap has no rates.
+  if (sample.after === null || Math.abs(sample.at - announcedAt) < ANNOUNCE_INTERVAL) return;
   announcedAt = sample.at;
   const memory = sample.memory && (100 * sample.memory.used) / sample.memory.total;
   at("summary").textContent =
@@ -97,14 +97,14 @@ function drawNow() {
 }
 
 function showGap() {
-  at("note").textContent = "This page was away for so long that samples are missing: the charts have a gap.";
+  at("note").textContent = "Some samples that you missed are no longer available: the charts have a gap.";
   at("note").hidden = false;
 }
 
 const connection = new Connection("events", { metrics: showSample, "stream:gap": showGap });
 
 connection.addEventListener("change", () => {
-  at("toggle").textContent = connection.state === "closed" ? "Go on" : "Pause";
+  at("toggle").textContent = connection.state === "closed" ? "Resume" : "Pause";
 });
 at("toggle").addEventListener("click", () => (connection.state === "closed" ? connection.open() : connection.close()));
 at("span").addEventListener("change", drawNow);

@@ -1,15 +1,15 @@
-// Figures with units, as text. A missing one is a dash.
+// Numbers with units, as text. A missing number is a dash.
 
-const NOTHING = ["–", ""];
+const MISSING = ["–", ""];
 const BYTES = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 
 function digits(value) {
   return value.toFixed(value === 0 || Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2);
 }
 
-const optional = (format) => (value) => (value == null ? NOTHING : format(value));
+const optional = (format) => (value) => (value == null ? MISSING : format(value));
 
-/** Each returns the figure and its unit: ["12.3", "KiB/s"]. */
+/** Functions that return a number and its unit: ["12.3", "KiB/s"]. */
 export const units = {
   percent: optional((value) => [value >= 99.95 ? "100" : value.toFixed(1), "%"]),
   wholePercent: optional((value) => [value.toFixed(0), "%"]),
@@ -27,14 +27,14 @@ export const units = {
   count: optional((value) => [String(Math.round(value)), ""]),
 };
 
-/** Returns a figure and its unit as one text. */
+/** Returns a number and its unit as one text. */
 export function text(unit, value) {
   return unit(value).join("\u202f").trim();
 }
 
 const TIME = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
-/** Writes seconds since 1970 as a time of day, here. */
+/** Formats seconds since 1970 as a local time of day. */
 export function clock(seconds) {
   return TIME.format(new Date(seconds * 1000));
 }

@@ -1,15 +1,15 @@
-// Notifications of the browser itself, for when the page is not looked at. Nobody is asked before a click.
+// Notifications of the browser, while the page does not have the focus. Asks for permission only after a click.
 
-const CHOICE = "desktop-alerts"; // in localStorage: what was chosen here last
+const CHOICE = "desktop-alerts"; // key in localStorage
 
 export class DesktopAlerts {
   #button;
-  #trouble;
+  #problem;
 
-  /** Turned on and off by `button`; why it cannot be done stands in `trouble`. */
-  constructor(button, trouble) {
+  /** `button` switches the alerts on and off. `problem` shows the reason if the browser refuses. */
+  constructor(button, problem) {
     this.#button = button;
-    this.#trouble = trouble;
+    this.#problem = problem;
     button.hidden = !("Notification" in window);
     button.addEventListener("click", () => this.#toggle());
     this.#draw();
@@ -25,7 +25,7 @@ export class DesktopAlerts {
     } else if ((await Notification.requestPermission()) === "granted") {
       localStorage.setItem(CHOICE, "on");
     } else {
-      this.#trouble.textContent = "The browser does not allow alerts of this page: its settings for the site can change that.";
+      this.#problem.textContent = "The browser blocks notifications of this page. You can allow them in the site settings of the browser.";
     }
     this.#draw();
   }
@@ -37,13 +37,13 @@ export class DesktopAlerts {
   show({ id, title, body }) {
     if (!this.#on || document.hasFocus()) return;
     try {
-      const alert = new Notification(title, { body, tag: `notification-${id}` }); // once, however many tabs there are
+      const alert = new Notification(title, { body, tag: `notification-${id}` }); // one alert for all tabs
       alert.onclick = () => {
         window.focus();
         alert.close();
       };
     } catch {
-      this.#button.hidden = true; // some browsers on phones let service workers alone do this
+      this.#button.hidden = true; // browsers on phones may allow this only in service workers
     }
   }
 }

@@ -1,8 +1,8 @@
-// The icon in the browser's tab, with the number of unread ones on it.
+// The icon of the tab, with the number of unread notifications.
 
 const SIZE = 64;
 
-/** Shows `count` on the icon; none is the icon as the page came with it. */
+/** Shows `count` on the icon, or the original icon for 0. */
 export class Favicon {
   #link = document.querySelector('link[rel="icon"]');
   #plain = this.#link.href;

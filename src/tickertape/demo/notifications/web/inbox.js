@@ -1,18 +1,18 @@
-// What a user has been told, newest first, as far as it is loaded, and how much of all of it is unread.
+// The loaded notifications of the user, newest first, and the number of all unread ones.
 
-const KEPT = 200; // loaded notifications: as many as anybody scrolls through; older ones are a button away
+const MAX_LOADED = 200; // notifications on the page; a button loads older ones
 
-/** Asks `ask(query)` for pages; dispatches "change" when there is something to be drawn anew. */
+/** Loads pages with `fetchPage(query)`. Dispatches "change" after each change. */
 export class Inbox extends EventTarget {
-  #ask;
-  #unreadOlder = 0; // among those that are not loaded
+  #fetchPage;
+  #unreadOlder = 0; // number of unread notifications that are not loaded
 
   notifications = new Map(); // by id, newest first
   more = false;
 
-  constructor(ask) {
+  constructor(fetchPage) {
     super();
-    this.#ask = ask;
+    this.#fetchPage = fetchPage;
   }
 
   get unread() {
@@ -27,16 +27,16 @@ export class Inbox extends EventTarget {
     return Math.min(...this.notifications.keys());
   }
 
-  /** Loads the newest page in place of all there was; gives the answer. */
+  /** Replaces all notifications with the newest page, and returns the answer. */
   async load() {
-    const page = await this.#ask({});
+    const page = await this.#fetchPage({});
     this.notifications.clear();
     this.#append(page);
     return page;
   }
 
   async loadOlder() {
-    this.#append(await this.#ask({ before: this.#oldest }));
+    this.#append(await this.#fetchPage({ before: this.#oldest }));
   }
 
   #append({ notifications, more, unread_older: unreadOlder }) {
@@ -46,12 +46,12 @@ export class Inbox extends EventTarget {
     this.#changed();
   }
 
-  /** Adds one that has come; says whether it was not there before. */
+  /** Adds a received notification. Returns false if it is known. */
   add(notification) {
     if (this.notifications.has(notification.id)) return false;
-    // Not always in front: of two that are written at once, the one with the greater id may come first.
+    // Sort, because two concurrent rows may arrive in either order.
     const all = [...this.notifications.values(), notification].sort((one, other) => other.id - one.id);
-    for (const dropped of all.splice(KEPT)) {
+    for (const dropped of all.splice(MAX_LOADED)) {
       this.more = true;
       this.#unreadOlder += dropped.read_at ? 0 : 1;
     }
@@ -60,7 +60,7 @@ export class Inbox extends EventTarget {
     return true;
   }
 
-  /** Marks what a "read" event or the answer to our own request names: `ids`, or all `up_to` one. */
+  /** Marks notifications as read, for a "read" event or after our own request: `ids`, or all ids up to `up_to`. */
   async mark({ ids = [], up_to: upTo = 0 }) {
     const now = new Date().toISOString();
     for (const notification of this.notifications.values()) {
@@ -71,7 +71,7 @@ export class Inbox extends EventTarget {
   }
 
   async #recount() {
-    const { notifications, unread_older: older } = await this.#ask({ before: this.#oldest, limit: 1 });
+    const { notifications, unread_older: older } = await this.#fetchPage({ before: this.#oldest, limit: 1 });
     this.#unreadOlder = older + notifications.filter(({ read_at: at }) => !at).length;
   }
 

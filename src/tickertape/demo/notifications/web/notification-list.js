@@ -1,18 +1,18 @@
-// The inbox on the page: a row for each notification, kept while it is shown, so that nothing loses the focus.
+// The list of notifications. Rows are reused, so that a button keeps the focus.
 
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 
 export class NotificationList {
   #list;
-  #read;
+  #onRead;
   #heading;
   #rows = new Map();
 
-  /** Fills `list`; `read(id)` is called to mark one; `heading` takes the focus when there is no button left for it. */
-  constructor(list, read, heading) {
+  /** Fills `list`. `markRead(id)` marks a notification. `heading` gets the focus if no button is left. */
+  constructor(list, markRead, heading) {
     this.#list = list;
-    this.#read = read;
+    this.#onRead = markRead;
     this.#heading = heading;
     setInterval(() => this.#rows.forEach(({ time }) => showAge(time)), 15_000);
   }
@@ -28,21 +28,21 @@ export class NotificationList {
     }
     let next = this.#list.firstElementChild;
     for (const notification of notifications) {
-      const { row } = this.#rows.get(notification.id) ?? this.#make(notification);
+      const { row } = this.#rows.get(notification.id) ?? this.#createRow(notification);
       if (row === next) next = next.nextElementSibling;
       else this.#list.insertBefore(row, next);
       if (notification.read_at) this.#markRead(notification.id);
     }
   }
 
-  /** Puts the focus on the row at `index`. */
+  /** Moves the focus to the row at `index`. */
   focus(index) {
     const row = this.#list.children[index];
     if (row) row.tabIndex = -1;
     row?.focus();
   }
 
-  #make(notification) {
+  #createRow(notification) {
     const { id, title, body, link } = notification;
     const time = element("time", "note-time");
     time.dateTime = notification.created_at;
@@ -51,50 +51,50 @@ export class NotificationList {
     const button = element("button", "quiet note-read", "Mark read");
     button.type = "button";
     button.setAttribute("aria-label", `Mark read: ${title}`);
-    button.addEventListener("click", () => this.#read(id));
+    button.addEventListener("click", () => this.#onRead(id));
     const row = element("li", "note unread");
     row.append(element("span", "note-mark", "Unread"), element("p", "note-title", title), time);
     if (body) row.append(element("p", "note-body", body));
-    if (link) row.append(this.#makeLink(notification));
+    if (link) row.append(this.#createLink(notification));
     row.append(button);
-    const made = { row, time, button };
-    this.#rows.set(id, made);
-    return made;
+    const entry = { row, time, button };
+    this.#rows.set(id, entry);
+    return entry;
   }
 
-  #makeLink({ id, link, read_at: at }) {
+  #createLink({ id, link, read_at: at }) {
     const url = safeUrl(link);
     if (!url) return element("p", "note-link", link);
     const inside = url.origin === location.origin;
     const anchor = element("a", "note-link", inside ? url.pathname + url.search : url.host + url.pathname.replace(/\/$/, ""));
     anchor.href = url.href;
     if (!inside) Object.assign(anchor, { target: "_blank", rel: "noopener noreferrer" });
-    if (!at) anchor.addEventListener("click", () => this.#read(id), { once: true });
+    if (!at) anchor.addEventListener("click", () => this.#onRead(id), { once: true });
     return anchor;
   }
 
   #markRead(id) {
     const { row, button } = this.#rows.get(id);
     if (!row.classList.contains("unread")) return;
-    if (button === document.activeElement) this.#passFocus(row);
+    if (button === document.activeElement) this.#moveFocus(row);
     row.classList.remove("unread");
     row.querySelector(".note-mark").textContent = "";
     button.remove();
   }
 
-  #passFocus(row) {
+  #moveFocus(row) {
     const buttons = [...this.#list.querySelectorAll(".note-read")];
     const here = buttons.indexOf(row.querySelector(".note-read"));
     (buttons[here + 1] ?? buttons[here - 1] ?? this.#heading).focus();
   }
 }
 
-/** The address that `text` is, if it leads to a page: of the web, or of this site; anything else could be a script. */
+/** Returns the URL in `text` if it is a web page or a path of this site, else null: it may be a script. */
 function safeUrl(text) {
   try {
     const url = new URL(text, document.baseURI);
     const outside = /^https?:\/\//i.test(text);
-    // "//host" and "/\host" begin like paths and lead elsewhere.
+    // "//host" and "/\host" look like paths but are URLs of other hosts.
     return outside || (text.startsWith("/") && url.origin === location.origin) ? url : null;
   } catch {
     return null;
@@ -109,8 +109,8 @@ function showAge(time) {
 }
 
 function element(name, className, text) {
-  const made = document.createElement(name);
-  made.className = className;
-  if (text !== undefined) made.textContent = text; // text it stays, whatever it looks like
-  return made;
+  const node = document.createElement(name);
+  node.className = className;
+  if (text !== undefined) node.textContent = text; // never markup
+  return node;
 }

@@ -12,7 +12,7 @@ const at = (id) => document.getElementById(id);
 const TITLE = document.title;
 const favicon = new Favicon();
 const toasts = new Toasts(at("toasts"));
-const desktop = new DesktopAlerts(at("desktop"), at("trouble"));
+const desktop = new DesktopAlerts(at("desktop"), at("problem"));
 const list = new NotificationList(at("inbox"), (id) => markRead({ ids: [id] }), at("inbox-heading"));
 
 async function request(path, options = {}) {
@@ -25,20 +25,20 @@ const post = (path, body) =>
   request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), keepalive: true });
 
 const inbox = new Inbox((query) => request(`inbox?${new URLSearchParams(query)}`));
-let name = ""; // as it is shown
-let user = ""; // as notifications have it
+let name = ""; // of the user
+let user = ""; // id of the user, as in notifications
 
-// One thing after the other: an event that comes while the inbox is being loaded waits for it.
+// Tasks run one after another: an event that arrives while the inbox loads waits.
 let work = Promise.resolve();
 function inTurn(task) {
-  work = work.then(task).then(() => (at("trouble").textContent = ""), (error) => (at("trouble").textContent = sentence(error)));
+  work = work.then(task).then(() => (at("problem").textContent = ""), (error) => (at("problem").textContent = sentence(error)));
   return work;
 }
 
-// What fetch() throws itself is a TypeError, in other words in each browser.
+// fetch() throws a TypeError with a different message in each browser.
 const sentence = (error) => (error instanceof TypeError ? "The server cannot be reached." : error.message);
 
-// Once for all that comes at one moment: after a long absence that is a lot.
+// Draw once for all events that arrive together.
 let drawing = 0;
 inbox.addEventListener("change", () => {
   drawing ||= setTimeout(draw);
@@ -64,8 +64,8 @@ async function load() {
   return page.cursor;
 }
 
-function take(notification) {
-  // Somebody else has signed in, in another tab of this browser: the page is theirs now.
+function receive(notification) {
+  // Another user has signed in in another tab of this browser.
   if (notification.user !== user) location.reload();
   else if (inbox.add(notification)) {
     toasts.show(notification);
@@ -79,17 +79,17 @@ function markRead(which) {
 }
 
 const connection = new Connection("events", {
-  notification: (event) => inTurn(() => take(JSON.parse(event.data))),
+  notification: (event) => inTurn(() => receive(JSON.parse(event.data))),
   read: (event) => inTurn(() => inbox.mark(JSON.parse(event.data))),
-  "stream:gap": () => inTurn(load), // the log no longer has what came meanwhile; the table has
+  "stream:gap": () => inTurn(load), // the log no longer has the missed events, but the table has the rows
 });
 
 connection.addEventListener("change", () => {
-  if (connection.state === "open" && !user) inTurn(load); // it could not be had before
+  if (connection.state === "open" && !user) inTurn(load); // the first attempt failed
   if (connection.state === "lost") checkSession();
 });
 
-// Whoever signs out in one tab, or in as somebody else, does so in all of them.
+// A sign-out or a new sign-in in one tab applies to all tabs.
 async function checkSession() {
   const session = await request("../session").catch(() => null);
   if (session && name && session.name !== name) location.reload();
@@ -104,32 +104,32 @@ at("older").addEventListener("click", () => inTurn(async () => {
   const { size } = inbox.notifications;
   await inbox.loadOlder();
   draw();
-  list.focus(size); // the button may be gone; who reads on begins here
+  list.focus(size); // the button may be gone: continue at the first new row
 }));
 
 at("send").addEventListener("submit", async (event) => {
   event.preventDefault();
   const form = event.target;
-  const said = at("sent");
+  const message = at("sent");
   const fields = Object.fromEntries(new FormData(form));
   try {
     await post("./", fields);
-    said.textContent = `Sent to ${fields.user}.`;
+    message.textContent = `Sent to ${fields.user}.`;
     for (const name of ["title", "body", "link"]) form.elements[name].value = "";
     form.elements.title.focus();
   } catch (error) {
-    said.textContent = sentence(error);
-    said.classList.add("wrong");
+    message.textContent = sentence(error);
+    message.classList.add("wrong");
     return;
   }
-  said.classList.remove("wrong");
+  message.classList.remove("wrong");
 });
 
 function showCommand() {
   const example = JSON.stringify({ user: name, title: "Hello", body: "From a terminal", link: "/" });
   const parts = [`curl ${new URL("./", document.baseURI)}`, "-H 'Content-Type: application/json'", `-d '${example}'`];
   for (const part of parts) {
-    const span = document.createElement("span"); // broken between these, if anywhere
+    const span = document.createElement("span"); // line breaks only between these parts
     span.textContent = part;
     at("command").append(span, " ");
   }

@@ -1,12 +1,12 @@
-// New notifications, for a moment at the edge of the page; they stay in the inbox.
+// New notifications, shown for a few seconds at the edge of the page.
 
-const SHOWN = 3; // at once: more would hide what somebody is about to do
-const MOMENT = 7000; // milliseconds to read one
+const MAX_TOASTS = 3; // more would cover the page
+const DURATION = 7000; // milliseconds
 
 export class Toasts {
   #list;
 
-  /** Shows them in `list`, which announces what is added. */
+  /** Shows toasts in `list`, a live region that screen readers announce. */
   constructor(list) {
     this.#list = list;
   }
@@ -18,23 +18,23 @@ export class Toasts {
     close.setAttribute("aria-label", `Dismiss: ${title}`);
     toast.append(element("p", "toast-title", title), element("p", "toast-body", body), close);
     this.#list.append(toast);
-    while (this.#list.childElementCount > SHOWN) this.#list.firstElementChild.remove();
+    while (this.#list.childElementCount > MAX_TOASTS) this.#list.firstElementChild.remove();
 
-    // It does not vanish under a pointer or a cursor that is on its way.
+    // A toast stays while it has the pointer or the focus.
     let timer = 0;
-    const go = () => toast.remove();
-    const stay = () => clearTimeout(timer);
-    const leave = () => { stay(); timer = setTimeout(go, MOMENT); };
-    close.addEventListener("click", go);
-    for (const type of ["pointerenter", "focusin"]) toast.addEventListener(type, stay);
-    for (const type of ["pointerleave", "focusout"]) toast.addEventListener(type, leave);
-    leave();
+    const remove = () => toast.remove();
+    const stop = () => clearTimeout(timer);
+    const start = () => { stop(); timer = setTimeout(remove, DURATION); };
+    close.addEventListener("click", remove);
+    for (const type of ["pointerenter", "focusin"]) toast.addEventListener(type, stop);
+    for (const type of ["pointerleave", "focusout"]) toast.addEventListener(type, start);
+    start();
   }
 }
 
 function element(name, className, text) {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text ?? "";
-  return made;
+  const node = document.createElement(name);
+  node.className = className;
+  node.textContent = text ?? "";
+  return node;
 }

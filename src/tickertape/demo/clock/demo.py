@@ -1,4 +1,4 @@
-"""The stream of the clock, by hand: what a hub does for the other demos, in the fewest lines."""
+"""The event stream of the clock, written by hand: the other demos use a hub instead."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from importlib.resources import files
 from typing import Final
 
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...asgi import ASGIApp, DisconnectReason, EventSourceResponse, Receive, Scope, Send, get_last_event_id
-from ...wire import ServerSentEvent
+from ...asgi import DisconnectReason, EventSourceResponse, get_last_event_id
+from ...wire import GAP_EVENT, ServerSentEvent
 from ..site import RETRY, Demo
-from .ticker import Ticker
-
-__all__ = ["ClockStream", "clock_demo"]
+from .ticker import DEFAULT_INTERVAL, Ticker
 
 logger = logging.getLogger("tickertape.demo")
 
@@ -22,9 +21,9 @@ _CONNECTED: Final = ServerSentEvent("Connection established", event="connected")
 
 
 class ClockStream:
-    """Answer each request with the updates of ``ticker``, from the client's cursor on.
+    """An ASGI application that answers each request with the updates of ``ticker`` after the cursor of the client.
 
-    Pages of other origins may read it, as the guide's stream allows.
+    Pages of other origins may read it, as the guide allows.
     """
 
     def __init__(self, ticker: Ticker) -> None:
@@ -48,31 +47,35 @@ class ClockStream:
 
 
 async def follow(ticker: Ticker, cursor: int) -> AsyncIterator[bytes]:
-    """Give the stream of one client, whose place in the log is ``cursor``."""
-    # The id comes before any update does: a client that drops within the first seconds resumes as well.
+    """Yield the stream of one client: all updates after ``cursor``."""
+    # The id comes before the first update, so that a client can resume even if it disconnects before that update.
     yield _CONNECTED + ServerSentEvent(id=str(cursor), retry=RETRY).encode()
     while True:
         updates, gap = await ticker.read(cursor)
         if gap:
-            told = {"reason": "expired", "after": cursor, "resumed": updates[0].id}
-            yield ServerSentEvent(told, event="stream:gap").encode()
+            notice = {"reason": "expired", "after": cursor, "resumed": updates[0].id}
+            yield ServerSentEvent(notice, event=GAP_EVENT).encode()
         yield b"".join(update.encoded for update in updates)
         cursor = updates[-1].id
 
 
-def clock_demo(ticker: Ticker, *, events: ASGIApp | None = None) -> Demo:
-    """Describe the clock demo.
+def clock_demo(
+    ticker: Ticker | None = None, *, interval: float = DEFAULT_INTERVAL, events: ASGIApp | None = None
+) -> Demo:
+    """Return the clock demo.
 
     Arguments:
-        ticker: started and stopped with the server.
-        events: what answers ``GET /events``, if not the stream of ``ticker``.
+        ticker: the source of the updates. It starts and stops with the server.
+        interval: seconds between two updates, if no ticker is passed.
+        events: an application that answers ``GET /events`` in place of the ticker's stream.
     """
+    ticker = ticker or Ticker(interval=interval)
     return Demo(
         name="Clock",
         title="Live clock",
         summary=(
-            "One stream of events, pushed by the server over plain HTTP. "
-            "Disconnect for a while, or stop the server and start it again: the page goes on where it was."
+            "One event stream over plain HTTP. Disconnect for a while, or stop the server and start it again: "
+            "the page continues where it was."
         ),
         path="/clock/",
         web=files(__package__) / "web",

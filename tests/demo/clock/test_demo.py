@@ -1,4 +1,4 @@
-"""The stream of the clock demo, as a client in the same process sees it."""
+"""The stream of the clock demo, read by a client in the same process."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 import pytest
 
 from tickertape import ServerSentEvent
-from tickertape.demo import Site, Ticker, clock_demo
+from tickertape.demo.clock import Ticker, clock_demo
+from tickertape.demo.site import Site
 from tickertape.testing import EventStream, EventStreamClient, FakeClock
 
 OPENING = b"event: connected\ndata: Connection established\n\n"
 
 
 class Server:
-    """The demo in this process; ``tick`` makes updates."""
+    """The demo in this process. ``tick`` appends updates."""
 
     def __init__(self, limit: int = 10) -> None:
         self.clock = FakeClock()
@@ -45,7 +46,7 @@ async def next_ids(stream: EventStream, count: int) -> list[str | None]:
     return [(await stream.next_event()).id for _ in range(count)]
 
 
-async def test_the_contract_of_the_guide() -> None:
+async def test_stream_of_the_guide() -> None:
     async with running() as server, server.client.open("/events") as stream:
         assert stream.status == 200
         assert stream.headers["content-type"] == "text/event-stream"
@@ -61,7 +62,7 @@ async def test_the_contract_of_the_guide() -> None:
         assert await next_ids(stream, 2) == ["2", "3"]
 
 
-async def test_the_whole_stream_byte_by_byte() -> None:
+async def test_bytes_of_the_stream() -> None:
     async with running(4) as server, server.client.open("/events") as stream:
         await connected(stream)
         server.tick()
@@ -70,7 +71,7 @@ async def test_the_whole_stream_byte_by_byte() -> None:
         assert stream.body == OPENING + b"id: 4\nretry: 2000\n\nid: 5\nevent: update\n" + data + b"\n\n"
 
 
-async def test_all_clients_share_the_numbering() -> None:
+async def test_clients_share_ids() -> None:
     async with running(3) as server, server.client.open("/events") as one, server.client.open("/events") as two:
         await connected(one)
         await connected(two)
@@ -78,17 +79,17 @@ async def test_all_clients_share_the_numbering() -> None:
         assert await next_ids(one, 2) == await next_ids(two, 2) == ["4", "5"]
 
 
-@pytest.mark.parametrize("how", ["header", "last_event_id", "lastEventId"])
-async def test_a_client_goes_on_with_what_it_missed(how: str) -> None:
+@pytest.mark.parametrize("source", ["header", "last_event_id", "lastEventId"])
+async def test_resume(source: str) -> None:
     async with running(5) as server:
-        where = {"last_event_id": "2"} if how == "header" else {"query": {how: "2"}}
-        async with server.client.open("/events", **where) as stream:
+        options = {"last_event_id": "2"} if source == "header" else {"query": {source: "2"}}
+        async with server.client.open("/events", **options) as stream:
             await connected(stream)
             server.tick()
             assert await next_ids(stream, 4) == ["3", "4", "5", "6"]
 
 
-async def test_a_client_that_drops_before_its_first_update_loses_nothing() -> None:
+async def test_resume_before_first_update() -> None:
     async with running(5) as server:
         async with server.client.open("/events") as stream:
             await connected(stream)
@@ -98,7 +99,7 @@ async def test_a_client_that_drops_before_its_first_update_loses_nothing() -> No
             assert await next_ids(stream, 2) == ["6", "7"]
 
 
-async def test_a_client_of_a_former_server_sees_no_id_twice() -> None:
+async def test_id_from_before_restart() -> None:
     async with running() as server:
         server.tick(2)
         async with server.client.open("/events", last_event_id="40") as stream:
@@ -107,7 +108,7 @@ async def test_a_client_of_a_former_server_sees_no_id_twice() -> None:
             assert await next_ids(stream, 2) == ["41", "42"]
 
 
-async def test_those_who_listen_already_go_on_when_the_numbering_rises() -> None:
+async def test_ids_rise_for_all_clients() -> None:
     async with running(1) as server, server.client.open("/events") as early:
         await connected(early)
         async with server.client.open("/events", last_event_id="40") as late:
@@ -117,14 +118,14 @@ async def test_those_who_listen_already_go_on_when_the_numbering_rises() -> None
 
 
 @pytest.mark.parametrize("garbage", ["abc", "-3", "1e9", "9" * 300, "18446744073709551617", "２", "3 OR 1=1", "\x7f"])
-async def test_an_id_that_is_none_of_ours_is_ignored(garbage: str) -> None:
+async def test_foreign_id_is_ignored(garbage: str) -> None:
     async with running(3) as server, server.client.open("/events", last_event_id=garbage) as stream:
         await connected(stream)
         server.tick()
         assert await next_ids(stream, 1) == ["4"]
 
 
-async def test_what_is_no_longer_kept_is_told_before_what_is() -> None:
+async def test_gap() -> None:
     async with running(9, limit=3) as server, server.client.open("/events", last_event_id="2") as stream:
         await connected(stream)
         gap = await stream.next_event()
@@ -133,7 +134,7 @@ async def test_what_is_no_longer_kept_is_told_before_what_is() -> None:
         assert await next_ids(stream, 3) == ["7", "8", "9"]
 
 
-async def test_clients_that_come_and_go_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_connections_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tickertape.demo")
     async with running(3) as server:
         async with server.client.open("/events", last_event_id="1\x1b[31m") as stream:
@@ -146,14 +147,14 @@ async def test_clients_that_come_and_go_are_logged(caplog: pytest.LogCaptureFixt
     ]
 
 
-async def test_head_has_the_headers_and_no_stream() -> None:
+async def test_head() -> None:
     async with running() as server, server.client.open("/events", method="HEAD") as stream:
         assert await stream.read() == b""
         assert (stream.status, stream.headers["content-type"]) == (200, "text/event-stream")
         assert stream.complete
 
 
-async def test_the_app_as_it_is_served() -> None:
+async def test_real_clock() -> None:
     async with (
         EventStreamClient(Site([clock_demo(Ticker(interval=0.001))])) as client,
         client.open("/events") as stream,

@@ -1,4 +1,4 @@
-"""A machine that is as busy as a test says, for the dashboard."""
+"""A fake machine with a known load, for the tests of the dashboard."""
 
 from __future__ import annotations
 
@@ -6,48 +6,47 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from tickertape.demo.dashboard import Reading
-from tickertape.demo.dashboard.readings import Process
+from tickertape.demo.dashboard.readings import Process, Reading
 from tickertape.testing import FakeClock
 
 __all__ = ["EPOCH", "PATIENCE", "FakeMachine", "until"]
 
 EPOCH: Final = 1_700_000_000.0
-"""What a wall clock shows when a fake clock shows 0."""
+"""The time of the wall clock when the fake clock is at 0."""
 
 PATIENCE: Final = 30.0
-"""Seconds to wait for what should come at once: generous, for machines that do other things too."""
+"""Seconds to wait for an event that should happen at once: long enough for a busy machine."""
 
 
 class FakeMachine:
-    """Two cores, the one half busy and the other idle; 2 KiB/s come in, 1 KiB/s go out.
+    """A machine with one half busy and one idle core, which receives 2 KiB/s and sends 1 KiB/s.
 
     Arguments:
-        clock: tells how much that makes by now.
+        clock: the clock that the counters depend on.
 
     Attributes:
-        readings: the moments at which readings were taken.
-        broken: raised by the next reading.
-        away: seconds by which the wall clock is ahead: it was set, or the machine slept.
+        readings: the times of the readings.
+        error: raised by the next reading.
+        wall_offset: seconds by which the wall clock is ahead, because it was set or the machine was suspended.
     """
 
     def __init__(self, clock: FakeClock, host: str = "machine") -> None:
         self._clock = clock
         self._host = host
         self.readings: list[float] = []
-        self.broken: Exception | None = None
-        self.away = 0.0
+        self.error: Exception | None = None
+        self.wall_offset = 0.0
 
     async def __call__(self) -> Reading:
-        if self.broken is not None:
-            broken, self.broken = self.broken, None
-            raise broken
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
         now = self._clock.time()
         self.readings.append(now)
         return Reading(
             host=self._host,
-            at=EPOCH + now + self.away,
-            moment=now,
+            at=EPOCH + now + self.wall_offset,
+            monotonic=now,
             cores=[(now / 2, now), (0.0, now)],
             memory=(3 << 30, 4 << 30),
             load=(0.5, 0.25, 0.125),
@@ -59,7 +58,7 @@ class FakeMachine:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Return when ``condition`` holds, in another thread say."""
+    """Wait until ``condition`` is true. Another thread may change it."""
     async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
