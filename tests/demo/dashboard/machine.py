@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from tickertape.demo.dashboard.readings import Process, Reading
+from tickertape.demo.dashboard.samples import Process, Reading
 from tickertape.testing import FakeClock
 
 __all__ = ["EPOCH", "PATIENCE", "FakeMachine", "until"]

@@ -12,7 +12,7 @@ import pytest
 
 from support.asgi import settle
 from tickertape import Hub
-from tickertape.demo.dashboard.collector import Collector
+from tickertape.demo.dashboard.demo import Collector
 from tickertape.testing import FakeClock, ScriptedBroker
 
 from .machine import EPOCH, FakeMachine
