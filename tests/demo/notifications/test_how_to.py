@@ -47,7 +47,7 @@ def application(folder: Path) -> dict[str, Any]:
 @pytest.mark.asyncio(loop_scope="session")
 async def test_application(browser: Browser, tmp_path: Path) -> None:
     names = application(tmp_path)
-    names["ask"]("INSERT INTO notifications (user, title) VALUES ('ann', '<b>before</b>'), ('bob', 'of Bob')")
+    names["query"]("INSERT INTO notifications (user, title) VALUES ('ann', '<b>before</b>'), ('bob', 'of Bob')")
     async with serve_here(names["app"]) as url, open_tab(browser) as tab:
         request = tab.page.request
         assert (await request.get(f"{url}/events")).status == 401
@@ -61,7 +61,7 @@ async def test_application(browser: Browser, tmp_path: Path) -> None:
         await tab.page.get_by_role("button", name="Mark all read").click()
         await expect(tab.page.locator("li")).to_have_text(["after", "<b>before</b>"])
         await expect(tab.page).to_have_title("Inbox")
-    assert names["ask"]("SELECT count(*) FROM notifications WHERE read_at IS NULL")[0][0] == 1  # Bob's
+    assert names["query"]("SELECT count(*) FROM notifications WHERE read_at IS NULL")[0][0] == 1  # Bob's
 
 
 async def test_queue(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ export async function signIn(section) {
 function requestName(section) {
   const input = element("input", { name: "name", required: true, maxLength: 32, autocomplete: "nickname", spellcheck: false });
   const label = element("label", { className: "field" }, element("span", { className: "label" }, "Your name (visible to others)"), input);
-  const button = element("button", { type: "submit" }, "Enter");
+  const button = element("button", { type: "submit" }, "Sign in");
   const problem = element("p", { className: "said wrong", role: "alert" });
   const form = element("form", { className: "form" }, label, element("div", { className: "actions" }, button));
   section.replaceChildren(form, problem);

@@ -135,9 +135,10 @@ function showCommand() {
   }
 }
 
-showConnection(connection);
+at("connection").hidden = true; // no stream before sign-in
 name = await signIn(at("sign-in"));
-at("signed-in").hidden = false;
+at("signed-in").hidden = at("connection").hidden = false;
+showConnection(connection);
 at("send").elements.user.value = name;
 showCommand();
 await inTurn(async () => {

@@ -1,4 +1,4 @@
-"""The chat tutorial: run its code blocks in order."""
+"""The tutorials: run their code blocks in order."""
 
 from __future__ import annotations
 
@@ -16,11 +16,27 @@ from support.browser import Tab, open_tab
 from support.servers import BIN, Service
 from tickertape.testing import EventStreamClient
 
-TUTORIAL = (Path(__file__).parents[3] / "docs" / "tutorial" / "chat.md").read_text("utf-8")
+DOCS = Path(__file__).parents[2] / "docs" / "tutorial"
+FIRST_STREAM = (DOCS / "first-stream.md").read_text("utf-8")
+TUTORIAL = (DOCS / "chat.md").read_text("utf-8")
 ROOMS, PAGE, WHOLE = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
 BODY, MOMENT = re.findall(r"```html\n(.*?)```", TUTORIAL, re.DOTALL)
 COMMAND = re.findall(r"curl --json '(.*?)' localhost:8000(\S+)", TUTORIAL)
 SHOWN = re.findall(r"^data: (.*)$", TUTORIAL, re.MULTILINE)
+
+
+async def test_first_stream() -> None:
+    names: dict[str, Any] = {"__name__": "app"}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", FIRST_STREAM, re.DOTALL)), names)
+    async with EventStreamClient(names["app"]) as client:
+        async with client.open("/events") as stream:
+            assert (await stream.next_event()).json() == {"left": 10}
+        async with client.open("/") as page:
+            assert "new EventSource" in (await page.read()).decode()
+        for last_event_id, number in ((None, 1), ("41", 42)):
+            async with client.open("/numbers", last_event_id=last_event_id) as stream:
+                event = await stream.next_event()
+                assert (event.id, event.event, event.json()) == (str(number), "number", {"number": number})
 
 
 async def test_rooms_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
