@@ -5,7 +5,7 @@ Standard library only, no I/O, no clock.
 
 from .cursor import MAX_OFFSET, Cursor
 from .decoder import DEFAULT_MAX_EVENT_SIZE, Decoder
-from .draft import MAX_KEY_LENGTH, MAX_TOPIC_LENGTH, Draft, check_segments, check_topic
+from .draft import MAX_KEY_LENGTH, MAX_SEGMENTS, MAX_TOPIC_LENGTH, Draft, check_segments, check_topic
 from .event import ServerSentEvent, encode_fields
 from .notices import ERROR_EVENT, GAP_EVENT, HEARTBEAT, RESERVED_PREFIX, STREAM_ERROR, Gap, GapReason
 
@@ -16,6 +16,7 @@ __all__ = [
     "HEARTBEAT",
     "MAX_KEY_LENGTH",
     "MAX_OFFSET",
+    "MAX_SEGMENTS",
     "MAX_TOPIC_LENGTH",
     "RESERVED_PREFIX",
     "STREAM_ERROR",

@@ -9,10 +9,13 @@ from ..errors import InvalidEventError, InvalidTopicError
 from .event import checked_event_type, data_to_text, repair
 from .notices import RESERVED_PREFIX
 
-__all__ = ["MAX_KEY_LENGTH", "MAX_TOPIC_LENGTH", "Draft", "check_segments", "check_topic"]
+__all__ = ["MAX_KEY_LENGTH", "MAX_SEGMENTS", "MAX_TOPIC_LENGTH", "Draft", "check_segments", "check_topic"]
 
 MAX_TOPIC_LENGTH: Final = 255
 """Characters: as many as the subject or column of every store holds, and more than a name needs."""
+
+MAX_SEGMENTS: Final = 32
+"""Segments of a topic or a pattern: no hierarchy of names is deeper, and the work of matching grows with them."""
 
 MAX_KEY_LENGTH: Final = 255
 """Characters of an idempotency key: a UUID has 36, and the column of every store holds as many."""
@@ -22,8 +25,8 @@ def check_topic(topic: str) -> str:
     """Return ``topic`` if events can be published to it.
 
     Raises:
-        InvalidTopicError: the topic is empty or too long, or it has an empty segment, a wildcard, a
-            space at an end or a control character.
+        InvalidTopicError: the topic is empty or too long, or it has too many segments, an empty one, a
+            wildcard, a space at an end or a control character.
     """
     check_segments("topic", topic)
     if "*" in topic:
@@ -50,6 +53,8 @@ def check_segments(what: str, text: object) -> list[str]:
     segments = text.split("/")
     if "" in segments:
         raise InvalidTopicError(f"expected a {what} without empty segments, got {text!r}")
+    if len(segments) > MAX_SEGMENTS:
+        raise InvalidTopicError(f"expected a {what} of at most {MAX_SEGMENTS} segments, got {len(segments)}")
     return segments
 
 
