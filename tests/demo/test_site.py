@@ -35,12 +35,12 @@ async def fetch(path: str, app: Site, **options: Any) -> tuple[EventStream, str]
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """The site with all demos."""
+    """Create the site with all demos."""
     return create_app(tmp_path)
 
 
 def pages() -> Site:
-    """A site with two demos."""
+    """Return a site with two demos."""
 
     def demo(name: str, path: str) -> Demo:
         web = DEMO / "clock" / "web"

@@ -1,4 +1,4 @@
-"""``Members``: people join and leave, whatever the number of their connections."""
+"""``Members``: people join and leave, regardless of the number of their connections."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ async def test_queue_after_kill(tmp_path: Path) -> None:
     jetstream = client.jetstream()
     try:
         await jetstream.add_stream(name=name, subjects=[f"{name}.*"])
-        # NATS delivers messages again that were not acknowledged: after 1 s instead of 30 s.
+        # NATS delivers unacknowledged messages again after 1 s, instead of 30 s.
         soon = ConsumerConfig(
             durable_name=DURABLE, filter_subject=f"{name}.*", ack_policy=AckPolicy.EXPLICIT, ack_wait=1
         )

@@ -45,7 +45,7 @@ class Member(NamedTuple):
 
 
 class Members:
-    """The people in each room, whatever the number of their connections.
+    """The people in each room, regardless of the number of their connections.
 
     A person with two tabs is one member. A member that reconnects within ``LEAVE_DELAY`` seconds has not left.
 

@@ -4,7 +4,7 @@ import { Chart, lineColour } from "./chart.js";
 import { extremes } from "./history.js";
 import { text, units } from "./units.js";
 
-/** Creates an element. Text in `children` is never markup, whatever the name of a process contains. */
+/** Creates an element. Text in `children` is never markup, even if the name of a process contains tags. */
 export function make(tag, className = "", ...children) {
   const element = document.createElement(tag);
   element.className = className;
