@@ -65,9 +65,7 @@ def demo(
     from ..asgi import DEFAULT_SEND_TIMEOUT
     from ..demo import TableError, check_database, create_app
     from ..errors import BrokerError
-    from ..server import listen, run
-    from ..server.run import NotStartedError
-    from ..server.silence import drop_silent_clients
+    from ..server import NotStartedError, drop_silent_clients, listen, run
 
     set_up_logging()
     try:

@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from ..asgi import problem_body, problem_headers
-from ..server.files import SHARED, SHELL, File, fill_page, read_static_files
+from ..server import File, fill_page, read_static_files
 from .identity import Identities
 
 RETRY: Final = 2_000
@@ -111,11 +111,11 @@ class Site:
             yield
 
     def _pages(self) -> list[Route]:
-        folders = dict.fromkeys([SHARED, _WEB, *(demo.web for demo in self._demos)])
+        folders = dict.fromkeys([_WEB, *(demo.web for demo in self._demos)])
         pages: dict[str, File] = {f"/static/{name}": file for name, file in read_static_files(*folders).items()}
-        pages["/"] = fill_page((_WEB / "index.html", SHELL), self._index_values())
+        pages["/"] = fill_page(_WEB / "index.html", self._index_values())
         for demo in self._demos:
-            pages[demo.path] = fill_page((demo.web / "page.html", SHELL), self._page_values(demo))
+            pages[demo.path] = fill_page(demo.web / "page.html", self._page_values(demo))
         return [Route(path, file, methods=["GET"]) for path, file in pages.items()]
 
     def _index_values(self) -> dict[str, str]:

@@ -1,5 +1,15 @@
 """ASGI applications under uvicorn."""
 
-from .run import listen, run
+from .files import File, fill_page, read_static_files
+from .run import NotStartedError, listen, run
+from .silence import drop_silent_clients
 
-__all__ = ["listen", "run"]
+__all__ = [
+    "File",
+    "NotStartedError",
+    "drop_silent_clients",
+    "fill_page",
+    "listen",
+    "read_static_files",
+    "run",
+]

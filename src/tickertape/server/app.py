@@ -20,7 +20,7 @@ from ..asgi import status_of
 from ..errors import BrokerError, HubClosedError, InvalidTopicError, TickertapeError
 from ..hub import Hub
 from .endpoints import READY_WITHIN, Endpoints
-from .files import SHARED, SHELL, WEB, fill_page, read_static_files
+from .files import WEB, fill_page, read_static_files
 from .refusal import Refusal, problem_response
 
 __all__ = ["create_app"]
@@ -72,7 +72,7 @@ def create_app(
 
 
 def _routes(endpoints: Endpoints) -> list[BaseRoute]:
-    files = read_static_files(SHARED, WEB / "hub")
+    files = read_static_files(WEB / "hub")
     page = {
         "title": "Live stream",
         "summary": "Events as they are published to this hub. Choose topics, watch, and publish one yourself.",
@@ -91,7 +91,7 @@ def _routes(endpoints: Endpoints) -> list[BaseRoute]:
         Route("/health/live", endpoints.live),
         Route("/health/ready", endpoints.ready),
         Route("/openapi.json", endpoints.openapi),
-        Route("/", fill_page((WEB / "hub.html", SHELL), page), methods=["GET"]),
+        Route("/", fill_page(WEB / "hub.html", page), methods=["GET"]),
         *(Route(f"/static/{name}", file, methods=["GET"], include_in_schema=False) for name, file in files.items()),
     ]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from string import Template
@@ -11,15 +10,15 @@ from typing import Final
 
 from ..asgi import Headers, Receive, Scope, Send
 
-__all__ = ["SHARED", "SHELL", "WEB", "File", "answer", "fill_page", "read_static_files"]
+__all__ = ["WEB", "File", "answer", "fill_page", "read_static_files"]
 
 WEB: Final = files(__package__) / "web"
 
-SHARED: Final = WEB / "shared"
-"""Styles and scripts of every page of ours, the demo's too."""
+_SHARED: Final = WEB / "shared"
+"""Style sheets and scripts of all pages."""
 
-SHELL: Final = WEB / "shell.html"
-"""The template around every page: the bar with its badge, the heading, the icon."""
+_FRAME: Final = WEB / "shell.html"
+"""The template around every page: the bar, the heading, the icon."""
 
 _CONTENT_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -81,9 +80,9 @@ async def answer(
 
 
 def read_static_files(*folders: Traversable) -> dict[str, File]:
-    """Return the styles and scripts in ``folders`` by name."""
+    """Return the style sheets and scripts that all pages share, and those in ``folders``, by name."""
     found: dict[str, File] = {}
-    for folder in folders:
+    for folder in (_SHARED, *folders):
         for path in folder.iterdir():
             if path.name.endswith((".css", ".js")):
                 if path.name in found:
@@ -92,9 +91,8 @@ def read_static_files(*folders: Traversable) -> dict[str, File]:
     return found
 
 
-def fill_page(templates: Iterable[Traversable], values: dict[str, str]) -> File:
-    """Return the page that ``templates`` make, each put into the next as ``$content``."""
-    text = ""
-    for template in templates:
-        text = Template(template.read_text("utf-8")).substitute(values, content=text)
-    return File("page.html", text.encode())
+def fill_page(template: Traversable, values: dict[str, str]) -> File:
+    """Return a page: the content from ``template``, inside the frame that all pages share."""
+    content = Template(template.read_text("utf-8")).substitute(values)
+    page = Template(_FRAME.read_text("utf-8")).substitute(values, content=content)
+    return File("page.html", page.encode())
