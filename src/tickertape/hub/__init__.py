@@ -6,9 +6,8 @@ from .defaults import (
     DEFAULT_RETRY,
 )
 from .direct import DirectSubscriber
-from .feed import Feed, FeedState, FeedStatistics
+from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
 from .hub import Hub, SubscriptionRequest
-from .items import Batch, Field, field_reader
 from .presence import Presence
 from .response import DIRECT_EXTENSION, Connection, HubResponse
 from .starting import MAX_LAST

@@ -12,8 +12,7 @@ from ..broker import Broker, SQLConnection, TransactionalBroker
 from ..errors import BrokerError, EventTooLargeError, HubClosedError
 from ..timing import Clock
 from ..wire import Cursor, Draft
-from .feed import Feed, Source
-from .items import MAX_NAME_LENGTH, Field, Shape
+from .feeds import MAX_NAME_LENGTH, Feed, Field, Shape, Source
 
 __all__ = ["Publishing"]
 
@@ -37,6 +36,7 @@ class Publishing(ABC):
         self._soon: set[asyncio.Task[list[Cursor]]] = set()
         self._published = 0
         self._feeds: dict[str, Feed] = {}
+        self._replaced_feeds: list[Feed] = []
         self._feeding: Clock | None = None  # while feeds run
 
     @abstractmethod
@@ -211,6 +211,9 @@ class Publishing(ABC):
             raise ValueError(f"expected on_error to be 'skip' or 'stop', got {on_error!r}")
         self.draft("any" if callable(topic) else topic, event=None if callable(event) else event)
         feed = Feed(source, shape, skip=on_error == "skip", draft=self.draft, append=self._append, random=self.random)
+        replaced = self._feeds.get(feed.name)
+        if replaced is not None:
+            self._replaced_feeds.append(replaced)
         self._feeds[feed.name] = feed
         if self._feeding is not None:
             feed.start(self._feeding)
@@ -236,9 +239,11 @@ class Publishing(ABC):
 
     async def _stop_feeds(self) -> None:
         self._feeding = None
-        for feed in self._feeds.values():  # at once, before one of them finds the hub closed
+        feeds = [*self._feeds.values(), *self._replaced_feeds]
+        self._replaced_feeds = []
+        for feed in feeds:  # all at once, before one of them finds the hub closed
             feed.cancel()
-        await asyncio.gather(*(feed.stop() for feed in self._feeds.values()))
+        await asyncio.gather(*(feed.stop() for feed in feeds))
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .feed import FeedStatistics
+from .feeds import FeedStatistics
 
 __all__ = ["HubStatistics"]
 
