@@ -153,7 +153,7 @@ async def test_two_tabs_are_one_member(chat: Chat) -> None:
             chat.clock.advance(2 * LEAVE_DELAY)
             await bo.request("POST", "/chat/typing", {"room": "lobby"})
             kinds = [(await stream.next_event()).event for _ in range(5)]
-            assert kinds == ["join", "count", "join", "count", "typing"]  # nobody has left
+            assert kinds == ["join", "count", "join", "count", "typing"]  # no leave event
         chat.clock.advance(LEAVE_DELAY - 1)
         async with bo.listen() as again:
             assert (await next_of(again, "present"))["names"] == ["Ada", "Bo"]

@@ -184,6 +184,7 @@ async def test_controls(browser: Browser, tmp_path: Path) -> None:
         await it.page.get_by_label("Span").select_option("1 minute")
         await it.wait_for(f"cards[0].chart.plot.scales.x.min === {EPOCH + 840}")
         await it.page.get_by_label("Update").select_option("every 5 s")
+        await it.page.evaluate(FRAMES)  # the page draws once after the change
         await it.wait_for(f"cards[0].chart.plot.scales.x.max === {EPOCH + 900}")
         ends = []
         for _ in range(6):

@@ -77,7 +77,7 @@ async def test_inbox(opened: Opened) -> None:
     second = await opened.table.inbox("ann", before=ids[3], limit=3)
     assert [found.title for found in second.notifications] == ["3", "2", "1"]
     assert (second.more, second.unread_older) == (False, 0)
-    assert await opened.titles("nobody") == []
+    assert await opened.titles("eve") == []
 
 
 async def test_mark_read(opened: Opened) -> None:
@@ -132,7 +132,7 @@ async def test_rows_of_other_programs(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "title"), [("Ann", "upper case"), ("", "nobody"), ("a" * 97, "long"), ("ann", ""), ("ann", "x" * 121)]
+    ("user", "title"), [("Ann", "upper case"), ("", "empty user"), ("a" * 97, "long"), ("ann", ""), ("ann", "x" * 121)]
 )
 async def test_constraints(opened: Opened, user: str, title: str) -> None:
     with pytest.raises((sqlite3.IntegrityError, psycopg.errors.CheckViolation), match=r"(?i)check"):

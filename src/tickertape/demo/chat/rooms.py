@@ -128,13 +128,13 @@ class Chat:
     async def post(self, room: str, name: str, text: str, key: str) -> str:
         """Add a message to a room and return its id. A repeated message with the same author and key is ignored."""
         message = {"name": name, "text": text, "key": key, "at": round(self._now(), 3)}
-        # The author is part of the key, so that nobody can use up the keys of another person.
+        # The author is part of the key, so that a user cannot use up the keys of another.
         cursor = await self._messages.publish(f"rooms/{room}/messages", message, key=f"{name.casefold()}/{key}")
         self._ephemeral.publish_soon(_ALL_ROOMS, {"room": room}, event="activity")
         return str(cursor)
 
     def notify_typing(self, room: str, name: str) -> None:
-        """Notify the members of a room that somebody is typing."""
+        """Notify the members of a room that ``name`` is typing."""
         self._ephemeral.publish_soon(f"rooms/{room}/ephemeral", {"name": name}, event="typing")
 
     async def follow(self, room: str, name: str, last_event_id: str | None) -> AsyncGenerator[ServerSentEvent, None]:

@@ -1,5 +1,6 @@
 // The sign-in form, and the line with the name of the user. For all demos that need a name.
 
+import { make, makeButton, postJson } from "./helpers.js";
 import { explain } from "./problem.js";
 
 const SESSION = new URL("../session", document.baseURI);
@@ -13,19 +14,17 @@ export async function signIn(section) {
 }
 
 function requestName(section) {
-  const input = element("input", { name: "name", required: true, maxLength: 32, autocomplete: "nickname", spellcheck: false });
-  const label = element("label", { className: "field" }, element("span", { className: "label" }, "Your name (visible to others)"), input);
-  const button = element("button", { type: "submit" }, "Sign in");
-  const problem = element("p", { className: "said wrong", role: "alert" });
-  const form = element("form", { className: "form" }, label, element("div", { className: "actions" }, button));
+  const input = Object.assign(make("input"), { name: "name", required: true, maxLength: 32, autocomplete: "nickname", spellcheck: false });
+  const label = make("label", "field", make("span", "label", "Your name (visible to others)"), input);
+  const form = make("form", "form", label, make("div", "actions", makeButton("Sign in", "", "submit")));
+  const problem = Object.assign(make("p", "said wrong"), { role: "alert" });
   section.replaceChildren(form, problem);
   input.focus();
   return new Promise((resolve) => {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       try {
-        const body = JSON.stringify({ name: input.value });
-        const response = await fetch(SESSION, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+        const response = await postJson(SESSION, { name: input.value });
         if (response.ok) resolve((await response.json()).name);
         else problem.textContent = await explain(response);
       } catch {
@@ -36,17 +35,11 @@ function requestName(section) {
 }
 
 function showName(section, name) {
-  const button = element("button", { type: "button", className: "quiet" }, "Sign out");
+  const button = makeButton("Sign out", "quiet");
   button.addEventListener("click", async () => {
     await fetch(SESSION, { method: "DELETE" });
     location.reload();
   });
-  const line = element("p", {}, "Signed in as ", element("strong", {}, name));
-  section.replaceChildren(element("div", { className: "signed-in" }, line, button));
-}
-
-function element(name, properties, ...children) {
-  const node = Object.assign(document.createElement(name), properties);
-  node.append(...children);
-  return node;
+  const line = make("p", "", "Signed in as ", make("strong", "", name));
+  section.replaceChildren(make("div", "signed-in", line, button));
 }

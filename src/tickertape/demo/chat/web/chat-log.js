@@ -1,5 +1,7 @@
 // The conversation: messages grouped by author and day, the user's unsent messages below, and the scroll position.
 
+import { make, makeButton } from "./helpers.js";
+
 const MAX_MESSAGES = 500; // on the page: few enough for a phone
 const NEAR = 60; // pixels: if the user is this close to the end, the page follows new messages
 const GROUP_INTERVAL = 5 * 60_000; // milliseconds between two messages of one author in a group
@@ -134,22 +136,22 @@ export class Log {
 export function avatar(name) {
   const sum = Array.from(name).reduce((sum, letter) => sum + letter.codePointAt(0), 0);
   const hue = Math.floor(((sum * 0.618034) % 1) * HUES); // golden ratio: similar sums get different colours
-  const picture = element("span", `avatar hue-${hue}`, Array.from(name)[0].toUpperCase());
+  const picture = make("span", `avatar hue-${hue}`, Array.from(name)[0].toUpperCase());
   picture.setAttribute("aria-hidden", "true");
   return picture;
 }
 
 function bubble(name, text, { isOwn, isFirst, moment = null }) {
-  const item = element("li", `message${isOwn ? " own" : ""}${isFirst ? " first" : ""}`);
+  const item = make("li", `message${isOwn ? " own" : ""}${isFirst ? " first" : ""}`);
   // Screen readers read the name of every message, even if it is not visible.
-  const head = element("p", isFirst ? "message-head" : "unseen");
-  head.append(element("span", "message-name", isOwn ? "You" : name), " ");
+  const head = make("p", isFirst ? "message-head" : "unseen");
+  head.append(make("span", "message-name", isOwn ? "You" : name), " ");
   if (moment) {
-    const time = element("time", "muted", moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+    const time = make("time", "muted", moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
     time.dateTime = moment.toISOString();
     head.append(time);
   }
-  const body = element("p", "message-text", text); // never markup
+  const body = make("p", "message-text", text); // never markup
   body.dir = "auto";
   if (moment) body.title = moment.toLocaleString();
   if (isFirst && !isOwn) item.append(avatar(name));
@@ -158,28 +160,21 @@ function bubble(name, text, { isOwn, isFirst, moment = null }) {
 }
 
 function state(name, why = "") {
-  const shown = element("p", `message-state ${name}`);
-  const text = element("span", "", why ? `${STATES[name]}: ${why}` : STATES[name]);
+  const shown = make("p", `message-state ${name}`);
+  const text = make("span", "", why ? `${STATES[name]}: ${why}` : STATES[name]);
   if (name === "failed") text.setAttribute("role", "alert");
   shown.append(text);
   return shown;
 }
 
 function line(className, text) {
-  const item = element("li", className);
-  item.append(element("span", "", text));
-  return item;
+  return make("li", className, make("span", "", text));
 }
 
 function button(text, onClick) {
-  const node = element("button", "quiet small", text);
-  node.type = "button";
+  const node = makeButton(text, "quiet small");
   node.addEventListener("click", onClick);
   return node;
-}
-
-function element(name, className, text = "") {
-  return Object.assign(document.createElement(name), { className, textContent: text });
 }
 
 function dayOf(moment) {

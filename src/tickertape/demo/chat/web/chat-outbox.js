@@ -3,6 +3,7 @@
 // The page creates a key for each message, so a message that is sent twice is stored once. Messages are sent
 // one after another, so they arrive in the order in which they were written. Unsent messages survive a reload.
 
+import { postJson } from "./helpers.js";
 import { explain } from "./problem.js";
 
 const TIMEOUT = 15_000; // milliseconds to wait for an answer
@@ -73,12 +74,7 @@ export class Outbox extends EventTarget {
   async #send(entry) {
     const { room, text, key } = entry;
     try {
-      const response = await fetch("messages", {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ room, text, key }),
-        signal: AbortSignal.timeout(TIMEOUT),
-      });
+      const response = await postJson("messages", { room, text, key }, { signal: AbortSignal.timeout(TIMEOUT) });
       if (entry.state !== "sending") return; // already delivered by the stream
       if (response.ok) this.#set(entry, "sent");
       else if (response.status >= 500) this.#wait();

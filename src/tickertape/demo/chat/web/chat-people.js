@@ -1,6 +1,7 @@
-// The members of the room, and those who are typing.
+// The members of the room, and the members that are typing.
 
 import { avatar } from "./chat-log.js";
+import { make } from "./helpers.js";
 
 const TYPING_TIMEOUT = 5_000; // milliseconds until a typing notice expires
 
@@ -11,7 +12,7 @@ export class People {
   #me;
   #names = new Set();
   #previous = new Set(); // names before the connection was lost: a restarted server reports them as new
-  #timers = new Map(); // of those who are typing, by name
+  #timers = new Map(); // of members that are typing, by name
 
   constructor({ list, count, typing, me }) {
     this.#list = list;
@@ -60,13 +61,7 @@ export class People {
     const names = [...this.#names].sort((a, b) => (b === this.#me) - (a === this.#me) || a.localeCompare(b));
     this.#count.textContent = names.length;
     this.#list.replaceChildren(
-      ...names.map((name) => {
-        const item = document.createElement("li");
-        const text = document.createElement("span");
-        text.textContent = name === this.#me ? `${name} (you)` : name;
-        item.append(avatar(name), text);
-        return item;
-      }),
+      ...names.map((name) => make("li", "", avatar(name), make("span", "", name === this.#me ? `${name} (you)` : name))),
     );
   }
 

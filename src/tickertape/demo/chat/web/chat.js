@@ -5,12 +5,12 @@ import { Log } from "./chat-log.js";
 import { Outbox } from "./chat-outbox.js";
 import { People } from "./chat-people.js";
 import { Connection } from "./connection.js";
+import { at, make, postJson } from "./helpers.js";
 import { signIn } from "./sign-in.js";
 
 const TYPING_INTERVAL = 2_500; // milliseconds between two typing notices: two tabs stay below the rate limit
 const HISTORY_TIME = 400; // milliseconds after which screen readers announce new messages
 
-const at = (id) => document.getElementById(id);
 const text = at("text");
 const hasKeyboard = matchMedia("(pointer: fine)").matches;
 const HINT = hasKeyboard ? "Enter sends, Shift+Enter starts a new line" : "";
@@ -39,9 +39,8 @@ function roomInAddress() {
 function showRooms() {
   at("rooms").replaceChildren(
     ...rooms.map(({ name }) => {
-      const link = Object.assign(document.createElement("a"), { href: `?room=${encodeURIComponent(name)}`, id: `room-${name}` });
-      const count = Object.assign(document.createElement("span"), { className: "room-count" });
-      link.append(`#${name}`, count);
+      const link = make("a", "", `#${name}`, make("span", "room-count"));
+      Object.assign(link, { href: `?room=${encodeURIComponent(name)}`, id: `room-${name}` });
       link.addEventListener("click", (event) => {
         if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return; // opens a new tab or window
         event.preventDefault();
@@ -49,9 +48,7 @@ function showRooms() {
         history.pushState(null, "", link.href);
         enter(name);
       });
-      const item = document.createElement("li");
-      item.append(link);
-      return item;
+      return make("li", "", link);
     }),
   );
 }
@@ -186,8 +183,7 @@ async function notifyTyping() {
   if (!text.value.trim() || connection.state !== "open" || performance.now() - lastTyping < TYPING_INTERVAL) return;
   lastTyping = performance.now();
   try {
-    const body = JSON.stringify({ room });
-    await fetch("typing", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    await postJson("typing", { room });
   } catch {
     // A lost typing notice does no harm.
   }

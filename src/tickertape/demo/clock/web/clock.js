@@ -1,8 +1,8 @@
 import { showConnection } from "./badge.js";
 import { Connection } from "./connection.js";
+import { at } from "./helpers.js";
 import { Rows } from "./rows.js";
 
-const at = (id) => document.getElementById(id);
 const rows = new Rows(at("updates"), at("empty"));
 const MOMENT = /(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)/; // RFC 3339
 let received = 0;

@@ -1,16 +1,9 @@
 // The cards of the dashboard: a heading, large numbers, and a chart.
 
 import { Chart, lineColour } from "./chart.js";
+import { make } from "./helpers.js";
 import { extremes } from "./history.js";
 import { text, units } from "./units.js";
-
-/** Creates an element. Text in `children` is never markup, even if the name of a process contains tags. */
-export function make(tag, className = "", ...children) {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.append(...children);
-  return element;
-}
 
 const gibibytes = ({ used, total }) => `${text(units.bytes, used)} of ${text(units.bytes, total)}`;
 

@@ -1,12 +1,12 @@
 // The dashboard: the stream delivers samples, the last 15 minutes first, and the page draws charts.
 
 import { showConnection } from "./badge.js";
-import { Card, Processes, cardsFor, make } from "./cards.js";
+import { Card, Processes, cardsFor } from "./cards.js";
 import { Connection } from "./connection.js";
+import { at, make } from "./helpers.js";
 import { History, extremes } from "./history.js";
 import { clock, text, units } from "./units.js";
 
-const at = (id) => document.getElementById(id);
 const ANNOUNCE_INTERVAL = 60; // seconds between two summaries for screen readers
 
 export const history = new History();

@@ -1,5 +1,7 @@
 // The list of notifications. Rows are reused, so that a button keeps the focus.
 
+import { make, makeButton } from "./helpers.js";
+
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
 
@@ -44,17 +46,16 @@ export class NotificationList {
 
   #createRow(notification) {
     const { id, title, body, link } = notification;
-    const time = element("time", "note-time");
+    const time = make("time", "note-time");
     time.dateTime = notification.created_at;
     time.title = new Date(notification.created_at).toLocaleString();
     showAge(time);
-    const button = element("button", "quiet note-read", "Mark read");
-    button.type = "button";
+    const button = makeButton("Mark read", "quiet note-read");
     button.setAttribute("aria-label", `Mark read: ${title}`);
     button.addEventListener("click", () => this.#onRead(id));
-    const row = element("li", "note unread");
-    row.append(element("span", "note-mark", "Unread"), element("p", "note-title", title), time);
-    if (body) row.append(element("p", "note-body", body));
+    const row = make("li", "note unread");
+    row.append(make("span", "note-mark", "Unread"), make("p", "note-title", title), time);
+    if (body) row.append(make("p", "note-body", body));
     if (link) row.append(this.#createLink(notification));
     row.append(button);
     const entry = { row, time, button };
@@ -64,9 +65,9 @@ export class NotificationList {
 
   #createLink({ id, link, read_at: at }) {
     const url = safeUrl(link);
-    if (!url) return element("p", "note-link", link);
+    if (!url) return make("p", "note-link", link);
     const inside = url.origin === location.origin;
-    const anchor = element("a", "note-link", inside ? url.pathname + url.search : url.host + url.pathname.replace(/\/$/, ""));
+    const anchor = make("a", "note-link", inside ? url.pathname + url.search : url.host + url.pathname.replace(/\/$/, ""));
     anchor.href = url.href;
     if (!inside) Object.assign(anchor, { target: "_blank", rel: "noopener noreferrer" });
     if (!at) anchor.addEventListener("click", () => this.#onRead(id), { once: true });
@@ -106,11 +107,4 @@ function showAge(time) {
   const [unit, size] = UNITS.find(([, size]) => seconds >= size) ?? ["", 1];
   const text = unit ? relative.format(-Math.floor(seconds / size), unit) : "just now";
   if (time.textContent !== text) time.textContent = text;
-}
-
-function element(name, className, text) {
-  const node = document.createElement(name);
-  node.className = className;
-  if (text !== undefined) node.textContent = text; // never markup
-  return node;
 }

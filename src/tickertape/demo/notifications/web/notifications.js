@@ -2,29 +2,28 @@ import { showConnection } from "./badge.js";
 import { Connection } from "./connection.js";
 import { DesktopAlerts } from "./desktop.js";
 import { Favicon } from "./favicon.js";
+import { at, make, postJson } from "./helpers.js";
 import { Inbox } from "./inbox.js";
 import { NotificationList } from "./notification-list.js";
 import { explain } from "./problem.js";
 import { signIn } from "./sign-in.js";
 import { Toasts } from "./toasts.js";
 
-const at = (id) => document.getElementById(id);
 const TITLE = document.title;
 const favicon = new Favicon();
 const toasts = new Toasts(at("toasts"));
 const desktop = new DesktopAlerts(at("desktop"), at("problem"));
 const list = new NotificationList(at("inbox"), (id) => markRead({ ids: [id] }), at("inbox-heading"));
 
-async function request(path, options = {}) {
-  const response = await fetch(new URL(path, document.baseURI), options);
+async function answerOf(request) {
+  const response = await request;
   if (!response.ok) throw new Error(await explain(response));
   return response.json();
 }
 
-const post = (path, body) =>
-  request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), keepalive: true });
+const post = (path, body) => answerOf(postJson(path, body, { keepalive: true }));
 
-const inbox = new Inbox((query) => request(`inbox?${new URLSearchParams(query)}`));
+const inbox = new Inbox((query) => answerOf(fetch(`inbox?${new URLSearchParams(query)}`)));
 let name = ""; // of the user
 let user = ""; // id of the user, as in notifications
 
@@ -91,7 +90,7 @@ connection.addEventListener("change", () => {
 
 // A sign-out or a new sign-in in one tab applies to all tabs.
 async function checkSession() {
-  const session = await request("../session").catch(() => null);
+  const session = await answerOf(fetch("../session")).catch(() => null);
   if (session && name && session.name !== name) location.reload();
 }
 addEventListener("visibilitychange", () => document.hidden || checkSession());
@@ -129,9 +128,7 @@ function showCommand() {
   const example = JSON.stringify({ user: name, title: "Hello", body: "From a terminal", link: "/" });
   const parts = [`curl ${new URL("./", document.baseURI)}`, "-H 'Content-Type: application/json'", `-d '${example}'`];
   for (const part of parts) {
-    const span = document.createElement("span"); // line breaks only between these parts
-    span.textContent = part;
-    at("command").append(span, " ");
+    at("command").append(make("span", "", part), " "); // line breaks only between these parts
   }
 }
 

@@ -1,5 +1,7 @@
 // New notifications, shown for a few seconds at the edge of the page.
 
+import { make, makeButton } from "./helpers.js";
+
 const MAX_TOASTS = 3; // more would cover the page
 const DURATION = 7000; // milliseconds
 
@@ -12,11 +14,9 @@ export class Toasts {
   }
 
   show({ title, body }) {
-    const toast = element("div", "toast");
-    const close = element("button", "toast-close", "×");
-    close.type = "button";
+    const close = makeButton("×", "toast-close");
     close.setAttribute("aria-label", `Dismiss: ${title}`);
-    toast.append(element("p", "toast-title", title), element("p", "toast-body", body), close);
+    const toast = make("div", "toast", make("p", "toast-title", title), make("p", "toast-body", body), close);
     this.#list.append(toast);
     while (this.#list.childElementCount > MAX_TOASTS) this.#list.firstElementChild.remove();
 
@@ -30,11 +30,4 @@ export class Toasts {
     for (const type of ["pointerleave", "focusout"]) toast.addEventListener(type, start);
     start();
   }
-}
-
-function element(name, className, text) {
-  const node = document.createElement(name);
-  node.className = className;
-  node.textContent = text ?? "";
-  return node;
 }
