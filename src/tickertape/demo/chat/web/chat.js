@@ -1,11 +1,11 @@
 // The page of the chat: one stream for the current room, and forms that send messages.
 
 import { showConnection } from "./badge.js";
-import { Log } from "./chat-log.js";
-import { Outbox } from "./chat-outbox.js";
-import { People } from "./chat-people.js";
 import { Connection } from "./connection.js";
+import { Conversation } from "./conversation.js";
 import { at, make, postJson } from "./helpers.js";
+import { Members } from "./members.js";
+import { Outbox } from "./outbox.js";
 import { signIn } from "./sign-in.js";
 
 const TYPING_INTERVAL = 2_500; // milliseconds between two typing notices: two tabs stay below the rate limit
@@ -19,8 +19,8 @@ at("connection").hidden = true; // no stream before sign-in
 const me = await signIn(at("sign-in"));
 const { rooms, max_text: maxText } = await (await fetch("rooms")).json(); // characters in a message
 const outbox = new Outbox(me);
-const people = new People({ list: at("names"), count: at("count"), typing: at("typing"), me });
-const log = new Log(
+const members = new Members({ list: at("names"), count: at("count"), typing: at("typing"), me });
+const conversation = new Conversation(
   { scroller: at("scroller"), messages: at("messages"), pending: at("pending"), newer: at("newer"), empty: at("empty") },
   { me, onResend: (entry) => outbox.resend(entry), onDiscard: (entry) => outbox.discard(entry) },
 );
@@ -75,12 +75,12 @@ function enter(name, notice = "") {
   at(`room-${name}`)?.classList.remove("unread");
   showNotice(known ? notice : `There is no room “${name}”. Choose another room.`);
   showTitle();
-  log.clear();
+  conversation.clear();
   at("empty").hidden = !known;
   at("show-people").hidden = !known;
-  people.set([]);
+  members.set([]);
   outbox.forgetSent();
-  for (const entry of outbox.of(name)) log.showPending(entry);
+  for (const entry of outbox.of(name)) conversation.showPending(entry);
   setText(drafts.get(name) ?? "");
   listen(known);
   if (known && hasKeyboard) text.focus(); // on a phone, this would open the keyboard
@@ -93,7 +93,7 @@ function listen(isOpen) {
     present: (event) => showPresent(JSON.parse(event.data)),
     join: (event) => showChange(JSON.parse(event.data).name, "joined"),
     leave: (event) => showChange(JSON.parse(event.data).name, "left"),
-    typing: (event) => people.startTyping(JSON.parse(event.data).name),
+    typing: (event) => members.startTyping(JSON.parse(event.data).name),
     count: (event) => showCount(JSON.parse(event.data).room, JSON.parse(event.data).present),
     activity: (event) => showActivity(JSON.parse(event.data).room),
     "stream:gap": () => enter(room, "Some messages that you missed are no longer available. These are the last messages."),
@@ -126,18 +126,18 @@ async function checkSession() {
 function showMessage(message) {
   if (message.name === me) outbox.delivered(message.key);
   else if (document.hidden) showTitle((unread += 1));
-  people.stopTyping(message.name);
-  log.add(message);
+  members.stopTyping(message.name);
+  conversation.add(message);
 }
 
 function showPresent({ names, counts }) {
-  people.set(names);
+  members.set(names);
   for (const [name, present] of Object.entries(counts)) showCount(name, present);
 }
 
 function showChange(name, what) {
-  const isNews = what === "joined" ? people.join(name) : people.leave(name);
-  if (isNews && name !== me) log.note(`${name} ${what}`);
+  const isNews = what === "joined" ? members.join(name) : members.leave(name);
+  if (isNews && name !== me) conversation.note(`${name} ${what}`);
 }
 
 function showActivity(name) {
@@ -175,7 +175,7 @@ function send() {
   if (!value) at("said").textContent = "Write a message first.";
   if (!value || [...value].length > maxText) return;
   setText("");
-  log.toEnd();
+  conversation.toEnd();
   outbox.add(room, value);
 }
 
@@ -205,7 +205,7 @@ at("composer").addEventListener("submit", (event) => {
   text.focus();
 });
 outbox.addEventListener("change", ({ detail: entry }) => {
-  if (entry.room === room) log.showPending(entry);
+  if (entry.room === room) conversation.showPending(entry);
   else if (entry.state === "sent") outbox.discard(entry); // the history of that room contains it
 });
 at("show-people").addEventListener("click", () => {

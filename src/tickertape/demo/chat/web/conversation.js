@@ -15,7 +15,7 @@ const STATES = {
   delivered: "Delivered",
 };
 
-export class Log {
+export class Conversation {
   #parts;
   #me;
   #day = ""; // day of the newest message

@@ -1,11 +1,11 @@
 // The members of the room, and the members that are typing.
 
-import { avatar } from "./chat-log.js";
+import { avatar } from "./conversation.js";
 import { make } from "./helpers.js";
 
 const TYPING_TIMEOUT = 5_000; // milliseconds until a typing notice expires
 
-export class People {
+export class Members {
   #list;
   #count;
   #typing;
