@@ -122,23 +122,27 @@ class ContentTypeError(ClientError):
 
 
 class RedirectError(ClientError):
-    """A redirect has no target, or there are too many in a row.
+    """A redirect cannot be followed, or there are too many in a row.
 
     Attributes:
         status: the HTTP status of the redirect.
-        location: its ``Location``; ``""`` if it is empty or missing.
+        location: its ``Location``, shortened; ``""`` if it is empty or missing.
         redirects: the number of redirects in a row, including this one.
+        too_many: the redirect itself is sound; False if its target is missing or not an http or https URL.
     """
 
-    def __init__(self, status: int, location: str, redirects: int) -> None:
-        super().__init__(status, location, redirects)
+    def __init__(self, status: int, location: str, redirects: int, too_many: bool = True) -> None:
+        super().__init__(status, location, redirects, too_many)
         self.status = status
         self.location = location
         self.redirects = redirects
+        self.too_many = too_many
 
     def __str__(self) -> str:
         if not self.location:
             return f"the redirect with status {self.status} has no Location"
+        if not self.too_many:
+            return f"cannot follow the redirect to {self.location!r}: it is not an http or https URL"
         return f"expected at most {self.redirects - 1} redirects in a row, got another one to {self.location!r}"
 
 
