@@ -18,7 +18,7 @@ PAGE = Path(__file__).parent / "reference" / "cli.md"
 START = """# The command line
 
 You get `tickertape` with `pip install 'tickertape[client,server]'`. `--help` explains each command. An error is one
-sentence on standard error with the next step, and an exit status: 1 if something failed, 2 for a mistake in the command.
+sentence on standard error with the next step, and an exit status: 1 for a failure, 2 for a mistake in the command.
 
 If `NO_COLOR` is set in the environment, the output has no colours. `TICKERTAPE_URL` sets the hub of `listen` and
 `publish`; `--url` overrides it.
