@@ -98,7 +98,7 @@ FAULTS = [
         [stream(EVENTS, then="hold"), stream(EVENTS, then="hold")],
         "resume",
         ("fault", "after e-1 e-1 came first, not e-2"),
-        id="begins anew",
+        id="starts over",
     ),
     pytest.param(
         [stream(EVENTS, then="hold"), stream(then="hold")],
@@ -157,7 +157,7 @@ def test_hub_has_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
         (["localhost:8000"], "expected a URL that starts with http:// or https://"),
@@ -165,10 +165,10 @@ def test_hub_has_no_fault() -> None:
         (["http://127.0.0.1", "-H", "x"], "expected a header as 'Name: value'"),
     ],
 )
-def test_mistakes(arguments: list[str], said: str) -> None:
+def test_mistakes(arguments: list[str], message: str) -> None:
     status, output, errors = run("doctor", *arguments)
     assert (status, output) == (2, "")
-    assert said in errors
+    assert message in errors
 
 
 def test_table() -> None:

@@ -67,16 +67,16 @@ def test_since_and_headers() -> None:
 
 
 def test_cursor_file(tmp_path: Path) -> None:
-    place = tmp_path / "place"
+    path = tmp_path / "cursor"
     with RawServer(stream(FAST + EVENTS)) as server:
-        run("listen", server.url, "--cursor", str(place))
-        assert place.read_text() == "e-2"
-        run("listen", server.url, "--cursor", str(place))
+        run("listen", server.url, "--cursor", str(path))
+        assert path.read_text() == "e-2"
+        run("listen", server.url, "--cursor", str(path))
     assert [request.headers.get("last-event-id") for request in server.requests] == [None, b"e-2", b"e-2"]
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         (answer(404, body=b"nowhere"), ["got 404: nowhere; next step: give the URL of an event stream"]),
         (answer(401), ["got 401; next step: --header 'Authorization: Bearer …'"]),
@@ -91,16 +91,16 @@ def test_cursor_file(tmp_path: Path) -> None:
     ],
     ids=["404", "401", "400", "html", "large", "scheme", "redirect"],
 )
-def test_final_errors(script: object, said: list[str]) -> None:
+def test_final_errors(script: object, message: list[str]) -> None:
     with RawServer(script) as server:  # type: ignore[arg-type]
         status, output, errors = run("listen", server.url)
     assert (status, output) == (1, "")
-    assert [text for text in said if text not in errors.splitlines()[-1]] == []
+    assert [text for text in message if text not in errors.splitlines()[-1]] == []
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
         (["http://127.0.0.1/a", "topic"], "expected one URL, or topics, got 2"),
@@ -114,10 +114,10 @@ def test_final_errors(script: object, said: list[str]) -> None:
         (["t", "-H", "Last-Event-ID: 1"], "Last-Event-ID"),
     ],
 )
-def test_mistakes(arguments: list[str], said: str) -> None:
+def test_mistakes(arguments: list[str], message: str) -> None:
     status, output, errors = run("listen", *arguments)
     assert (status, output) == (2, "")
-    assert said in errors
+    assert message in errors
     assert "Traceback" not in errors
 
 
@@ -223,10 +223,10 @@ def test_json_on_terminal_is_harmless() -> None:
 
 @pytest.mark.parametrize("content", [b"a\nb", b"a\0b", b"\xff"])
 def test_invalid_cursor_file(tmp_path: Path, content: bytes) -> None:
-    place = tmp_path / "place"
-    place.write_bytes(content)
+    path = tmp_path / "cursor"
+    path.write_bytes(content)
     with RawServer() as server:
-        status, output, errors = run("listen", server.url, "--cursor", str(place))
+        status, output, errors = run("listen", server.url, "--cursor", str(path))
     assert (status, output) == (1, "")
     assert "next step:" in errors
     assert "Traceback" not in errors

@@ -37,7 +37,7 @@ def test_version(command: list[str], option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--help"], ["Server-Sent Events", "tickertape demo", "--version", "NO_COLOR"]),
         (["-h"], ["Server-Sent Events"]),
@@ -47,10 +47,10 @@ def test_version(command: list[str], option: str) -> None:
         ),
     ],
 )
-def test_help(arguments: list[str], said: list[str]) -> None:
+def test_help(arguments: list[str], message: list[str]) -> None:
     status, output, errors = run(*arguments)
     assert (status, errors) == (0, "")
-    assert [text for text in said if text not in output] == []
+    assert [text for text in message if text not in output] == []
     assert "`" not in output  # the markup is rendered
 
 
@@ -62,7 +62,7 @@ def test_no_colours(env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nonsense"], "nonsense"),
         (["demo", "--port", "70000"], "65535"),
@@ -71,10 +71,10 @@ def test_no_colours(env: dict[str, str]) -> None:
         (["demo", "--nonsense"], "--nonsense"),
     ],
 )
-def test_usage_errors(arguments: list[str], said: str) -> None:
+def test_usage_errors(arguments: list[str], message: str) -> None:
     status, output, errors = run(*arguments)
     assert (status, output) == (2, "")
-    assert said in errors
+    assert message in errors
     assert "Traceback" not in errors
 
 

@@ -83,26 +83,26 @@ def test_key(hub: HubProgram, topic: str, arguments: list[str], stdin: bytes, co
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "said"),
+    ("arguments", "stdin", "message"),
     [
         (["a/*", "x"], b"", "wildcards are for subscriptions; next step:"),
-        (["a", "x" * 2000], b"", "next step: correct the event as the hub says"),
+        (["a", "x" * 2000], b"", "next step: correct the event as the hub explains"),
         (["a", "x", "--event", "stream:x"], b"", "stream:"),
         (["a", "x", "--event", "a\nb"], b"", "expected event without"),
         (["a", "-"], b"fine\n\n" + b"x" * 2000, "line 3: "),
         (["a", "-"], b"\xff\n", "the input is not UTF-8"),
     ],
 )
-def test_refused_events(hub: HubProgram, arguments: list[str], stdin: bytes, said: str) -> None:
+def test_refused_events(hub: HubProgram, arguments: list[str], stdin: bytes, message: str) -> None:
     status, output, errors = run("publish", *arguments, "--url", hub.url, stdin=stdin)
     assert status == 1
     assert bool(output) == stdin.startswith(b"fine")  # events before the mistake are published
-    assert said in errors
+    assert message in errors
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         (answer(401), "next step: --header 'Authorization: Bearer …'"),
         (answer(503), "events: expected status 201, got 503; next step: tickertape serve"),
@@ -112,11 +112,11 @@ def test_refused_events(hub: HubProgram, arguments: list[str], stdin: bytes, sai
     ],
     ids=["401", "503", "not a hub", "redirect", "controls"],
 )
-def test_other_servers(script: object, said: str) -> None:
+def test_other_servers(script: object, message: str) -> None:
     with RawServer(script) as server:  # type: ignore[arg-type]
         status, output, errors = run("publish", "a", "x", "--url", server.url, "--attempts", "1")
     assert (status, output) == (1, "")
-    assert said in errors
+    assert message in errors
     assert len(errors.splitlines()) == 1
 
 
@@ -142,7 +142,7 @@ def test_error_after_some_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
         (["a", "x", "--url", "localhost:8000"], "expected a URL that starts with http:// or https://"),
@@ -150,8 +150,8 @@ def test_error_after_some_lines() -> None:
         (["a", "x", "--attempts", "0"], "--attempts"),
     ],
 )
-def test_mistakes(arguments: list[str], said: str) -> None:
+def test_mistakes(arguments: list[str], message: str) -> None:
     status, output, errors = run("publish", *arguments)
     assert (status, output) == (2, "")
-    assert said in errors
+    assert message in errors
     assert "Traceback" not in errors

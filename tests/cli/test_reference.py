@@ -40,25 +40,25 @@ def test_transcripts() -> None:
                     check=False,
                     timeout=PATIENCE,
                 )
-                said = result.stdout + result.stderr
-                found = re.search(r"\b([0-9a-f]{12})-\d", said)
+                message = result.stdout + result.stderr
+                found = re.search(r"\b([0-9a-f]{12})-\d", message)
                 epoch = found[1] if found else epoch
-                said = said.replace(epoch, "5b0c3a9e1f24").replace(hub.url, "http://127.0.0.1:8000")
-                assert sorted(said.splitlines()) == sorted(expected.splitlines()), command
+                message = message.replace(epoch, "5b0c3a9e1f24").replace(hub.url, "http://127.0.0.1:8000")
+                assert sorted(message.splitlines()) == sorted(expected.splitlines()), command
 
 
 @pytest.mark.parametrize(
-    ("shell", "said"),
+    ("shell", "message"),
     [
         ("bash", "complete -o default -F _tickertape_completion tickertape"),
         ("zsh", "#compdef tickertape"),
         ("fish", "complete --command tickertape"),
     ],
 )
-def test_completion_scripts(shell: str, said: str) -> None:
+def test_completion_scripts(shell: str, message: str) -> None:
     env = {**os.environ, "_TICKERTAPE_COMPLETE": f"source_{shell}"}
     result = subprocess.run([SCRIPT], env=env, capture_output=True, text=True, check=True, timeout=PATIENCE)
-    assert said in result.stdout
+    assert message in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,8 +17,10 @@ def clock_threads() -> set[threading.Thread]:
 
 
 @pytest.fixture
-def clock() -> ThreadClock:
-    return ThreadClock()
+def clock() -> Iterator[ThreadClock]:
+    clock = ThreadClock()
+    yield clock
+    clock.close()
 
 
 def test_callback_runs_and_thread_ends(clock: ThreadClock) -> None:
@@ -37,9 +40,10 @@ def test_callback_runs_and_thread_ends(clock: ThreadClock) -> None:
 
 def test_earlier_timer_wakes_thread(clock: ThreadClock) -> None:
     called = threading.Event()
-    clock.call_at(clock.time() + 1000.0, lambda: None)
+    late = clock.call_at(clock.time() + 1000.0, lambda: None)
     clock.call_at(clock.time() + 0.01, called.set)
     assert called.wait(30.0)
+    late.cancel()
 
 
 def test_order_and_arguments(clock: ThreadClock) -> None:
@@ -71,9 +75,10 @@ def test_callback_sets_timer(clock: ThreadClock) -> None:
 
 def test_infinite_time(clock: ThreadClock) -> None:
     called = threading.Event()
-    clock.call_at(float("inf"), lambda: None)
+    never = clock.call_at(float("inf"), lambda: None)
     clock.call_at(clock.time(), called.set)
     assert called.wait(30.0)
+    never.cancel()
 
 
 def test_close_ends_thread(clock: ThreadClock) -> None:
@@ -83,6 +88,16 @@ def test_close_ends_thread(clock: ThreadClock) -> None:
     timer.cancel()
     clock.close()
     clock.close()
+    thread.join(30.0)
+    assert not thread.is_alive()
+
+
+def test_close_before_last_timer_is_cancelled(clock: ThreadClock) -> None:
+    before = clock_threads()
+    timer = clock.call_at(clock.time() + 1000.0, lambda: None)
+    (thread,) = clock_threads() - before
+    clock.close()
+    timer.cancel()
     thread.join(30.0)
     assert not thread.is_alive()
 

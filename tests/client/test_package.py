@@ -1,4 +1,4 @@
-"""The package as a whole: its dependency, and its place."""
+"""The package as a whole: its dependency, and the top level without it."""
 
 from __future__ import annotations
 

@@ -300,12 +300,12 @@ def test_retry_is_kept() -> None:
 def test_transient_status(status: int) -> None:
     driver = Driver()
     driver.do()
-    told, *_ = driver.respond(status, {"retry-after": "7"})
-    assert isinstance(told, Notify)
-    assert isinstance(told.notice, Reconnecting)
-    assert told.notice[:3] == (f"status {status}", 7.0, 1)
-    assert isinstance(told.notice.error, StatusError)
-    assert (told.notice.error.status, told.notice.error.detail) == (status, "because")
+    notify, *_ = driver.respond(status, {"retry-after": "7"})
+    assert isinstance(notify, Notify)
+    assert isinstance(notify.notice, Reconnecting)
+    assert notify.notice[:3] == (f"status {status}", 7.0, 1)
+    assert isinstance(notify.notice.error, StatusError)
+    assert (notify.notice.error.status, notify.notice.error.detail) == (status, "because")
     assert driver.slept == [7]
 
 
@@ -473,12 +473,12 @@ def test_silence() -> None:
     driver = Driver(silence=7.0).open()
     driver.receive(b"id: 1\n\n")
     driver.machine.silent(driver.now)
-    told, *rest = driver.do()
-    assert isinstance(told, Notify)
-    assert isinstance(told.notice, Reconnecting)
-    assert told.notice.reason == "no bytes for 7 s"
-    assert isinstance(told.notice.error, ClientError)
-    assert str(told.notice.error) == "no bytes for 7 s"
+    notify, *rest = driver.do()
+    assert isinstance(notify, Notify)
+    assert isinstance(notify.notice, Reconnecting)
+    assert notify.notice.reason == "no bytes for 7 s"
+    assert isinstance(notify.notice.error, ClientError)
+    assert str(notify.notice.error) == "no bytes for 7 s"
     assert sent_id(rest) == b"1"
     assert rest[-1] == Connect((("A", b"1"), ("Last-Event-ID", b"1")), 7.0)
 
@@ -498,19 +498,19 @@ GAP = b'id: f-3\nevent: stream:gap\ndata: {"reason":"reset","after":"e-9","resum
 
 def test_gap() -> None:
     driver = Driver(last_event_id="e-9").open()
-    told, *rest = driver.receive(GAP + b"id: f-4\ndata: a\n\n")
-    assert isinstance(told, Notify)
-    assert isinstance(told.notice, Gap)
-    assert told.notice.reason == "reset"
+    notify, *rest = driver.receive(GAP + b"id: f-4\ndata: a\n\n")
+    assert isinstance(notify, Notify)
+    assert isinstance(notify.notice, Gap)
+    assert notify.notice.reason == "reset"
     assert rest[:3] == [Save("f-3"), Emit(ServerSentEvent("a", id="f-4")), Save("f-4")]
     assert driver.machine.statistics()[3:6] == (1, 0, 1)
 
 
 def test_yield_gaps() -> None:
     driver = Driver(yield_gaps=True).open()
-    told, emitted, saved, *_ = driver.receive(GAP)
-    assert isinstance(told, Notify)
-    assert emitted == Emit(told.notice)  # type: ignore[arg-type]
+    notify, emitted, saved, *_ = driver.receive(GAP)
+    assert isinstance(notify, Notify)
+    assert emitted == Emit(notify.notice)  # type: ignore[arg-type]
     assert saved == Save("f-3")
 
 
@@ -577,10 +577,10 @@ def test_renewed_credentials() -> None:
     driver = Driver(renews=True).open()
     for _ in range(2):
         driver.end()
-        told, connect = driver.respond(401)
-        assert isinstance(told, Notify)
-        assert isinstance(told.notice, Reconnecting)
-        assert (told.notice.reason, told.notice.delay) == ("status 401", 0.0)
+        notify, connect = driver.respond(401)
+        assert isinstance(notify, Notify)
+        assert isinstance(notify.notice, Reconnecting)
+        assert (notify.notice.reason, notify.notice.delay) == ("status 401", 0.0)
         assert isinstance(connect, Connect)
         driver.respond()
     driver.end()

@@ -95,7 +95,7 @@ def test_long_line_over_default_limit(shell: Shell, size: int) -> None:
     assert result.data == ["a"]
     assert isinstance(result.error, EventTooLargeError)
     assert result.error.limit == 8 * 1024 * 1024
-    assert result.place == "1"
+    assert result.last_event_id == "1"
 
 
 def test_compressed_stream(shell: Shell) -> None:
@@ -127,8 +127,8 @@ def test_request_headers(shell: Shell) -> None:
         run(shell, f"{server.url}/events?topic=a%2Fb", headers={"X-Who": "é"}, last_event_id="Ω-1")
     (request,) = server.requests
     assert (request.method, request.target, request.body) == ("GET", "/events?topic=a%2Fb", b"")
-    said = {name: request.headers[name] for name in ("accept", "cache-control", "last-event-id", "x-who")}
-    assert said == {
+    sent = {name: request.headers[name] for name in ("accept", "cache-control", "last-event-id", "x-who")}
+    assert sent == {
         "accept": b"text/event-stream",
         "cache-control": b"no-cache",
         "last-event-id": "Ω-1".encode(),
@@ -342,7 +342,7 @@ def test_too_many_redirects(shell: Shell) -> None:
 
 
 def test_credentials_stay_at_origin(shell: Shell) -> None:
-    """Nor do they come back when the other origin redirects within itself."""
+    """They are not sent again either when the other origin redirects within itself."""
     with RawServer(answer(302, "Location: /there"), stream(b"data: a\n\n")) as other:
         leave = answer(302, f"Location: {other.url}/here")
         with RawServer(answer(302, "Location: /stay"), leave) as server:
@@ -521,7 +521,7 @@ def test_commit_with_next_event(shell: Shell) -> None:
     with RawServer(stream(b"id: 1\ndata: a\n\ndata: b\n\nid: 2\ndata: c\n\nid\ndata: d\n\n")) as server:
         result = run(shell, server.url, each=each)
     assert seen == [("1", None), ("1", "1"), ("2", "1"), ("", "2")]
-    assert result.place == ""
+    assert result.last_event_id == ""
     assert sent_ids(server) == [None, None]
 
 
@@ -534,12 +534,12 @@ def test_non_ascii_id(shell: Shell) -> None:
 class ListStore:
     """A store that keeps all that was saved."""
 
-    def __init__(self, place: str | None = None) -> None:
-        self.place = place
+    def __init__(self, stored: str | None = None) -> None:
+        self.stored = stored
         self.saved: list[str] = []
 
     def load(self) -> str | None:
-        return self.place
+        return self.stored
 
     def save(self, id: str, /) -> None:
         self.saved.append(id)
@@ -591,7 +591,7 @@ def test_repeated_events_of_hub(shell: Shell) -> None:
 
 
 def test_ids_of_other_servers_are_opaque(shell: Shell) -> None:
-    """An id that only looks like a cursor says nothing about order."""
+    """An id that only looks like a cursor has no order."""
     with RawServer(stream(b"id: user-42\ndata: a\n\n"), stream(b"id: user-7\ndata: b\n\n")) as server:
         result = run(shell, server.url)
     assert result.data == ["a", "b"]
@@ -695,11 +695,11 @@ def test_notices(shell: Shell) -> None:
     gap = b'event: stream:gap\ndata: {"reason":"expired","after":"e-1","resumed":"e-5"}\n\n'
     with RawServer(stream(gap + b"id: e-6\ndata: a\n\n")) as server:
         result = run(shell, server.url, each=each, last_event_id="e-1")
-    opened, told, reconnecting, closed = result.notices
+    opened, notice, reconnecting, closed = result.notices
     assert isinstance(opened, Opened)
     assert (opened.url, opened.attempt, opened.headers["content-type"]) == (f"{server_url(result)}", 1, STREAM)
-    assert isinstance(told, Gap)
-    assert (told.reason, told.after, told.resumed) == ("expired", "e-1", "e-5")
+    assert isinstance(notice, Gap)
+    assert (notice.reason, notice.after, notice.resumed) == ("expired", "e-1", "e-5")
     assert reconnecting == Reconnecting("the stream ended", 3.0, 0, None)
     assert closed == Closed(None)
     assert states == [State.OPEN]
@@ -782,7 +782,7 @@ def test_close_in_loop(shell: Shell) -> None:
     with RawServer(stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold")) as server:
         result = run(shell, server.url, each=each)
     assert result.data == ["a"]
-    assert result.place == "1"
+    assert result.last_event_id == "1"
 
 
 def test_repr(shell: Shell) -> None:

@@ -91,11 +91,11 @@ def test_close_without_response() -> None:
 
 
 def test_close_during_sleep() -> None:
-    told = threading.Event()
+    waiting = threading.Event()
     with RawServer(answer(503, "Retry-After: 1000")) as server:
-        source = SyncEventSource(server.url, on_reconnecting=lambda notice: told.set())
+        source = SyncEventSource(server.url, on_reconnecting=lambda notice: waiting.set())
         reader = Reader(source)
-        assert told.wait(30.0)
+        assert waiting.wait(30.0)
         source.close()
         assert reader.ended() == []
 

@@ -81,7 +81,7 @@ class Run:
     events: list[ServerSentEvent] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     error: Exception | None = None
-    place: str | None = None
+    last_event_id: str | None = None
     state: State | None = None
     statistics: Statistics | None = None
 
@@ -139,7 +139,7 @@ def run(
         if not any(isinstance(notice, Closed) and notice.error is error for notice in result.notices):
             raise
     finally:
-        result.place, result.state, result.statistics = source.last_event_id, source.state, source.statistics()
+        result.last_event_id, result.state, result.statistics = source.last_event_id, source.state, source.statistics()
     return result
 
 

@@ -134,7 +134,7 @@ def until_signal() -> Iterator[Stop]:
 
 
 def discard_output() -> None:
-    """Discard what would be flushed to a closed pipe at the exit."""
+    """Discard the output that would be flushed to a closed pipe at the exit."""
     descriptor = os.open(os.devnull, os.O_WRONLY)
     os.dup2(descriptor, sys.stdout.fileno())
     os.close(descriptor)

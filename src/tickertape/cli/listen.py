@@ -125,7 +125,7 @@ def listen(
 
 
 class _Reporter:
-    """Report on standard error what happens to the connection."""
+    """Report the state of the connection on standard error."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -196,7 +196,7 @@ def _explain(error: Exception) -> str:
         case StatusError(status=404) | ContentTypeError():
             return f"{error}; next step: give the URL of an event stream, or a topic and --url with a hub's address"
         case StatusError():
-            return f"{error}; next step: correct the request as the server says"
+            return f"{error}; next step: correct the request as the server explains"
         case EventTooLargeError():
             return f"{error}; next step: read this stream with a program, and max_event_size=None"
         case ClientError():

@@ -233,7 +233,7 @@ def _explain(error: Exception, url: str, batch: _Batch | None = None) -> str:
             index = error.extensions.get("index")
             if batch is not None and isinstance(index, int) and 0 <= index < len(batch.numbers):
                 sentence = f"line {batch.numbers[index]}: {sentence}"
-            return f"{sentence}; next step: correct the event as the hub says"
+            return f"{sentence}; next step: correct the event as the hub explains"
         case ClientError():
             return f"{sentence}; next step: --url with the address of a hub"
         case UnicodeDecodeError():

@@ -26,6 +26,7 @@ class ThreadClock:
         self._condition = threading.Condition(threading.RLock())  # a callback may set a timer
         self._timers: set[_ThreadTimer] = set()
         self._wakes_at: float | None = None  # of the thread, None if there is no thread
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<ThreadClock timers={len(self._timers)} wakes_at={self._wakes_at!r}>"
@@ -38,6 +39,7 @@ class ThreadClock:
         """Call ``callback(*args)`` on the thread of this clock, at the time ``when``."""
         timer = _ThreadTimer(self, when, callback, args)
         with self._condition:
+            self._closed = False
             self._timers.add(timer)
             if self._wakes_at is None:
                 self._wakes_at = when
@@ -50,10 +52,13 @@ class ThreadClock:
         """Cancel a callback. When this returns, it is not running and will not run."""
         with self._condition:
             self._timers.discard(timer)
+            if self._closed:
+                self._condition.notify()
 
     def close(self) -> None:
-        """End the thread, unless there are timers. The clock can be used again."""
+        """End the thread as soon as there are no timers. The next timer opens the clock again."""
         with self._condition:
+            self._closed = True
             self._condition.notify()
 
     def _run(self) -> None:

@@ -80,7 +80,7 @@ def redirect_request(response: httpx2.Response, secret: Iterable[str]) -> tuple[
 
     ``httpx2`` has built it: method and body by the status, cookies from its jar, no ``Authorization`` for another
     origin. Here other headers that carry secrets are dropped as well: those named in ``secret``, and those whose
-    name says so.
+    name suggests it.
     """
     request = response.next_request
     assert request is not None, "the state machine follows a redirect only if it has a target"
@@ -122,7 +122,7 @@ def error_detail(body: bytes, content_type: str) -> str:
     problem = _problem(body, content_type)
     if problem:
         return excerpt(": ".join(part for part in (_text(problem, "title"), _text(problem, "detail")) if part))
-    # HTML is written for browsers; the status says as much.
+    # HTML is written for browsers, and repeats the status.
     return "" if "html" in content_type.lower() else excerpt(body.decode("utf-8", "replace"))
 
 

@@ -29,7 +29,7 @@ class Failure(NamedTuple):
 
 
 class Fed(NamedTuple):
-    """Counts of what some bytes contained, besides the items in the queue."""
+    """Counts of heartbeats and repeated events in some bytes."""
 
     heartbeats: int
     duplicates: int
@@ -114,7 +114,7 @@ class Inbox:
         if event.event == ERROR_EVENT:
             self._fail(ClientError(f"the stream failed on the server: {excerpt(event.data)}"), final=False)
         elif (gap := Gap.parse(event)) is not None:
-            # The events that follow are new, even if they are before what was delivered once: a log
+            # The events that follow are new, even if their cursors are before the last delivered one: a log
             # that was restored from a backup has lost its end and appends there again.
             self._delivered = None if self._asked is None else Cursor.parse(gap.resumed or gap.id or "")
             self._items.append(gap)

@@ -1,4 +1,4 @@
-"""``Policy``: when a client reconnects, how long it waits, and when it gives up. Pure functions of what was seen.
+"""``Policy``: when a client reconnects, how long it waits, and when it gives up. All of it is pure.
 
 The delays follow WHATWG HTML, "reestablish the connection": wait the reconnection time, and longer if attempts failed.
 """

@@ -1,4 +1,4 @@
-"""``Publisher`` and ``SyncPublisher``: publish to a hub over HTTP exactly once, whatever the network does.
+"""``Publisher`` and ``SyncPublisher``: publish to a hub over HTTP exactly once, over any network.
 
 An attempt may be repeated whenever its result is unknown, because each event carries an idempotency key. A hub
 appends an event with the same key once, and answers with the first cursor.
@@ -50,7 +50,7 @@ _FIRST_DELAY: Final = 1.0
 """Seconds. The first delay is random up to this: an overloaded hub has recovered by then."""
 
 _TRANSIENT: Final = frozenset({429, 502, 503, 504})
-"""Overloaded, or not ready; and what a proxy answers if it cannot reach the hub."""
+"""The hub is overloaded or not ready, or a proxy cannot reach it."""
 
 
 class PublisherStatistics(NamedTuple):

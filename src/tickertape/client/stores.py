@@ -15,7 +15,7 @@ from ..wire import ServerSentEvent
 
 
 class CursorStore(Protocol):
-    """A place that keeps the id of the last event that the user has handled.
+    """A store for the id of the last event that the user has handled.
 
     :class:`~tickertape.client.EventSource` calls it in a worker thread, one call at a time, so that
     a slow disk does not block the event loop.

@@ -1,4 +1,4 @@
-"""``tickertape doctor``: look at an event stream, and report what is wrong with it."""
+"""``tickertape doctor``: look at an event stream, and report its faults."""
 
 from .command import DOCTOR_EPILOG, doctor
 

@@ -18,7 +18,7 @@ from .diagnosis import Finding, Level, diagnose
 
 DOCTOR_EPILOG: Final = """It checks the status, the headers, the version of HTTP, TLS, compression, buffering on the
 way, heartbeats, sizes, ids and `retry`. Then it connects again with the id of an event, to check that the stream
-resumes. It reports what it could not check in this time.
+resumes. It also reports the checks that it had no time for.
 
 The exit status is 0 when there is no fault (there may be warnings), 1 when there is one, 2 for a mistake in the
 command.
@@ -54,7 +54,7 @@ def doctor(
     header: HeaderOption = None,
     no_color: NoColorOption = False,
 ) -> None:
-    """Examine an event stream, and report what is wrong with it and what to do."""
+    """Examine an event stream, and report its faults with advice."""
     from ..address import checked_url
     from .probe import probe
 

@@ -1,4 +1,4 @@
-"""``diagnose``: the meaning of what was seen of a stream, and advice. Pure functions of an :class:`Observation`."""
+"""``diagnose``: findings about a stream, with advice. Pure functions of an :class:`Observation`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Resumption:
 
 @dataclass
 class Observation:
-    """A record of what was seen of a stream."""
+    """A record of one look at a stream."""
 
     url: str
     status: int = 0

@@ -1,4 +1,4 @@
-"""``probe``: connect to an event stream once or twice, and record what can be seen from outside."""
+"""``probe``: connect to an event stream once or twice, and record its behaviour as seen from outside."""
 
 from __future__ import annotations
 
