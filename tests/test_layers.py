@@ -38,7 +38,7 @@ OUTSIDE = {
     "sources/postgres.py": {"psycopg"},
     "sources/nats.py": {"nats"},
     "client": {"httpx2"},
-    "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic", "pydantic_settings"},
+    "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic"},
     "cli": {"typer", "click", "rich", "httpx2"},
     "demo": {"starlette", "psutil", "psycopg"},  # applications, written as their users write them
     "testing/contract/__init__.py": {"pytest"},

@@ -17,11 +17,11 @@ MODULE = runpy.run_path(str(DOCS / "cli_reference.py"), run_name="cli_reference"
 PAGE = (DOCS / "reference" / "cli.md").read_text()
 
 
-def test_page_is_current() -> None:
+def test_the_page_is_what_the_commands_say() -> None:
     assert MODULE["page"]() == PAGE, "next step: python docs/cli_reference.py"
 
 
-def test_transcripts() -> None:
+def test_the_transcripts_of_publish_and_listen() -> None:
     """In one hub, one after the other; only its address and the epoch of its log differ."""
     with hub_program() as hub:
         path = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
@@ -40,25 +40,25 @@ def test_transcripts() -> None:
                     check=False,
                     timeout=PATIENCE,
                 )
-                message = result.stdout + result.stderr
-                found = re.search(r"\b([0-9a-f]{12})-\d", message)
+                said = result.stdout + result.stderr
+                found = re.search(r"\b([0-9a-f]{12})-\d", said)
                 epoch = found[1] if found else epoch
-                message = message.replace(epoch, "5b0c3a9e1f24").replace(hub.url, "http://127.0.0.1:8000")
-                assert sorted(message.splitlines()) == sorted(expected.splitlines()), command
+                said = said.replace(epoch, "5b0c3a9e1f24").replace(hub.url, "http://127.0.0.1:8000")
+                assert sorted(said.splitlines()) == sorted(expected.splitlines()), command
 
 
 @pytest.mark.parametrize(
-    ("shell", "message"),
+    ("shell", "said"),
     [
         ("bash", "complete -o default -F _tickertape_completion tickertape"),
         ("zsh", "#compdef tickertape"),
         ("fish", "complete --command tickertape"),
     ],
 )
-def test_completion_scripts(shell: str, message: str) -> None:
+def test_completion_for_each_shell(shell: str, said: str) -> None:
     env = {**os.environ, "_TICKERTAPE_COMPLETE": f"source_{shell}"}
     result = subprocess.run([SCRIPT], env=env, capture_output=True, text=True, check=True, timeout=PATIENCE)
-    assert message in result.stdout
+    assert said in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_completion_scripts(shell: str, message: str) -> None:
         ("bash", "tickertape doctor --sec", "--seconds"),
     ],
 )
-def test_completion(shell: str, words: str, expected: str) -> None:
+def test_commands_and_options_are_completed(shell: str, words: str, expected: str) -> None:
     count = str(len(words.split()) - 1)
     env = {
         **os.environ,

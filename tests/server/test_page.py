@@ -17,7 +17,7 @@ from support.http import site
 from support.local import serve_here
 from tickertape.hub import Hub
 from tickertape.server.app import create_app
-from tickertape.server.files import WEB
+from tickertape.server.static import WEB
 
 MARKUP = "<img src=x onerror=\"document.title='hacked'\"><b>bold</b>\nsecond line"
 WEB_FOLDER = Path(str(WEB))

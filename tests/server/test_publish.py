@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from itertools import count
 from typing import Any
 
 import pytest
 
 from support.http import JSON, site
-from tickertape.server.body import MAX_BATCH
+from tickertape.server.body import MAX_BATCH, Turns, parse_publication
 
 FORM = "application/x-www-form-urlencoded"
 LINES = "application/x-ndjson"
@@ -25,7 +27,7 @@ DEEP = b'{"topic":"a","data":' + b"[" * 900 + b"]" * 900 + b"}"
         ("APPLICATION/JSON", b'{"topic":"a","data":null,"event":null,"key":null}', ("a", None, "null")),
         ("application/json", b'\xef\xbb\xbf{"topic":"a","data":""}', ("a", None, "")),
         ("application/json", '{"topic":"ä","data":"€"}'.encode(), ("ä", None, "€")),
-        ("application/json", b'{"topic":"a","data":"\\ud800"}', ("a", None, "\ud800")),
+        ("application/json", b'{"topic":"a","data":"\\ud800"}', ("a", None, "\ufffd")),
         (FORM, b"topic=a&data=x+y%0Az", ("a", None, "x y\nz")),
         (FORM, b"topic=a&data=&event=&key=", ("a", None, "")),
         (FORM, b"topic=a&data=x&event=e&key=k", ("a", "e", "x")),
@@ -70,9 +72,7 @@ async def test_several_events(content_type: str, body: bytes, data: list[str]) -
     ],
 )
 @pytest.mark.parametrize("content_type", [FORM, "text/plain", None])
-async def test_a_body_as_it_is(
-    url: str, body: bytes, stored: tuple[str, str | None, str], content_type: str | None
-) -> None:
+async def test_raw_body(url: str, body: bytes, stored: tuple[str, str | None, str], content_type: str | None) -> None:
     async with site() as hub:
         headers = {} if content_type is None else {"content-type": content_type}
         answer = await hub.ask("POST", url, body, headers)
@@ -80,7 +80,7 @@ async def test_a_body_as_it_is(
         assert await hub.stored() == [stored]
 
 
-async def test_the_same_key_is_stored_once() -> None:
+async def test_idempotency_key() -> None:
     async with site() as hub:
         answers = [
             await hub.post({"topic": "a", "data": "1", "key": "k"}),
@@ -96,43 +96,48 @@ def event(**fields: Any) -> dict[str, Any]:
 
 
 REFUSED = [
-    (400, "application/json", b"", "expected a body in JSON, got: Expecting value"),
-    (400, "application/json", b'{"topic":', "expected a body in JSON, got: "),
-    (400, "application/json", b"\xff", "expected a body in JSON, got: "),
-    (400, "application/json", b'{"topic":"a","data":NaN}', "got: NaN, which is not JSON"),
-    (400, "application/json", b"[" * 100_000, "expected a body in JSON, got: "),
+    (400, "application/json", b"", "the body is not valid JSON: Expecting value"),
+    (400, "application/json", b'{"topic":', "the body is not valid JSON: "),
+    (400, "application/json", b"\xff", "the body is not valid JSON: "),
+    (400, "application/json", b'{"topic":"a","data":NaN}', "the body is not valid JSON: NaN is not a JSON value"),
+    (400, "application/json", b"[" * 100_000, "the body is not valid JSON: "),
     (400, "application/json", json.dumps(event(topic="")).encode(), "1 to 255 characters, got 0"),
     (400, "application/json", json.dumps(event(topic="a//b")).encode(), "without empty segments, got 'a//b'"),
     (400, "application/json", json.dumps(event(topic="a/*")).encode(), "wildcards are for subscriptions"),
     (400, "application/json", json.dumps(event(topic="\ud800")).encode(), "printable characters"),
-    (400, FORM, b"topic=a&data=%ff", "expected form fields in UTF-8, got: "),
-    (400, FORM, b"topic=a&data=\xff", "expected form fields in UTF-8, got: "),
+    (400, FORM, b"topic=a&data=%ff", "the body does not consist of form fields in UTF-8: "),
+    (400, FORM, b"topic=a&data=\xff", "the body does not consist of form fields in UTF-8: "),
     (413, "application/json", json.dumps(event(data="x" * 101)).encode(), "at most 100 bytes, got 101 bytes"),
     (413, "application/json", b" " * 801, "expected a body of at most 800 bytes, got 801"),
     (415, None, b'{"topic":"a","data":"x"}', "expected a Content-Type of application/json, "),
     (415, "text/plain", b"hello", "got text/plain"),
     (415, "multipart/form-data; boundary=x", b"--x--", "got multipart/form-data"),
     (415, FORM, b'{"topic":"a","data":"x"}', "send it with the Content-Type application/json"),
-    (422, "application/json", b'"hello"', 'expected an event as a JSON object, got "hello"'),
-    (422, "application/json", b"{}", "expected the field 'topic'"),
-    (422, "application/json", b'{"topic":"a"}', "expected the field 'data'"),
-    (422, "application/json", json.dumps(event(id="1")).encode(), "got the unknown 'id'"),
+    (422, "application/json", b'"hello"', 'expected an event to be a JSON object, got "hello"'),
+    (422, "application/json", b"{}", "the event has no field 'topic'"),
+    (422, "application/json", b'{"topic":"a"}', "the event has no field 'data'"),
+    (422, "application/json", json.dumps(event(id="1")).encode(), "but not 'id'"),
     (422, "application/json", json.dumps(event(topic=1)).encode(), "expected 'topic' to be a string, got 1"),
     (422, "application/json", json.dumps(event(event=1)).encode(), "expected 'event' to be a string, got 1"),
     (422, "application/json", json.dumps(event(event="a\nb")).encode(), "got 'a\\nb'"),
-    (422, "application/json", json.dumps(event(event="stream:gap")).encode(), "does not start with 'stream:'"),
+    (
+        422,
+        "application/json",
+        json.dumps(event(event="stream:gap")).encode(),
+        "event types that start with 'stream:' are reserved",
+    ),
     (422, "application/json", json.dumps(event(key="")).encode(), "expected a key of 1 to 255 characters"),
     (422, "application/json", json.dumps(event(key=LONG)).encode(), "expected a key of 1 to 255 characters"),
     (422, "application/json", json.dumps(event(key="\ud800")).encode(), "expected 'key' to be a string"),
     (422, "application/json", json.dumps(event(key=["k"])).encode(), "expected 'key' to be a string"),
-    (422, FORM, b"", "expected the field 'topic'"),
-    (422, FORM, b"topic=a&data=x&data=y", "expected each form field once"),
-    (422, FORM, b"topic=a&data=x&last=1", "got the unknown 'last'"),
+    (422, FORM, b"", "the event has no field 'topic'"),
+    (422, FORM, b"topic=a&data=x&data=y", "a form field is repeated"),
+    (422, FORM, b"topic=a&data=x&last=1", "but not 'last'"),
 ]
 
 
 @pytest.mark.parametrize(("status", "content_type", "body", "said"), REFUSED)
-async def test_what_is_refused(status: int, content_type: str | None, body: bytes, said: str) -> None:
+async def test_invalid_body(status: int, content_type: str | None, body: bytes, said: str) -> None:
     async with site(max_event_size=100 if status == 413 else 1 << 20) as hub:
         headers = {} if content_type is None else {"content-type": content_type}
         answer = await hub.ask("POST", "/events", body, headers)
@@ -154,20 +159,18 @@ async def test_what_is_refused(status: int, content_type: str | None, body: byte
         (422, LINES, b'{"topic":"a","data":"1"}\n{"topic":"a"}\n', 1),
     ],
 )
-async def test_of_a_batch_nothing_is_stored_if_one_is_wrong(
-    status: int, content_type: str, body: bytes, index: int
-) -> None:
+async def test_invalid_event_in_a_batch(status: int, content_type: str, body: bytes, index: int) -> None:
     async with site(max_event_size=100) as hub:
         answer = await hub.ask("POST", "/events", body, {"content-type": content_type})
         assert (answer.status, answer.problem()["index"]) == (status, index)
         assert await hub.stored() == []
 
 
-async def test_a_batch_has_a_limit() -> None:
+async def test_size_of_a_batch() -> None:
     async with site() as hub:
         answer = await hub.post([event()] * (MAX_BATCH + 1))
         assert answer.status == 413
-        assert answer.problem()["detail"] == "expected at most 10000 events in a batch, got 10001"
+        assert answer.problem()["detail"] == "expected at most 10000 events in a batch, got more"
 
 
 @pytest.mark.parametrize(
@@ -178,11 +181,11 @@ async def test_a_batch_has_a_limit() -> None:
         (400, "/events/a/**", b"x", "wildcards are for subscriptions"),
         (400, "/events/a", b"ab\xff", "expected a body in UTF-8, got the byte 0xff at 2"),
         (413, "/events/a", b"x" * 101, "expected a body of at most 100 bytes, got 101 bytes or more"),
-        (422, "/events/a?event=stream:gap", b"x", "does not start with 'stream:'"),
+        (422, "/events/a?event=stream:gap", b"x", "event types that start with 'stream:' are reserved"),
         (422, f"/events/a?key={LONG}", b"x", "expected a key of 1 to 255 characters"),
     ],
 )
-async def test_what_is_refused_as_a_body(status: int, url: str, body: bytes, said: str) -> None:
+async def test_invalid_raw_body(status: int, url: str, body: bytes, said: str) -> None:
     async with site(max_event_size=100) as hub:
         answer = await hub.ask("POST", url, body)
         assert answer.status == status
@@ -190,24 +193,87 @@ async def test_what_is_refused_as_a_body(status: int, url: str, body: bytes, sai
         assert await hub.stored() == []
 
 
-async def test_json_that_can_be_read_but_not_be_written_is_refused_too() -> None:
+async def test_deeply_nested_data() -> None:
     async with site() as hub:
         answer = await hub.ask("POST", "/events", DEEP, JSON)
         assert answer.status in (201, 400, 422)  # as deep as this machine's stack is
         assert (await hub.ask("POST", "/events", b'[{"a":' * 50_000, JSON)).status == 400
 
 
-async def test_a_compressed_body_is_not_taken() -> None:
+async def test_compressed_body() -> None:
     async with site() as hub:
         answer = await hub.ask("POST", "/events/a", b"x", {"content-encoding": "gzip"})
         assert (answer.status, answer.problem()["detail"]) == (
             415,
-            "expected a body without a Content-Encoding, got 'gzip'",
+            "send the body without a Content-Encoding, got 'gzip'",
         )
 
 
+ITEM = json.dumps(event()).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (b" [ ] ", 0),
+        (b"[" + ITEM + b"]", 1),
+        (b"\xef\xbb\xbf\r\n[\t" + ITEM + b" ,\n" + ITEM + b" ]\n", 2),
+        (("[" + ITEM.decode() + "]").encode("utf-16"), 1),
+    ],
+)
+async def test_json_array(body: bytes, count: int) -> None:
+    assert len((await parse_publication("application/json", body, Turns())).events) == count
+
+
+@pytest.mark.parametrize(
+    ("body", "mistake"),
+    [
+        (b"[", "Expecting value: line 1 column 2 (char 1)"),
+        (b"[" + ITEM, "Expecting ',' delimiter: line 1 column 29 (char 28)"),
+        (b"[" + ITEM + b",]", "Expecting value: line 1 column 30 (char 29)"),
+        (b"[" + ITEM + b" " + ITEM + b"]", "Expecting ',' delimiter: line 1 column 30 (char 29)"),
+        (b"[]\n[]", "Extra data: line 2 column 1 (char 3)"),
+        (b"[" + ITEM + b"]x", "Extra data: line 1 column 30 (char 29)"),
+        (b"[1, NaN]", "NaN is not a JSON value"),
+    ],
+)
+async def test_invalid_json_array(body: bytes, mistake: str) -> None:
+    async with site() as hub:
+        answer = await hub.ask("POST", "/events", body, JSON)
+        assert answer.problem()["detail"] == f"the body is not valid JSON: {mistake}"
+
+
+async def test_numbers_of_lines() -> None:
+    async with site() as hub:
+        answer = await hub.ask("POST", "/events", b"\n \n" + ITEM + b"\n\r\n  x\n", {"content-type": LINES})
+        assert answer.problem()["detail"].startswith("line 5 is not valid JSON: ")
+        assert answer.problem()["index"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [("application/json", b"[" + b",".join([ITEM] * 1000) + b"]"), (LINES, (ITEM + b"\n") * 1000)],
+)
+async def test_large_bodies_are_parsed_in_slices(content_type: str, body: bytes) -> None:
+    """One read of the clock per event, each a millisecond after the other, and slices of five milliseconds."""
+    clock = count(step=0.001)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    publication = await parse_publication(content_type, body, Turns(lambda: next(clock)))
+    task.cancel()
+    assert len(publication.events) == 1000
+    assert turns > 2 * 1000 // 6 - 5  # parsed, then checked
+
+
 @pytest.mark.parametrize("size", [b"4096", None])
-async def test_too_much_is_refused_while_it_is_received(size: bytes | None) -> None:
+async def test_large_body(size: bytes | None) -> None:
     async with site(max_event_size=100) as hub:
         pieces, sent = [b"x" * 60] * 1000, []
 
@@ -224,7 +290,7 @@ async def test_too_much_is_refused_while_it_is_received(size: bytes | None) -> N
         assert len(pieces) == (998 if size is None else 1000)
 
 
-async def test_a_client_that_leaves_in_the_middle_publishes_nothing() -> None:
+async def test_half_a_body() -> None:
     async with site() as hub:
         messages: list[dict[str, Any]] = [
             {"type": "http.disconnect"},
@@ -245,7 +311,7 @@ async def test_a_client_that_leaves_in_the_middle_publishes_nothing() -> None:
 
 
 @pytest.mark.parametrize("url", ["/events", "/events/a"])
-async def test_without_its_log_the_hub_asks_to_come_back(url: str) -> None:
+async def test_broker_failure(url: str) -> None:
     async with site() as hub:
         hub.broker.fail("append")
         answer = await hub.ask("POST", url, b'{"topic":"a","data":"x"}', JSON)
@@ -254,7 +320,7 @@ async def test_without_its_log_the_hub_asks_to_come_back(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["/events", "/events/a"])
-async def test_a_draining_hub_takes_no_events(url: str) -> None:
+async def test_publish_while_draining(url: str) -> None:
     async with site() as hub:
         hub.hub.drain()
         answer = await hub.ask("POST", url, b'{"topic":"a","data":"x"}', JSON)

@@ -73,7 +73,7 @@ async def test_what_is_published_arrives(served: tuple[Hub, str], publish: Publi
         (("a//b", "x"), {}, 400, "without empty segments"),
         (("a", "x" * 1001), {}, 413, "at most 1000 bytes, got 1001"),
         (("a", "x" * 8001), {}, 413, "expected a body of at most 8000 bytes"),
-        (("a", "x"), {"event": "stream:gap"}, 422, "does not start with 'stream:'"),
+        (("a", "x"), {"event": "stream:gap"}, 422, "event types that start with 'stream:' are reserved"),
         (("a", "x"), {"key": ""}, 422, "expected a key"),
     ],
 )

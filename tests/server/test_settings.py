@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tickertape.broker import DEFAULT_RETENTION, Retention
-from tickertape.server.settings import DEFAULT_BROKER, Settings, SettingsError, load_settings
+from tickertape.server import DEFAULT_BROKER, Settings, SettingsError, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -113,12 +113,22 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ({}, {"DRAIN_WINDOW": "-1"}, "", "got '-1' (from TICKERTAPE_DRAIN_WINDOW)"),
         ({}, {}, 'port = "x"', "expected port to be an integer from 0 to 65535, got 'x' (from {file})"),
         ({"port": "1"}, {"PORT": "2"}, "retry = 0", "expected retry to be a number of seconds over 0, got 0 (from {f"),
-        ({}, {}, "prot = 1", "expected the setting 'port', got the unknown 'prot' (from {file})"),
-        ({}, {}, "zzzzz = 1", "expected the setting one of host, port, broker"),
-        ({}, {}, "[server]\nport = 1", "got the unknown 'server' (from {file})"),
-        ({}, {}, "port = ", "expected TOML in {file} (from --config), got: "),
-        ({}, {"BROKER": "memory://"}, "workers = 2", "expected workers to be 1 with the broker memory://"),
-        ({"workers": "2"}, {"BROKER": "memory://"}, "", "whose log lives in one process, got 2 (from --workers)"),
+        ({}, {}, "prot = 1", "unknown setting 'prot': did you mean 'port'? (from {file})"),
+        ({}, {}, "zzzzz = 1", "unknown setting 'zzzzz': the settings are host, port, broker, "),
+        ({}, {}, "[server]\nport = 1", "unknown setting 'server': the settings are host, "),
+        ({}, {}, "port = ", "{file} (from --config) is not valid TOML: "),
+        (
+            {},
+            {"BROKER": "memory://"},
+            "workers = 2",
+            "the log of the broker memory:// lives in one process: expected workers to be 1, got 2",
+        ),
+        (
+            {"workers": "2"},
+            {"BROKER": "memory://"},
+            "",
+            "lives in one process: expected workers to be 1, got 2 (from --workers)",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_sentence_that_names_its_source(
@@ -140,7 +150,7 @@ def test_what_is_wrong_is_one_sentence_that_names_its_source(
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"expected settings in .*none.toml \(from --config\), got: No such file"):
+    with pytest.raises(SettingsError, match=r"cannot read .*none.toml \(from --config\): No such file"):
         load_settings({}, tmp_path / "none.toml")
 
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from tickertape.server.run import listen
 from tickertape.server.silence import drop_silent_clients
-from tickertape.server.worker import Job
+from tickertape.server.uvicorn import listen
+from tickertape.server.workers import Job
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "TCP_USER_TIMEOUT"), reason="expected a system with TCP_USER_TIMEOUT, got none"
@@ -34,7 +34,7 @@ def test_a_worker_that_listens_for_itself_has_the_limit_of_all() -> None:
 PROGRAM = """
 import socket, sys
 from tickertape.server.program import serve
-from tickertape.server.run import NotStartedError, listen
+from tickertape.server.uvicorn import NotStartedError, listen
 from tickertape.server.settings import Settings
 
 listener = listen("127.0.0.1", 0)

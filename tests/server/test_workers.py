@@ -1,185 +1,233 @@
-"""Workers that are killed while they serve: every event is delivered or declared, and stored once."""
+"""Several workers: started, replaced, and ended with their parent, however it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
+import re
 import signal
-from contextlib import suppress
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
-from support.ledger import Account, Ledger, Published
-from support.program import Serve, serving
-from support.servers import START, Connection, until
-from tickertape import Decoder, ServerSentEvent
-from tickertape.broker import create_broker
-from tickertape.client import Draft, Publisher
-from tickertape.wire import Cursor
-
-SEED = 11
-READERS = 100
-PUBLISHERS = 6
-BATCHES = 40
-"""Of each publisher."""
-
-KILLS = 5
-KEPT = 1000
-"""Events in the log: more than are published while a publisher tries again, fewer than a sleeper misses."""
-
-TOPICS = ("a", "b/1", "b/2", "c")
-AUDIENCES = (("**",), ("a",), ("b/*",), ("b/1", "c"))
+from support.servers import START, TESTS, Connection, Program, free_port, until
+from tickertape.server import listen
+from tickertape.server.workers import LONGEST_PAUSE, pause_before
 
 
-def workers_of(program: Serve) -> list[int]:
-    """The processes that serve."""
-    children = psutil.Process(program.process.pid).children()
-    with suppress(psutil.NoSuchProcess):
-        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
-    return []
+class Workers(Program):
+    """Two workers of the application of ``support.worker_app``."""
 
+    def __init__(self, folder: Path, kind: str = "steady") -> None:
+        self.port = free_port()
+        command = [sys.executable, "-m", "support.worker_app", str(self.port), kind, str(folder)]
+        super().__init__(command, {"PYTHONPATH": str(TESTS)})
 
-class Reader:
-    """One who comes back with the last id for as long as anything is to come. It notes all, and judges nothing."""
+    def pids(self) -> set[int]:
+        """The processes that serve: the children, but for the one that multiprocessing has for itself."""
+        children = psutil.Process(self.process.pid).children()
+        return {child.pid for child in children if "spawn_main" in " ".join(child.cmdline())}
 
-    def __init__(self, port: int, number: int) -> None:
-        self.port = port
-        self.patterns = AUDIENCES[number % len(AUDIENCES)]
-        self.rng = random.Random(SEED + number)
-        self.sleeps = number % 10 == 0  # away from its first event to the end
-        self.place: str | None = None
-        self.start: str | None = None
-        self.events: list[ServerSentEvent] = []
-        self.streams = 0
-        self.over = asyncio.Event()
-        self.task = asyncio.create_task(self.run())
+    async def stream(self) -> tuple[Connection, int]:
+        """Open a stream, from whichever worker; return it with the worker's process."""
+        connection = await Connection.open(self.port)
+        assert await connection.get("/") == 200
+        return connection, int((await connection.event()).data or "")
 
-    async def run(self) -> None:
+    async def stream_of(self, pid: int) -> Connection:
+        """Open a stream of one worker."""
         while True:
-            with suppress(OSError):
-                async with await Connection.open(self.port) as connection:
-                    await self.read(connection)
-            if self.over.is_set() and self.streams and self.events and self.events[-1].data == "the end":
-                return
-            if self.sleeps and self.events:
-                await self.over.wait()
-            await asyncio.sleep(self.rng.uniform(0.0, 0.1))
-
-    async def read(self, connection: Connection) -> None:
-        query = "&".join(f"topic={pattern}" for pattern in (*self.patterns, "end"))
-        place = "" if self.place is None else f"Last-Event-ID: {self.place}\r\n"
-        assert await connection.get(f"/events?{query}&on_overflow=skip", headers=place) == 200
-        self.streams += 1
-        decoder = Decoder()
-        while piece := await connection.piece():
-            self.events += decoder.feed(piece)
-            self.place = decoder.last_event_id or self.place
-            self.start = self.start or self.place
-            leaves = self.sleeps and self.events and not self.over.is_set()
-            if leaves or (self.events and self.events[-1].data == "the end"):
-                return
+            connection, answered = await self.stream()
+            if answered == pid:
+                return connection
+            await connection.close()
 
 
-async def publish(url: str, number: int, ledger: Ledger, progress: asyncio.Queue[int]) -> int:
-    """Publish batches one after the other, each until it is acknowledged; return how often that took more than once."""
-    rng = random.Random(SEED * 1000 + number)
-    async with Publisher(url, max_attempts=None, max_delay=0.3) as publisher:
-        for batch in range(BATCHES):
-            drafts = [
-                Draft(rng.choice(TOPICS), f"{number}/{batch}/{place}", key=f"{number}/{batch}/{place}")
-                for place in range(rng.choice((1, 5, 40)))
-            ]
-            for draft, text in zip(drafts, await publisher.publish_many(drafts), strict=True):
-                enter(ledger, text, draft.topic, str(draft.data))
-            progress.put_nowait(1)
-            await asyncio.sleep(rng.uniform(0.0, 0.1))
-        return publisher.statistics().retries
+@asynccontextmanager
+async def two_workers(folder: Path, kind: str = "steady") -> AsyncIterator[Workers]:
+    program = Workers(folder, kind)
+    try:
+        await program.says("started", within=START)
+        yield program
+    finally:
+        program.close()
 
 
-def enter(ledger: Ledger, text: str, topic: str, data: str) -> None:
-    """Note what was acknowledged: no place in the log is given twice."""
-    cursor = Cursor.parse(text)
-    assert cursor is not None
-    log = ledger.truth.setdefault(cursor.epoch, {})
-    assert cursor.offset not in log, ("one offset for two events", cursor, log[cursor.offset], data)
-    log[cursor.offset] = Published(topic, data)
+def gone(pids: set[int]) -> Callable[[], bool]:
+    """Tell whether the processes have ended; one that nobody has waited for yet has ended too."""
+
+    def look() -> bool:
+        living = [pid for pid in pids if psutil.pid_exists(pid)]
+        return all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in living)
+
+    return look
 
 
-async def kill_workers(program: Serve, progress: asyncio.Queue[int]) -> list[int]:
-    """Kill one worker after the other, each after so much was published; return whom."""
-    rng = random.Random(SEED)
-    killed = []
-    for _ in range(KILLS):
-        for _ in range(rng.randint(10, PUBLISHERS * BATCHES // KILLS - 10)):
-            await progress.get()
-        pids = [pid for pid in workers_of(program) if pid not in killed]
-        while not pids:
-            await asyncio.sleep(0.01)
-            pids = [pid for pid in workers_of(program) if pid not in killed]
-        killed.append(rng.choice(sorted(pids)))
-        os.kill(killed[-1], signal.SIGKILL)
-    return killed
+def test_pauses_grow_up_to_a_limit() -> None:
+    assert [pause_before(failures) for failures in range(5)] == [0, 0.25, 0.5, 1, 2]
+    assert pause_before(8) == pause_before(10**9) == LONGEST_PAUSE
 
 
-async def test_the_ledger_balances_while_workers_are_killed(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/log.db"
-    ledger = Ledger()
-    options = ("--workers", "2", "--broker", url, "--retention-events", str(KEPT))
-    async with serving(*options) as program:
-        readers = [Reader(program.port, number) for number in range(READERS)]
-        await until(lambda: all(reader.start for reader in readers), lambda: "streams of all readers", within=START)
-        progress: asyncio.Queue[int] = asyncio.Queue()
-        killing = asyncio.create_task(kill_workers(program, progress))
-        publishing = [publish(program.url, number, ledger, progress) for number in range(PUBLISHERS)]
-        retries = sum(await asyncio.gather(*publishing))
-        killed = await killing
-        for reader in readers:
-            reader.over.set()
-        async with Publisher(program.url, max_attempts=None, max_delay=0.3) as publisher:
-            enter(ledger, await publisher.publish("end", "the end"), "end", "the end")
-        async with asyncio.timeout(START):
-            await asyncio.gather(*(reader.task for reader in readers))
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers take connections from one socket")
+def test_an_address_that_is_kept_for_workers_is_in_use_for_others() -> None:
+    with listen("127.0.0.1", 0, workers=2) as keeper:
+        address = keeper.getsockname()
+        with socket.create_server(address, reuse_port=True), socket.create_server(address, reuse_port=True):
+            for workers in (1, 2):
+                with pytest.raises(OSError, match="in use"):
+                    listen(*address, workers=workers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers take connections from one socket")
+async def test_connections_are_spread_evenly(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as program, AsyncExitStack() as stack:
+        pids = []
+        for _ in range(200):
+            connection, pid = await program.stream()
+            await stack.enter_async_context(connection)
+            pids.append(pid)
+        assert {*pids} == program.pids()
+        assert min(pids.count(pid) for pid in {*pids}) > 60  # six standard deviations below the half
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["the parent", "the group, as a terminal does"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_streams_of_all_workers(number: int, group: bool, tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as program:
+        pids = program.pids()
+        connections = [await program.stream_of(pid) for pid in pids]
+        if group:
+            os.killpg(program.process.pid, number)
+            await until(
+                lambda: program.process.poll() is not None, lambda: f"an exit, got:\n{program.output}", within=START
+            )
+        else:
+            await program.end(number)
+        for connection in connections:
+            await connection.rest()
+            assert connection.complete
+            await connection.close()
+        assert program.process.returncode == 0
+        assert {f"[{pid} ends]" in program.output for pid in pids} == {True}
+        assert "Traceback" not in program.output
+        assert "WARNING" not in program.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_during_the_start_ends_all(number: int, tmp_path: Path) -> None:
+    program = Workers(tmp_path)
+    try:
+        await until(lambda: len(program.pids()) == 2, lambda: f"two processes, got:\n{program.output}", within=START)
+        os.killpg(program.process.pid, number)
         await until(
-            lambda: len(set(workers_of(program)) - {*killed}) == 2,
-            lambda: f"two workers: {program.output}",
-            within=START,
+            lambda: program.process.poll() is not None, lambda: f"an exit, got:\n{program.output}", within=START
         )
+        assert program.process.returncode == 0
+        assert "Traceback" not in program.output
+        assert "WARNING" not in program.output
+    finally:
+        program.close()
+
+
+async def test_ctrl_c_again_kills_what_does_not_end(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as program, await Connection.open(program.port) as connection:
+        await connection.ask("/stuck")
+        await program.says("is stuck]")
+        program.process.send_signal(signal.SIGINT)
+        await program.says(" ends]")  # the other one
+        await program.end(signal.SIGINT)
+        assert program.process.returncode == 0
+        assert program.output.count("killing workers that have not ended: worker ") == 1
+
+
+async def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as program:
+        pids = program.pids()
+        assert len(pids) == 2
+        connections = [await program.stream_of(pid) for pid in pids]
+        program.process.kill()
+        for connection in connections:
+            await connection.rest()
+            assert connection.complete
+            await connection.close()
+        await until(gone(pids), lambda: f"workers that end, got:\n{program.output}", within=START)
+        assert {f"[{pid} ends]" in program.output for pid in pids} == {True}
+
+
+async def test_a_worker_that_falls_again_and_again_is_started_at_growing_pauses(tmp_path: Path) -> None:
+    async with two_workers(tmp_path, "falling") as program:
+        killed, other = program.pids()
+        os.kill(killed, signal.SIGKILL)
+        await program.says(f"(pid {killed}) was killed by SIGKILL; starting another in 0.25 s")
+        for pause in ("0.5", "1"):
+            await program.says(f"ended with status 7; starting another in {pause} s", within=START)
+        connection, answered = await program.stream()
+        assert answered == other  # who has served all the time
+        await connection.close()
         await program.end()
         assert program.process.returncode == 0
-        assert program.output.count("was killed by SIGKILL") == KILLS
-        assert "Traceback" not in program.output
-    await balance(ledger, readers, url)
-    print(f"\n{ledger_line(ledger)}; {KILLS} workers killed, {retries} publications tried again")  # noqa: T201
-    assert retries > 0
-    assert ledger.subscriptions > READERS * 1.5
-    assert ledger.gaps["expired"] >= READERS // 20, "those who slept"
-    assert ledger.gaps["reset"] == 0
+        assert program.output.count("starting another") == 3
 
 
-async def balance(ledger: Ledger, readers: list[Reader], url: str) -> None:
-    """Hold the log, and then what each reader got, against what was acknowledged."""
-    broker = create_broker(url)
-    state = await broker.open()
-    log = ledger.truth[state.epoch]
-    assert sorted(log) == list(range(1, state.newest + 1)), "each is stored once, and nothing else is"
-    for record in (await broker.read(state.oldest - 1, KEPT)).records:
-        assert log[record.offset] == Published(record.topic, record.data)
-    await broker.close()
-    for reader in readers:
-        account = Account(ledger, tuple(sorted((*reader.patterns, "end"))), "skip")
-        account.open(reader.start)
-        for event in reader.events:
-            account.take(event)
-        account.close(state.epoch, state.newest)
-        ledger.subscriptions += reader.streams
+async def test_a_worker_whose_loop_does_not_turn_is_killed(tmp_path: Path) -> None:
+    async with two_workers(tmp_path, "impatient") as program:
+        async with await Connection.open(program.port) as connection:
+            await connection.ask("/stuck")
+            await program.says("starting another", within=START)
+        assert re.search(
+            r"worker \d \(pid \d+\) was killed: its event loop has not run for \d s; starting", program.output
+        )
 
 
-def ledger_line(ledger: Ledger) -> str:
-    """The ledger in a sentence."""
-    (log,) = ledger.truth.values()
-    return (
-        f"{len(log):,} events acknowledged, each stored once; {READERS} readers, {ledger.subscriptions} streams: "
-        f"{ledger.delivered:,} deliveries, {ledger.declared:,} declared by {ledger.gaps['expired']} gaps, 0 missing"
-    )
+async def test_a_program_none_of_whose_workers_can_start_ends_and_says_why(tmp_path: Path) -> None:
+    program = Workers(tmp_path, "failing")
+    try:
+        await until(lambda: program.process.poll() is not None, lambda: f"an end, got:\n{program.output}", within=START)
+        assert program.process.returncode == 1
+        assert "RuntimeError: no way to start" in program.output
+        assert program.output.endswith("not started\n")
+        assert "started\n" not in program.output.removesuffix("not started\n")
+    finally:
+        program.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
+async def test_sighup_replaces_workers_one_after_the_other(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as program:
+        former = program.pids()
+        connections = [await program.stream_of(pid) for pid in former]
+        program.process.send_signal(signal.SIGHUP)
+        reading = [asyncio.create_task(connection.rest()) for connection in connections]
+        await until(
+            lambda: all(task.done() for task in reading),
+            lambda: f"streams to end, got:\n{program.output}",
+            within=START,
+        )
+        assert all(connection.complete for connection in connections)
+        for connection in connections:
+            await connection.close()
+        await until(gone(former), lambda: f"the former workers to end, got:\n{program.output}", within=START)
+        later = program.pids()
+        assert len(later) == 2
+        assert not later & former
+        assert program.output.count("has taken over") == 2
+        await program.end()
+        assert program.process.returncode == 0
+
+
+async def test_a_stopped_parent_stops_no_worker(tmp_path: Path) -> None:
+    async with two_workers(tmp_path) as program:
+        pids = program.pids()
+        program.process.send_signal(signal.SIGSTOP)
+        connection, answered = await program.stream()
+        assert answered in pids
+        await connection.close()
+        program.process.send_signal(signal.SIGCONT)
+        await program.end()
+        assert program.process.returncode == 0
+        assert "was killed" not in program.output

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from tickertape.hub import Hub
-from tickertape.server.app import create_app
+from tickertape.server import create_app
 from tickertape.testing import EventStreamClient, ScriptedBroker
 
 __all__ = ["JSON", "Answer", "Site", "site"]
@@ -48,6 +48,20 @@ class Site:
         """Send a request and read the answer to its end."""
         async with self.client.open(url, method=method, body=body, headers=headers) as response:
             return Answer(response.status, response.headers, await response.read())
+
+    async def call(self, method: str, path: str, query: bytes, headers: list[tuple[bytes, bytes]], **scope: Any) -> int:
+        """Call the application with a scope that no client sends, and return the status."""
+        messages: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        whole = {"type": "http", "method": method, "path": path, "query_string": query, "headers": headers, **scope}
+        await self.client._app(whole, receive, send)
+        return int(messages[0]["status"])
 
     async def post(self, value: Any, url: str = "/events") -> Answer:
         """Send JSON."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from tickertape import EventSourceResponse
 from tickertape.asgi.types import ASGIApp, Receive, Scope, Send
 from tickertape.server import listen
-from tickertape.server.run import NotStartedError
-from tickertape.server.supervisor import HUNG, run_workers
+from tickertape.server.uvicorn import NotStartedError
+from tickertape.server.workers import HUNG, run_workers
 
 
 async def forever() -> AsyncIterator[str]:

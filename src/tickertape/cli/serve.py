@@ -13,78 +13,76 @@ from .console import address_of, explain, fail
 
 __all__ = ["SERVE_EPILOG", "serve"]
 
-SERVE_EPILOG: Final = """Every setting may also come from the environment, as `TICKERTAPE_PORT=9000`, or from the
-file of `--config`, in TOML, as `port = 9000`. A flag wins over the environment, the environment over the file.
+SERVE_EPILOG: Final = """You can also put every setting into the environment, as `TICKERTAPE_PORT=9000`, or into the
+TOML file of `--config`, as `port = 9000`. A flag wins over the environment, the environment over the file.
 `none` means no limit.
 
 Examples:
 
-- `tickertape serve`: at http://127.0.0.1:8000, for this machine alone
-- `tickertape serve --host 0.0.0.0 --cors-origin https://example.org`: for other machines, and for the pages of a site
-- `tickertape serve --config /etc/tickertape.toml`
+- `tickertape serve`: serve http://127.0.0.1:8000 to this machine only
+- `tickertape serve --host 0.0.0.0 --cors-origin https://example.org`: serve other machines and the pages of a site
+- `tickertape serve --config /etc/tickertape.toml`: read the settings from a file
 """
 
 _SOME: Final = "SECONDS|none"
 
 
 def _option(help: str, metavar: str, default: str) -> Any:
-    # All as text: the settings check it, by the same rules wherever it comes from.
+    # Flags stay text here: the settings check them by the same rules as the environment and the file.
     return typer.Option(help=f"{help} Default: {default}.", metavar=metavar, show_default=False)
 
 
 def serve(
     host: Annotated[
-        str | None, _option("Address to listen at; 0.0.0.0 lets other machines in.", "ADDRESS", "127.0.0.1")
+        str | None,
+        _option("Address to listen on; 0.0.0.0 accepts connections from other machines.", "ADDRESS", "127.0.0.1"),
     ] = None,
-    port: Annotated[str | None, _option("Port to listen at; 0 takes a free one.", "PORT", "8000")] = None,
-    broker: Annotated[str | None, _option("Where events are kept.", "URL", "sqlite:///tickertape.db")] = None,
+    port: Annotated[str | None, _option("Port to listen on; 0 chooses a free port.", "PORT", "8000")] = None,
+    broker: Annotated[str | None, _option("Broker that keeps the events.", "URL", "sqlite:///tickertape.db")] = None,
     workers: Annotated[
-        str | None, _option("Processes; more than one needs a broker that they can share.", "NUMBER", "1")
+        str | None, _option("Number of processes; more than one needs a broker that they can share.", "NUMBER", "1")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="File with settings, in TOML. Default: none.", metavar="FILE")
-    ] = None,
-    retention_events: Annotated[str | None, _option("Events that are kept.", "NUMBER|none", "100000")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings. Default: none.", metavar="FILE")] = None,
+    retention_events: Annotated[str | None, _option("Number of events to keep.", "NUMBER|none", "100000")] = None,
     retention_bytes: Annotated[
-        str | None, _option("Bytes that are kept, as 67108864 or 64MiB.", "BYTES|none", "64MiB")
+        str | None, _option("Bytes of events to keep, as 67108864 or 64MiB.", "BYTES|none", "64MiB")
     ] = None,
-    retention_age: Annotated[str | None, _option("Age up to which events are kept.", _SOME, "none")] = None,
-    heartbeat: Annotated[str | None, _option("Silence after which a stream gets a comment.", _SOME, "15")] = None,
+    retention_age: Annotated[str | None, _option("Age up to which to keep events.", _SOME, "none")] = None,
+    heartbeat: Annotated[str | None, _option("Silence after which to send a heartbeat.", _SOME, "15")] = None,
     send_timeout: Annotated[
-        str | None, _option("Time after which a subscriber that takes nothing is dropped.", _SOME, "30")
+        str | None, _option("Time after which to disconnect a subscriber that reads nothing.", _SOME, "30")
     ] = None,
-    retry: Annotated[
-        str | None, _option("Time after which clients reconnect, give or take a fifth.", "SECONDS", "3")
+    retry: Annotated[str | None, _option("Time after which clients reconnect, ± 20 %.", "SECONDS", "3")] = None,
+    max_event_size: Annotated[str | None, _option("Largest data of an event, in bytes.", "BYTES", "1MiB")] = None,
+    max_topics: Annotated[
+        str | None, _option("Largest number of topic patterns of a subscription.", "NUMBER", "100")
     ] = None,
-    max_event_size: Annotated[str | None, _option("Bytes of an event's data.", "BYTES", "1MiB")] = None,
-    max_topics: Annotated[str | None, _option("Topic patterns of a subscription.", "NUMBER", "100")] = None,
     drain_window: Annotated[
-        str | None, _option("Time over which streams are ended when the server stops.", "SECONDS", "5")
+        str | None, _option("Longest time over which to end the streams when the server stops.", "SECONDS", "5")
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
-        _option("Origin whose pages may read and publish, or *; may be repeated.", "ORIGIN", "none"),
+        _option("Origin whose pages may read and publish, or *; can be repeated.", "ORIGIN", "none"),
     ] = None,
-    log_level: Annotated[str | None, _option("What is logged: debug, info, warning or error.", "LEVEL", "info")] = None,
+    log_level: Annotated[
+        str | None, _option("Level of the log: debug, info, warning or error.", "LEVEL", "info")
+    ] = None,
     access_log: Annotated[
         bool | None,
         typer.Option("--access-log/--no-access-log", help="Log each request. Default: no.", show_default=False),
     ] = None,
 ) -> None:
-    """Run a hub: publish events to topics, and subscribe to them, over plain HTTP.
+    """Run a hub: publish events to topics and subscribe to topics over plain HTTP.
 
-    A page at `/` shows the stream; `/openapi.json` describes all requests.
+    The page at `/` shows the stream of events; `/openapi.json` describes all requests.
 
-    `Ctrl-C`, or SIGTERM, stops it: it ends the streams one after the other, and their clients come back later.
+    Press `Ctrl-C` or send SIGTERM to stop it. The server ends the streams one after the other; clients reconnect later.
     """
     flags = {name: value for name, value in locals().items() if name != "config" and value not in (None, [])}
     from ..broker.urls import without_secrets
     from ..errors import BrokerError
-    from ..server import listen
-    from ..server.program import reach_broker
-    from ..server.program import serve as run
-    from ..server.run import NotStartedError
-    from ..server.settings import SettingsError, load_settings
+    from ..server import NotStartedError, SettingsError, check_broker, listen, load_settings
+    from ..server import serve as run
 
     try:
         settings = load_settings(flags, config)
@@ -97,12 +95,12 @@ def serve(
         fail(explain(error, settings.host, settings.port, command="tickertape serve"))
     try:
         with listener:
-            reach_broker(settings)
+            check_broker(settings)
             run(settings, listener, on_start=lambda: _greet(address_of(listener), shown))
     except BrokerError as error:
-        fail(f"the broker {shown} cannot be used: {error}")
+        fail(f"the broker {shown} does not work: {error}")
     except NotStartedError:
-        fail("the server could not start; the log above says why")
+        fail("the server did not start: see the log above")
 
 
 def _misuse(sentence: str) -> NoReturn:

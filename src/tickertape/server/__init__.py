@@ -1,15 +1,29 @@
-"""ASGI applications under uvicorn."""
+"""ASGI applications under uvicorn, and the hub as a program."""
 
-from .files import File, fill_page, read_static_files
-from .run import NotStartedError, listen, run
+from .app import create_app
+from .descriptors import raise_descriptor_limit
+from .program import check_broker, serve
+from .settings import DEFAULT_BROKER, Settings, SettingsError, load_settings
 from .silence import drop_silent_clients
+from .static import File, fill_page, read_static_files
+from .uvicorn import NotStartedError, listen, run
+from .workers import run_workers
 
 __all__ = [
+    "DEFAULT_BROKER",
     "File",
     "NotStartedError",
+    "Settings",
+    "SettingsError",
+    "check_broker",
+    "create_app",
     "drop_silent_clients",
     "fill_page",
     "listen",
+    "load_settings",
+    "raise_descriptor_limit",
     "read_static_files",
     "run",
+    "run_workers",
+    "serve",
 ]

@@ -1,8 +1,7 @@
-"""The hub as an ASGI application: routes, errors as problems, and who may read from elsewhere."""
+"""The hub's HTTP interface as an ASGI application: routes, problems, and pages of other origins."""
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final
@@ -17,15 +16,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
 from ..asgi import status_of
-from ..errors import BrokerError, HubClosedError, InvalidTopicError, TickertapeError
+from ..errors import BrokerError, HubClosedError, InvalidTopicError
 from ..hub import Hub
+from .broker_health import BrokerHealth
+from .checks import RequestCheck
 from .endpoints import READY_WITHIN, Endpoints
-from .files import WEB, fill_page, read_static_files
-from .refusal import Refusal, problem_response
-
-__all__ = ["create_app"]
-
-logger = logging.getLogger("tickertape.server")
+from .problems import Problem, problem_response
+from .static import WEB, fill_page, read_static_files
 
 _METHODS: Final = ("GET", "HEAD", "POST")
 
@@ -43,9 +40,9 @@ def create_app(
     Arguments:
         hub: opened and closed with the application, unless ``lifespan`` does so.
         cors_origins: origins whose pages may read and publish, as ``https://example.org``; ``*`` for all.
-        lifespan: in place of the hub's own.
-        ready_within: seconds in which the broker has to answer for the hub to be ready.
-        node: the name of this process in answers that tell of it alone; made up if left out.
+        lifespan: replaces the hub's own.
+        ready_within: seconds in which the broker must answer for the hub to be ready.
+        node: the name of this process, for answers about this process alone; random if empty.
     """
     cors = Middleware(
         CORSMiddleware,
@@ -54,20 +51,27 @@ def create_app(
         allow_headers=("Content-Type", "Last-Event-ID", "Cache-Control"),
         expose_headers=("Allow", "Retry-After"),
     )
+    health = BrokerHealth()
+
+    async def handle_broker_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, BrokerError)
+        health.log(f"{request.method} {request.url.path}", error)
+        return _handle_hub_error(request, error)
+
     app = Starlette(
-        routes=_routes(Endpoints(hub, cors_origins, ready_within, node or secrets.token_hex(4))),
-        middleware=[cors] if cors_origins else [],
+        routes=_routes(Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4))),
+        middleware=[Middleware(RequestCheck), *([cors] if cors_origins else [])],
         exception_handlers={
-            Refusal: _refuse,
-            HTTPException: _refuse_route,
-            InvalidTopicError: _explain,
-            HubClosedError: _explain,
-            BrokerError: _explain,
-            Exception: _fail,
+            Problem: _handle_problem,
+            HTTPException: _handle_routing_error,
+            InvalidTopicError: _handle_hub_error,
+            HubClosedError: _handle_hub_error,
+            BrokerError: handle_broker_error,
+            Exception: _handle_bug,
         },
         lifespan=lifespan or hub.lifespan,
     )
-    app.router.redirect_slashes = False  # `orders/` is no topic, and no other name of one
+    app.router.redirect_slashes = False  # `orders/` is not a topic, and not another name of one
     return app
 
 
@@ -75,7 +79,7 @@ def _routes(endpoints: Endpoints) -> list[BaseRoute]:
     files = read_static_files(WEB / "hub")
     page = {
         "title": "Live stream",
-        "summary": "Events as they are published to this hub. Choose topics, watch, and publish one yourself.",
+        "summary": "The events of this hub as they are published. Choose topics, watch, and publish an event yourself.",
         "script": "hub.js",
         "retry": "3000",
         "navigation": "",
@@ -96,29 +100,24 @@ def _routes(endpoints: Endpoints) -> list[BaseRoute]:
     ]
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+async def _handle_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
     return problem_response(error.status, error.detail, **error.extensions)
 
 
-async def _explain(request: Request, error: Exception) -> Response:
-    assert isinstance(error, TickertapeError)
-    status = status_of(error)
-    if isinstance(error, BrokerError):
-        logger.error("%s %s was not served: %s", request.method, request.url.path, error)
-    return problem_response(status, str(error))
+def _handle_hub_error(request: Request, error: Exception) -> Response:
+    return problem_response(status_of(error), str(error))
 
 
-async def _refuse_route(request: Request, error: Exception) -> Response:
+async def _handle_routing_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     if error.status_code == 405:
         allow = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
-        detail = f"expected one of the methods {allow} for {path}, got {request.method}"
-        return problem_response(405, detail, [(b"allow", allow.encode())])
-    return problem_response(error.status_code, f"expected a path that /openapi.json names, got {path}")
+        return problem_response(405, f"{path} supports {allow}, not {request.method}", [(b"allow", allow.encode())])
+    return problem_response(error.status_code, f"no such path: {path} (see /openapi.json)")
 
 
-async def _fail(request: Request, error: Exception) -> Response:
-    # The exception itself is for the server's log, where it goes from here.
-    return problem_response(500, "The server failed; its log says why.")
+async def _handle_bug(request: Request, error: Exception) -> Response:
+    # Starlette raises the exception again, and the server logs it.
+    return problem_response(500, "internal error: see the server's log")

@@ -1,29 +1,36 @@
-"""What a request to publish brings: its body, received up to a limit, and the events that it stands for.
+"""The body of a request that publishes: received up to a limit, and parsed into events.
 
-A mistake is told by the HTTP status: 400 for what cannot be read, 413 for too much, 415 for a type
-that is not taken, 422 for what can be read and is no event. In a batch the problem names the
-``index`` of the event that is wrong, counted from 0.
+The HTTP status tells the kind of mistake: 400 if the body cannot be parsed, 413 if it is too large, 415 if its type is
+not supported, 422 if it can be parsed but an event is invalid. For a batch, the problem contains the ``index`` of the
+invalid event, counted from 0.
+
+A body may take a hundred milliseconds to parse. So it is parsed in slices, between which the event loop serves others.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
+from json import JSONDecodeError
 from typing import Any, Final, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from .refusal import Refusal
-
-__all__ = ["BODY_FACTOR", "MAX_BATCH", "Publication", "parse_publication", "parse_text", "receive_body"]
+from .problems import Problem
 
 BODY_FACTOR: Final = 8
-"""Times that a body may be as large as an event: JSON escapes a byte with six, and a batch has several events."""
+"""Size of a body in sizes of an event: JSON escapes one byte with six, and a batch has several events."""
 
 MAX_BATCH: Final = 10_000
-"""Events of a batch: they are checked and appended in one go, and every subscriber waits that long."""
+"""Events of a batch, which is appended as a whole."""
+
+_SLICE: Final = 0.005
+"""Seconds of parsing after which others are served: too short to notice, and long enough to cost no throughput."""
 
 _FIELDS: Final = ("topic", "data", "event", "key")
 
@@ -31,30 +38,49 @@ _JSON: Final = "application/json"
 _LINES: Final = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 _FORM: Final = "application/x-www-form-urlencoded"
 
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+_LINE: Final = re.compile(rb"\S[^\n]*")
+
 
 class Publication(NamedTuple):
-    """The events of a request, their fields still unchecked but for names and types.
+    """The events of a request; only the names and types of their fields are checked.
 
     Attributes:
         events: keyword arguments of :meth:`Hub.draft`.
-        many: whether they came as a list, and their cursors are to be told as one.
+        many: True if they came as a list, and so the answer has a list of cursors.
     """
 
     events: list[dict[str, Any]]
     many: bool
 
 
-async def receive_body(request: Request, limit: int) -> bytes:
-    """Return the body of a request; one that is too large is refused as soon as that is known.
+class Turns:
+    """Share the event loop during long work: ``await turns.take()`` after each small piece of it.
 
-    The server takes what still comes of such a body and forgets it: a connection closed in the
-    middle would be reset before many clients had read why.
+    Arguments:
+        now: a monotonic clock.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._end = now() + _SLICE
+
+    async def take(self) -> None:
+        """Let others run if a few milliseconds have passed."""
+        if self._now() >= self._end:
+            await asyncio.sleep(0)
+            self._end = self._now() + _SLICE
+
+
+async def receive_body(request: Request, limit: int) -> bytes:
+    """Return the body of a request; raise as soon as it is known to be too large.
+
+    The server reads and drops the rest of such a body: if it closed the connection, many clients would see a reset
+    instead of the answer.
     """
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
-        raise Refusal(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected a body without a Content-Encoding, got {encoding!r}"
-        )
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send the body without a Content-Encoding, got {encoding!r}")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit, f"{declared} bytes")
@@ -68,8 +94,8 @@ async def receive_body(request: Request, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def _too_large(limit: int, size: str) -> Refusal:
-    return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {limit} bytes, got {size}")
+def _too_large(limit: int, size: str) -> Problem:
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {limit} bytes, got {size}")
 
 
 def parse_text(body: bytes) -> str:
@@ -77,98 +103,152 @@ def parse_text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise Refusal(
+        raise Problem(
             HTTPStatus.BAD_REQUEST, f"expected a body in UTF-8, got the byte 0x{body[error.start]:02x} at {error.start}"
         ) from None
 
 
-def parse_publication(content_type: str, body: bytes) -> Publication:
-    """Return the events that a body of this type stands for."""
+async def parse_publication(content_type: str, body: bytes, turns: Turns) -> Publication:
+    """Return the events in a body of this content type."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == _JSON:
-        value = _load(body, "a body in JSON")
-        if not isinstance(value, list):
-            return Publication([_checked(value)], many=False)
-        return _batch((_checked(item, index=index) for index, item in enumerate(value)), len(value))
+        return await _parse_json(body, turns)
     if media_type in _LINES:
-        lines = [(number, line) for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
-        return _batch(_events_of_lines(lines), len(lines))
+        return await _check_all(await _parse_lines(body, turns), turns)
     if media_type == _FORM:
         return Publication([_checked(_form(body))], many=False)
-    raise Refusal(
+    raise Problem(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         f"expected a Content-Type of {_JSON}, {_LINES[0]} or {_FORM}, got {media_type or 'none'}",
     )
 
 
-def _batch(events: Iterator[dict[str, Any]], count: int) -> Publication:
-    if count > MAX_BATCH:
-        raise Refusal(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_BATCH} events in a batch, got {count}"
-        )
-    return Publication(list(events), many=True)
+async def _check_all(items: list[Any], turns: Turns) -> Publication:
+    events = []
+    for index, item in enumerate(items):
+        events.append(_checked(item, index=index))
+        await turns.take()
+    return Publication(events, many=True)
 
 
-def _events_of_lines(lines: list[tuple[int, bytes]]) -> Iterator[dict[str, Any]]:
-    for index, (number, line) in enumerate(lines):
-        yield _checked(_load(line, f"JSON in line {number}", index=index), index=index)
-
-
-def _load(text: bytes, what: str, **place: int) -> Any:
+async def _parse_json(body: bytes, turns: Turns) -> Publication:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        start = _skip_space(text, 0)
+        if not text.startswith("[", start):
+            return Publication([_checked(json.loads(text, parse_constant=_refuse_constant))], many=False)
+        items = []
+        for item in _items_of_array(text, start + 1):
+            items.append(item)
+            _check_count(len(items))
+            await turns.take()
     except (ValueError, RecursionError) as error:
-        # JSON of our own is what `data` becomes again, so one nested beyond measure is refused here.
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"expected {what}, got: {error}", **place) from None
+        # Deeply nested data is refused here, because it is encoded as JSON again.
+        raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {error}") from None
+    return await _check_all(items, turns)
+
+
+def _items_of_array(text: str, at: int) -> Iterator[Any]:
+    """Yield the items of a JSON array one by one.
+
+    Arguments:
+        text: a JSON document.
+        at: the index after the opening bracket.
+    """
+    decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+    at = _skip_space(text, at)
+    if not text.startswith("]", at):
+        while True:
+            item, at = decode(text, at)
+            yield item
+            at = _skip_space(text, at)
+            if text.startswith("]", at):
+                break
+            if not text.startswith(",", at):
+                raise JSONDecodeError("Expecting ',' delimiter", text, at)
+            at = _skip_space(text, at + 1)
+    end = _skip_space(text, at + 1)
+    if end != len(text):
+        raise JSONDecodeError("Extra data", text, end)
+
+
+def _skip_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+async def _parse_lines(body: bytes, turns: Turns) -> list[Any]:
+    items: list[Any] = []
+    number, counted = 1, 0
+    for found in _LINE.finditer(body):
+        await turns.take()
+        number += body.count(b"\n", counted, found.start())
+        counted = found.start()
+        try:
+            items.append(json.loads(found[0], parse_constant=_refuse_constant))
+        except (ValueError, RecursionError) as error:
+            sentence = f"line {number} is not valid JSON: {error}"
+            raise Problem(HTTPStatus.BAD_REQUEST, sentence, index=len(items)) from None
+        _check_count(len(items))
+    return items
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_BATCH:
+        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_BATCH} events in a batch, got more")
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which is not JSON")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _form(body: bytes) -> dict[str, str]:
     if body.lstrip()[:1] in (b"{", b"["):
-        raise Refusal(
+        raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"expected form fields, as the Content-Type {_FORM} says, got what looks like JSON: "
-            f"send it with the Content-Type {_JSON}",
+            f"the body looks like JSON, but its Content-Type is {_FORM}: send it with the Content-Type {_JSON}",
         )
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=100)
     except ValueError as error:
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"expected form fields in UTF-8, got: {error}") from None
+        raise Problem(HTTPStatus.BAD_REQUEST, f"the body does not consist of form fields in UTF-8: {error}") from None
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "expected each form field once, got one of them again")
-    # An input of a page that was left empty is sent all the same.
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "a form field is repeated")
+    # Browsers also send the inputs of a form that are left empty.
     return {name: value for name, value in fields.items() if value or name in ("topic", "data")}
 
 
 def _checked(item: Any, **place: int) -> dict[str, Any]:
-    """Return an event whose fields have the right names and types, as far as the hub takes them for granted."""
+    """Return an event if its fields have the names and types that the hub requires of its callers."""
 
-    def wrong(sentence: str) -> Refusal:
-        return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, sentence, **place)
+    def invalid(sentence: str) -> Problem:
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, sentence, **place)
 
     if not isinstance(item, dict):
-        raise wrong(f"expected an event as a JSON object, got {json.dumps(item)[:40]}")
+        raise invalid(f"expected an event to be a JSON object, got {_excerpt(item)}")
     unknown = [name for name in item if name not in _FIELDS]
     if unknown:
-        raise wrong(f"expected the fields topic, data, event and key alone, got the unknown {unknown[0][:40]!r}")
+        raise invalid(f"an event has the fields topic, data, event and key, but not {unknown[0][:40]!r}")
     for name in ("topic", "data"):
         if name not in item:
-            raise wrong(f"expected the field {name!r}, got an event without it")
+            raise invalid(f"the event has no field {name!r}")
     for name in ("event", "key"):
         value = item.get(name)
         if value is not None and not (isinstance(value, str) and _is_unicode(value)):
-            raise wrong(f"expected {name!r} to be a string, got {json.dumps(value)[:40]}")
+            raise invalid(f"expected {name!r} to be a string, got {_excerpt(value)}")
     if not isinstance(item["topic"], str):
-        raise wrong(f"expected 'topic' to be a string, got {json.dumps(item['topic'])[:40]}")
+        raise invalid(f"expected 'topic' to be a string, got {_excerpt(item['topic'])}")
     return item
 
 
+def _excerpt(value: Any) -> str:
+    return json.dumps(value)[:40]
+
+
 def _is_unicode(text: str) -> bool:
-    """Tell whether ``text`` has a UTF-8 form: JSON may carry half of a surrogate pair, ``"\\ud800"``."""
+    """Return True if ``text`` has a UTF-8 form: JSON can contain half of a surrogate pair, ``"\\ud800"``."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What the hub's program answers, route by route."""
+"""The endpoints of the hub's HTTP interface, and the parameters in their queries."""
 
 from __future__ import annotations
 
@@ -13,60 +13,61 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..asgi import ASGIApp
-from ..errors import EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
-from ..hub import Hub
+from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
+from ..hub import MAX_LAST, Hub, OverflowPolicy
 from ..wire import Cursor, Draft
-from .body import BODY_FACTOR, Publication, parse_publication, parse_text, receive_body
-from .openapi import describe
-from .origins import check_origin
-from .queries import after_of, last_of, limit_of, policy_of, topics_of
-from .refusal import Refusal
-
-__all__ = ["READY_WITHIN", "Endpoints"]
+from .body import BODY_FACTOR, Publication, Turns, parse_publication, parse_text, receive_body
+from .broker_health import BrokerHealth
+from .checks import check_origin
+from .openapi import DEFAULT_LIMIT, MAX_LIMIT, describe
+from .problems import Problem
 
 READY_WITHIN: Final = 2.0
-"""Seconds in which the broker has to answer: who asks for readiness gives up after some five."""
+"""Seconds in which the broker must answer: readiness probes usually time out after five seconds."""
 
 
 class Endpoints:
-    """Answer requests for a hub.
+    """Handle requests for a hub.
 
     Arguments:
-        hub: opened and closed by others.
-        origins: of pages that may publish, besides our own.
-        ready_within: seconds in which the broker has to answer.
-        node: names this process among those that a load balancer or the kernel chooses from.
+        hub: an open hub.
+        health: records and reports failed writes.
+        origins: the origins whose pages may publish, besides the server's own.
+        ready_within: seconds in which the broker must answer.
+        node: the name of this process, for answers about this process alone.
     """
 
-    def __init__(self, hub: Hub, origins: Sequence[str], ready_within: float, node: str) -> None:
+    def __init__(self, hub: Hub, health: BrokerHealth, origins: Sequence[str], ready_within: float, node: str) -> None:
         self._hub = hub
+        self._health = health
         self._node = node
         self._origins = origins
         self._ready_within = ready_within
         self._description = json.dumps(describe()).encode()
 
     async def events(self, request: Request) -> ASGIApp:
-        """``GET /events``: a stream. ``POST /events``: publish one event or several."""
+        """``GET /events``: an event stream. ``POST /events``: publish one event or several."""
         if request.method == "POST":
             return await self._publish(request)
         return self._hub.response(request, topics_of(request), last=last_of(request), on_overflow=policy_of(request))
 
     async def _publish(self, request: Request) -> Response:
         body = await self._receive(request, BODY_FACTOR * self._hub.max_event_size)
-        publication = parse_publication(request.headers.get("content-type", ""), body)
-        cursors = await self._hub.publish_many(self._drafts(publication))
+        turns = Turns()
+        publication = await parse_publication(request.headers.get("content-type", ""), body, turns)
+        cursors = await self._append(await self._drafts(publication, turns))
         return _published(cursors, many=publication.many)
 
     async def publish_text(self, request: Request) -> Response:
-        """``POST /events/{topic}``: publish the body as it is, whatever its type says; curl says that it is a form."""
+        """``POST /events/{topic}``: publish the body, whatever its content type; curl sends that of a form."""
         body = await self._receive(request, self._hub.max_event_size)
         fields = {"topic": request.path_params["topic"], "data": parse_text(body)}
         fields |= {name: value for name in ("event", "key") if (value := request.query_params.get(name))}
-        publication = Publication([fields], many=False)
-        return _published(await self._hub.publish_many(self._drafts(publication)), many=False)
+        drafts = await self._drafts(Publication([fields], many=False), Turns())
+        return _published(await self._append(drafts), many=False)
 
     async def history(self, request: Request) -> Response:
-        """``GET /history``: events that are kept, a page at a time."""
+        """``GET /history``: a page of the kept events."""
         found, gap = await self._hub.history(*topics_of(request), after=after_of(request), limit=limit_of(request))
         events = [
             {"cursor": str(cursor), "topic": record.topic, "event": record.event, "data": record.data}
@@ -75,13 +76,13 @@ class Endpoints:
         return _json({"events": events, "gap": gap})
 
     async def topics(self, request: Request) -> Response:
-        """``GET /topics``: topics that have events in memory, and who would get the next one."""
+        """``GET /topics``: topics with events in memory, and the number of subscribers that match each."""
         page = self._hub.topics(after=request.query_params.get("after", ""), limit=limit_of(request))
         topics = [{"topic": topic, "subscribers": count} for topic, count in page.items()]
         return _json({"node": self._node, "topics": topics})
 
     async def subscribers(self, request: Request) -> Response:
-        """``GET /subscribers``: how many there are, and to which patterns most of them."""
+        """``GET /subscribers``: the number of subscribers, and the largest audiences."""
         counts = Counter(info.topics for info in self._hub.presence)
         largest = counts.most_common(limit_of(request))
         return _json(
@@ -98,35 +99,36 @@ class Endpoints:
         return _json({"status": "live"})
 
     async def ready(self, request: Request) -> Response:
-        """``GET /health/ready``: the log answers, from end to end, and the hub takes events and subscriptions."""
+        """``GET /health/ready``: the broker answers and stores, and the hub accepts events and subscriptions."""
         try:
             async with asyncio.timeout(self._ready_within):
                 state = await self._hub.check()
         except TimeoutError:
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"expected an answer of the broker within {self._ready_within:g} seconds, got none",
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"the broker did not answer within {self._ready_within:g} seconds"
             ) from None
+        if refusal := self._health.refusal:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the broker did not store the last events: {refusal}")
         return _json({"status": "ready", "epoch": state.epoch, "oldest": state.oldest, "newest": state.newest})
 
     async def openapi(self, request: Request) -> Response:
-        """``GET /openapi.json``: what all this is."""
+        """``GET /openapi.json``: the description of this interface."""
         return Response(self._description, media_type="application/json")
 
     async def _receive(self, request: Request, limit: int) -> bytes:
         check_origin(request, self._origins)
         if self._hub.draining:
-            raise Refusal.of(HubClosedError("expected a hub that takes events, got one that is draining"))
+            raise Problem.of(HubClosedError("the hub is draining"))
         try:
             return await receive_body(request, limit)
         except ClientDisconnect:
-            raise Refusal(HTTPStatus.BAD_REQUEST, "expected the whole body, got the end of the connection") from None
+            raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the end of the body") from None
         except asyncio.CancelledError:
-            # Only a server that stops cancels a request. It has waited for the body long enough, and the
-            # client is to be told so by an answer: a cancelled request would be a traceback in the log.
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "expected the body before the server stops") from None
+            # Only a stopping server cancels a request; it has waited long enough for the body. An answer tells
+            # the client, and the log gets no traceback.
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops before the end of the body") from None
 
-    def _drafts(self, publication: Publication) -> list[Draft]:
+    async def _drafts(self, publication: Publication, turns: Turns) -> list[Draft]:
         """Check every event before the first is appended."""
         drafts = []
         for index, fields in enumerate(publication.events):
@@ -134,11 +136,64 @@ class Endpoints:
             try:
                 drafts.append(self._hub.draft(**fields))
             except (InvalidTopicError, InvalidEventError, EventTooLargeError) as error:
-                raise Refusal.of(error, **place) from None
+                raise Problem.of(error, **place) from None
             except RecursionError:
-                sentence = "expected data of a sane depth, got JSON nested too deeply"
-                raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, sentence, **place) from None
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the data is nested too deeply", **place) from None
+            await turns.take()
         return drafts
+
+    async def _append(self, drafts: list[Draft]) -> list[Cursor]:
+        try:
+            cursors = await self._hub.publish_many(drafts)
+        except BrokerError as error:
+            self._health.write_failed(error)
+            raise
+        self._health.write_succeeded()
+        return cursors
+
+
+def topics_of(request: Request) -> list[str]:
+    """Return the topic patterns."""
+    return request.query_params.getlist("topic")
+
+
+def last_of(request: Request) -> int | None:
+    """Return the number of past events to start with."""
+    return _integer(request, "last", 0, MAX_LAST)
+
+
+def limit_of(request: Request) -> int:
+    """Return the greatest number of items in the answer."""
+    limit = _integer(request, "limit", 1, MAX_LIMIT)
+    return DEFAULT_LIMIT if limit is None else limit
+
+
+def policy_of(request: Request) -> str:
+    """Return the policy for a subscriber that reads too slowly."""
+    policy = request.query_params.get("on_overflow", OverflowPolicy.DISCONNECT)
+    if policy not in list(OverflowPolicy):
+        known = ", ".join(OverflowPolicy)
+        raise Problem(HTTPStatus.BAD_REQUEST, f"expected on_overflow to be one of {known}, got {policy[:40]!r}")
+    return policy
+
+
+def after_of(request: Request) -> str | None:
+    """Return the cursor after which to start."""
+    after = request.query_params.get("after")
+    if after is not None and Cursor.parse(after) is None:
+        raise Problem(
+            HTTPStatus.BAD_REQUEST, f"expected after to be a cursor, as '0a1b2c3d4e5f-42', got {after[:80]!r}"
+        )
+    return after
+
+
+def _integer(request: Request, name: str, least: int, most: int) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most:
+        return int(text)
+    raise Problem(HTTPStatus.BAD_REQUEST, f"expected {name} to be an integer from {least} to {most}, got {text[:40]!r}")
 
 
 def _published(cursors: list[Cursor], *, many: bool) -> Response:
@@ -147,6 +202,6 @@ def _published(cursors: list[Cursor], *, many: bool) -> Response:
 
 
 def _json(value: Any, status: int = HTTPStatus.OK) -> Response:
-    # In ASCII: what was published may hold half of a surrogate pair, which has no UTF-8 form.
+    # ASCII only: published data may contain half of a surrogate pair, which has no UTF-8 form.
     body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
     return Response(body, status, {"cache-control": "no-store"}, "application/json")

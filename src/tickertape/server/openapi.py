@@ -1,4 +1,4 @@
-"""The description of the HTTP interface, as OpenAPI 3.1 has it. Written by hand, held against the routes by a test."""
+"""The description of the HTTP interface in OpenAPI 3.1. It is written by hand; a test compares it with the routes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from typing import Any, Final
 
 from .. import __version__
 from ..hub import MAX_LAST, OverflowPolicy
-from .queries import DEFAULT_LIMIT, MAX_LIMIT
 
-__all__ = ["describe"]
+DEFAULT_LIMIT: Final = 100
+"""Items in one answer: as many as somebody reads."""
+
+MAX_LIMIT: Final = 1_000
+"""Items in one answer: some hundred KiB with events of the usual size. ``after`` continues with the next page."""
 
 _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 _REASONS: Final = {
-    400: "Something in the request cannot be read.",
-    403: "A page of another origin, which may not publish here.",
+    400: "The request cannot be parsed.",
+    403: "Pages of this origin may not publish here.",
     413: "The event, the body or the batch is too large.",
-    415: "The body is of a type that is not taken.",
-    422: "The body can be read, but it is no event.",
-    503: "The hub is draining, or has lost its broker.",
+    415: "The type of the body is not supported.",
+    422: "The body can be parsed, but an event is invalid.",
+    503: "The hub is draining, or its broker does not work.",
 }
 
 _TOPICS: Final = {
@@ -50,7 +53,7 @@ def describe() -> dict[str, Any]:
             "/topics": {"get": _topics()},
             "/subscribers": {"get": _subscribers()},
             "/health/live": {"get": _read("The process answers.", "live", "Live", ())},
-            "/health/ready": {"get": _read("The hub takes events and subscriptions.", "ready", "Ready")},
+            "/health/ready": {"get": _read("The hub accepts events and subscriptions.", "ready", "Ready")},
             "/openapi.json": {"get": _read("This description.", "openapi", None, ())},
             "/": {"get": _page()},
         },
@@ -63,21 +66,21 @@ def _stream() -> dict[str, Any]:
         "operationId": "subscribe",
         "summary": "Events as they are published.",
         "description": (
-            "Starts behind `Last-Event-ID`, else with the last events, else with the next one. What is no longer kept "
-            "is told by an event `stream:gap`. The stream has no end; HEAD answers its headers."
+            "Starts after `Last-Event-ID`, else with the last events, else with the next event. An event `stream:gap` "
+            "reports events that are no longer kept. The stream does not end. HEAD returns its headers."
         ),
         "parameters": [
             _TOPICS,
-            _query("last", "Without a `Last-Event-ID`, the number of past events to start with.", 0, MAX_LAST),
+            _query("last", "The number of past events to start with, if there is no `Last-Event-ID`.", 0, MAX_LAST),
             {
                 "name": "on_overflow",
                 "in": "query",
-                "description": "What to do with a subscriber that reads too slowly.",
+                "description": "The policy for a subscriber that reads too slowly.",
                 "schema": {"enum": list(OverflowPolicy), "default": OverflowPolicy.DISCONNECT},
             },
-            _text("last_event_id", "query", "In place of the header, for pages that know where they were."),
+            _text("last_event_id", "query", "The same as the header, for pages that cannot set it."),
             _text("lastEventId", "query", "The same as `last_event_id`."),
-            _text("Last-Event-ID", "header", "The id of the last event that arrived: a cursor."),
+            _text("Last-Event-ID", "header", "The id of the last event that was received: a cursor."),
         ],
         "responses": {
             "200": {"description": "An event stream.", "content": {"text/event-stream": {"schema": _STRING}}},
@@ -90,12 +93,12 @@ def _publish() -> dict[str, Any]:
     event = {"$ref": "#/components/schemas/Event"}
     return {
         "operationId": "publish",
-        "summary": "Publish one event, or several: all or none.",
+        "summary": "Publish one event, or several: either all are stored or none.",
         "requestBody": {
             "required": True,
             "content": {
                 "application/json": {"schema": {"oneOf": [event, {"type": "array", "items": event}]}},
-                "application/x-ndjson": {"schema": {"description": "An event a line.", "type": "string"}},
+                "application/x-ndjson": {"schema": {"description": "One event per line.", "type": "string"}},
                 "application/x-www-form-urlencoded": {"schema": event},
             },
         },
@@ -110,17 +113,17 @@ def _publish_text() -> dict[str, Any]:
     return {
         "operationId": "publishText",
         "summary": "Publish the body as it is.",
-        "description": "Whatever its type says: `curl -d hello http://127.0.0.1:8000/events/greetings`.",
+        "description": "Its type does not matter: `curl -d hello http://127.0.0.1:8000/events/greetings`.",
         "parameters": [
             {
                 "name": "topic",
                 "in": "path",
                 "required": True,
-                "description": "Where to; its slashes stand as they are.",
+                "description": "The topic, with its slashes unescaped.",
                 "schema": {"type": "string", "minLength": 1, "maxLength": 255},
             },
             _text("event", "query", "The event type."),
-            _text("key", "query", "Makes it safe to publish again: the same key is stored once."),
+            _text("key", "query", "An idempotency key: events with the same key are stored once."),
         ],
         "requestBody": {"content": {"*/*": {"schema": _STRING}}},
         "responses": {"201": _answer("The event is stored.", "Cursor"), **_problems(400, 403, 413, 415, 422, 503)},
@@ -130,10 +133,10 @@ def _publish_text() -> dict[str, Any]:
 def _history() -> dict[str, Any]:
     return {
         "operationId": "history",
-        "summary": "Events that are kept, oldest first.",
+        "summary": "The kept events, oldest first.",
         "parameters": [
             _TOPICS,
-            _text("after", "query", "The cursor to start behind; without it, with the oldest."),
+            _text("after", "query", "The cursor after which to start. Default: before the oldest event."),
             _query("limit", "The greatest number of events.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
         "responses": {"200": _answer("A page of events.", "History"), **_problems(400, 503)},
@@ -143,10 +146,10 @@ def _history() -> dict[str, Any]:
 def _topics() -> dict[str, Any]:
     return {
         "operationId": "topics",
-        "summary": "Topics that have events in memory, in order.",
-        "description": "Of the node that answers: one of several workers or machines.",
+        "summary": "Topics with events in memory, in alphabetical order.",
+        "description": "Describes one node: the worker or machine that answers.",
         "parameters": [
-            _text("after", "query", "The topic to start behind; without it, with the first."),
+            _text("after", "query", "The topic after which to start. Default: before the first topic."),
             _query("limit", "The greatest number of topics.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
         "responses": {"200": _answer("A page of topics.", "Topics"), **_problems(400, 503)},
@@ -156,10 +159,18 @@ def _topics() -> dict[str, Any]:
 def _subscribers() -> dict[str, Any]:
     return {
         "operationId": "subscribers",
-        "summary": "How many subscribers there are.",
-        "description": "Of the node that answers: one of several workers or machines.",
-        "parameters": [_query("limit", "The greatest number of audiences: the largest.", 1, MAX_LIMIT, DEFAULT_LIMIT)],
-        "responses": {"200": _answer("How many there are.", "Subscribers"), **_problems(400)},
+        "summary": "The number of subscribers.",
+        "description": "Describes one node: the worker or machine that answers.",
+        "parameters": [
+            _query(
+                "limit",
+                "The greatest number of audiences, of which the largest are listed.",
+                1,
+                MAX_LIMIT,
+                DEFAULT_LIMIT,
+            )
+        ],
+        "responses": {"200": _answer("The number of subscribers.", "Subscribers"), **_problems(400)},
     }
 
 
@@ -173,11 +184,11 @@ def _read(summary: str, name: str, schema: str | None, problems: tuple[int, ...]
 
 def _page() -> dict[str, Any]:
     content = {"text/html": {"schema": _STRING}}
-    not_modified = {"description": "The browser has it already."}
+    not_modified = {"description": "The browser already has the page."}
     return {
         "operationId": "page",
         "summary": "A page that shows the live stream.",
-        "parameters": [_text("If-None-Match", "header", "The `ETag` of the page that is known.")],
+        "parameters": [_text("If-None-Match", "header", "The `ETag` of the page in the browser's cache.")],
         "responses": {"200": {"description": "The page.", "content": content}, "304": not_modified},
     }
 
@@ -192,7 +203,7 @@ def _problems(*statuses: int) -> dict[str, Any]:
         str(status): {"description": _REASONS[status], "content": _PROBLEM} for status in statuses
     }
     if 503 in statuses:
-        after = {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}}
+        after = {"description": "Seconds after which to retry.", "schema": {"type": "integer"}}
         problems["503"]["headers"] = {"Retry-After": after}
     return problems
 
@@ -218,7 +229,7 @@ def _list_of(items: dict[str, Any]) -> dict[str, Any]:
 
 _STRING: Final = {"type": "string"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
-_NODE: Final = {"type": "string", "description": "Who answers: made up anew by each process.", "examples": ["3fa9c1d2"]}
+_NODE: Final = {"type": "string", "description": "The process that answers: a random name.", "examples": ["3fa9c1d2"]}
 _CURSOR: Final = {"type": "string", "description": "The id of the event on a stream.", "examples": ["0a1b2c3d4e5f-42"]}
 
 _SCHEMAS: Final[dict[str, Any]] = {
@@ -226,8 +237,11 @@ _SCHEMAS: Final[dict[str, Any]] = {
         **_object(
             "topic data",
             topic={"type": "string", "minLength": 1, "maxLength": 255},
-            data={"description": "A string is sent as text, anything else as JSON."},
-            event={"type": ["string", "null"], "description": "The event type; `stream:` is the hub's own."},
+            data={"description": "A string is sent as text, everything else as JSON."},
+            event={
+                "type": ["string", "null"],
+                "description": "The event type; types that start with `stream:` are reserved.",
+            },
             key={"type": ["string", "null"], "minLength": 1, "maxLength": 255},
         ),
         "additionalProperties": False,
@@ -247,7 +261,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             )
         ),
         gap={
-            "description": "Why events before the first one are missing, if they are.",
+            "description": "The reason why events before the first one are missing; null if none are.",
             "enum": ["expired", "reset", None],
         },
     ),
@@ -271,8 +285,8 @@ _SCHEMAS: Final[dict[str, Any]] = {
             type=_STRING,
             title=_STRING,
             status={"type": "integer"},
-            detail={"type": "string", "description": "What was expected, and what came."},
-            index={"type": "integer", "minimum": 0, "description": "In a batch: which event is wrong, from 0."},
+            detail={"type": "string", "description": "One sentence about the mistake."},
+            index={"type": "integer", "minimum": 0, "description": "The invalid event of a batch, counted from 0."},
         ),
         "description": "Problem details (RFC 9457).",
     },

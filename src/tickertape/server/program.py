@@ -1,4 +1,4 @@
-"""``tickertape serve``: the hub as a program, from its settings to its end."""
+"""``tickertape serve``: the hub as a program."""
 
 from __future__ import annotations
 
@@ -20,53 +20,51 @@ from ..errors import BrokerError
 from ..hub import Hub
 from .app import create_app
 from .descriptors import raise_descriptor_limit
-from .garbage import steady
-from .run import run
+from .gc_policy import gc_policy
 from .settings import Settings
 from .silence import SILENCE_FACTOR, drop_silent_clients
-from .supervisor import run_workers
-
-__all__ = ["create_program", "reach_broker", "serve", "set_up_logging"]
+from .uvicorn import run
+from .workers import run_workers
 
 logger = logging.getLogger("tickertape.server")
 
 REACH_WITHIN: Final = 5.0
-"""Seconds in which the broker has to answer at the start: longer than a connection over the world takes."""
+"""Seconds in which the broker must answer at the start: longer than a connection around the world takes."""
 
 _LAST_REQUESTS: Final = 1
-"""Seconds that requests under way have at the end, at least: uvicorn counts in whole ones, and streams come first."""
+"""Least seconds for running requests at the end, after the streams: uvicorn's unit is whole seconds."""
 
 
-def reach_broker(settings: Settings) -> None:
-    """Open the log and close it again, so that a server which cannot work does not start.
+def check_broker(settings: Settings) -> None:
+    """Open the log and close it again, so that a server without a working broker does not start.
 
     Raises:
-        BrokerError: it cannot be reached.
+        BrokerError: the broker does not work.
     """
-    asyncio.run(_reach(settings))
+    asyncio.run(_check_broker(settings))
 
 
-async def _reach(settings: Settings) -> None:
+async def _check_broker(settings: Settings) -> None:
     broker = create_broker(settings.broker, retention=settings.retention)
     try:
         async with asyncio.timeout(REACH_WITHIN):
             await broker.open()
     except TimeoutError:
-        raise BrokerError(f"expected an answer within {REACH_WITHIN:.0f} seconds, got none") from None
+        raise BrokerError(f"no answer within {REACH_WITHIN:.0f} seconds") from None
     finally:
         await broker.close()
 
 
 def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[], None] = lambda: None) -> None:
-    """Run the hub's program until it is told to stop.
+    """Run the hub as a program until a signal ends it.
 
     Arguments:
-        settings: host and port are not used: they are the listener's.
+        settings: host and port are ignored: the listener has them.
         listener: closed at the end.
         on_start: called when requests are served.
 
     Raises:
-        NotStartedError: it cannot start; the log says why.
+        NotStartedError: the hub cannot start; the log contains the reason.
     """
     raise_descriptor_limit()
     set_up_logging(settings)
@@ -74,12 +72,11 @@ def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[],
         drop_silent_clients(listener, after=SILENCE_FACTOR * settings.send_timeout)
     grace = math.floor(settings.drain_window) + _LAST_REQUESTS
     if settings.workers == 1:
-        app = _in_one_line(create_program(settings))
+        app = _with_short_errors(create_program(settings))
         run(app, listener, grace=grace, access_log=settings.access_log, on_start=on_start)
     else:
-        factory = functools.partial(_create_worker, settings)
         run_workers(
-            factory,
+            functools.partial(_create_worker, settings),
             listener,
             workers=settings.workers,
             grace=grace,
@@ -90,22 +87,12 @@ def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[],
 
 def create_program(settings: Settings) -> Starlette:
     """Return the application of one process of the program."""
-    hub = Hub(
-        settings.broker,
-        retention=settings.retention,
-        heartbeat=settings.heartbeat,
-        send_timeout=settings.send_timeout,
-        retry=settings.retry,
-        max_event_size=settings.max_event_size,
-        max_topics=settings.max_topics,
-        drain_window=settings.drain_window,
-    )
-
-    node = secrets.token_hex(4)  # not the process's number, which is the same in many containers
+    hub = Hub(settings.broker, retention=settings.retention, **settings.hub_options)
+    node = secrets.token_hex(4)  # not the process id, which is the same in many containers
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with hub, steady():
+        async with hub, gc_policy():
             if settings.workers > 1:
                 logger.info("serving as node %s", node)
             yield
@@ -114,12 +101,12 @@ def create_program(settings: Settings) -> Starlette:
 
 
 def _create_worker(settings: Settings) -> ASGIApp:
-    set_up_logging(settings)  # this process was started anew, and knows nothing of its parent's
-    return _in_one_line(create_program(settings))
+    set_up_logging(settings)  # a spawned process inherits nothing of its parent's logging
+    return _with_short_errors(create_program(settings))
 
 
-def _in_one_line(app: ASGIApp) -> ASGIApp:
-    """Let an application whose log cannot be opened say so in a sentence: its traceback is of no use to anyone."""
+def _with_short_errors(app: ASGIApp) -> ASGIApp:
+    """Reduce the traceback of a broker that cannot be opened at startup to its last line."""
 
     async def program(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_line(message: Message) -> None:
@@ -135,13 +122,14 @@ def _in_one_line(app: ASGIApp) -> ASGIApp:
 
 
 def set_up_logging(settings: Settings) -> None:
-    """Log to standard error: ours from the chosen level on, others' from WARNING on, requests if asked for.
+    """Log to standard error: tickertape from the configured level, others from WARNING, and requests if configured.
 
-    Lines of several workers name the process.
+    With several workers, each line contains the process id.
     """
-    who = "" if settings.workers == 1 else "[%(process)d] "
-    form = f"%(asctime)s %(levelname)s {who}%(message)s"
-    logging.basicConfig(format=form, datefmt="%H:%M:%S", level=logging.WARNING)
+    process = "" if settings.workers == 1 else "[%(process)d] "
+    logging.basicConfig(
+        format=f"%(asctime)s %(levelname)s {process}%(message)s", datefmt="%H:%M:%S", level=logging.WARNING
+    )
     logging.getLogger("tickertape").setLevel(settings.log_level.upper())
     if settings.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)

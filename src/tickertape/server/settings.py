@@ -1,4 +1,4 @@
-"""What ``tickertape serve`` is told: by flags, environment variables and a file, the first of them winning."""
+"""Settings of ``tickertape serve``: from flags, environment variables and a file, the first of them winning."""
 
 from __future__ import annotations
 
@@ -8,39 +8,32 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
 
 from ..asgi import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT
 from ..broker import DEFAULT_RETENTION, Retention, create_broker
 from ..errors import BrokerError
 from ..hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, MAX_TOPICS
 
-__all__ = ["DEFAULT_BROKER", "ENV_PREFIX", "Settings", "SettingsError", "load_settings"]
-
 DEFAULT_BROKER: Final = "sqlite:///tickertape.db"
-"""Where events are kept unless the operator says otherwise: they survive a restart, and workers share them."""
+"""The log in a file: it survives a restart, and workers can share it."""
 
 ENV_PREFIX: Final = "TICKERTAPE_"
 
 _ONE_PROCESS: Final = ("memory:",)
-"""Brokers whose log other processes cannot see: each worker would have a log of its own."""
+"""Brokers whose log other processes cannot see, so that each worker would have a log of its own."""
 
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s,]+")
+
+_OF_THE_HUB: Final = ("heartbeat", "send_timeout", "retry", "max_event_size", "max_topics", "drain_window")
 
 T = TypeVar("T")
 
 
 class SettingsError(ValueError):
-    """A setting has a value that it cannot have; the text is a sentence that names the setting and its source."""
+    """A setting is invalid; the message is one sentence with the name of the setting and its source."""
 
 
 def _none(value: Any) -> Any:
@@ -65,12 +58,10 @@ def _setting(default: Any, expected: str, **bounds: Any) -> Any:
     return Field(default, json_schema_extra={"expected": expected}, **bounds)
 
 
-class Settings(BaseSettings):
-    """Hold the settings of a server; the attributes are those of the flags of ``tickertape serve``."""
+class Settings(BaseModel):
+    """Settings of a server. Each is a flag of ``tickertape serve``, an environment variable and a key of the file."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     host: str = _setting("127.0.0.1", "an address", min_length=1)
     port: int = _setting(8000, "an integer from 0 to 65535", ge=0, le=65535)
@@ -87,7 +78,7 @@ class Settings(BaseSettings):
     max_event_size: ByteSize = _setting(DEFAULT_MAX_EVENT_SIZE, "a number of bytes (1048576, 1MiB)", ge=1)
     max_topics: int = _setting(MAX_TOPICS, "an integer of 1 or more", ge=1)
     drain_window: float = _setting(DEFAULT_DRAIN_WINDOW, "a number of seconds, 0 or more", ge=0)
-    cors_origin: Annotated[list[Origin], NoDecode, BeforeValidator(_origins)] = _setting(
+    cors_origin: Annotated[list[Origin], BeforeValidator(_origins)] = _setting(
         [], "origins such as https://example.org, or *"
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
@@ -97,73 +88,83 @@ class Settings(BaseSettings):
 
     @property
     def retention(self) -> Retention:
-        """How much of the log is kept."""
-        return Retention(events=self.retention_events, bytes=self.retention_bytes, age=self.retention_age)
+        """The part of the log that is kept."""
+        return Retention(
+            events=self.retention_events,
+            bytes=None if self.retention_bytes is None else int(self.retention_bytes),
+            age=self.retention_age,
+        )
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """The settings that are options of :class:`~tickertape.Hub` by the same name."""
+        return {name: getattr(self, name) for name in _OF_THE_HUB}
+
+
+class _Given(NamedTuple):
+    """A value as it was given, and its source as an error names it."""
+
+    value: Any
+    source: str
 
 
 def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Settings:
-    """Return the settings: those of ``flags``, then of the environment, then of ``file``, then the defaults.
+    """Return the settings: from ``flags``, else from the environment, else from ``file``, else the default.
 
     Arguments:
-        flags: what was given on the command line, by the name of the setting.
-        file: in TOML; its keys are the names of the settings.
+        flags: the settings on the command line, by name.
+        file: a TOML file with the settings by name.
 
     Raises:
-        SettingsError: a value is wrong, a key is unknown, or the file cannot be read.
+        SettingsError: a value is invalid, a key is unknown, or the file cannot be read.
     """
-    in_file = {} if file is None else _read(file)
+    given = {name: _Given(value, str(file)) for name, value in ({} if file is None else _read(file)).items()}
+    given |= _from_environment()
+    given |= {name: _Given(value, "--" + name.replace("_", "-")) for name, value in flags.items()}
 
-    class Loader(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, in_file)
-
-    def source(name: str) -> str:
-        if name in flags:
-            return "--" + name.replace("_", "-")
-        variable = ENV_PREFIX + name.upper()
-        known = next((given for given, value in os.environ.items() if given.upper() == variable and value), None)
-        return known or (str(file) if name in in_file else "the defaults")
+    def source_of(name: str) -> str:
+        return given[name].source if name in given else "the defaults"
 
     try:
-        settings = Settings(**Loader(**flags).model_dump())
+        settings = Settings(**{name: value for name, (value, _) in given.items()})
     except ValidationError as error:
-        [first, *_] = error.errors()
-        raise SettingsError(_sentence(str(first["loc"][0]), first, source)) from None
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise SettingsError(f"{_mistake(name, first['input'])} (from {source_of(name)})") from None
     try:
         create_broker(settings.broker)
     except (BrokerError, ValueError) as error:
-        raise SettingsError(f"{error} (from {source('broker')})") from None
+        raise SettingsError(f"{error} (from {source_of('broker')})") from None
     if settings.workers > 1 and settings.broker.startswith(_ONE_PROCESS):
         raise SettingsError(
-            f"expected workers to be 1 with the broker {settings.broker}, whose log lives in one process, "
-            f"got {settings.workers} (from {source('workers')})"
+            f"the log of the broker {settings.broker} lives in one process: expected workers to be 1, "
+            f"got {settings.workers} (from {source_of('workers')})"
         )
     return settings
 
 
-def _sentence(name: str, error: Any, source: Any) -> str:
+def _from_environment() -> dict[str, _Given]:
+    """Return the settings in environment variables, whose names match in any case; an empty one does not count."""
+    names = {ENV_PREFIX + name.upper(): name for name in Settings.model_fields}
+    variables = ((variable, value) for variable, value in os.environ.items() if value)
+    return {names[key]: _Given(value, variable) for variable, value in variables if (key := variable.upper()) in names}
+
+
+def _mistake(name: str, value: Any) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         near = difflib.get_close_matches(name, Settings.model_fields, 1)
-        names = f"{near[0]!r}" if near else f"one of {', '.join(Settings.model_fields)}"
-        return f"expected the setting {names}, got the unknown {name!r} (from {source(name)})"
+        names = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(Settings.model_fields)}"
+        return f"unknown setting {name!r}: {names}"
     extra = field.json_schema_extra
     expected = extra["expected"] if isinstance(extra, dict) else "another value"
-    return f"expected {name} to be {expected}, got {error['input']!r} (from {source(name)})"
+    return f"expected {name} to be {expected}, got {value!r}"
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except OSError as error:
-        raise SettingsError(f"expected settings in {file} (from --config), got: {error.strerror}") from None
+        raise SettingsError(f"cannot read {file} (from --config): {error.strerror}") from None
     except ValueError as error:
-        raise SettingsError(f"expected TOML in {file} (from --config), got: {error}") from None
+        raise SettingsError(f"{file} (from --config) is not valid TOML: {error}") from None

@@ -1,4 +1,4 @@
-"""``Refusal``: why a request is answered with a problem, in the words of that answer."""
+"""``Problem``, an error answered with problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from starlette.responses import Response
 
 from ..asgi import problem_body, problem_headers, status_of
 
-__all__ = ["Refusal", "problem_response"]
 
-
-class Refusal(Exception):
-    """Answer a request with a problem (RFC 9457).
+class Problem(Exception):
+    """Answer the request with problem details.
 
     Attributes:
         status: the HTTP status.
-        detail: a sentence that says what was expected and what came.
+        detail: one sentence for the developer of the client.
         extensions: further members of the problem.
     """
 
@@ -27,15 +25,15 @@ class Refusal(Exception):
         self.extensions = extensions
 
     @classmethod
-    def of(cls, error: Exception, **extensions: Any) -> Refusal:
-        """Return the refusal that an error of the hub comes to."""
+    def of(cls, error: Exception, **extensions: Any) -> Problem:
+        """Return the problem for an error of the hub."""
         return cls(status_of(error), str(error), **extensions)
 
 
 def problem_response(
     status: int, detail: str, headers: list[tuple[bytes, bytes]] | None = None, **extensions: Any
 ) -> Response:
-    """Return a problem as a response."""
+    """Return problem details as a response."""
     body = problem_body(status, detail, **extensions)
     response = Response(body, status)
     response.raw_headers = problem_headers(status, body) + (headers or [])

@@ -84,7 +84,7 @@ async def test_an_application_that_cannot_start_is_an_error() -> None:
     startup = "raise RuntimeError('no way to start')"
     program = Program([sys.executable, "-c", PROGRAM.format(port=free_port(), startup=startup)])
     try:
-        await program.says("tickertape.server.run.NotStartedError")
+        await program.says("tickertape.server.uvicorn.NotStartedError")
         assert "started\n" not in program.output
     finally:
         program.close()

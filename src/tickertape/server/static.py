@@ -1,4 +1,4 @@
-"""Pages, styles and scripts of our own: read once, from a package, and answered from memory."""
+"""Pages, style sheets and scripts, read once from a package and served from memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from string import Template
 from typing import Final
 
 from ..asgi import Headers, Receive, Scope, Send
-
-__all__ = ["WEB", "File", "answer", "fill_page", "read_static_files"]
 
 WEB: Final = files(__package__) / "web"
 
@@ -27,8 +25,8 @@ _CONTENT_TYPES: Final = {
 }
 
 _SECURITY: Final = {
-    # Scripts and styles from files of ours only, and no text that becomes markup: what arrives in
-    # an event can only ever be shown.
+    # Scripts and styles only from our own files, and no text that becomes markup: pages show the data of events,
+    # and never execute it.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -42,7 +40,7 @@ class File:
     """An ASGI application that answers with one file.
 
     Arguments:
-        name: tells the content type by its suffix.
+        name: its suffix determines the content type.
         body: the content.
     """
 
@@ -55,23 +53,23 @@ class File:
         return f"<File {self._name} {len(self._body)} bytes>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, with 304 for a browser that has the file already."""
+        """Serve one request, with 304 if the browser already has the file."""
         headers = {
             "content-type": _CONTENT_TYPES["." + self._name.rpartition(".")[2]],
-            "cache-control": "no-cache",  # ask each time: a new version of the program is seen at once
+            "cache-control": "no-cache",  # ask each time, so that a new version of the program shows at once
             "etag": self._etag,
         }
         known = dict(scope["headers"]).get(b"if-none-match", b"").decode("latin-1")
         if self._etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
-            await answer(send, 304, headers=headers)
+            await _answer(send, 304, headers=headers)
         else:
-            await answer(send, 200, self._body, headers, head=scope["method"] == "HEAD")
+            await _answer(send, 200, self._body, headers, head=scope["method"] == "HEAD")
 
 
-async def answer(
+async def _answer(
     send: Send, status: int, body: bytes = b"", headers: dict[str, str] | None = None, *, head: bool = False
 ) -> None:
-    """Send a whole response; ``head`` leaves its body out."""
+    """Send a whole response, without its body if ``head`` is true."""
     fields = Headers(_SECURITY | (headers or {}))
     if status != 304:
         fields["content-length"] = str(len(body))
@@ -86,7 +84,7 @@ def read_static_files(*folders: Traversable) -> dict[str, File]:
         for path in folder.iterdir():
             if path.name.endswith((".css", ".js")):
                 if path.name in found:
-                    raise ValueError(f"expected each style and script under a name of its own, got {path.name} twice")
+                    raise ValueError(f"two files have the name {path.name}")
                 found[path.name] = File(path.name, path.read_bytes())
     return found
 

@@ -1,0 +1,73 @@
+"""Checks on requests: their host, their encoding, and the origin of the page that sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from starlette.requests import Request
+
+from ..asgi import ASGIApp, Receive, Scope, Send
+from .problems import Problem, problem_response
+
+
+class RequestCheck:
+    """ASGI middleware that answers 400 to requests that servers and proxies may understand in different ways.
+
+    These are HTTP/1.1 requests without exactly one ``Host`` header (RFC 9112, section 3.2), and paths and queries that
+    are not in UTF-8, of which the server would make U+FFFD.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        mistake = _mistake_in(scope) if scope["type"] == "http" else None
+        app = self._app if mistake is None else problem_response(HTTPStatus.BAD_REQUEST, mistake)
+        await app(scope, receive, send)
+
+
+def _mistake_in(scope: Scope) -> str | None:
+    if scope.get("http_version") == "1.1":
+        count = sum(name == b"host" for name, _ in scope["headers"])
+        if count != 1:
+            return f"expected one Host header, got {count or 'none'}"
+    for name, part in (("path", scope.get("raw_path")), ("query", scope["query_string"])):
+        if part and b"%" in part:
+            try:
+                unquote_to_bytes(part).decode()
+            except UnicodeDecodeError as error:
+                return f"the {name} is not in UTF-8: {error}"
+    return None
+
+
+def check_origin(request: Request, allowed: Sequence[str]) -> None:
+    """Refuse a request from a page whose origin is neither this server's nor one of ``allowed``.
+
+    A page of another origin needs permission (CORS) to *read* an answer. To *send* a form or a text it needs none, so
+    any page that somebody visits could publish to a hub on that person's machine. So requests that publish are checked
+    as Go's ``http.CrossOriginProtection`` does it: browsers state in ``Sec-Fetch-Site`` and ``Origin`` where a request
+    comes from, programs send neither.
+    """
+    origin = request.headers.get("origin")
+    site = request.headers.get("sec-fetch-site")
+    if origin in allowed or "*" in allowed:
+        return
+    if site is not None:
+        foreign = site not in ("same-origin", "none")
+    else:
+        foreign = origin is not None and _host_of(origin) != request.headers.get("host")
+    if foreign:
+        raise Problem(
+            HTTPStatus.FORBIDDEN,
+            f"pages of {origin or site} may not publish here: allow their origin with --cors-origin",
+        )
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # as for `http://[`
+        return None
