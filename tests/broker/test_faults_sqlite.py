@@ -22,7 +22,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and lim
 
 _PUBLISHER: Final = """
 import asyncio, itertools, sys
-from tickertape.broker import Draft, create_broker
+from tickertape.broker import create_broker
+from tickertape.wire import Draft
 
 async def publish(broker, name):
     for number in itertools.count():
@@ -43,8 +44,9 @@ asyncio.run(main())
 _FILLER: Final = """
 import asyncio, resource, sys
 from pathlib import Path
-from tickertape.broker import Draft, create_broker
+from tickertape.broker import create_broker
 from tickertape.errors import BrokerError
+from tickertape.wire import Draft
 
 LIMIT = 1024 * 1024
 
@@ -70,8 +72,9 @@ asyncio.run(main())
 
 _STRANGER: Final = """
 import asyncio, os, sys
-from tickertape.broker import Draft, create_broker
+from tickertape.broker import create_broker
 from tickertape.errors import BrokerError
+from tickertape.wire import Draft
 
 async def main():
     broker = create_broker(sys.argv[1])

@@ -152,7 +152,7 @@ async def test_open_that_failed_may_be_tried_again(tmp_path: Path) -> None:
     broker = SQLiteBroker(tmp_path / "later" / "log.db")
     with pytest.raises(BrokerError):
         await broker.open()
-    with pytest.raises(BrokerError, match="not opened"):
+    with pytest.raises(BrokerError, match="not open"):
         await broker.append([KIB])
     (tmp_path / "later").mkdir()
     async with opened(broker):
@@ -204,7 +204,7 @@ async def test_less_retention_counts_at_once_and_is_enforced_in_steps(tmp_path: 
     async with opened(SQLiteBroker(path)) as broker:
         await broker.append([Draft("t", "x")] * 10_000)
     async with opened(SQLiteBroker(path, retention=Retention(events=10))) as broker:
-        state = await broker.open()
+        state = await broker.state()
         assert (state.oldest, state.newest) == (9991, 10_000)
         assert [record.offset for record in (await broker.read(0, 2)).records] == [9991, 9992]
         await broker.append([Draft("t", "x")])
@@ -236,7 +236,7 @@ def replace(path: Path) -> None:
 async def test_file_that_is_removed_or_replaced_resets_the_log(change: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     async with opened(SQLiteBroker(path)) as broker, tailing(broker, 0) as tail:
-        before = await broker.open()
+        before = await broker.state()
         await broker.append([Draft("t", "1")])
         await collect(tail, 1)
         await asyncio.to_thread(change, path)
@@ -247,7 +247,7 @@ async def test_file_that_is_removed_or_replaced_resets_the_log(change: Callable[
             await broker.append([Draft("t", "2")])
         with pytest.raises(LogResetError):
             await broker.read(0, 1)
-        after = await broker.open()
+        after = await broker.state()
         assert after.epoch != before.epoch
         assert await broker.append([Draft("t", "3")]) == [Cursor(after.epoch, after.newest + 1)]
 
@@ -269,14 +269,14 @@ async def test_older_copy_in_its_place_is_another_log_with_what_it_still_has(tmp
         await broker.append([Draft("t", "1")])
     shutil.copy(path, copy)
     async with opened(SQLiteBroker(path)) as broker, tailing(broker, 0) as tail:
-        before = await broker.open()
+        before = await broker.state()
         await broker.append([Draft("t", "2")])
         await collect(tail, 2)
         remove(path)
         copy.replace(path)
         with pytest.raises(LogResetError):
             await broker.append([Draft("t", "3")])
-        after = await broker.open()
+        after = await broker.state()
         assert after.epoch != before.epoch
         assert [record.data for record in (await broker.read(0, 10)).records] == ["1"]
         assert await broker.append([Draft("t", "3")]) == [Cursor(after.epoch, 2)]
@@ -304,7 +304,7 @@ async def test_restart_of_the_machine_begins_an_epoch_only_if_records_may_be_los
 
     async def epoch(synchronous: str) -> str:
         async with opened(SQLiteBroker(path, synchronous=synchronous)) as broker:
-            return (await broker.open()).epoch
+            return (await broker.state()).epoch
 
     def restart() -> None:
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -399,12 +399,13 @@ async def test_closing_ends_the_threads(tmp_path: Path) -> None:
 def test_program_that_does_not_close_its_broker_ends(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys\n"
-        "from tickertape.broker import Draft, create_broker\n"
+        "from tickertape.broker import create_broker\n"
+        "from tickertape.wire import Cursor, Draft\n"
         "async def main():\n"
         "    broker = create_broker(sys.argv[1])\n"
-        "    await broker.open()\n"
+        "    state = await broker.open()\n"
         "    await broker.append([Draft('t', 'x')])\n"
-        "    await anext(broker.tail(0))\n"
+        "    await anext(broker.tail(Cursor(state.epoch, 0)))\n"
         "asyncio.run(main())\n"
     )
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The contract in the hands of others: who keeps it passes, and who breaks it fails at the check about that."""
+"""The contract suite as third parties use it: good brokers pass, and broken ones fail the right check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "broker.md").read_text("
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
 
 HASTE = 0.25
-"""Seconds that a broken broker is waited for: what never comes need not be waited for long."""
+"""Seconds to wait for a broken broker: the promised thing never happens."""
 
 
 class TestShelf(BrokerContract):
@@ -32,16 +32,16 @@ class TestShelf(BrokerContract):
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: f"{broken.kind.__name__}-{broken.check}")
-async def test_a_broken_promise_fails_the_check_about_it(broken: Broken, tmp_path: Path) -> None:
+async def test_broken_broker_fails_its_check(broken: Broken, tmp_path: Path) -> None:
     (check,) = (check for check in CHECKS if check.name == broken.check)
     assert check.applies(broken.traits)
     with pytest.raises((AssertionError, TimeoutError)):
         await check.run(broken.log(tmp_path), HASTE)
 
 
-def test_every_check_has_a_broker_that_fails_it() -> None:
+def test_every_check_has_a_broken_broker() -> None:
     assert {check.name for check in CHECKS} - {broken.check for broken in BROKEN} == {
-        "two_processes_with_many_publishers_make_one_order"  # what is on a shelf, no other process can break
+        "two_processes_append_in_one_order"  # no other process can use a shelf
     }
 
 
@@ -49,7 +49,7 @@ def test_every_check_has_a_broker_that_fails_it() -> None:
 
 
 def run_pytest(directory: Path, *arguments: str) -> str:
-    """Run pytest as someone else does: none of our tests, settings or plugins are there, only the package."""
+    """Run pytest as a third party does: with the package, and without our tests, settings and plugins."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON"))}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short", *arguments],
@@ -69,29 +69,29 @@ def write_files(directory: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the example locks files as POSIX does")
-def test_the_example_keeps_the_contract(tmp_path: Path) -> None:
+def test_example_keeps_the_contract(tmp_path: Path) -> None:
     write_files(tmp_path)
-    said = run_pytest(tmp_path).splitlines()[-1]
+    output = run_pytest(tmp_path).splitlines()[-1]
     shown = re.search(r"\$ pytest test_journal.py\n(.*)\n", PAGE)
     assert shown is not None
-    assert said.partition(" in ")[0] == shown[1]
+    assert output.partition(" in ")[0] == shown[1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the example locks files as POSIX does")
-def test_a_mistake_in_the_example_is_shown_with_its_values_and_a_trait_with_its_reason(tmp_path: Path) -> None:
+def test_failures_and_skips_are_explained(tmp_path: Path) -> None:
     write_files(tmp_path)
     program = tmp_path / "journal.py"
     program.write_text(program.read_text().replace("self._keys.get(draft.key) or ", ""))
     test = tmp_path / "test_journal.py"
     test.write_text(test.read_text().replace('opener="journal:JournalBroker"', "opener=None"))
-    said = run_pytest(tmp_path, "-rfs", "-k", "a_key_appends_once or two_processes")
-    assert "FAILED test_journal.py::TestJournal::test_contract[a_key_appends_once] - " in said
-    assert re.search(r"assert \[Cursor\(.*offset=2\)\] == \[Cursor\(.*offset=1\)\]", said)
-    assert "no opener: a log belongs to one process" in said
+    output = run_pytest(tmp_path, "-rfs", "-k", "key_appends_once or two_processes")
+    assert "FAILED test_journal.py::TestJournal::test_contract[key_appends_once] - " in output
+    assert re.search(r"assert \[Cursor\(.*offset=2\)\] == \[Cursor\(.*offset=1\)\]", output)
+    assert "no opener: a log belongs to one process" in output
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the example locks files as POSIX does")
-async def test_a_hub_on_the_example_resumes_in_the_next_process_too(tmp_path: Path) -> None:
+async def test_hub_on_the_example_resumes(tmp_path: Path) -> None:
     write_files(tmp_path)
     example = runpy.run_path(str(tmp_path / "journal.py"))["JournalBroker"]
     async with Hub(example(tmp_path / "log.jsonl")) as hub, hub.subscribe("news") as subscription:
@@ -103,7 +103,7 @@ async def test_a_hub_on_the_example_resumes_in_the_next_process_too(tmp_path: Pa
             assert (await anext(subscription)).data == "2"
 
 
-def test_the_page_names_all_that_a_log_and_a_broker_have() -> None:
+def test_page_describes_log_and_broker() -> None:
     for field in dataclasses.fields(Traits):
         default = f'"{field.default}"' if isinstance(field.default, str) else repr(field.default)
         assert f"| `{field.name}` | `{default}` |" in PAGE
@@ -114,5 +114,5 @@ def test_the_page_names_all_that_a_log_and_a_broker_have() -> None:
     assert f"`patience` ({BrokerContract.patience:g})" in PAGE
 
 
-def test_the_page_has_the_two_files() -> None:
+def test_page_has_two_files() -> None:
     assert list(FILES) == ["journal.py", "test_journal.py"]

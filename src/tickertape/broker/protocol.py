@@ -36,7 +36,8 @@ class Broker(Protocol):
     async def state(self) -> LogState:
         """Ask the store for the current state of the log; the end-to-end check of a health endpoint.
 
-        Changes nothing, and may be called at any time.
+        May be called at any time, and changes nothing; but if the log was removed, it creates a new one, as
+        ``open`` does.
 
         Raises:
             BrokerError: the log cannot be reached or read.
@@ -105,7 +106,7 @@ class Retention:
     def __post_init__(self) -> None:
         for name in ("events", "bytes"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"expected {name} to be an int of at least 1, or None, got {value!r}")
         age: object = self.age
         if age is not None and (isinstance(age, bool) or not isinstance(age, (int, float)) or not age > 0):

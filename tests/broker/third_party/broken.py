@@ -1,4 +1,4 @@
-"""Brokers that break the contract, each in one thing, and the check that is about it."""
+"""Brokers that break one promise of the contract each, and the check of that promise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tickertape.errors import LogTrimmedError
 from tickertape.testing.contract import Traits
 from tickertape.wire import Cursor, Draft
 
-from .shelf import Life, Shelf, ShelfBroker, ShelfLog
+from .shelf import Contents, Shelf, ShelfBroker, ShelfLog
 
 __all__ = ["BROKEN", "Broken"]
 
@@ -21,26 +21,26 @@ __all__ = ["BROKEN", "Broken"]
 
 
 class BeginsAtZero(ShelfBroker):
-    async def open(self) -> LogState:
-        return (await super().open())._replace(oldest=0)
+    async def state(self) -> LogState:
+        return (await super().state())._replace(oldest=0)
 
 
 class DropsEventTypes(ShelfBroker):
-    def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft.replace(event=None))
+    def store(self, contents: Contents, draft: Draft) -> int:
+        return super().store(contents, draft.replace(event=None))
 
 
-class RemembersItsFirstState(ShelfBroker):
+class CachesTheFirstState(ShelfBroker):
     first: LogState | None = None
 
-    async def open(self) -> LogState:
-        self.first = self.first or await super().open()
+    async def state(self) -> LogState:
+        self.first = self.first or await super().state()
         return self.first
 
 
-class StoresNothings(ShelfBroker):
+class StoresEmptyBatches(ShelfBroker):
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        cursors = await super().append(drafts or [Draft("", "")])
+        cursors = await super().append(drafts or [Draft("t", "")])
         return cursors if drafts else []
 
 
@@ -54,15 +54,15 @@ class MixesBatches(ShelfBroker):
 
 
 class LosesOne(ShelfBroker):
-    def store(self, life: Life, draft: Draft) -> int:
-        offset = super().store(life, draft)
+    def store(self, contents: Contents, draft: Draft) -> int:
+        offset = super().store(contents, draft)
         if offset == 500:
-            del life.records[-1], life.notes[-1]
+            del contents.records[-1], contents.notes[-1]
         return offset
 
 
 class StoresTheFirstHalf(MixesBatches):
-    """One batch after the other; but one whose publisher is cancelled stays as it is at that moment."""
+    """If an append is cancelled, the part that is stored stays."""
 
     def __init__(self, shelf: Shelf, retention: Retention) -> None:
         super().__init__(shelf, retention)
@@ -77,65 +77,66 @@ class StoresTheFirstHalf(MixesBatches):
 
 
 class ForgetsKeys(ShelfBroker):
-    def find(self, life: Life, key: str | None) -> int | None:
+    def find(self, contents: Contents, key: str | None) -> int | None:
         return None
 
 
-class LooksForKeysOnce(ShelfBroker):
-    """Before a batch: keys within it are not seen."""
+class LooksUpKeysOnce(ShelfBroker):
+    """Look up all keys before the batch is stored, and so miss keys within it."""
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        life = self.check()
-        known = [self.find(life, draft.key) for draft in drafts]
+        contents = self.check()
+        known = [self.find(contents, draft.key) for draft in drafts]
         offsets = [
-            self.store(life, draft) if offset is None else offset for draft, offset in zip(drafts, known, strict=True)
+            self.store(contents, draft) if offset is None else offset
+            for draft, offset in zip(drafts, known, strict=True)
         ]
-        self.trim(life)
+        self.trim(contents)
         self.shelf.notify()
-        return [Cursor(life.epoch, offset) for offset in offsets]
+        return [Cursor(contents.epoch, offset) for offset in offsets]
 
 
 class LeavesHolesForKnownKeys(ShelfBroker):
-    def put(self, life: Life, draft: Draft) -> int:
-        known = self.find(life, draft.key)
+    def put(self, contents: Contents, draft: Draft) -> int:
+        known = self.find(contents, draft.key)
         if known is not None:
-            life.newest += 1
-        return self.store(life, draft) if known is None else known
+            contents.newest += 1
+        return self.store(contents, draft) if known is None else known
 
 
 class FoldsKeys(ShelfBroker):
-    def put(self, life: Life, draft: Draft) -> int:
-        return super().put(life, draft.replace(key=draft.key and draft.key.strip().lower()))
+    def put(self, contents: Contents, draft: Draft) -> int:
+        return super().put(contents, draft.replace(key=draft.key and draft.key.strip().lower()))
 
 
 class ForgetsKeysWhileItStores(ShelfBroker):
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
         known = [self.find(self.check(), draft.key) for draft in drafts]
         await asyncio.sleep(0)
-        found = [Cursor(self.shelf.life.epoch, offset) for offset in known if offset is not None]
+        found = [Cursor(self.shelf.contents.epoch, offset) for offset in known if offset is not None]
         if len(found) == len(drafts):
             return found
-        self.shelf.life.keys.clear()
+        self.shelf.contents.keys.clear()
         return await super().append(drafts)
 
 
-class KeepsKeysToItself(ShelfBroker):
+class KeepsKeysInItself(ShelfBroker):
     def __init__(self, shelf: Shelf, retention: Retention) -> None:
         super().__init__(shelf, retention)
         self.keys: dict[str | None, int] = {}
 
-    def find(self, life: Life, key: str | None) -> int | None:
+    def find(self, contents: Contents, key: str | None) -> int | None:
         return self.keys.get(key)
 
-    def store(self, life: Life, draft: Draft) -> int:
-        offset = super().store(life, draft)
+    def store(self, contents: Contents, draft: Draft) -> int:
+        offset = super().store(contents, draft)
         if draft.key is not None:
             self.keys[draft.key] = offset
         return offset
 
 
-class RemembersKeysForEver(ShelfBroker):
-    def forget(self, life: Life, key: str | None) -> None:
+class KeepsKeysForEver(ShelfBroker):
+    def forget(self, contents: Contents, key: str | None) -> None:
         pass
 
 
@@ -154,23 +155,67 @@ class FiltersAPage(ShelfBroker):
         return Page(state, [record for record in records if topics is None or topics(record.topic)][:limit])
 
 
+class BeginsEpochs(ShelfBroker):
+    """Compare a state with records that were appended after it, and conclude that the log lost them."""
+
+    async def state(self) -> LogState:
+        state = await super().state()
+        await asyncio.sleep(0)
+        if state.newest < self.shelf.contents.newest:
+            self.shelf.contents.epoch = new_epoch()
+            self.shelf.notify()
+        return await super().state()
+
+
+class AppendsInState(ShelfBroker):
+    """Prove that the log can be written to with a record."""
+
+    async def state(self) -> LogState:
+        self.store(self.check(), Draft("health"))
+        return await super().state()
+
+
+class ReadsTheStateLater(ShelfBroker):
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        _, records = await super().read(after, limit, topics)
+        await asyncio.sleep(0)
+        return Page(await self.state(), records)
+
+
+class ReadsTheStateBefore(ShelfBroker):
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        state = await self.state()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        _, records = await super().read(after, limit, topics)
+        return Page(state, records)
+
+
+class IgnoresTheEpoch(ShelfBroker):
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        async for records in super().tail(Cursor(self.shelf.contents.epoch, after.offset)):
+            yield records
+
+
 class MissesTheFirst(ShelfBroker):
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         async for records in super().tail(Cursor(after.epoch, max(1, after.offset))):
             yield records
 
 
-class CountsFromTheEnd(ShelfBroker):
+class TailsFromTheStart(ShelfBroker):
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         async for records in super().tail(Cursor(after.epoch, 0) if after.offset < 20 else after):
             yield records
 
 
-class BeginsAtTheEnd(ShelfBroker):
-    """What was appended between a read and the tail's start is missed."""
+class TailsFromTheEnd(ShelfBroker):
+    """Miss records that were appended between a read and the start of the tail."""
 
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
-        async for records in super().tail(Cursor(after.epoch, self.shelf.life.newest) if after.offset >= 50 else after):
+        async for records in super().tail(
+            Cursor(after.epoch, self.shelf.contents.newest) if after.offset >= 50 else after
+        ):
             yield records
 
 
@@ -181,13 +226,13 @@ class DoublesOne(ShelfBroker):
             yield records[-1:]
 
 
-class HearsOnlyItself(ShelfBroker):
+class TailsItsOwnRecords(ShelfBroker):
     def __init__(self, shelf: Shelf, retention: Retention) -> None:
         super().__init__(shelf, retention)
         self.mine: set[int] = set()
 
-    def store(self, life: Life, draft: Draft) -> int:
-        offset = super().store(life, draft)
+    def store(self, contents: Contents, draft: Draft) -> int:
+        offset = super().store(contents, draft)
         self.mine.add(offset)
         return offset
 
@@ -215,13 +260,13 @@ class LeavesTailsWaiting(ShelfBroker):
         self.closed = True
 
 
-class GoesOnWhenClosed(ShelfBroker):
-    def check(self) -> Life:
-        self.trim(self.shelf.life)
-        return self.shelf.life
+class WorksAfterClose(ShelfBroker):
+    def check(self) -> Contents:
+        self.trim(self.shelf.contents)
+        return self.shelf.contents
 
 
-class MustBeOpenedToBeClosed(ShelfBroker):
+class CannotCloseUnopened(ShelfBroker):
     opened = False
 
     async def open(self) -> LogState:
@@ -237,27 +282,27 @@ class MustBeOpenedToBeClosed(ShelfBroker):
 
 
 class KeepsAll(ShelfBroker):
-    def surplus(self, life: Life) -> int:
+    def surplus(self, contents: Contents) -> int:
         return 0
 
 
-class CountsNoBytes(ShelfBroker):
+class IgnoresBytes(ShelfBroker):
     def __init__(self, shelf: Shelf, retention: Retention) -> None:
         super().__init__(shelf, Retention(events=retention.events, bytes=None, age=retention.age))
 
 
-class KnowsNoTime(ShelfBroker):
+class IgnoresAge(ShelfBroker):
     def __init__(self, shelf: Shelf, retention: Retention) -> None:
         super().__init__(shelf, Retention(events=retention.events, bytes=retention.bytes))
 
 
-class ReadsNothingBehindWhatIsTrimmed(ShelfBroker):
+class ReadsNothingAfterDroppedRecords(ShelfBroker):
     async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
         state, records = await super().read(after, limit, topics)
         return Page(state, [] if after + 1 < state.oldest else records)
 
 
-class SkipsWhatIsTrimmed(ShelfBroker):
+class TailsOverDroppedRecords(ShelfBroker):
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         try:
             async for records in super().tail(after):
@@ -267,83 +312,83 @@ class SkipsWhatIsTrimmed(ShelfBroker):
                 yield records
 
 
-# Lives.
+# Epochs.
 
 
-class HasOneEpochForAll(ShelfBroker):
-    async def open(self) -> LogState:
-        return (await super().open())._replace(epoch="e")
+class SharesOneEpoch(ShelfBroker):
+    async def state(self) -> LogState:
+        return (await super().state())._replace(epoch="e")
 
 
-class HasAnEpochOfItsOwn(ShelfBroker):
-    """Each broker makes up an epoch, although the log is the same."""
+class HasItsOwnEpoch(ShelfBroker):
+    """Each broker invents an epoch for the log that they share."""
 
     mine = ""
 
-    async def open(self) -> LogState:
+    async def state(self) -> LogState:
         self.mine = self.mine or new_epoch()
-        return (await super().open())._replace(epoch=self.mine)
+        return (await super().state())._replace(epoch=self.mine)
 
 
-class MakesAnotherLogEachTime(ShelfBroker):
+class CreatesTheLogAgain(ShelfBroker):
     async def open(self) -> LogState:
         await asyncio.sleep(0)
-        if not self.shelf.life.records:
-            self.shelf.life = Life()
+        if not self.shelf.contents.records:
+            self.shelf.contents = Contents()
         return await super().open()
 
 
-class ReusesOffsets(ShelfBroker):
-    """A log that was wiped begins again, under the same epoch."""
+class ReusesTheEpoch(ShelfBroker):
+    """Start a wiped log again under the same epoch."""
 
-    first = ""
+    epoch = ""
 
-    def check(self) -> Life:
-        life = super().check()
-        ReusesOffsets.first = life.epoch = ReusesOffsets.first if life.newest == 0 else life.epoch
-        return life
+    def check(self) -> Contents:
+        contents = super().check()
+        self.epoch = contents.epoch = self.epoch or contents.epoch
+        return contents
+
+    async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
+        self.check()
+        async for records in super().tail(after):
+            yield records
 
 
-class StaysInTheLifeBefore(ShelfBroker):
-    """Appends where it began, although that log is no more."""
+class AppendsToTheWipedLog(ShelfBroker):
+    """Append to the contents that were there first, even after a wipe."""
 
-    life: Life | None = None
+    contents: Contents | None = None
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        self.life = self.life or self.check()
-        return [Cursor(self.life.epoch, self.put(self.life, draft)) for draft in drafts]
+        self.contents = self.contents or self.check()
+        return [Cursor(self.contents.epoch, self.put(self.contents, draft)) for draft in drafts]
 
 
-# What an event may carry.
+# Text.
 
 
 class StripsText(ShelfBroker):
-    def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft.replace(data=draft.data.strip()))
+    def store(self, contents: Contents, draft: Draft) -> int:
+        return super().store(contents, draft.replace(data=draft.data.strip()))
 
 
-class KnowsNoEmptyType(ShelfBroker):
-    def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft.replace(event=draft.event or None))
+class DropsEmptyEventTypes(ShelfBroker):
+    def store(self, contents: Contents, draft: Draft) -> int:
+        return super().store(contents, draft.replace(event=draft.event or None))
 
 
-class CutsGreatEvents(ShelfBroker):
-    def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft.replace(data=draft.data[: 64 * 1024]))
+class TruncatesData(ShelfBroker):
+    def store(self, contents: Contents, draft: Draft) -> int:
+        return super().store(contents, draft.replace(data=draft.data[: 64 * 1024]))
 
 
-class EndsTextAtNul(ShelfBroker):
-    def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft.replace(data=draft.data.partition("\0")[0]))
-
-
-class DropsSurrogates(ShelfBroker):
-    def store(self, life: Life, draft: Draft) -> int:
-        return super().store(life, draft.replace(data=draft.data.encode(errors="ignore").decode()))
+class TruncatesAtNul(ShelfBroker):
+    def store(self, contents: Contents, draft: Draft) -> int:
+        return super().store(contents, draft.replace(data=draft.data.partition("\0")[0]))
 
 
 class Broken(NamedTuple):
-    """A broker, the check that is about what it breaks, and what it says that it can do."""
+    """A broker, the check that it fails, and its traits."""
 
     kind: type[ShelfBroker]
     check: str
@@ -356,46 +401,52 @@ class Broken(NamedTuple):
 
 
 BROKEN: Final = (
-    Broken(BeginsAtZero, "a_new_log_is_empty"),
-    Broken(DropsEventTypes, "appended_records_come_back_in_order"),
-    Broken(RemembersItsFirstState, "opening_again_tells_the_present_state"),
-    Broken(StoresNothings, "appending_nothing_changes_nothing"),
-    Broken(MixesBatches, "concurrent_batches_are_never_mixed"),
-    Broken(LosesOne, "a_batch_of_a_thousand_is_one_append"),
-    Broken(StoresTheFirstHalf, "a_cancelled_append_happened_or_not"),
-    Broken(ForgetsKeys, "a_key_appends_once"),
-    Broken(LooksForKeysOnce, "a_key_twice_in_one_batch_appends_once"),
-    Broken(LeavesHolesForKnownKeys, "known_keys_within_a_batch_leave_no_holes"),
+    Broken(BeginsAtZero, "new_log_is_empty"),
+    Broken(DropsEventTypes, "records_are_read_in_order"),
+    Broken(StoresEmptyBatches, "empty_append"),
+    Broken(MixesBatches, "batches_stay_together"),
+    Broken(LosesOne, "batch_of_1000"),
+    Broken(StoresTheFirstHalf, "cancelled_append_is_whole_or_absent"),
+    Broken(ForgetsKeys, "key_appends_once"),
+    Broken(LooksUpKeysOnce, "key_twice_in_a_batch"),
+    Broken(LeavesHolesForKnownKeys, "known_keys_leave_no_holes"),
     Broken(FoldsKeys, "keys_are_compared_exactly"),
-    Broken(ForgetsKeysWhileItStores, "concurrent_retries_of_a_key_append_once"),
-    Broken(KeepsKeysToItself, "a_key_appends_once_through_two_brokers"),
-    Broken(RemembersKeysForEver, "keys_are_known_while_their_records_are_kept_and_then_forgotten"),
-    Broken(ReadsFromTheNewestEnd, "pages_are_read_by_cursor"),
-    Broken(FiltersAPage, "fewer_than_the_limit_mean_the_end_also_with_a_filter"),
-    Broken(MissesTheFirst, "a_tail_that_starts_before_any_record_gets_the_first"),
-    Broken(CountsFromTheEnd, "a_tail_goes_on_from_any_offset_without_a_hole"),
-    Broken(BeginsAtTheEnd, "between_a_read_and_a_tail_is_no_hole_while_others_append"),
-    Broken(DoublesOne, "all_tails_get_the_same_records"),
-    Broken(HearsOnlyItself, "a_tail_gets_what_another_broker_appends"),
-    Broken(EndsAllTailsWithOne, "a_tail_that_is_cancelled_ends_and_disturbs_no_other"),
-    Broken(LeavesTailsWaiting, "closing_ends_waiting_tails"),
-    Broken(GoesOnWhenClosed, "a_closed_broker_refuses_and_may_be_closed_again"),
-    Broken(MustBeOpenedToBeClosed, "closing_what_was_never_opened_does_nothing"),
-    Broken(KeepsAll, "no_more_records_are_kept_than_asked_for"),
-    Broken(CountsNoBytes, "no_more_bytes_are_kept_than_asked_for"),
-    Broken(KnowsNoTime, "records_are_dropped_when_they_are_old"),
-    Broken(ReadsNothingBehindWhatIsTrimmed, "reading_behind_trimmed_records_passes_over_them"),
-    Broken(SkipsWhatIsTrimmed, "a_tail_behind_trimmed_records_says_so"),
-    Broken(HasOneEpochForAll, "a_log_that_is_not_shared_has_another_epoch_each_time", Traits(shared=False)),
-    Broken(HasAnEpochOfItsOwn, "a_log_outlives_its_brokers"),
-    Broken(MakesAnotherLogEachTime, "brokers_that_make_a_log_at_once_make_one"),
-    Broken(ReusesOffsets, "a_wiped_log_is_another_log"),
-    Broken(StaysInTheLifeBefore, "nothing_is_acknowledged_under_the_epoch_of_a_wiped_log"),
-    Broken(StripsText, "all_text_comes_back_as_it_was"),
-    Broken(KnowsNoEmptyType, "no_event_type_is_another_than_an_empty_one"),
-    Broken(CutsGreatEvents, "an_event_of_a_mebibyte_is_kept"),
-    Broken(CutsGreatEvents, "an_event_over_the_limit_is_refused_with_its_whole_batch", Traits(max_data=1000)),
-    Broken(EndsTextAtNul, "text_with_nul_is_kept"),
-    Broken(EndsTextAtNul, "text_with_nul_is_refused_with_its_whole_batch", Traits(nul=False)),
-    Broken(DropsSurrogates, "lone_surrogates_harm_nobody"),
+    Broken(ForgetsKeysWhileItStores, "concurrent_appends_of_a_key"),
+    Broken(KeepsKeysInItself, "key_through_two_brokers"),
+    Broken(KeepsKeysForEver, "keys_go_with_their_records"),
+    Broken(CachesTheFirstState, "state_is_current"),
+    Broken(AppendsInState, "state_equals_what_open_returned"),
+    Broken(BeginsEpochs, "state_while_appending"),
+    Broken(ReadsTheStateLater, "page_is_of_one_moment"),
+    Broken(ReadsTheStateBefore, "page_has_the_epoch_of_its_records"),
+    Broken(ReadsFromTheNewestEnd, "pages_are_read_by_offset"),
+    Broken(FiltersAPage, "short_page_means_the_end"),
+    Broken(MissesTheFirst, "tail_of_an_empty_log"),
+    Broken(TailsFromTheStart, "tail_after_any_offset"),
+    Broken(TailsFromTheEnd, "tail_continues_a_page"),
+    Broken(DoublesOne, "tails_yield_the_same_records"),
+    Broken(IgnoresTheEpoch, "tail_of_another_epoch_is_refused"),
+    Broken(BeginsEpochs, "everything_at_once"),
+    Broken(BeginsEpochs, "everything_at_once_on_two_brokers"),
+    Broken(TailsItsOwnRecords, "tail_yields_records_of_another_broker"),
+    Broken(EndsAllTailsWithOne, "cancelled_tail_leaves_others"),
+    Broken(LeavesTailsWaiting, "close_ends_tails"),
+    Broken(WorksAfterClose, "closed_broker_refuses"),
+    Broken(CannotCloseUnopened, "close_without_open"),
+    Broken(KeepsAll, "retention_by_events"),
+    Broken(IgnoresBytes, "retention_by_bytes"),
+    Broken(IgnoresAge, "retention_by_age"),
+    Broken(ReadsNothingAfterDroppedRecords, "read_skips_dropped_records"),
+    Broken(TailsOverDroppedRecords, "tail_after_dropped_records_is_refused"),
+    Broken(SharesOneEpoch, "unshared_logs_have_different_epochs", Traits(shared=False)),
+    Broken(HasItsOwnEpoch, "log_outlives_its_brokers"),
+    Broken(CreatesTheLogAgain, "concurrent_first_opens"),
+    Broken(ReusesTheEpoch, "wiped_log_gets_a_new_epoch"),
+    Broken(AppendsToTheWipedLog, "append_after_a_wipe"),
+    Broken(StripsText, "text_is_unchanged"),
+    Broken(DropsEmptyEventTypes, "empty_event_type_is_not_none"),
+    Broken(TruncatesData, "event_of_1_mib"),
+    Broken(TruncatesData, "event_over_the_limit_is_refused", Traits(max_data=1000)),
+    Broken(TruncatesAtNul, "text_with_nul"),
+    Broken(TruncatesAtNul, "text_with_nul_is_refused", Traits(nul=False)),
 )

@@ -1,6 +1,6 @@
-"""A broker of someone else's, in memory, that keeps the contract: it is there to be broken in one thing at a time.
+"""A third party's broker in memory that keeps the contract. Subclasses break one promise each.
 
-Several brokers share a shelf, within one process.
+Several brokers of one process share a shelf.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from tickertape.errors import BrokerError, LogResetError, LogTrimmedError
 from tickertape.testing.contract import Log, Traits
 from tickertape.wire import Cursor, Draft
 
-__all__ = ["Life", "Shelf", "ShelfBroker", "ShelfLog"]
+__all__ = ["Contents", "Shelf", "ShelfBroker", "ShelfLog"]
 
 
 @dataclass
-class Life:
-    """One life of a log."""
+class Contents:
+    """The records of a log under one epoch."""
 
     epoch: str = field(default_factory=new_epoch)
     newest: int = 0
     records: list[Record] = field(default_factory=list)
-    notes: list[tuple[float, str | None]] = field(default_factory=list)  # when, and its key, of each record
+    notes: list[tuple[float, str | None]] = field(default_factory=list)  # time and key of each record
     keys: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -36,14 +36,14 @@ class Life:
 
 
 class Shelf:
-    """Where a log lies."""
+    """A place for one log."""
 
     def __init__(self) -> None:
-        self.life = Life()
+        self.contents = Contents()
         self._changed = asyncio.Event()
 
     def wipe(self) -> None:
-        self.life = Life()
+        self.contents = Contents()
         self.notify()
 
     def notify(self) -> None:
@@ -62,81 +62,81 @@ class ShelfBroker:
         self.retention = retention
         self.closed = False
 
-    def check(self) -> Life:
+    def check(self) -> Contents:
         if self.closed:
             raise BrokerError("broker is closed")
-        self.trim(self.shelf.life)
-        return self.shelf.life
+        self.trim(self.shelf.contents)
+        return self.shelf.contents
 
     async def open(self) -> LogState:
         return await self.state()
 
     async def state(self) -> LogState:
-        life = self.check()
-        return LogState(life.epoch, life.oldest, life.newest)
+        contents = self.check()
+        return LogState(contents.epoch, contents.oldest, contents.newest)
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        life = self.check()
-        cursors = [Cursor(life.epoch, self.put(life, draft)) for draft in drafts]
-        self.trim(life)
+        contents = self.check()
+        cursors = [Cursor(contents.epoch, self.put(contents, draft)) for draft in drafts]
+        self.trim(contents)
         self.shelf.notify()
         return cursors
 
-    def put(self, life: Life, draft: Draft) -> int:
-        known = self.find(life, draft.key)
-        return self.store(life, draft) if known is None else known
+    def put(self, contents: Contents, draft: Draft) -> int:
+        known = self.find(contents, draft.key)
+        return self.store(contents, draft) if known is None else known
 
-    def find(self, life: Life, key: str | None) -> int | None:
-        return None if key is None else life.keys.get(key)
+    def find(self, contents: Contents, key: str | None) -> int | None:
+        return None if key is None else contents.keys.get(key)
 
-    def store(self, life: Life, draft: Draft) -> int:
-        life.newest += 1
-        life.records.append(Record(life.newest, draft.topic, draft.event, draft.data))
-        life.notes.append((time.monotonic(), draft.key))
+    def store(self, contents: Contents, draft: Draft) -> int:
+        contents.newest += 1
+        contents.records.append(Record(contents.newest, draft.topic, draft.event, draft.data))
+        contents.notes.append((time.monotonic(), draft.key))
         if draft.key is not None:
-            life.keys[draft.key] = life.newest
-        return life.newest
+            contents.keys[draft.key] = contents.newest
+        return contents.newest
 
-    def surplus(self, life: Life) -> int:
-        """Return how many records are not to be kept."""
+    def surplus(self, contents: Contents) -> int:
+        """Return the number of records over the retention."""
         keep = self.retention
-        total = sum(len(each.topic) + len(each.event or "") + len(each.data) for each in life.records)
-        old = 0 if keep.age is None else sum(at < time.monotonic() - keep.age for at, _ in life.notes)
-        count = max(old, 0 if keep.events is None else len(life.records) - keep.events)
-        total -= sum(len(each.data) for each in life.records[:count])
+        total = sum(len(each.topic) + len(each.event or "") + len(each.data) for each in contents.records)
+        old = 0 if keep.age is None else sum(at < time.monotonic() - keep.age for at, _ in contents.notes)
+        count = max(old, 0 if keep.events is None else len(contents.records) - keep.events)
+        total -= sum(len(each.data) for each in contents.records[:count])
         while keep.bytes is not None and total > keep.bytes:
-            total -= len(life.records[count].data)
+            total -= len(contents.records[count].data)
             count += 1
         return count
 
-    def trim(self, life: Life) -> None:
-        count = self.surplus(life)
-        del life.records[:count]
-        for _, key in life.notes[:count]:
-            self.forget(life, key)
-        del life.notes[:count]
+    def trim(self, contents: Contents) -> None:
+        count = self.surplus(contents)
+        del contents.records[:count]
+        for _, key in contents.notes[:count]:
+            self.forget(contents, key)
+        del contents.notes[:count]
 
-    def forget(self, life: Life, key: str | None) -> None:
+    def forget(self, contents: Contents, key: str | None) -> None:
         if key is not None:
-            del life.keys[key]
+            del contents.keys[key]
 
     async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
-        life = self.check()
-        kept = life.records[max(0, after + 1 - life.oldest) :]
+        contents = self.check()
+        kept = contents.records[max(0, after + 1 - contents.oldest) :]
         records = [record for record in kept if topics is None or topics(record.topic)][:limit]
-        return Page(LogState(life.epoch, life.oldest, life.newest), records)
+        return Page(LogState(contents.epoch, contents.oldest, contents.newest), records)
 
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         epoch, offset = after.epoch, after.offset
         while not self.closed:
-            life = self.shelf.life
-            if life.epoch != epoch:
-                raise LogResetError(f"expected the log {epoch}, got {life.epoch}")
-            if offset + 1 < life.oldest:
-                raise LogTrimmedError(offset, life.oldest)
-            if offset < life.newest:
-                records = life.records[offset + 1 - life.oldest :]
-                offset = life.newest
+            contents = self.shelf.contents
+            if contents.epoch != epoch:
+                raise LogResetError(f"the log has the epoch {contents.epoch}, not {epoch}")
+            if offset + 1 < contents.oldest:
+                raise LogTrimmedError(offset, contents.oldest)
+            if offset < contents.newest:
+                records = contents.records[offset + 1 - contents.oldest :]
+                offset = contents.newest
                 yield records
             else:
                 await self.shelf.change()

@@ -1,6 +1,6 @@
-"""The contract of a log, as tests that any broker can be held to. Needs pytest, and no plugin of it.
+"""The contract of a log, as tests that you can run over your own broker. Needs pytest, and no plugin of it.
 
-Say how a log of yours is made, and what your broker cannot do; subclass :class:`BrokerContract`::
+Describe how a log of yours is made and what your broker cannot do, and subclass :class:`BrokerContract`::
 
     class JournalLog(Log):
         traits = Traits(shared=False)
@@ -15,16 +15,17 @@ Say how a log of yours is made, and what your broker cannot do; subclass :class:
     class TestJournal(BrokerContract):
         log = JournalLog
 
-pytest finds one test for each check. Those about something that the traits deny are skipped, and say so;
-those that ask for the clear refusal stand in their place.
+pytest collects one test for each check. Checks of a feature that the traits deny are skipped with a reason;
+if there is a check that the feature is refused clearly, it runs instead.
 """
 
 from __future__ import annotations
 
 import pytest
 
-# Before they are imported: a check that fails then shows the values that it compared.
-pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in ("steps", "appending", "following", "lives")))
+_PARTS = ("steps", "appending", "reading", "tails", "epochs")
+# Before they are imported, so that a check that fails shows the values that it compared.
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from .suite import CHECKS, BrokerContract, Check, Log, Traits  # noqa: E402 - see above
 

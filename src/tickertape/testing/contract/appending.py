@@ -1,4 +1,4 @@
-"""The contract's checks of appending and of keys."""
+"""Checks of appends, of keys, and of the text that an event can have."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import asyncio
 
 from ...broker import Record, Retention
 from ...wire import Cursor, Draft
-from .checks import SHARED, Log, check, check_if
-from .steps import assert_whole, drafts_of, offsets, opened, tailed
+from .checks import NUL, SHARED, UNLIMITED_DATA, Log, check, check_if, check_unless
+from .steps import assert_contiguous, drafts_of, offsets, opened, refused, tailed
 
-# Appending.
+# Appends.
 
 
 @check
-async def a_new_log_is_empty(log: Log) -> None:
+async def new_log_is_empty(log: Log) -> None:
     async with opened(log) as broker:
-        state = await broker.open()
+        state = await broker.state()
         assert (state.oldest, state.newest) == (1, 0)
         assert Cursor.parse(str(Cursor(state.epoch, 0))) == Cursor(state.epoch, 0)
-        assert (await broker.read(0, 10)).records == []
+        assert await broker.read(0, 10) == (state, [])
 
 
 @check
-async def appended_records_come_back_in_order(log: Log) -> None:
+async def records_are_read_in_order(log: Log) -> None:
     drafts = [Draft("a", "1"), Draft("b/c", "2", event="type"), Draft("a", "3", key="key")]
     async with opened(log) as broker:
-        epoch = (await broker.open()).epoch
+        epoch = (await broker.state()).epoch
         assert await broker.append(drafts[:1]) == [Cursor(epoch, 1)]
         assert await broker.append(drafts[1:]) == [Cursor(epoch, 2), Cursor(epoch, 3)]
         expected = [Record(1, "a", None, "1"), Record(2, "b/c", "type", "2"), Record(3, "a", None, "3")]
@@ -34,23 +34,14 @@ async def appended_records_come_back_in_order(log: Log) -> None:
 
 
 @check
-async def opening_again_tells_the_present_state(log: Log) -> None:
-    async with opened(log) as broker:
-        first = await broker.open()
-        await broker.append(drafts_of(3))
-        again = await broker.open()
-        assert (again.epoch, again.oldest, again.newest) == (first.epoch, 1, 3)
-
-
-@check
-async def appending_nothing_changes_nothing(log: Log) -> None:
+async def empty_append(log: Log) -> None:
     async with opened(log) as broker:
         assert await broker.append([]) == []
-        assert (await broker.open()).newest == 0
+        assert (await broker.state()).newest == 0
 
 
 @check
-async def concurrent_batches_are_never_mixed(log: Log) -> None:
+async def batches_stay_together(log: Log) -> None:
     async with opened(log) as broker:
         batches = [[Draft(f"batch/{batch}", f"{number}") for number in range(batch % 5 + 1)] for batch in range(40)]
         appended = await asyncio.gather(*(broker.append(batch) for batch in batches))
@@ -64,7 +55,7 @@ async def concurrent_batches_are_never_mixed(log: Log) -> None:
 
 
 @check
-async def a_batch_of_a_thousand_is_one_append(log: Log) -> None:
+async def batch_of_1000(log: Log) -> None:
     async with opened(log) as broker:
         cursors = await broker.append(drafts_of(1000))
         assert offsets(cursors) == list(range(1, 1001))
@@ -74,14 +65,14 @@ async def a_batch_of_a_thousand_is_one_append(log: Log) -> None:
 
 
 @check
-async def a_cancelled_append_happened_or_not(log: Log) -> None:
+async def cancelled_append_is_whole_or_absent(log: Log) -> None:
     async with opened(log) as broker:
         tasks = [asyncio.create_task(broker.append([Draft(f"{n}", "a"), Draft(f"{n}", "b")])) for n in range(30)]
         await tasks[0]
         for task in tasks[::3]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for turns in range(10):  # and alone, at each of its first steps
+        for turns in range(10):  # alone, and at each of its first steps
             name = f"{len(tasks)}"
             tasks.append(asyncio.create_task(broker.append([Draft(name, "a"), Draft(name, "b")])))
             for _ in range(turns):
@@ -89,22 +80,23 @@ async def a_cancelled_append_happened_or_not(log: Log) -> None:
             tasks[-1].cancel()
             await asyncio.gather(tasks[-1], return_exceptions=True)
         results = await asyncio.gather(*tasks, return_exceptions=True)
+        # What a cancelled caller left on its way is stored before this append, or never.
+        assert len(await broker.append([Draft("last", "a"), Draft("last", "b")])) == 2
         records = (await broker.read(0, 1000)).records
-        assert_whole(records)
+        assert_contiguous(records)
         by_topic: dict[str, list[str]] = {}
         for record in records:
             by_topic.setdefault(record.topic, []).append(record.data)
         assert all(data == ["a", "b"] for data in by_topic.values())
-        kept = [f"{number}" for number, result in enumerate(results) if not isinstance(result, BaseException)]
-        assert set(kept) <= by_topic.keys()
-        assert len(await broker.append(drafts_of(1))) == 1
+        stored = [f"{number}" for number, result in enumerate(results) if not isinstance(result, BaseException)]
+        assert set(stored) <= by_topic.keys()
 
 
 # Keys.
 
 
 @check
-async def a_key_appends_once(log: Log) -> None:
+async def key_appends_once(log: Log) -> None:
     async with opened(log) as broker:
         first = await broker.append([Draft("t", "1", key="k")])
         assert await broker.append([Draft("t", "again", key="k")]) == first
@@ -113,7 +105,7 @@ async def a_key_appends_once(log: Log) -> None:
 
 
 @check
-async def a_key_twice_in_one_batch_appends_once(log: Log) -> None:
+async def key_twice_in_a_batch(log: Log) -> None:
     batch = [Draft("t", "1", key="k"), Draft("t", "2"), Draft("t", "again", key="k"), Draft("t", "3", key="l")]
     async with opened(log) as broker:
         assert offsets(await broker.append(batch)) == [1, 2, 1, 3]
@@ -121,7 +113,7 @@ async def a_key_twice_in_one_batch_appends_once(log: Log) -> None:
 
 
 @check
-async def known_keys_within_a_batch_leave_no_holes(log: Log) -> None:
+async def known_keys_leave_no_holes(log: Log) -> None:
     async with opened(log) as broker:
         await broker.append([Draft("t", "1", key="k"), Draft("t", "2", key="l")])
         cursors = await broker.append([Draft("t", "3"), Draft("t", "x", key="l"), Draft("t", "4", key="m")])
@@ -140,7 +132,7 @@ async def keys_are_compared_exactly(log: Log) -> None:
 
 
 @check
-async def concurrent_retries_of_a_key_append_once(log: Log) -> None:
+async def concurrent_appends_of_a_key(log: Log) -> None:
     async with opened(log) as broker:
         appended = await asyncio.gather(*(broker.append([Draft("t", f"{n % 5}", key=f"{n % 5}")]) for n in range(50)))
         records = (await broker.read(0, 100)).records
@@ -150,7 +142,7 @@ async def concurrent_retries_of_a_key_append_once(log: Log) -> None:
 
 
 @check_if(SHARED)
-async def a_key_appends_once_through_two_brokers(log: Log) -> None:
+async def key_through_two_brokers(log: Log) -> None:
     async with opened(log) as one, opened(log) as two:
         brokers = (one, two)
         appended = await asyncio.gather(
@@ -163,7 +155,7 @@ async def a_key_appends_once_through_two_brokers(log: Log) -> None:
 
 
 @check
-async def keys_are_known_while_their_records_are_kept_and_then_forgotten(log: Log) -> None:
+async def keys_go_with_their_records(log: Log) -> None:
     kept = 20
     async with opened(log, Retention(events=kept, bytes=None)) as broker:
         first = (await broker.append([Draft("t", "keyed", key="k")]))[0]
@@ -177,3 +169,67 @@ async def keys_are_known_while_their_records_are_kept_and_then_forgotten(log: Lo
                 break
             assert log.traits.keys_linger or log.traits.spare
         assert cursor == Cursor(first.epoch, appended + 1)
+
+
+# Text.
+
+
+@check
+async def text_is_unchanged(log: Log) -> None:
+    texts = ["", " ", "\n", "a\r\nb\rc\n", "äöü ß € 你好 😀", "\u2028\u0085\ufeff", "'\"\\;--%s{}$1", "\t\x01\x7f"]
+    drafts = [Draft(f"topic/{number}", text, event=text[:1].strip() or None) for number, text in enumerate(texts)]
+    async with opened(log) as broker:
+        await broker.append(drafts)
+        records = (await broker.read(0, 100)).records
+        found = [(record.topic, record.data, record.event) for record in records]
+        assert found == [(draft.topic, draft.data, draft.event) for draft in drafts]
+        assert await tailed(broker, 0, len(texts)) == records
+
+
+@check
+async def empty_event_type_is_not_none(log: Log) -> None:
+    async with opened(log) as broker:
+        await broker.append([Draft("t", ""), Draft("t", "", event=""), Draft("тема/ü", "", event="тип")])
+        assert [record[1:3] for record in (await broker.read(0, 3)).records] == [
+            ("t", None),
+            ("t", ""),
+            ("тема/ü", "тип"),
+        ]
+
+
+@check_if(UNLIMITED_DATA)
+async def event_of_1_mib(log: Log) -> None:
+    data = "é" * (1024 * 1024 // 2)
+    async with opened(log) as broker:
+        await broker.append([Draft("t", data), Draft("t", "small"), Draft("t", data)])
+        assert [record.data == data for record in (await broker.read(0, 3)).records] == [True, False, True]
+        assert [record.data == data for record in await tailed(broker, 0, 3)] == [True, False, True]
+
+
+@check_unless(UNLIMITED_DATA)
+async def event_over_the_limit_is_refused(log: Log) -> None:
+    limit = log.traits.max_data or 0
+    async with opened(log) as broker:
+        await broker.append([Draft("t", "x" * limit)])
+        await refused(broker, [Draft("t", "small"), Draft("t", "x" * (limit * 2))])
+        assert (await broker.state()).newest == 1
+        assert offsets(await broker.append(drafts_of(1))) == [2]
+
+
+@check_if(NUL)
+async def text_with_nul(log: Log) -> None:
+    async with opened(log) as broker:
+        await broker.append([Draft("t", "a\0b", event="c\0d", key="k\0"), Draft("t", "other", key="k")])
+        assert [record[1:] for record in (await broker.read(0, 3)).records] == [
+            ("t", "c\0d", "a\0b"),
+            ("t", None, "other"),
+        ]
+
+
+@check_unless(NUL)
+async def text_with_nul_is_refused(log: Log) -> None:
+    async with opened(log) as broker:
+        for draft in (Draft("t", "a\0b"), Draft("t", "a", event="b\0c"), Draft("t", "a", key="k\0")):
+            error = await refused(broker, [Draft("t", "fine"), draft])
+            assert "U+0000" in str(error)
+        assert (await broker.state()).newest == 0

@@ -1,4 +1,4 @@
-"""What a check is, what it needs of a broker, and the log that it tries."""
+"""The parts of the suite: ``Check``, the log that it runs on, and the traits that decide whether it runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...broker import DEFAULT_RETENTION, Broker, Retention
 
 __all__ = [
     "CHECKS",
-    "ONE_SIZE",
+    "NUL",
     "PATIENCE",
     "PROCESSES",
     "SHARED",
-    "TEXT",
+    "UNLIMITED_DATA",
     "Check",
+    "Feature",
     "Log",
-    "Need",
     "Traits",
     "check",
     "check_if",
@@ -30,27 +30,27 @@ __all__ = [
 ]
 
 PATIENCE: Final = 20.0
-"""Seconds until what must come is given up: none of it takes one, on a machine that is not busy."""
+"""Seconds after which a check fails that waits for something; on an idle machine nothing takes one second."""
 
 _patience: Final = ContextVar("patience", default=PATIENCE)
 
 
 def patiently() -> asyncio.Timeout:
-    """Return a limit for what must come, to be entered with ``async with``."""
+    """Return the time limit of the current check, for ``async with``."""
     return asyncio.timeout(_patience.get())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traits:
-    """What a broker can do, and how far it goes beyond what the contract asks for.
+    """The features of a broker, and the freedom that it takes.
 
     Attributes:
-        shared: a log outlives its brokers, and takes several of them at once.
-        opener: what another process opens a shared log with: ``"module:name"`` of something that is
-            called with the log's URL and returns a broker; ``None`` if there is one process only.
+        shared: a log outlives its brokers, and several brokers may use it at once.
+        opener: the way for another process to open a shared log: ``"module:name"`` of a callable that
+            takes the log's URL and returns a broker. ``None`` if only one process can use a log.
         max_data: the greatest number of bytes of one event's data; ``None`` for no limit below 16 MiB.
         nul: text may contain U+0000; otherwise it is refused.
-        spare: how many records may be kept, for a while, beyond the limit of records.
+        spare: the number of records that may be kept for a while beyond the limit of records.
         keys_linger: keys may be known longer than their records are kept.
     """
 
@@ -63,14 +63,14 @@ class Traits:
 
 
 class Log(ABC):
-    """One log in some store, for one check; no other check sees its records or its keys.
+    """One log in some store, for one check. No other check sees its records or its keys.
 
     Arguments:
-        directory: empty, and gone after the test.
+        directory: an empty directory that is removed after the test.
 
     Attributes:
-        traits: what the broker can do.
-        url: what :attr:`Traits.opener` finds the log by, from any process.
+        traits: the features of the broker.
+        url: the argument of :attr:`Traits.opener`, which finds the log from any process.
     """
 
     traits: ClassVar[Traits] = Traits()
@@ -81,39 +81,39 @@ class Log(ABC):
 
     @abstractmethod
     def broker(self, retention: Retention = DEFAULT_RETENTION) -> Broker:
-        """Return another broker on the log, not open yet; if the log is not shared, on one of its own."""
+        """Return another broker on this log, not yet open. If logs are not shared, it has a log of its own."""
 
     async def wipe(self) -> None:
-        """Destroy the log, as an operator's mistake would, while brokers may be open on it.
+        """Destroy the log, as an operator's mistake does, while brokers may be open on it.
 
-        Only logs that are shared are asked to.
+        Called for shared logs only.
         """
         raise NotImplementedError
 
     async def remove(self) -> None:  # noqa: B027 - most logs go with their directory
-        """Remove what is left of the log when the check is over; by default nothing."""
+        """Remove the log after the check; does nothing by default."""
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
-    """Something that not every broker can do.
+class Feature:
+    """A feature that not every broker has.
 
     Attributes:
-        met: tells whether a broker with some traits can.
-        lacking: what is said of one that cannot.
+        exists: returns True if a broker with some traits has the feature.
+        missing: the traits of a broker without it, and their meaning.
     """
 
-    met: Callable[[Traits], bool]
-    lacking: str
+    exists: Callable[[Traits], bool]
+    missing: str
 
 
-SHARED: Final = Need(lambda traits: traits.shared, "shared=False: a log has one broker, and ends with it")
-PROCESSES: Final = Need(
+SHARED: Final = Feature(lambda traits: traits.shared, "shared=False: a log has one broker, and ends with it")
+PROCESSES: Final = Feature(
     lambda traits: traits.shared and traits.opener is not None,
     "shared=False, or no opener: a log belongs to one process",
 )
-ONE_SIZE: Final = Need(lambda traits: traits.max_data is None, "max_data: great events are refused")
-TEXT: Final = Need(lambda traits: traits.nul, "nul=False: text with U+0000 is refused")
+UNLIMITED_DATA: Final = Feature(lambda traits: traits.max_data is None, "max_data: large events are refused")
+NUL: Final = Feature(lambda traits: traits.nul, "nul=False: text with U+0000 is refused")
 
 
 CheckFunction: TypeAlias = Callable[[Log], Awaitable[None]]
@@ -121,42 +121,42 @@ CheckFunction: TypeAlias = Callable[[Log], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One part of the contract.
+    """One promise of the contract.
 
     Attributes:
-        function: raises ``AssertionError``, or ``TimeoutError``, for a log whose broker does not keep it.
-        need: what it is about, if not all brokers can do that.
-        stands_in: whether it is for those that cannot.
+        function: raises ``AssertionError`` or ``TimeoutError`` if the broker of a log breaks the promise.
+        feature: the feature that the promise is about; ``None`` for promises of all brokers.
+        without: True if the check is for brokers that do not have the feature.
     """
 
     function: CheckFunction
-    need: Need | None = None
-    stands_in: bool = False
+    feature: Feature | None = None
+    without: bool = False
 
     @property
     def name(self) -> str:
-        """What a broker promises, as an identifier."""
+        """The promise, as an identifier."""
         return self.function.__name__
 
     @property
     def reason(self) -> str:
-        """Why it is skipped, when it is."""
-        return f"not for traits with {self.need.lacking}" if self.need is not None else ""
+        """The reason to skip the check."""
+        return f"not for traits with {self.feature.missing}" if self.feature is not None else ""
 
     def applies(self, traits: Traits) -> bool:
-        """Tell whether brokers with these traits are held to it."""
-        return self.need is None or self.need.met(traits) is not self.stands_in
+        """Return True if brokers with these traits must pass the check."""
+        return self.feature is None or self.feature.exists(traits) is not self.without
 
     async def run(self, log: Log, patience: float = PATIENCE) -> None:
-        """Try a log, and remove it.
+        """Run the check on a log, and remove the log.
 
         Arguments:
-            log: nothing has used it before.
-            patience: seconds until what must come is given up.
+            log: a new log.
+            patience: seconds after which the check fails if it waits for something.
 
         Raises:
-            AssertionError: a promise is broken.
-            TimeoutError: something promised did not come.
+            AssertionError: the promise is broken.
+            TimeoutError: something promised did not happen in time.
         """
         token = _patience.set(patience)
         try:
@@ -176,16 +176,16 @@ def check(function: CheckFunction) -> CheckFunction:
     return function
 
 
-def check_if(need: Need) -> Callable[[CheckFunction], CheckFunction]:
-    """Return what adds a check for brokers that can do something."""
-    return lambda function: _added(Check(function, need))
+def check_if(feature: Feature) -> Callable[[CheckFunction], CheckFunction]:
+    """Return a decorator that adds a check for brokers that have a feature."""
+    return lambda function: _add(Check(function, feature))
 
 
-def check_unless(need: Need) -> Callable[[CheckFunction], CheckFunction]:
-    """Return what adds a check for brokers that cannot, in the place of those for brokers that can."""
-    return lambda function: _added(Check(function, need, stands_in=True))
+def check_unless(feature: Feature) -> Callable[[CheckFunction], CheckFunction]:
+    """Return a decorator that adds a check for brokers that do not have a feature."""
+    return lambda function: _add(Check(function, feature, without=True))
 
 
-def _added(added: Check) -> CheckFunction:
+def _add(added: Check) -> CheckFunction:
     CHECKS.append(added)
     return added.function

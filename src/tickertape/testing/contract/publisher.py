@@ -1,6 +1,6 @@
-"""A process that publishes: many tasks, each with batches of two; prints what was acknowledged as JSON.
+"""A process that publishes: many tasks, each with batches of two; prints the acknowledged events as JSON.
 
-Arguments: what opens the log (``module:name``), its URL, this process's name, the number of tasks, the
+Arguments: the opener of the log (``module:name``), its URL, the name of this process, the number of tasks, the
 number of batches of each.
 """
 

@@ -1,4 +1,4 @@
-"""The class that a broker's tests inherit from."""
+"""``BrokerContract``, the base class of a broker's tests."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from typing import ClassVar
 
 import pytest
 
-from . import appending, following, lives
+from . import appending, epochs, reading, tails
 from .checks import CHECKS, PATIENCE, Check, Log, Traits
 
 __all__ = ["CHECKS", "PARTS", "BrokerContract", "Check", "Log", "Traits"]
 
-PARTS = (appending, following, lives)
-"""Importing them is what fills ``CHECKS``."""
+PARTS = (appending, reading, tails, epochs)
+"""The modules with checks; their import fills ``CHECKS``."""
 
 
 class BrokerContract:
-    """Hold a broker to the contract: one test for each check.
+    """Run the contract over a broker: one test for each check.
 
     Attributes:
-        log: your kind of log; each test makes one, in a directory of its own.
-        patience: seconds until what must come is given up. None of it takes one, on a machine that is
-            not busy; a broker that fails a check takes as long to fail.
+        log: your subclass of :class:`Log`; each test makes one in a directory of its own.
+        patience: seconds after which a check fails if it waits for something. On an idle machine nothing takes
+            one second. A broker that fails a check takes as long to fail.
     """
 
     log: ClassVar[type[Log]]
     patience: ClassVar[float] = PATIENCE
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Make the tests, those that do not apply as skipped ones."""
+        """Make one test for each check, and skip those that do not apply."""
         if "check" not in metafunc.fixturenames:
             return
         traits = self.log.traits
         cases = []
         for check in CHECKS:
-            if not check.stands_in or check.applies(traits):
+            if not check.without or check.applies(traits):
                 skip = () if check.applies(traits) else (pytest.mark.skip(reason=check.reason),)
                 cases.append(pytest.param(check, id=check.name, marks=skip))
         metafunc.parametrize("check", cases)
