@@ -403,7 +403,7 @@ async def test_streams_may_be_opened_without_the_lifespan() -> None:
 # The clock
 
 
-def test_timers_fall_due_in_order_at_their_own_moment() -> None:
+def test_order_of_timers() -> None:
     clock = FakeClock(100)
     calls: list[tuple[str, float]] = []
     for name, when in [("late", 103), ("first", 101), ("second", 101), ("never", 110), ("past", 50)]:
@@ -416,7 +416,7 @@ def test_timers_fall_due_in_order_at_their_own_moment() -> None:
     assert repr(clock) == "<FakeClock now=105 timers=1>"
 
 
-def test_a_cancelled_timer_does_not_come() -> None:
+def test_cancelled_timer() -> None:
     clock = FakeClock()
     calls: list[str] = []
     timer = clock.call_at(1001, calls.append, "a")
@@ -428,7 +428,7 @@ def test_a_cancelled_timer_does_not_come() -> None:
     assert calls == ["b"]
 
 
-def test_a_timer_may_set_others_that_fall_due_in_the_same_turn() -> None:
+def test_timer_sets_timer() -> None:
     clock = FakeClock(0)
     moments: list[float] = []
 
@@ -443,7 +443,7 @@ def test_a_timer_may_set_others_that_fall_due_in_the_same_turn() -> None:
     assert moments == [0, 2, 4, 6, 8]
 
 
-def test_a_timer_that_raises_leaves_the_clock_at_its_moment() -> None:
+def test_timer_that_raises() -> None:
     clock = FakeClock(0)
     clock.call_at(1, {}.__getitem__, "missing")
     with pytest.raises(KeyError):
@@ -452,7 +452,7 @@ def test_a_timer_that_raises_leaves_the_clock_at_its_moment() -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, -0.001, float("nan")])
-def test_a_clock_is_not_turned_back(seconds: float) -> None:
+def test_advance_by_negative_seconds(seconds: float) -> None:
     clock = FakeClock()
     with pytest.raises(ValueError, match="expected seconds of at least 0"):
         clock.advance(seconds)
