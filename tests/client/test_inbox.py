@@ -6,12 +6,14 @@ import pickle
 
 import pytest
 
-from tickertape import EventTooLargeError, ServerSentEvent
+from tickertape import EventTooLargeError, Hub, ServerSentEvent
+from tickertape.asgi import Receive, Scope, Send
 from tickertape.client import Gap
 from tickertape.client.inbox import Failure, Inbox, Place
 from tickertape.client.policy import Policy
 from tickertape.errors import ClientError
 from tickertape.hub import DEFAULT_MAX_EVENT_SIZE
+from tickertape.testing import EventStreamClient
 
 Item = ServerSentEvent | Place | Failure
 
@@ -189,3 +191,19 @@ def test_the_largest_event_that_a_hub_takes_is_within_the_default() -> None:
     box = Inbox(max_event_size=Policy().max_event_size)
     box.feed(ServerSentEvent(data).encode())
     assert drain(box) == [ServerSentEvent(data)]
+
+
+async def test_hub_confirms_cursor() -> None:
+    """The first bytes of our own hub are what the client takes for a confirmation."""
+    async with Hub() as hub:
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await hub.response(scope, topics=["a"])(scope, receive, send)
+
+        one, two = [str(await hub.publish("a", data)) for data in ("1", "2")]
+        async with EventStreamClient(app).open("/", last_event_id=one) as stream:
+            await stream.next_event()
+    box = Inbox(max_event_size=None, resumed_after=one)
+    repeated = f"id: {one}\ndata: 1\n\nid: {two}\ndata: 2\n\n".encode()
+    assert box.feed(stream.body + repeated) == (0, 2)
+    assert drain(box) == [ServerSentEvent("2", id=two)]
