@@ -28,32 +28,35 @@ async def app(scope, receive, send):
         await send({{"type": "lifespan.startup.complete"}})
         await receive()
         await send({{"type": "lifespan.shutdown.complete"}})
+    elif scope["path"] == "/large":
+        await send({{"type": "http.response.start", "status": 200, "headers": []}})
+        await send({{"type": "http.response.body", "body": b"x" * 10_000_000}})
     else:
         await EventSourceResponse(forever())(scope, receive, send)
 
 before = signal.getsignal(signal.SIGTERM)
 listener = listen("127.0.0.1", {port})
-run(app, listener, on_start=lambda: print("started", flush=True))
+run(app, listener, grace=1, on_start=lambda: print("started", flush=True))
 assert signal.getsignal(signal.SIGTERM) is before
 print("returned", listener.fileno(), flush=True)
 """
 
 
-def test_port_0_is_a_free_one() -> None:
+def test_port_0() -> None:
     with listen("127.0.0.1", 0) as listener:
         host, port = listener.getsockname()
         assert host == "127.0.0.1"
         assert port > 0
 
 
-def test_a_port_in_use_is_an_error_of_the_system() -> None:
+def test_port_in_use() -> None:
     with listen("127.0.0.1", 0) as listener, pytest.raises(OSError, match="in use") as raised:
         listen("127.0.0.1", listener.getsockname()[1])
     assert raised.value.errno == errno.EADDRINUSE
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_run_returns_after_a_signal_with_a_stream_open(number: signal.Signals, tmp_path: Path) -> None:
+async def test_signal(number: signal.Signals, tmp_path: Path) -> None:
     port = free_port()
     program = Program([sys.executable, "-c", PROGRAM.format(port=port, startup="pass")])
     try:
@@ -70,7 +73,22 @@ async def test_run_returns_after_a_signal_with_a_stream_open(number: signal.Sign
         program.close()
 
 
-async def test_a_signal_during_the_start_ends_the_server_too() -> None:
+async def test_client_that_does_not_read() -> None:
+    """The response has ended, but its connection cannot be closed: the server stops without an error in its log."""
+    port = free_port()
+    program = Program([sys.executable, "-c", PROGRAM.format(port=port, startup="pass")])
+    try:
+        await program.says("started")
+        async with await Connection.open(port) as connection:
+            assert await connection.get("/large") == 200
+            assert await program.end() < 3
+        assert program.process.returncode == 0
+        assert program.output == "started\nreturned -1\n"
+    finally:
+        program.close()
+
+
+async def test_signal_during_the_start() -> None:
     port = free_port()
     startup = "print('starting', flush=True); signal.raise_signal(signal.SIGTERM); await asyncio.sleep(0)"
     program = Program([sys.executable, "-c", PROGRAM.format(port=port, startup=startup)])
@@ -80,7 +98,7 @@ async def test_a_signal_during_the_start_ends_the_server_too() -> None:
         program.close()
 
 
-async def test_an_application_that_cannot_start_is_an_error() -> None:
+async def test_failed_startup() -> None:
     startup = "raise RuntimeError('no way to start')"
     program = Program([sys.executable, "-c", PROGRAM.format(port=free_port(), startup=startup)])
     try:

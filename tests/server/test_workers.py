@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import functools
 import os
 import re
 import signal
@@ -11,13 +13,14 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from support.servers import START, TESTS, Connection, Program, free_port, until
-from tickertape.server import listen
-from tickertape.server.workers import LONGEST_PAUSE, pause_before
+from tickertape.server import NotStartedError, listen
+from tickertape.server.workers import HUNG, LONGEST_PAUSE, Job, Supervisor, pause_before
 
 
 class Workers(Program):
@@ -68,19 +71,149 @@ def gone(pids: set[int]) -> Callable[[], bool]:
     return look
 
 
-def test_pauses_grow_up_to_a_limit() -> None:
+def test_pauses() -> None:
     assert [pause_before(failures) for failures in range(5)] == [0, 0.25, 0.5, 1, 2]
     assert pause_before(8) == pause_before(10**9) == LONGEST_PAUSE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers take connections from one socket")
-def test_an_address_that_is_kept_for_workers_is_in_use_for_others() -> None:
+def test_kept_address_is_in_use() -> None:
     with listen("127.0.0.1", 0, workers=2) as keeper:
         address = keeper.getsockname()
         with socket.create_server(address, reuse_port=True), socket.create_server(address, reuse_port=True):
             for workers in (1, 2):
                 with pytest.raises(OSError, match="in use"):
                     listen(*address, workers=workers)
+
+
+class FakeProcess:
+    """A process that lives until it is killed, or even longer."""
+
+    def __init__(self, *, immortal: bool = False) -> None:
+        self.sentinel = 0
+        self.exitcode: int | None = None
+        self.killed = False
+        self.immortal = immortal
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    def kill(self) -> None:
+        self.killed = True
+        if not self.immortal:
+            self.exitcode = -signal.SIGKILL
+
+    def join(self, timeout: float | None = None) -> None:
+        assert self.exitcode is not None or timeout is not None, "would wait for ever"
+
+
+class FakeWorker:
+    """A worker without a process; it serves from its first check on, and is silent later."""
+
+    def __init__(self, name: str, *, immortal: bool = False) -> None:
+        self.name = name
+        self.process = FakeProcess(immortal=immortal)
+        self.served_since: float | None = None
+        self.silence = 0.0
+        self.stopped = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    def listen(self, elapsed: float) -> None:
+        self.silence += elapsed
+        if self.served_since is None:
+            self.served_since = 0.0
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def reap(self, timeout: float | None = None) -> int | None:
+        self.process.join(timeout)
+        return self.process.exitcode
+
+
+class Parent:
+    """A supervisor of two workers; the system may refuse to start further processes."""
+
+    def __init__(self) -> None:
+        self.refusing = False
+        self.started: list[FakeWorker] = []
+        self.notes: list[str] = []
+        self.immortal = False
+        job: Any = None
+        on_start = functools.partial(self.notes.append, "started")
+        self.supervisor = Supervisor(job, 2, on_start=on_start, start=self.start)  # type: ignore[arg-type]
+
+    def start(self, job: Job, name: str) -> FakeWorker:
+        if self.refusing:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        self.started.append(FakeWorker(name, immortal=self.immortal))
+        return self.started[-1]
+
+    def turn(self, now: float, elapsed: float = 0.0) -> None:
+        self.supervisor.fill(now)
+        self.supervisor.check(now, elapsed)
+
+
+def test_failed_fork_leaves_the_workers_alone(caplog: pytest.LogCaptureFixture) -> None:
+    parent = Parent()
+    parent.turn(0)
+    one, two = parent.started
+    one.process.exitcode = 1
+    parent.refusing = True
+    parent.turn(10)  # has proven itself, and is replaced at once
+    for now in (10.1, 10.2, 10.4, 10.6, 10.8):
+        parent.turn(now)
+    attempts = [record.getMessage() for record in caplog.records if "cannot start" in record.getMessage()]
+    assert attempts == [
+        "cannot start worker 1: [Errno 11] Resource temporarily unavailable; next attempt in 0.25 s",
+        "cannot start worker 1: [Errno 11] Resource temporarily unavailable; next attempt in 0.5 s",
+    ]
+    assert not two.process.killed
+    parent.refusing = False
+    parent.turn(100)
+    assert [worker.name for worker in parent.started] == ["worker 1", "worker 2", "worker 1"]
+    parent.supervisor.close()
+
+
+def test_failed_fork_of_a_successor(caplog: pytest.LogCaptureFixture) -> None:
+    parent = Parent()
+    parent.turn(0)
+    parent.refusing = True
+    parent.supervisor.replace_all()
+    parent.turn(1)
+    parent.turn(2)
+    assert caplog.messages == [
+        (
+            "cannot start a successor of worker 1: [Errno 11] Resource temporarily unavailable; "
+            "the workers are not replaced"
+        )
+    ]
+    assert [worker.stopped or worker.process.killed for worker in parent.started] == [False, False]
+    parent.supervisor.close()
+
+
+def test_failed_forks_at_the_start() -> None:
+    parent = Parent()
+    parent.refusing = True
+    with pytest.raises(NotStartedError):
+        parent.turn(0)
+    parent.supervisor.close()
+
+
+def test_process_that_cannot_be_killed(caplog: pytest.LogCaptureFixture) -> None:
+    """A process in an uninterruptible system call: its place is filled, and the end does not wait for it."""
+    parent = Parent()
+    parent.immortal = True
+    parent.turn(0)
+    parent.immortal = False
+    parent.turn(10, elapsed=HUNG + 1)
+    parent.turn(10.1)
+    assert all(worker.process.killed for worker in parent.started[:2])
+    assert [worker.name for worker in parent.started] == ["worker 1", "worker 2"] * 2
+    parent.supervisor.close()
+    assert caplog.messages[-2:] == [f"worker {number} was killed, but has not ended within 5 s" for number in (1, 2)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers take connections from one socket")
@@ -97,7 +230,7 @@ async def test_connections_are_spread_evenly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", [False, True], ids=["the parent", "the group, as a terminal does"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_streams_of_all_workers(number: int, group: bool, tmp_path: Path) -> None:
+async def test_signal(number: int, group: bool, tmp_path: Path) -> None:
     async with two_workers(tmp_path) as program:
         pids = program.pids()
         connections = [await program.stream_of(pid) for pid in pids]
@@ -119,7 +252,7 @@ async def test_a_signal_ends_the_streams_of_all_workers(number: int, group: bool
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_during_the_start_ends_all(number: int, tmp_path: Path) -> None:
+async def test_signal_during_the_start(number: int, tmp_path: Path) -> None:
     program = Workers(tmp_path)
     try:
         await until(lambda: len(program.pids()) == 2, lambda: f"two processes, got:\n{program.output}", within=START)
@@ -134,7 +267,7 @@ async def test_a_signal_during_the_start_ends_all(number: int, tmp_path: Path) -
         program.close()
 
 
-async def test_ctrl_c_again_kills_what_does_not_end(tmp_path: Path) -> None:
+async def test_second_ctrl_c(tmp_path: Path) -> None:
     async with two_workers(tmp_path) as program, await Connection.open(program.port) as connection:
         await connection.ask("/stuck")
         await program.says("is stuck]")
@@ -145,7 +278,7 @@ async def test_ctrl_c_again_kills_what_does_not_end(tmp_path: Path) -> None:
         assert program.output.count("killing workers that have not ended: worker ") == 1
 
 
-async def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+async def test_killed_parent(tmp_path: Path) -> None:
     async with two_workers(tmp_path) as program:
         pids = program.pids()
         assert len(pids) == 2
@@ -159,7 +292,7 @@ async def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         assert {f"[{pid} ends]" in program.output for pid in pids} == {True}
 
 
-async def test_a_worker_that_falls_again_and_again_is_started_at_growing_pauses(tmp_path: Path) -> None:
+async def test_failing_worker(tmp_path: Path) -> None:
     async with two_workers(tmp_path, "falling") as program:
         killed, other = program.pids()
         os.kill(killed, signal.SIGKILL)
@@ -174,7 +307,7 @@ async def test_a_worker_that_falls_again_and_again_is_started_at_growing_pauses(
         assert program.output.count("starting another") == 3
 
 
-async def test_a_worker_whose_loop_does_not_turn_is_killed(tmp_path: Path) -> None:
+async def test_hung_worker(tmp_path: Path) -> None:
     async with two_workers(tmp_path, "impatient") as program:
         async with await Connection.open(program.port) as connection:
             await connection.ask("/stuck")
@@ -184,7 +317,7 @@ async def test_a_worker_whose_loop_does_not_turn_is_killed(tmp_path: Path) -> No
         )
 
 
-async def test_a_program_none_of_whose_workers_can_start_ends_and_says_why(tmp_path: Path) -> None:
+async def test_no_worker_starts(tmp_path: Path) -> None:
     program = Workers(tmp_path, "failing")
     try:
         await until(lambda: program.process.poll() is not None, lambda: f"an end, got:\n{program.output}", within=START)
@@ -197,7 +330,7 @@ async def test_a_program_none_of_whose_workers_can_start_ends_and_says_why(tmp_p
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
-async def test_sighup_replaces_workers_one_after_the_other(tmp_path: Path) -> None:
+async def test_sighup(tmp_path: Path) -> None:
     async with two_workers(tmp_path) as program:
         former = program.pids()
         connections = [await program.stream_of(pid) for pid in former]
@@ -220,7 +353,7 @@ async def test_sighup_replaces_workers_one_after_the_other(tmp_path: Path) -> No
         assert program.process.returncode == 0
 
 
-async def test_a_stopped_parent_stops_no_worker(tmp_path: Path) -> None:
+async def test_stopped_parent(tmp_path: Path) -> None:
     async with two_workers(tmp_path) as program:
         pids = program.pids()
         program.process.send_signal(signal.SIGSTOP)

@@ -283,6 +283,11 @@ class Supervisor:
         if not self._started:
             self._check_start()
 
+    def replace_all(self) -> None:
+        """Replace all workers one after the other, unless that is already under way."""
+        if not self._to_replace:
+            self._to_replace = list(self._slots)
+
     def _workers(self) -> list[Worker]:
         held = [worker for slot in self._slots for worker in (slot.worker, slot.successor) if worker]
         return held + self._leaving
@@ -385,8 +390,7 @@ class Supervisor:
             # A terminal that is closed sends SIGHUP to its processes.
             if number in (signal.SIGINT, signal.SIGTERM) or os.isatty(0):
                 return True
-            if not self._to_replace:
-                self._to_replace = list(self._slots)
+            self.replace_all()
         return False
 
 
