@@ -82,7 +82,7 @@ def test_duplicate_file_name(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("")
     (tmp_path / "index.js").write_text("")
     demo = Demo(name="A", title="A", summary="A", path="/a/", web=tmp_path, script="index.js")
-    with pytest.raises(ValueError, match=r"under a name of its own, got index\.js twice"):
+    with pytest.raises(ValueError, match=r"two files have the name index\.js"):
         Site([demo])
 
 
