@@ -104,11 +104,11 @@ def _burst_bare(descriptors: list[int], count: int) -> None:
 Burst = Callable[[int], Awaitable[None]]
 
 
-def serve_app(port: int, app: Any, protocol: str) -> None:
+def serve_app(port: int, app: Any) -> None:
     import uvicorn
 
     gc.freeze()
-    uvicorn.run(app, port=port, log_level="error", access_log=False, http=protocol, backlog=4096)
+    uvicorn.run(app, port=port, log_level="error", access_log=False, backlog=4096)
 
 
 def hub_app(*, in_one_turn: bool = False) -> Any:
@@ -181,6 +181,18 @@ def application(respond: Callable[[Any], Any], burst: Burst, hub: Any = None) ->
     return app
 
 
+def hide_server(app: Any) -> Any:
+    """Replace ``receive`` by a function of our own, as some middleware does: streams stay portable."""
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        async def pass_on() -> Any:
+            return await receive()
+
+        await app(scope, pass_on, send)
+
+    return wrapped
+
+
 def fastapi_app() -> Any:
     """Return an application with FastAPI's own event streams, and a queue for each client."""
     from fastapi import FastAPI
@@ -229,16 +241,14 @@ def tickertape_queue_app() -> Any:
     return queue_app(EventSourceResponse)
 
 
-DIRECT: Final = "tickertape.server.protocol:DirectHTTPProtocol"
-
 CONTENDERS: Final[dict[str, Callable[[int], None]]] = {
     "bare": serve_bare,
-    "direct": lambda port: serve_app(port, hub_app(), DIRECT),
-    "direct-burst": lambda port: serve_app(port, hub_app(in_one_turn=True), DIRECT),
-    "portable": lambda port: serve_app(port, hub_app(), "httptools"),
-    "response": lambda port: serve_app(port, tickertape_queue_app(), "httptools"),
-    "sse-starlette": lambda port: serve_app(port, sse_starlette_app(), "httptools"),
-    "fastapi": lambda port: serve_app(port, fastapi_app(), "httptools"),
+    "direct": lambda port: serve_app(port, hub_app()),
+    "direct-burst": lambda port: serve_app(port, hub_app(in_one_turn=True)),
+    "portable": lambda port: serve_app(port, hide_server(hub_app())),
+    "response": lambda port: serve_app(port, tickertape_queue_app()),
+    "sse-starlette": lambda port: serve_app(port, sse_starlette_app()),
+    "fastapi": lambda port: serve_app(port, fastapi_app()),
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Write ``reference/cli.md`` from the commands themselves: ``python docs/cli_reference.py``.
 
-A test writes the page once more and compares, and runs the transcripts of ``publish`` and ``listen``.
+A test compares the page with the commands, and runs the transcripts of ``publish`` and ``listen``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ PAGE = Path(__file__).parent / "reference" / "cli.md"
 
 START = """# The command line
 
-`pip install 'tickertape[client,server]'` brings `tickertape`. Every command explains itself with `--help`. An error is
-one sentence on standard error with the next step, and an exit status: 1 when something went wrong, 2 for a mistake in
-the command.
+You get `tickertape` with `pip install 'tickertape[client,server]'`. `--help` explains each command. An error is one
+sentence on standard error with the next step, and an exit status: 1 for a failure, 2 for a mistake in the command.
 
-`NO_COLOR` in the environment means output without colours. `TICKERTAPE_URL` is the hub that `listen` and `publish` talk
-to unless `--url` says otherwise.
+If `NO_COLOR` is set in the environment, the output has no colours. `TICKERTAPE_URL` sets the hub of `listen` and
+`publish`; `--url` overrides it.
 
 ## Completion
 
-`tickertape --install-completion` makes the shell in which it is run (bash, zsh or fish) complete commands and options,
-from the next start of the shell on. `tickertape --show-completion` prints the script instead, to be put where you like:
+With `tickertape --install-completion`, your shell (bash, zsh or fish) completes commands and options after its next
+start. `tickertape --show-completion` prints the script instead, so that you can store it yourself:
 
 ```console
 $ tickertape --show-completion > ~/.local/share/bash-completion/completions/tickertape
@@ -54,8 +53,8 @@ $ printf 'one\\ntwo\\n' | tickertape publish log/web
 5b0c3a9e1f24-4
 tickertape: published 2 events
 $ tickertape publish 'orders/*' hello
-tickertape: expected status 201, got 400 Bad Request: expected a topic without '*', got 'orders/*': wildcards are for \
-subscriptions; next step: publish what the hub says it expects
+tickertape: expected a topic without '*', got 'orders/*': wildcards are for subscriptions; next step: tickertape \
+publish --help
 """,
     "listen": """
 $ tickertape listen orders/42 greetings --last 2 | head -2
@@ -85,7 +84,8 @@ ok    buffering     none seen; at most 3 events at once
 info  heartbeat     none needed in 2 s                              look for longer: --seconds 40
 ok    ids           all 3 events have one
 ok    retry         2674 ms
-ok    resume        after 5b0c3a9e1f24-3 came what had followed it
+ok    resume        resumed after 5b0c3a9e1f24-3 with the event
+                    that had followed
 """,
     "bench": """
 $ tickertape bench
@@ -110,7 +110,7 @@ def page() -> str:
 
 
 def section(name: str, command: Any) -> str:
-    """Return what is said of one command."""
+    """Return the section about one command."""
     parts = [f"## tickertape {name}", inspect.cleandoc(command.help)]
     if name in TRANSCRIPTS:
         parts.append(f"```console\n{TRANSCRIPTS[name].strip()}\n```")
@@ -126,12 +126,12 @@ def row(parameter: Any) -> str:
     names = ", ".join(f"`{option}`" for option in (*parameter.opts, *parameter.secondary_opts))
     is_argument = parameter.param_type_name == "argument"
     shown = f"`{metavar}`" if is_argument else f"{names} `{metavar}`" if metavar else names
-    said = parameter.help or ""
+    text = parameter.help or ""
     if parameter.show_default and parameter.default not in (None, False) and not is_argument:
-        said += f" Default: {parameter.default}."
+        text += f" Default: {parameter.default}."
     if parameter.envvar:
-        said += f" From the environment: `{parameter.envvar}`."
-    return f"| {shown} | {said} |"
+        text += f" From the environment: `{parameter.envvar}`."
+    return f"| {shown} | {text} |"
 
 
 if __name__ == "__main__":

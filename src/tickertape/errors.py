@@ -5,7 +5,8 @@
     TickertapeError
     ├── BrokerError                         the log cannot be reached, read or written
     │   ├── LogResetError                   the log has a new epoch: its offsets start over
-    │   └── LogTrimmedError                 the requested records are no longer kept
+    │   ├── LogTrimmedError                 the requested records are no longer kept
+    │   └── BatchTooLargeError              the log cannot store so much at once (also an EventTooLargeError)
     ├── ClientError                         a client failed, or lost its stream
     │   ├── ContentTypeError                the response is not an event stream
     │   ├── GaveUpError                     the limit of attempts or of time is reached
@@ -27,6 +28,7 @@ from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
+    "BatchTooLargeError",
     "BrokerError",
     "ClientError",
     "ContentTypeError",
@@ -122,23 +124,27 @@ class ContentTypeError(ClientError):
 
 
 class RedirectError(ClientError):
-    """A redirect has no target, or there are too many in a row.
+    """A redirect cannot be followed, or there are too many in a row.
 
     Attributes:
         status: the HTTP status of the redirect.
-        location: its ``Location``; ``""`` if it is empty or missing.
+        location: its ``Location``, shortened; ``""`` if it is empty or missing.
         redirects: the number of redirects in a row, including this one.
+        too_many: the redirect itself is sound; False if its target is missing or not an http or https URL.
     """
 
-    def __init__(self, status: int, location: str, redirects: int) -> None:
-        super().__init__(status, location, redirects)
+    def __init__(self, status: int, location: str, redirects: int, too_many: bool = True) -> None:
+        super().__init__(status, location, redirects, too_many)
         self.status = status
         self.location = location
         self.redirects = redirects
+        self.too_many = too_many
 
     def __str__(self) -> str:
         if not self.location:
             return f"the redirect with status {self.status} has no Location"
+        if not self.too_many:
+            return f"cannot follow the redirect to {self.location!r}: it is not an http or https URL"
         return f"expected at most {self.redirects - 1} redirects in a row, got another one to {self.location!r}"
 
 
@@ -218,6 +224,24 @@ class LogTrimmedError(BrokerError):
 
     def __str__(self) -> str:
         return f"records after offset {self.after} are no longer kept: the oldest is {self.oldest}"
+
+
+class BatchTooLargeError(EventTooLargeError, BrokerError):
+    """Events published together, or one event, are larger than what the log can store at once. Nothing was stored.
+
+    Attributes:
+        size: bytes of the batch, as the log stores it.
+        limit: the greatest number of bytes that the log stores at once.
+        setting: the setting that limits it.
+    """
+
+    def __init__(self, size: int, limit: int, setting: str) -> None:
+        super().__init__(size, limit)
+        self.args = (size, limit, setting)
+        self.setting = setting
+
+    def __str__(self) -> str:
+        return f"expected events of at most {self.limit} bytes together ({self.setting}), got {self.size} bytes"
 
 
 class HubClosedError(TickertapeError):

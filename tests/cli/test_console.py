@@ -1,4 +1,4 @@
-"""Sentences for what can go wrong with an address, and addresses for people."""
+"""Messages about addresses that cannot be used, and addresses for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tickertape doctor``: servers that have each fault, and our own, which has none."""
+"""``tickertape doctor``: servers with one fault each, and our own hub, which has none."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+import httpx2
 import pytest
 
 from support.command import Command, hub_program, run
 from support.raw_server import Connection, RawServer, Script, answer, stream
+from tickertape.cli.doctor.diagnosis import (
+    LONG_LINE,
+    NOTICEABLE,
+    Arrival,
+    Finding,
+    Level,
+    Observation,
+    Resumption,
+    diagnose,
+)
+from tickertape.cli.doctor.probe import probe
 from tickertape.client import SyncPublisher
-from tickertape.client.diagnosis import NOTICEABLE, Finding, Level, diagnose
-from tickertape.client.probe import Arrival, Observation, Resumption
 
 EVENTS = b"retry: 1000\n\nid: e-1\ndata: a\n\nid: e-2\ndata: b\n\n"
 HEALTHY = {"content-type": "text/event-stream", "cache-control": "no-store"}
@@ -89,7 +99,7 @@ FAULTS = [
         [stream(EVENTS, then="hold"), stream(EVENTS, then="hold")],
         "resume",
         ("fault", "after e-1 e-1 came first, not e-2"),
-        id="begins anew",
+        id="starts over",
     ),
     pytest.param(
         [stream(EVENTS, then="hold"), stream(then="hold")],
@@ -98,7 +108,10 @@ FAULTS = [
         id="forgets",
     ),
     pytest.param(
-        [stream(EVENTS, then="hold"), RESUMES], "resume", ("ok", "after e-1 came what had followed it"), id="resumes"
+        [stream(EVENTS, then="hold"), RESUMES],
+        "resume",
+        ("ok", "resumed after e-1 with the event that had followed"),
+        id="resumes",
     ),
     pytest.param(
         [stream(b":\n\n:\n\n:\n\n", then="hold")], "buffering", ("fault", "3 heartbeats came at once"), id="held back"
@@ -108,7 +121,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("scripts", "subject", "expected"), FAULTS)
-def test_each_fault_is_found(scripts: list[Script], subject: str, expected: tuple[str, str]) -> None:
+def test_faults(scripts: list[Script], subject: str, expected: tuple[str, str]) -> None:
     with RawServer(*scripts) as server:
         status, findings = examine(server.url)
     level, text = findings[subject]
@@ -117,7 +130,7 @@ def test_each_fault_is_found(scripts: list[Script], subject: str, expected: tupl
     assert status == any(level == "fault" for level, _ in findings.values())
 
 
-def test_a_connection_that_cannot_be_made() -> None:
+def test_no_server() -> None:
     with RawServer() as server:
         url = server.url
     status, findings = examine(url)
@@ -125,7 +138,7 @@ def test_a_connection_that_cannot_be_made() -> None:
     assert findings["connection"][0] == "fault"
 
 
-def test_it_asks_for_what_follows_an_event_with_the_same_headers() -> None:
+def test_headers_of_both_requests() -> None:
     with RawServer(stream(EVENTS, then="hold"), RESUMES) as server:
         examine(server.url, "-H", "Authorization: Bearer x")
     first, second = server.requests
@@ -133,8 +146,8 @@ def test_it_asks_for_what_follows_an_event_with_the_same_headers() -> None:
     assert {request.headers["authorization"] for request in (first, second)} == {b"Bearer x"}
 
 
-def test_our_own_hub_has_no_fault() -> None:
-    # With the hub's own retry: the one that other tests ask for, to be quick, is worth a warning.
+def test_hub_has_no_fault() -> None:
+    # With the hub's default retry: the short one of other tests is worth a warning.
     with hub_program("--retry", "3") as hub, SyncPublisher(hub.url) as publisher:
         for number in range(3):
             publisher.publish("a", str(number))
@@ -145,7 +158,7 @@ def test_our_own_hub_has_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
         (["localhost:8000"], "expected a URL that starts with http:// or https://"),
@@ -153,13 +166,13 @@ def test_our_own_hub_has_no_fault() -> None:
         (["http://127.0.0.1", "-H", "x"], "expected a header as 'Name: value'"),
     ],
 )
-def test_mistakes(arguments: list[str], said: str) -> None:
+def test_mistakes(arguments: list[str], message: str) -> None:
     status, output, errors = run("doctor", *arguments)
     assert (status, output) == (2, "")
-    assert said in errors
+    assert message in errors
 
 
-def test_people_get_a_table() -> None:
+def test_table() -> None:
     env = {"TERM": "xterm-256color", "NO_COLOR": "1"}
     with RawServer(answer(404)) as server, Command("doctor", server.url, terminal=True, env=env) as command:
         lines = list(iter(command.line, ""))
@@ -167,7 +180,7 @@ def test_people_get_a_table() -> None:
     assert any("FAULT" in line and "status" in line and "404" in line and "check the path" in line for line in lines)
 
 
-# What takes time, as values.
+# Observations that take time, as values.
 
 
 def seen(*arrivals: Arrival, **more: Any) -> Observation:
@@ -197,7 +210,7 @@ def event(seconds: float, *ids: str, whole: bool = True) -> Arrival:
         (seen(tls="TLSv1.3"), "TLS", Level.OK, "TLSv1.3"),
         (Observation("http://example.org/", 200, "HTTP/2", headers=HEALTHY), "TLS", Level.WARNING, "none"),
         (Observation("http://example.org/", 200, "HTTP/2", headers=HEALTHY), "HTTP", Level.OK, "HTTP/2"),
-        (seen(resumption=Resumption("1", "2", "2")), "resume", Level.OK, "after 1 came"),
+        (seen(resumption=Resumption("1", "2", "2")), "resume", Level.OK, "resumed after 1"),
         (Observation("http://a/", 429), "status", Level.FAULT, "429"),
         (Observation("http://a/", 200, headers={**HEALTHY, "age": "3"}), "caching", Level.FAULT, "Age: 3"),
         (
@@ -214,7 +227,7 @@ def test_diagnose(observation: Observation, subject: str, level: Level, text: st
     assert text in found[-1].text
 
 
-def test_what_is_wrong_comes_with_what_to_do() -> None:
+def test_advice() -> None:
     observations: list[Callable[[], Observation]] = [
         lambda: Observation("http://a/"),
         lambda: Observation("http://a/", error="x"),
@@ -228,7 +241,7 @@ def test_what_is_wrong_comes_with_what_to_do() -> None:
     assert [finding for finding in wrong if not finding.advice] == []
 
 
-def test_a_probe_ends_in_time_though_the_server_never_does() -> None:
+def test_endless_stream() -> None:
     """A stream without pauses, and a server that is still being connected to when the time is over."""
     left = threading.Event()
 
@@ -245,3 +258,89 @@ def test_a_probe_ends_in_time_though_the_server_never_does() -> None:
         assert left.wait(30.0)
     assert status == 0
     assert findings["ids"][0] == "warning"
+
+
+def endless(start: bytes, block: bytes) -> Script:
+    """Send a start, then the same block without an end."""
+
+    def script(connection: Connection) -> None:
+        connection.send(start)
+        while True:
+            connection.send(block)
+
+    return script
+
+
+def bomb() -> bytes:
+    """Line breaks that fill two gigabytes, in two megabytes of gzip."""
+    packer = zlib.compressobj(9, wbits=31)
+    packed = packer.compress(b"\n" * (1 << 26)) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = zlib.compressobj(9, wbits=-15)
+    more = again.compress(b"\n" * (1 << 26)) + again.flush(zlib.Z_FULL_FLUSH)
+    return packed + more * 31
+
+
+def compressed_bomb(connection: Connection) -> None:
+    connection.begin(chunked=False, more="Content-Encoding: gzip\r\n")
+    connection.send(bomb())
+    connection.hold()
+
+
+REDIRECT = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Encoding: gzip\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("scripts", "status"),
+    [
+        ([compressed_bomb], 200),
+        ([endless(REDIRECT % b"/there", b"x" * 65536), stream(EVENTS, then="hold"), RESUMES], 200),
+        (
+            [lambda connection: connection.send(REDIRECT % b"/there" + bomb()), stream(EVENTS, then="hold"), RESUMES],
+            200,
+        ),
+        ([answer(302, "Location: /")] * 30, 0),
+        ([answer(302, "Location: ftp://127.0.0.1/")], 0),
+        ([endless(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", b"x" * 65536)], 200),
+    ],
+    ids=["bomb", "endless redirect", "bomb in redirect", "redirects", "scheme", "endless line"],
+)
+async def test_probe_is_bounded(scripts: list[Script], status: int) -> None:
+    """It keeps to its seconds: it reads no body of a redirect, and decodes in slices."""
+    with RawServer(*scripts) as server:
+        seen = await probe(httpx2.URL(server.url), headers={}, seconds=0.5)
+    assert seen.status == status
+    assert seen.seconds < 3.0
+    assert all(finding.text for finding in diagnose(seen))
+
+
+def test_redirects_are_followed() -> None:
+    """Headers go along within the origin, and not to another one."""
+    with RawServer(stream(EVENTS, then="hold"), RESUMES) as other:
+        leave = answer(307, f"Location: {other.url}/there")
+        with RawServer(answer(302, "Location: /here"), leave, leave) as server:
+            _, findings = examine(server.url, "-H", "X-Key: k")
+    assert findings["resume"][0] == "ok"
+    assert [request.headers.get("x-key") for request in server.requests] == [b"k", b"k", b"k"]
+    assert [request.headers.get("x-key") for request in other.requests] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("size", "level", "text"),
+    [
+        (2 * 1024 * 1024, "fault", "an event of more than 1048576 bytes"),
+        (LONG_LINE + 10, "warning", f"a line of {LONG_LINE + 16} bytes had no end yet"),
+    ],
+)
+def test_endless_line(size: int, level: str, text: str) -> None:
+    line = [b"x" * 1000] * (size // 1000) + [b"x" * (size % 1000)]
+    with RawServer(stream(EVENTS + b"data: ", *line, then="hold"), RESUMES) as server:
+        status, findings = examine(server.url)
+    assert findings["size"] == (level, text)
+    assert status == (level == "fault")
+
+
+def test_non_ascii_headers_and_ids() -> None:
+    with RawServer(stream("id: é-1\ndata: a\n\nid: é-2\ndata: b\n\n".encode(), then="hold"), RESUMES) as server:
+        examine(server.url, "-H", "X-Who: é")
+    assert server.requests[1].headers["last-event-id"] == "é-1".encode()
+    assert server.requests[1].headers["x-who"] == "é".encode()

@@ -1,4 +1,4 @@
-"""How events look, to programs and to people."""
+"""The two forms of an event, for programs and for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tickertape import ServerSentEvent
-from tickertape.cli.lines import json_line, visible, written_event
+from tickertape.cli.lines import json_line, styled_event, visible
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from tickertape.cli.lines import json_line, visible, written_event
         ("[" * 100_000, f'"{"[" * 100_000}"'),
     ],
 )
-def test_data_is_json_where_it_is_an_object_or_an_array(data: str, value: str) -> None:
+def test_data_of_json_line(data: str, value: str) -> None:
     line = json_line(ServerSentEvent(data, id="1"), None)
     assert line.decode() == f'{{"id": "1", "event": "message", "data": {value}}}\n'
     assert line.count(b"\n") == 1
@@ -48,7 +48,7 @@ def test_data_is_json_where_it_is_an_object_or_an_array(data: str, value: str) -
         ),
     ],
 )
-def test_the_fields_of_a_line(event: ServerSentEvent, topic: str | None, line: str) -> None:
+def test_fields_of_json_line(event: ServerSentEvent, topic: str | None, line: str) -> None:
     assert json_line(event, topic).decode() == line
 
 
@@ -58,10 +58,10 @@ def test_the_fields_of_a_line(event: ServerSentEvent, topic: str | None, line: s
         ("plain é 漢 🎉\t|\n", "plain é 漢 🎉\t|\n"),
         ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
         ("\r\x00\x7f\x9b2J", "\\x0d\\x00\\x7f\\x9b2J"),
-        ("\u202egnp\u2066", "\\u202egnp\\u2066"),
+        ("\u202egnp\u2066\u061c", "\\u202egnp\\u2066\\u061c"),
     ],
 )
-def test_a_terminal_is_only_written_to(text: str, shown: str) -> None:
+def test_visible(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
@@ -75,10 +75,23 @@ def test_a_terminal_is_only_written_to(text: str, shown: str) -> None:
         (ServerSentEvent("[bold]no markup[/bold]"), "[bold]no markup[/bold]"),
     ],
 )
-def test_an_event_for_people(event: ServerSentEvent, text: str) -> None:
-    assert written_event(event).plain == text
+def test_styled_event(event: ServerSentEvent, text: str) -> None:
+    assert styled_event(event).plain == text
 
 
-def test_a_type_has_one_colour() -> None:
-    first, second = (written_event(ServerSentEvent(data, event="paid")) for data in ("1", "2"))
+def test_colour_of_type() -> None:
+    first, second = (styled_event(ServerSentEvent(data, event="paid")) for data in ("1", "2"))
     assert first.spans == second.spans
+
+
+DANGEROUS = "\x7f\x80\x9b2J\x9f\u061c\u200e\u200f\u202a\u202e\u2066\u2069"
+
+
+@pytest.mark.parametrize("data", [f"text {DANGEROUS}", f'{{"key {DANGEROUS}": ["{DANGEROUS}"]}}'])
+def test_json_line_for_terminal(data: str) -> None:
+    """Escapes keep the terminal unharmed, and the JSON means the same."""
+    event = ServerSentEvent(data, event=f"e{DANGEROUS}", id=f"i{DANGEROUS}")
+    line = json_line(event, f"t{DANGEROUS}", for_terminal=True).decode()
+    assert set(line).isdisjoint(DANGEROUS.replace("2J", ""))
+    assert json.loads(line) == json.loads(json_line(event, f"t{DANGEROUS}"))
+    assert visible(line) == line

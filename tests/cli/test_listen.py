@@ -1,4 +1,4 @@
-"""``tickertape listen``: what it shows, where it goes on, how it ends."""
+"""``tickertape listen``: its output, resuming, and its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def hub() -> Iterator[HubProgram]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_events_come_as_lines_of_json_and_the_place_at_the_end(number: signal.Signals) -> None:
+def test_json_in_pipe(number: signal.Signals) -> None:
     with RawServer(stream(EVENTS, then="hold")) as server, Command("listen", server.url) as command:
         assert json.loads(command.line()) == {"id": "e-1", "event": "message", "data": "a"}
         assert json.loads(command.line()) == {"id": "e-2", "event": "paid", "data": {"n": 1}}
@@ -33,7 +33,7 @@ def test_events_come_as_lines_of_json_and_the_place_at_the_end(number: signal.Si
         assert command.line() == ""
         assert command.errors.splitlines() == [
             f"tickertape: connected to {server.url}",
-            "tickertape: ended; to go on from here: --since e-2",
+            "tickertape: ended; to resume here: --since e-2",
         ]
 
 
@@ -51,10 +51,10 @@ def test_events_by_type(options: list[str], ids: list[str]) -> None:
         outcome = run("listen", server.url, *options)
     assert [json.loads(line)["id"] for line in outcome.output.splitlines()] == ids
     assert outcome.status == 0
-    assert server.requests[1].headers["last-event-id"] == b"e-2"  # what is not shown has been seen
+    assert server.requests[1].headers["last-event-id"] == b"e-2"  # events that are not shown count as handled
 
 
-def test_a_place_to_begin_with_and_headers() -> None:
+def test_since_and_headers() -> None:
     with RawServer() as server:
         outcome = run("listen", server.url, "--since", "e-7", "-H", "Authorization: Bearer x", "-H", "X-A:b")
     (request,) = server.requests
@@ -66,53 +66,58 @@ def test_a_place_to_begin_with_and_headers() -> None:
     }
 
 
-def test_a_file_keeps_the_place_from_run_to_run(tmp_path: Path) -> None:
-    place = tmp_path / "place"
+def test_cursor_file(tmp_path: Path) -> None:
+    path = tmp_path / "cursor"
     with RawServer(stream(FAST + EVENTS)) as server:
-        run("listen", server.url, "--cursor", str(place))
-        assert place.read_text() == "e-2"
-        run("listen", server.url, "--cursor", str(place))
+        run("listen", server.url, "--cursor", str(path))
+        assert path.read_text() == "e-2"
+        run("listen", server.url, "--cursor", str(path))
     assert [request.headers.get("last-event-id") for request in server.requests] == [None, b"e-2", b"e-2"]
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         (answer(404, body=b"nowhere"), ["got 404: nowhere; next step: give the URL of an event stream"]),
         (answer(401), ["got 401; next step: --header 'Authorization: Bearer …'"]),
         (answer(400, body=b"no \x1b[31mtopic"), ["got 400: no \\x1b[31mtopic; next step:"]),
         (answer(200, "Content-Type: text/html"), ["got 'text/html'; next step: give the URL of an event stream"]),
         (stream(b"data: " + b"x" * 9_000_000), ["expected an event of at most 8388608 bytes", "next step:"]),
+        (
+            answer(302, "Location: ftp://h/"),
+            ["cannot follow the redirect to 'ftp://h/'", "next step: tickertape doctor"],
+        ),
+        (answer(302), ["the redirect with status 302 has no Location; next step: tickertape doctor"]),
     ],
-    ids=["404", "401", "400", "html", "large"],
+    ids=["404", "401", "400", "html", "large", "scheme", "redirect"],
 )
-def test_what_trying_again_would_meet_again_is_one_sentence_with_the_next_step(script: object, said: list[str]) -> None:
+def test_final_errors(script: object, message: list[str]) -> None:
     with RawServer(script) as server:  # type: ignore[arg-type]
         status, output, errors = run("listen", server.url)
     assert (status, output) == (1, "")
-    assert [text for text in said if text not in errors.splitlines()[-1]] == []
+    assert [text for text in message if text not in errors.splitlines()[-1]] == []
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
         (["http://127.0.0.1/a", "topic"], "expected one URL, or topics, got 2"),
         (["http:///a"], "expected a URL that starts with http:// or https://"),
         (["http://127.0.0.1:x/"], "expected a URL"),
         (["t", "--url", "ftp://127.0.0.1"], "expected a URL that starts with http:// or https://"),
-        (["t", "--since", "a", "--cursor", "b"], "expected --since or --cursor, got both"),
+        (["t", "--since", "a", "--cursor", "b"], "pass --since or --cursor, not both"),
         (["t", "--since", "a\nb"], "expected id without"),
         (["t", "--last", "-1"], "--last"),
         (["t", "-H", "nonsense"], "expected a header as 'Name: value', got 'nonsense'"),
         (["t", "-H", "Last-Event-ID: 1"], "Last-Event-ID"),
     ],
 )
-def test_mistakes(arguments: list[str], said: str) -> None:
+def test_mistakes(arguments: list[str], message: str) -> None:
     status, output, errors = run("listen", *arguments)
     assert (status, output) == (2, "")
-    assert said in errors
+    assert message in errors
     assert "Traceback" not in errors
 
 
@@ -129,7 +134,7 @@ def test_topics_of_a_hub(hub: HubProgram) -> None:
     )
 
 
-def test_the_hub_may_come_from_the_environment(hub: HubProgram) -> None:
+def test_hub_from_environment(hub: HubProgram) -> None:
     with SyncPublisher(hub.url) as publisher:
         publisher.publish("env/1", "x")
     with Command("listen", "env/*", "--last", "1", env={"TICKERTAPE_URL": hub.url}) as command:
@@ -137,7 +142,7 @@ def test_the_hub_may_come_from_the_environment(hub: HubProgram) -> None:
         assert command.end() == 0
 
 
-def test_a_hub_that_restarts_with_an_empty_log_is_a_gap_and_no_end() -> None:
+def test_gap_after_restart() -> None:
     with (
         hub_program() as hub,
         SyncPublisher(hub.url) as publisher,
@@ -147,17 +152,17 @@ def test_a_hub_that_restarts_with_an_empty_log_is_a_gap_and_no_end() -> None:
         publisher.publish("a", "1")
         assert json.loads(command.line())["data"] == "1"
         hub.kill()
-        command.says("the connection is lost")
+        command.says("connection lost")
         hub.start()
         command.says("events are missing after")
         publisher.publish("a", "2")
         assert json.loads(command.line())["data"] == "2"
         assert command.end() == 0
-        assert "the log was replaced by another" in command.errors
+        assert "the log was replaced" in command.errors
         assert "Traceback" not in command.errors
 
 
-def test_a_server_that_is_not_there_is_waited_for() -> None:
+def test_wait_for_server() -> None:
     hub = HubProgram()
     with Command("listen", "a", "--url", hub.url) as command:
         command.says("no connection (")
@@ -168,7 +173,7 @@ def test_a_server_that_is_not_there_is_waited_for() -> None:
             hub.kill()
 
 
-def test_a_closed_pipe_ends_it_quietly_without_another_event() -> None:
+def test_closed_pipe() -> None:
     with RawServer(stream(EVENTS, then="hold")) as server:
         process = subprocess.Popen([SCRIPT, "listen", server.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         with process:
@@ -181,7 +186,7 @@ def test_a_closed_pipe_ends_it_quietly_without_another_event() -> None:
 
 
 @pytest.mark.parametrize(("options", "coloured"), [([], True), (["--no-color"], False)])
-def test_on_a_terminal_there_are_coloured_lines(options: list[str], coloured: bool) -> None:
+def test_text_on_terminal(options: list[str], coloured: bool) -> None:
     data = b"id: e-1\nevent: paid\ndata: one\ndata: two\x1b]0;title\x07\n\n"
     env = {"TERM": "xterm-256color", "NO_COLOR": "" if coloured else "1"}
     with (
@@ -196,10 +201,33 @@ def test_on_a_terminal_there_are_coloured_lines(options: list[str], coloured: bo
     assert second == "    two\\x1b]0;title\\x07\r\n"
 
 
-def test_text_can_be_had_in_a_pipe_and_json_on_a_terminal() -> None:
+def test_text_in_pipe_and_json_on_terminal() -> None:
     with RawServer(stream(EVENTS, then="hold"), stream(EVENTS, then="hold")) as server:
         with Command("listen", server.url, "--text") as command:
             assert [command.line(), command.line()] == ["e-1  a\n", 'e-2  paid  {"n": 1}\n']
         with Command("listen", server.url, "--json", terminal=True, env={"NO_COLOR": "1"}) as command:
             command.line()
             assert json.loads(command.line())["id"] == "e-1"
+
+
+def test_json_on_terminal_is_harmless() -> None:
+    data = "id: e-1\ndata: \x9b2J\u202e\x7f\n\n".encode()
+    with (
+        RawServer(stream(data, then="hold")) as server,
+        Command("listen", server.url, "--json", terminal=True, env={"NO_COLOR": "1"}) as command,
+    ):
+        command.line()
+        line = command.line()
+    assert line == '{"id": "e-1", "event": "message", "data": "\\u009b2J\\u202e\\u007f"}\r\n'
+
+
+@pytest.mark.parametrize("content", [b"a\nb", b"a\0b", b"\xff"])
+def test_invalid_cursor_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "cursor"
+    path.write_bytes(content)
+    with RawServer() as server:
+        status, output, errors = run("listen", server.url, "--cursor", str(path))
+    assert (status, output) == (1, "")
+    assert "next step:" in errors
+    assert "Traceback" not in errors
+    assert server.requests == []

@@ -1,4 +1,4 @@
-"""The entry point, its help and its errors, as somebody at a terminal meets them."""
+"""The entry point, its help and its errors, as a person at a terminal gets them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODULE = [sys.executable, "-m", "tickertape"]
 
 
 def run(*arguments: str, command: list[str] = SCRIPT, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    """Give the exit status, the output and the errors."""
+    """Return the exit status, the output and the errors."""
     result = subprocess.run(
         [*command, *arguments],
         check=False,
@@ -37,7 +37,7 @@ def test_version(command: list[str], option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--help"], ["Server-Sent Events", "tickertape demo", "--version", "NO_COLOR"]),
         (["-h"], ["Server-Sent Events"]),
@@ -47,22 +47,22 @@ def test_version(command: list[str], option: str) -> None:
         ),
     ],
 )
-def test_help(arguments: list[str], said: list[str]) -> None:
+def test_help(arguments: list[str], message: list[str]) -> None:
     status, output, errors = run(*arguments)
     assert (status, errors) == (0, "")
-    assert [text for text in said if text not in output] == []
+    assert [text for text in message if text not in output] == []
     assert "`" not in output  # the markup is rendered
 
 
 @pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}, {}])
-def test_output_has_no_colours_where_they_are_not_wanted(env: dict[str, str]) -> None:
+def test_no_colours(env: dict[str, str]) -> None:
     _, output, _ = run("--help", env=env)
     assert "\x1b[3" not in output
     assert "\x1b[9" not in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["nonsense"], "nonsense"),
         (["demo", "--port", "70000"], "65535"),
@@ -71,14 +71,14 @@ def test_output_has_no_colours_where_they_are_not_wanted(env: dict[str, str]) ->
         (["demo", "--nonsense"], "--nonsense"),
     ],
 )
-def test_usage_errors(arguments: list[str], said: str) -> None:
+def test_usage_errors(arguments: list[str], message: str) -> None:
     status, output, errors = run(*arguments)
     assert (status, output) == (2, "")
-    assert said in errors
+    assert message in errors
     assert "Traceback" not in errors
 
 
-def test_a_port_in_use_is_one_sentence_with_the_next_step() -> None:
+def test_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         status, output, errors = run("demo", "--port", str(port))
@@ -86,35 +86,34 @@ def test_a_port_in_use_is_one_sentence_with_the_next_step() -> None:
     assert errors == f"tickertape: port {port} is in use; next step: tickertape demo --port {port + 1}\n"
 
 
-def test_a_foreign_address_is_one_sentence_with_the_next_step() -> None:
+def test_foreign_address() -> None:
     status, output, errors = run("demo", "--host", "192.0.2.1")  # RFC 5737: nobody has it
     assert (status, output) == (1, "")
     step = "next step: tickertape demo --host 127.0.0.1"
     assert errors == f"tickertape: '192.0.2.1' is no address of this machine; {step}\n"
 
 
-def test_without_its_extras_the_command_says_what_to_install() -> None:
+def test_missing_extras() -> None:
     source = str(Path(tickertape.__file__).parents[1])
     code = f"import sys; sys.path.insert(0, {source!r}); from tickertape.cli import main; main()"
     status, output, errors = run("--help", command=[sys.executable, "-I", "-S", "-c", code])
     assert (status, output) == (1, "")
     assert errors == (
-        "tickertape: this needs the package 'typer', which is not installed; "
+        "tickertape: the package 'typer' is not installed; "
         "next step: python -m pip install 'tickertape[client,server]'\n"
     )
 
 
-def test_without_a_server_the_demo_says_what_to_install() -> None:
+def test_demo_without_server() -> None:
     code = "import sys; sys.modules['uvicorn'] = None; from tickertape.cli import main; main()"
     status, output, errors = run("demo", command=[sys.executable, "-c", code])
     assert (status, output) == (1, "")
     assert errors == (
-        "tickertape: this needs the package 'uvicorn', which is not installed; "
-        "next step: python -m pip install 'tickertape[server]'\n"
+        "tickertape: the package 'uvicorn' is not installed; next step: python -m pip install 'tickertape[server]'\n"
     )
 
 
-def test_a_fault_of_our_own_is_not_explained_away() -> None:
+def test_import_error_of_our_own() -> None:
     code = "import sys; sys.modules['tickertape.demo'] = None; from tickertape.cli import main; main()"
     status, _, errors = run("demo", command=[sys.executable, "-c", code])
     assert status == 1

@@ -1,4 +1,4 @@
-"""``tickertape publish``: what it sends, what it says, and how its status tells."""
+"""``tickertape publish``: its requests, its output and its exit status."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def history(hub: HubProgram, topic: str) -> list[dict[str, Any]]:
         ("lines/4", ["-"], b"".join(b"%d\n" % n for n in range(900)), [(str(n), None) for n in range(900)]),
     ],
 )
-def test_what_is_published(
+def test_events_and_lines(
     hub: HubProgram, topic: str, arguments: list[str], stdin: bytes, expected: list[tuple[str, str | None]]
 ) -> None:
     status, output, errors = run("publish", topic, *arguments, "--url", hub.url, stdin=stdin)
@@ -53,14 +53,14 @@ def test_what_is_published(
         assert errors == f"tickertape: published {len(expected)} event{'' if len(expected) == 1 else 's'}\n"
 
 
-def test_a_file_is_one_event(hub: HubProgram, tmp_path: Path) -> None:
+def test_file(hub: HubProgram, tmp_path: Path) -> None:
     path = tmp_path / "event.json"
     path.write_text('{"from": "a file"}\n')
     assert run("publish", "file/1", f"@{path}", "--url", hub.url).status == 0
     assert [event["data"] for event in history(hub, "file/1")] == ['{"from": "a file"}\n']
 
 
-def test_a_line_is_published_before_the_next_one_comes(hub: HubProgram) -> None:
+def test_lines_are_published_at_once(hub: HubProgram) -> None:
     with Command("listen", "live/1", "--url", hub.url) as listening:
         listening.says("connected to")
         with Command("publish", "live/1", "--url", hub.url) as publishing:
@@ -73,9 +73,7 @@ def test_a_line_is_published_before_the_next_one_comes(hub: HubProgram) -> None:
     ("topic", "arguments", "stdin", "count"),
     [("keys/1", ["x"], b"", 1), ("keys/2", ["-"], b"a\n\nb\n", 2)],
 )
-def test_a_key_makes_a_second_run_harmless(
-    hub: HubProgram, topic: str, arguments: list[str], stdin: bytes, count: int
-) -> None:
+def test_key(hub: HubProgram, topic: str, arguments: list[str], stdin: bytes, count: int) -> None:
     first, second = (
         run("publish", topic, *arguments, "--key", f"k-{topic}", "--url", hub.url, stdin=stdin) for _ in range(2)
     )
@@ -85,53 +83,53 @@ def test_a_key_makes_a_second_run_harmless(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "said"),
+    ("arguments", "stdin", "message"),
     [
         (["a/*", "x"], b"", "wildcards are for subscriptions; next step:"),
-        (["a", "x" * 2000], b"", "next step: publish what the hub says it expects"),
+        (["a", "x" * 2000], b"", "next step: correct the event as the hub explains"),
         (["a", "x", "--event", "stream:x"], b"", "stream:"),
         (["a", "x", "--event", "a\nb"], b"", "expected event without"),
         (["a", "-"], b"fine\n\n" + b"x" * 2000, "line 3: "),
-        (["a", "-"], b"\xff\n", "expected text in UTF-8"),
+        (["a", "-"], b"\xff\n", "the input is not UTF-8"),
     ],
 )
-def test_what_the_hub_refuses(hub: HubProgram, arguments: list[str], stdin: bytes, said: str) -> None:
+def test_refused_events(hub: HubProgram, arguments: list[str], stdin: bytes, message: str) -> None:
     status, output, errors = run("publish", *arguments, "--url", hub.url, stdin=stdin)
     assert status == 1
-    assert bool(output) == stdin.startswith(b"fine")  # what stands before the mistake is published
-    assert said in errors
+    assert bool(output) == stdin.startswith(b"fine")  # events before the mistake are published
+    assert message in errors
     assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         (answer(401), "next step: --header 'Authorization: Bearer …'"),
-        (answer(503), "cannot be reached: expected status 201, got 503; next step: tickertape serve"),
+        (answer(503), "events: expected status 201, got 503; next step: tickertape serve"),
         (answer(200, body=b"hello"), "next step: --url with the address of a hub"),
         (answer(308, "Location: /x"), "a redirect to '/x'"),
         (answer(422, PROBLEM, body=b'{"title": "No\\u001b[1m"}'), "No\\x1b[1m"),
     ],
     ids=["401", "503", "not a hub", "redirect", "controls"],
 )
-def test_servers_that_are_no_help(script: object, said: str) -> None:
+def test_other_servers(script: object, message: str) -> None:
     with RawServer(script) as server:  # type: ignore[arg-type]
         status, output, errors = run("publish", "a", "x", "--url", server.url, "--attempts", "1")
     assert (status, output) == (1, "")
-    assert said in errors
+    assert message in errors
     assert len(errors.splitlines()) == 1
 
 
-def test_a_hub_that_cannot_be_reached() -> None:
+def test_no_hub() -> None:
     with RawServer() as server:
         url = server.url
     status, output, errors = run("publish", "a", "x", "--url", url, "--attempts", "1")
     assert (status, output) == (1, "")
-    assert errors.startswith(f"tickertape: {url}/events cannot be reached: ")
+    assert errors.startswith(f"tickertape: cannot reach {url}/events: ")
     assert errors.endswith("; next step: tickertape serve, or --url with its address\n")
 
 
-def test_lines_that_were_published_before_the_trouble_are_told() -> None:
+def test_error_after_some_lines() -> None:
     one = answer(201, "Content-Type: application/json", body=b'{"cursors":["e-1"]}')
     with RawServer(one, answer(400)) as server, Command("publish", "a", "--url", server.url) as command:
         command.write(b"one\n")
@@ -144,7 +142,7 @@ def test_lines_that_were_published_before_the_trouble_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "Missing argument"),
         (["a", "x", "--url", "localhost:8000"], "expected a URL that starts with http:// or https://"),
@@ -152,8 +150,8 @@ def test_lines_that_were_published_before_the_trouble_are_told() -> None:
         (["a", "x", "--attempts", "0"], "--attempts"),
     ],
 )
-def test_mistakes(arguments: list[str], said: str) -> None:
+def test_mistakes(arguments: list[str], message: str) -> None:
     status, output, errors = run("publish", *arguments)
     assert (status, output) == (2, "")
-    assert said in errors
+    assert message in errors
     assert "Traceback" not in errors

@@ -17,11 +17,11 @@ MODULE = runpy.run_path(str(DOCS / "cli_reference.py"), run_name="cli_reference"
 PAGE = (DOCS / "reference" / "cli.md").read_text()
 
 
-def test_the_page_is_what_the_commands_say() -> None:
+def test_page_is_current() -> None:
     assert MODULE["page"]() == PAGE, "next step: python docs/cli_reference.py"
 
 
-def test_the_transcripts_of_publish_and_listen() -> None:
+def test_transcripts() -> None:
     """In one hub, one after the other; only its address and the epoch of its log differ."""
     with hub_program() as hub:
         path = f"{Path(SCRIPT).parent}:{os.environ['PATH']}"
@@ -40,25 +40,25 @@ def test_the_transcripts_of_publish_and_listen() -> None:
                     check=False,
                     timeout=PATIENCE,
                 )
-                said = result.stdout + result.stderr
-                found = re.search(r"\b([0-9a-f]{12})-\d", said)
+                message = result.stdout + result.stderr
+                found = re.search(r"\b([0-9a-f]{12})-\d", message)
                 epoch = found[1] if found else epoch
-                said = said.replace(epoch, "5b0c3a9e1f24").replace(hub.url, "http://127.0.0.1:8000")
-                assert sorted(said.splitlines()) == sorted(expected.splitlines()), command
+                message = message.replace(epoch, "5b0c3a9e1f24").replace(hub.url, "http://127.0.0.1:8000")
+                assert sorted(message.splitlines()) == sorted(expected.splitlines()), command
 
 
 @pytest.mark.parametrize(
-    ("shell", "said"),
+    ("shell", "message"),
     [
         ("bash", "complete -o default -F _tickertape_completion tickertape"),
         ("zsh", "#compdef tickertape"),
         ("fish", "complete --command tickertape"),
     ],
 )
-def test_completion_for_each_shell(shell: str, said: str) -> None:
+def test_completion_scripts(shell: str, message: str) -> None:
     env = {**os.environ, "_TICKERTAPE_COMPLETE": f"source_{shell}"}
     result = subprocess.run([SCRIPT], env=env, capture_output=True, text=True, check=True, timeout=PATIENCE)
-    assert said in result.stdout
+    assert message in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_completion_for_each_shell(shell: str, said: str) -> None:
         ("bash", "tickertape doctor --sec", "--seconds"),
     ],
 )
-def test_commands_and_options_are_completed(shell: str, words: str, expected: str) -> None:
+def test_completion(shell: str, words: str, expected: str) -> None:
     count = str(len(words.split()) - 1)
     env = {
         **os.environ,

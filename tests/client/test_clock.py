@@ -1,88 +1,135 @@
-"""The watchdog of the synchronous clock."""
+"""``ThreadClock`` and ``Sleeper``."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 
-from tickertape.client.clock import SystemAsyncClock, SystemSyncClock, Watchdog
+import pytest
+
+from tickertape.client.clock import Sleeper, ThreadClock
+from tickertape.testing import FakeClock
 
 
-def watchdogs() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "tickertape-watchdog"]
+def clock_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "tickertape-clock"}
 
 
-def test_it_calls_when_the_deadline_passes_and_its_thread_ends() -> None:
-    watchdog = Watchdog()
-    expired = threading.Event()
-    before = watchdogs()
-    watchdog.set(0.0, expired.set)
-    new = [thread for thread in watchdogs() if thread not in before]
-    assert expired.wait(30.0)
+@pytest.fixture
+def clock() -> Iterator[ThreadClock]:
+    clock = ThreadClock()
+    yield clock
+    clock.close()
+
+
+def test_callback_runs_and_thread_ends(clock: ThreadClock) -> None:
+    called = threading.Event()
+    before = clock_threads()
+    clock.call_at(clock.time(), called.set)
+    new = clock_threads() - before
+    assert called.wait(30.0)
     for thread in new:
         thread.join(30.0)
         assert not thread.is_alive()
-    assert repr(watchdog) == "<Watchdog deadline=None wakes_at=None>"
-    expired.clear()
-    watchdog.set(0.0, expired.set)
-    assert expired.wait(30.0)
+    assert repr(clock) == "<ThreadClock timers=0 wakes_at=None>"
+    called.clear()
+    clock.call_at(clock.time(), called.set)
+    assert called.wait(30.0)
 
 
-def test_an_earlier_deadline_is_not_slept_over() -> None:
-    watchdog = Watchdog()
-    expired = threading.Event()
-    watchdog.set(1000.0, lambda: None)
-    watchdog.set(0.01, expired.set)
-    assert expired.wait(30.0)
+def test_earlier_timer_wakes_thread(clock: ThreadClock) -> None:
+    called = threading.Event()
+    late = clock.call_at(clock.time() + 1000.0, lambda: None)
+    clock.call_at(clock.time() + 0.01, called.set)
+    assert called.wait(30.0)
+    late.cancel()
 
 
-def test_a_deadline_that_was_cleared_does_not_pass() -> None:
-    watchdog = Watchdog()
-    expired = threading.Event()
-    passed = threading.Event()
-    watchdog.set(0.01, expired.set)
-    watchdog.clear()
-    watchdog.set(0.02, passed.set)
-    assert passed.wait(30.0)
-    assert not expired.is_set()
+def test_order_and_arguments(clock: ThreadClock) -> None:
+    calls: list[str] = []
+    done = threading.Event()
+    start = clock.time() + 0.01
+    clock.call_at(start + 0.02, done.set)
+    clock.call_at(start + 0.01, calls.append, "b")
+    clock.call_at(start, calls.append, "a")
+    assert done.wait(30.0)
+    assert calls == ["a", "b"]
 
 
-def test_a_deadline_that_never_comes_is_no_error() -> None:
-    watchdog = Watchdog()
-    watchdog.set(float("inf"), lambda: None)
-    expired = threading.Event()
-    watchdog.set(0.0, expired.set)
-    assert expired.wait(30.0)
+def test_cancelled_timer(clock: ThreadClock) -> None:
+    called, done = threading.Event(), threading.Event()
+    timer = clock.call_at(clock.time() + 0.01, called.set)
+    timer.cancel()
+    timer.cancel()
+    clock.call_at(clock.time() + 0.02, done.set)
+    assert done.wait(30.0)
+    assert not called.is_set()
 
 
-def test_resting_ends_the_thread() -> None:
-    watchdog = Watchdog()
-    before = watchdogs()
-    watchdog.set(1000.0, lambda: None)
-    (thread,) = (thread for thread in watchdogs() if thread not in before)
-    watchdog.rest()
-    watchdog.rest()
+def test_callback_sets_timer(clock: ThreadClock) -> None:
+    called = threading.Event()
+    clock.call_at(clock.time(), lambda: clock.call_at(clock.time(), called.set))
+    assert called.wait(30.0)
+
+
+def test_infinite_time(clock: ThreadClock) -> None:
+    called = threading.Event()
+    never = clock.call_at(float("inf"), lambda: None)
+    clock.call_at(clock.time(), called.set)
+    assert called.wait(30.0)
+    never.cancel()
+
+
+def test_close_ends_thread(clock: ThreadClock) -> None:
+    before = clock_threads()
+    timer = clock.call_at(clock.time() + 1000.0, lambda: None)
+    (thread,) = clock_threads() - before
+    timer.cancel()
+    clock.close()
+    clock.close()
     thread.join(30.0)
     assert not thread.is_alive()
 
 
-def test_a_watch_without_a_deadline_starts_no_thread() -> None:
-    before = watchdogs()
-    with SystemSyncClock().watch(None, lambda: None):
-        assert watchdogs() == before
+def test_close_before_last_timer_is_cancelled(clock: ThreadClock) -> None:
+    before = clock_threads()
+    timer = clock.call_at(clock.time() + 1000.0, lambda: None)
+    (thread,) = clock_threads() - before
+    clock.close()
+    timer.cancel()
+    thread.join(30.0)
+    assert not thread.is_alive()
 
 
-def test_a_sleep_can_be_cut_short() -> None:
-    wake = threading.Event()
-    wake.set()
-    SystemSyncClock().sleep(1000.0, wake)
-    wake.clear()
-    SystemSyncClock().sleep(0.001, wake)
+def test_time(clock: ThreadClock) -> None:
+    assert clock.time() <= time.monotonic()
 
 
-async def test_the_clocks_of_the_system() -> None:
-    clock = SystemAsyncClock()
-    assert clock.now() <= SystemSyncClock().now()
-    assert clock.wall() > 1_700_000_000
-    await clock.sleep(0.0)
-    async with clock.timeout(None):
-        pass
+def test_sleep(clock: ThreadClock) -> None:
+    sleeper = Sleeper(clock)
+    sleeper.sleep_until(clock.time() + 0.001)
+    sleeper.sleep_until(clock.time() - 1.0)
+    sleeper.wake()
+    sleeper.sleep_until(clock.time() + 1000.0)
+
+
+def test_wake_from_another_thread(clock: ThreadClock) -> None:
+    sleeper = Sleeper(clock)
+    sleeping = threading.Thread(target=sleeper.sleep_until, args=(clock.time() + 1000.0,), daemon=True)
+    sleeping.start()
+    sleeper.wake()
+    sleeping.join(30.0)
+    assert not sleeping.is_alive()
+
+
+def test_sleep_on_fake_clock() -> None:
+    clock = FakeClock()
+    sleeper = Sleeper(clock)
+    threads = [threading.Thread(target=sleeper.sleep_until, args=(clock.time() + 9.0,), daemon=True) for _ in range(9)]
+    for thread in threads:
+        thread.start()
+    clock.advance(9.0)
+    for thread in threads:
+        thread.join(30.0)
+        assert not thread.is_alive()

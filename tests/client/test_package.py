@@ -1,4 +1,4 @@
-"""The package as a whole: what it asks for, and what asks for it."""
+"""The package as a whole: its dependency, and the top level without it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def bare(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
 
 
-def test_without_httpx2_the_error_says_what_to_install() -> None:
+def test_missing_httpx2() -> None:
     result = bare("import tickertape.client")
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
-    assert last == "ImportError: expected httpx2 for tickertape.client, got none: pip install 'tickertape[client]'"
+    assert last == "ImportError: tickertape.client needs httpx2: pip install 'tickertape[client]'"
 
 
-def test_the_top_does_not_import_the_client() -> None:
+def test_top_level_import() -> None:
     assert bare("import tickertape; assert 'tickertape.client' not in sys.modules").returncode == 0

@@ -12,15 +12,17 @@ import httpx2
 import pytest
 
 from support.raw_server import Connection, RawServer, Script, answer
-from support.sources import FakeAsyncClock, FakeClock, FakeSyncClock, Shell
+from support.sources import PublisherClock, Shell
 from tickertape import InvalidEventError
 from tickertape.client import Draft, Publisher, SyncPublisher
-from tickertape.errors import ClientError, GaveUpError, PublishError
+from tickertape.client.policy import Delays
+from tickertape.client.publisher import Answer, Publication
+from tickertape.errors import ClientError, GaveUpError, InvalidTopicError, PublishError
 
 pytestmark = pytest.mark.parametrize("shell", ["async", "sync"])
 
 AnyPublisher = Publisher | SyncPublisher
-Check = Callable[[AnyPublisher, FakeClock], None]
+Check = Callable[[AnyPublisher, PublisherClock], None]
 NO_REUSE = httpx2.Limits(max_keepalive_connections=0)
 
 
@@ -38,31 +40,31 @@ def publish(
     check: Check = lambda publisher, clock: None,
     **options: Any,
 ) -> list[str]:
-    """Publish one event by ``publish``, or several by ``publish_many``, with clocks that do not wait."""
+    """Publish one event by ``publish``, or several by ``publish_many``, with a clock that does not wait."""
     keys = iter(range(1000))
     options = {"random": lambda: 1.0, "new_key": lambda: f"key{next(keys)}", **options}
 
     if shell == "async":
         return asyncio.run(_publish_async(url, drafts, check, options))
-    clock = FakeSyncClock()
+    clock = PublisherClock()
     with httpx2.Client(limits=NO_REUSE) as client, SyncPublisher(url, client=client, clock=clock, **options) as hub:
         try:
             if len(drafts) == 1:
-                return [hub.publish(*drafts[0][:2], **keywords(drafts[0]))]
+                return [hub.publish(drafts[0].topic, drafts[0].data, **keywords(drafts[0]))]
             return hub.publish_many(drafts)
         finally:
             check(hub, clock)
 
 
 async def _publish_async(url: str, drafts: tuple[Draft, ...], check: Check, options: dict[str, Any]) -> list[str]:
-    clock = FakeAsyncClock()
+    clock = PublisherClock()
     async with (
         httpx2.AsyncClient(limits=NO_REUSE) as client,
         Publisher(url, client=client, clock=clock, **options) as hub,
     ):
         try:
             if len(drafts) == 1:
-                return [await hub.publish(*drafts[0][:2], **keywords(drafts[0]))]
+                return [await hub.publish(drafts[0].topic, drafts[0].data, **keywords(drafts[0]))]
             return await hub.publish_many(drafts)
         finally:
             check(hub, clock)
@@ -77,12 +79,12 @@ def bodies(server: RawServer) -> list[Any]:
 
 
 def test_one_event(shell: Shell) -> None:
-    def check(publisher: AnyPublisher, clock: FakeClock) -> None:
+    def check(publisher: AnyPublisher, clock: PublisherClock) -> None:
         assert publisher.statistics() == (1, 1, 0)
         assert repr(publisher) == f"<{type(publisher).__name__} {server.url}/base/events published=1 retries=0>"
 
     with RawServer(STORED) as server:
-        draft = Draft("orders/42", {"n": 1, "é": None}, "paid", "k")
+        draft = Draft("orders/42", {"n": 1, "é": None}, event="paid", key="k")
         url = server.url.replace("//", "//me:secret@")
         assert publish(shell, f"{url}/base/", draft, check=check, headers={"X-Who": "me"}) == ["e-1"]
     (request,) = server.requests
@@ -102,21 +104,21 @@ def test_one_event(shell: Shell) -> None:
         (None, "null"),
         (7, "7"),
         (["\u2028"], '["\\u2028"]'),
-        ("\ud800", "\ud800"),
+        ("\ud800", "\ufffd"),
     ],
 )
-def test_data_becomes_text_as_everywhere(shell: Shell, data: Any, text: str) -> None:
+def test_data(shell: Shell, data: Any, text: str) -> None:
     with RawServer(STORED) as server:
         publish(shell, server.url, Draft("t", data))
     assert bodies(server) == [{"topic": "t", "data": text, "key": "key0"}]
 
 
-def test_many_events_are_one_request(shell: Shell) -> None:
-    def check(publisher: AnyPublisher, clock: FakeClock) -> None:
+def test_many_events(shell: Shell) -> None:
+    def check(publisher: AnyPublisher, clock: PublisherClock) -> None:
         assert publisher.statistics() == (3, 1, 0)
 
     with RawServer(stored("e-1", "e-2", "e-3")) as server:
-        drafts = [Draft("t", 1), Draft("u", 2, key="mine"), Draft("t", 3, "x")]
+        drafts = [Draft("t", 1), Draft("u", 2, key="mine"), Draft("t", 3, event="x")]
         assert publish(shell, server.url, *drafts, check=check) == ["e-1", "e-2", "e-3"]
     assert bodies(server) == [
         [
@@ -127,13 +129,13 @@ def test_many_events_are_one_request(shell: Shell) -> None:
     ]
 
 
-def test_no_events_are_no_request(shell: Shell) -> None:
+def test_no_events(shell: Shell) -> None:
     with RawServer() as server:
         assert publish(shell, server.url) == []
     assert server.requests == []
 
 
-def test_keys_are_made_up_at_random(shell: Shell) -> None:
+def test_random_keys(shell: Shell) -> None:
     with RawServer(stored("e-1", "e-2")) as server:
         publish(shell, server.url, Draft("t", 1), Draft("t", 2), new_key=None)
     one, two = bodies(server)[0]
@@ -142,8 +144,8 @@ def test_keys_are_made_up_at_random(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_may_pass_is_tried_again_with_the_same_key(shell: Shell, status: int) -> None:
-    def check(publisher: AnyPublisher, clock: FakeClock) -> None:
+def test_transient_status(shell: Shell, status: int) -> None:
+    def check(publisher: AnyPublisher, clock: PublisherClock) -> None:
         assert clock.slept == [7.0, 2.0]
         assert publisher.statistics() == (1, 3, 2)
 
@@ -155,18 +157,18 @@ def test_what_may_pass_is_tried_again_with_the_same_key(shell: Shell, status: in
     assert [request.headers["authorization"] for request in server.requests] == [b"Bearer a", b"Bearer b", b"Bearer c"]
 
 
-def test_it_gives_up_after_so_many_attempts(shell: Shell) -> None:
+def test_max_attempts(shell: Shell) -> None:
     with RawServer(*[answer(503)] * 3) as server, pytest.raises(GaveUpError) as caught:
         publish(shell, server.url, Draft("t", "x"), max_attempts=3)
     assert (caught.value.attempts, caught.value.seconds) == (3, 3.0)
     assert isinstance(caught.value.__cause__, PublishError)
 
 
-def test_it_gives_up_on_a_hub_that_is_not_there(shell: Shell) -> None:
+def test_no_hub(shell: Shell) -> None:
     with RawServer() as server:
         url = server.url
 
-    def check(publisher: AnyPublisher, clock: FakeClock) -> None:
+    def check(publisher: AnyPublisher, clock: PublisherClock) -> None:
         assert clock.slept == [1, 2, 4, 8, 16, 30, 30]
 
     with pytest.raises(GaveUpError) as caught:
@@ -181,10 +183,10 @@ PROBLEM = b"""{
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 500])
-def test_a_problem_is_an_error_with_its_fields(shell: Shell, status: int) -> None:
+def test_problem_details(shell: Shell, status: int) -> None:
     refused = answer(status, "Content-Type: application/problem+json", body=PROBLEM)
     with RawServer(refused) as server, pytest.raises(PublishError) as caught:
-        publish(shell, server.url, Draft("a/*", "x"))
+        publish(shell, server.url, Draft("t", "x"))
     error = caught.value
     assert (error.status, error.type, error.title) == (status, "https://example.org/problems/topic", "Bad topic")
     assert (error.detail, error.instance) == ("expected a topic without '*', got 'a/*'", "/problems/7")
@@ -202,7 +204,7 @@ def test_a_problem_is_an_error_with_its_fields(shell: Shell, status: int) -> Non
         ("application/problem+json", b'{"title": 7, "x": 1}', "expected status 201, got 404"),
     ],
 )
-def test_another_refusal_is_an_error_too(shell: Shell, content_type: str, body: bytes, message: str) -> None:
+def test_other_refusals(shell: Shell, content_type: str, body: bytes, message: str) -> None:
     refused = answer(404, f"Content-Type: {content_type}", body=body)
     with RawServer(refused) as server, pytest.raises(PublishError) as caught:
         publish(shell, server.url, Draft("t", "x"))
@@ -210,41 +212,57 @@ def test_another_refusal_is_an_error_too(shell: Shell, content_type: str, body: 
     assert caught.value.type == "about:blank"
 
 
-def test_a_redirect_is_not_followed(shell: Shell) -> None:
+def test_redirect(shell: Shell) -> None:
     with RawServer(answer(301, "Location: https://h/")) as server, pytest.raises(PublishError) as caught:
         publish(shell, server.url, Draft("t", "x"))
     assert str(caught.value) == "expected status 201, got 301 a redirect to 'https://h/'"
 
 
 @pytest.mark.parametrize("body", [b"", b"ok", b"{}", b"[]", b'{"cursor": 7}', b'{"cursors": ["e-1", "e-2"]}'])
-def test_an_answer_without_the_cursor_is_not_that_of_a_hub(shell: Shell, body: bytes) -> None:
+def test_response_without_cursors(shell: Shell, body: bytes) -> None:
     with RawServer(answer(200, body=body)) as server, pytest.raises(ClientError, match="expected 1 cursors"):
         publish(shell, server.url, Draft("t", "x"))
 
 
-@pytest.mark.parametrize("draft", [Draft("t", "x", "a\nb"), Draft("t", object()), Draft("t", float("nan"))])
-def test_an_event_that_cannot_be_is_not_sent(shell: Shell, draft: Draft) -> None:
-    with RawServer() as server, pytest.raises(InvalidEventError):
-        publish(shell, server.url, draft)
+def test_invalid_event(shell: Shell) -> None:
+    """It is not sent. The same checks apply as for every :class:`Draft`."""
+
+    async def run(url: str, *arguments: Any, **options: Any) -> None:
+        async with Publisher(url) as publisher:
+            await publisher.publish(*arguments, **options)
+
+    def publish_one(url: str, *arguments: Any, **options: Any) -> None:
+        if shell == "async":
+            asyncio.run(run(url, *arguments, **options))
+            return
+        with SyncPublisher(url) as publisher:
+            publisher.publish(*arguments, **options)
+
+    with RawServer() as server:
+        for arguments, options in [(("t", object()), {}), (("t", float("nan")), {}), (("t", "x"), {"event": "a\nb"})]:
+            with pytest.raises(InvalidEventError):
+                publish_one(server.url, *arguments, **options)
+        with pytest.raises(InvalidTopicError):
+            publish_one(server.url, "a/*", "x")
     assert server.requests == []
 
 
-def test_attempts_out_of_range_are_refused(shell: Shell) -> None:
+def test_invalid_max_attempts(shell: Shell) -> None:
     with pytest.raises(ValueError, match="expected max_attempts"):
         publish(shell, "http://127.0.0.1:1", Draft("t", "x"), max_attempts=0)
 
 
-def test_another_scheme_is_a_mistake(shell: Shell) -> None:
+def test_unsupported_scheme(shell: Shell) -> None:
     with pytest.raises(httpx2.UnsupportedProtocol):
         publish(shell, "ftp://127.0.0.1:1", Draft("t", "x"))
 
 
-def test_a_closed_publisher_publishes_nothing(shell: Shell) -> None:
+def test_closed_publisher(shell: Shell) -> None:
     async def run() -> None:
         publisher = Publisher("http://127.0.0.1:1")
         await publisher.aclose()
         await publisher.aclose()
-        with pytest.raises(RuntimeError, match="expected an open publisher"):
+        with pytest.raises(RuntimeError, match="the publisher is closed"):
             await publisher.publish("t", "x")
 
     if shell == "async":
@@ -253,11 +271,11 @@ def test_a_closed_publisher_publishes_nothing(shell: Shell) -> None:
     publisher = SyncPublisher("http://127.0.0.1:1")
     publisher.close()
     publisher.close()
-    with pytest.raises(RuntimeError, match="expected an open publisher"):
+    with pytest.raises(RuntimeError, match="the publisher is closed"):
         publisher.publish("t", "x")
 
 
-def test_it_has_a_client_of_its_own_and_closes_it(shell: Shell) -> None:
+def test_own_client(shell: Shell) -> None:
     """An unclosed socket would be a warning, and so a failure."""
     left = threading.Event()
 
@@ -283,12 +301,72 @@ def test_it_has_a_client_of_its_own_and_closes_it(shell: Shell) -> None:
     assert server.requests[0].headers["authorization"] == b"Bearer token"
 
 
-def test_a_coroutine_function_is_refused_where_it_cannot_be_called(shell: Shell) -> None:
+def test_coroutine_function(shell: Shell) -> None:
     async def auth() -> str:
         return "token"
 
     if shell == "async":
         Publisher("http://127.0.0.1:1", auth=auth)
         return
-    with pytest.raises(TypeError, match="expected auth to be a plain function"):
+    with pytest.raises(TypeError, match="a SyncPublisher cannot call the coroutine function"):
         SyncPublisher("http://127.0.0.1:1", auth=auth)  # type: ignore[arg-type]
+
+
+def test_close_during_wait(shell: Shell) -> None:
+    """A publication that waits for its next attempt ends."""
+    if shell == "async":
+        return
+    asked = threading.Event()
+
+    def script(connection: Connection) -> None:
+        answer(503, "Retry-After: 1000")(connection)
+        asked.set()
+
+    with RawServer(script) as server:
+        publisher = SyncPublisher(server.url)
+        errors: list[Exception] = []
+
+        def publish_one() -> None:
+            try:
+                publisher.publish("t", "x")
+            except RuntimeError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=publish_one, daemon=True)
+        thread.start()
+        assert asked.wait(30.0)
+        publisher.close()
+        thread.join(30.0)
+        assert not thread.is_alive()
+    assert [str(error) for error in errors] == ["the publisher is closed"]
+
+
+BUSY = Answer(503, {"retry-after": "7"}, b"")
+
+
+@pytest.mark.parametrize(
+    ("answer", "attempt", "step"),
+    [
+        (Answer(201, {}, b'{"cursor": "e-1"}'), 1, ["e-1"]),
+        (Answer(200, {}, b'{"cursors": ["e-1"]}'), 9, ["e-1"]),
+        (BUSY, 1, 7.0),
+        (BUSY, 4, 8.0),
+        (ConnectionError("oops"), 1, 1.0),
+        (ConnectionError("oops"), 2, 2.0),
+        (BUSY, 5, "gave up after 5 attempts in 10.0 s, the last one: expected status 201, got 503"),
+        (ConnectionError("oops" * 10_000), 5, "gave up after 5 attempts"),
+        (ConnectionError(), 5, "gave up after 5 attempts in 10.0 s, the last one: ConnectionError"),
+        (Answer(404, {}, b"nothing here"), 1, "expected status 201, got 404 nothing here"),
+        (Answer(302, {"location": "/x"}, b""), 1, "expected status 201, got 302 a redirect to '/x'"),
+        (Answer(200, {}, b"[" * 10_000), 1, "expected 1 cursors in the hub's response"),
+    ],
+)
+def test_next_step(shell: Shell, answer: Answer | Exception, attempt: int, step: object) -> None:
+    publication = Publication(b"", 1, 5, Delays(1.0, 30.0, lambda: 1.0), began=100.0)
+    if not isinstance(step, str):
+        assert publication.next_step(answer, attempt, now=110.0, wall=0.0) == step
+        return
+    with pytest.raises(ClientError) as caught:
+        publication.next_step(answer, attempt, now=110.0, wall=0.0)
+    assert str(caught.value).startswith(step)
+    assert len(str(caught.value)) < 500

@@ -1,4 +1,4 @@
-"""The clients of npm against our hub: they go on where they were, whatever happens to it meanwhile."""
+"""The clients of npm against our hub: they resume after every restart of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESTARTS = 4
 
 @pytest.fixture(scope="session")
 def folder(pytestconfig: pytest.Config) -> Path:
-    """Where the packages of the lock file are installed, once for each version of it."""
+    """Return the folder with the packages of the lock file. They are installed once for each version of it."""
     if shutil.which("npm") is None:
         reason = "expected npm on the path, got none"
         if os.environ.get("CI") == "true":
@@ -52,7 +52,7 @@ def lines(program: Program) -> list[dict[str, Any]]:
 
 
 async def publish(hub: HubProgram, expected: list[str], count: int) -> list[str]:
-    """Publish so many more events; return their cursors."""
+    """Publish this number of events, and return their cursors."""
     async with Publisher(hub.url) as publisher:
         data = [str(len(expected) + number) for number in range(count)]
         cursors = [await publisher.publish("ticks/1", text, event="tick") for text in data]
@@ -61,7 +61,7 @@ async def publish(hub: HubProgram, expected: list[str], count: int) -> list[str]
 
 
 @pytest.mark.parametrize("client", ["eventsource", "eventsource-client"])
-async def test_every_event_comes_once_over_restarts(client: str, folder: Path, tmp_path: Path) -> None:
+async def test_exactly_once_while_hub_restarts(client: str, folder: Path, tmp_path: Path) -> None:
     rng = random.Random(client)
     expected: list[str] = []
     cursors: list[str] = []
@@ -87,7 +87,7 @@ async def test_every_event_comes_once_over_restarts(client: str, folder: Path, t
 
 
 @pytest.mark.parametrize("client", ["eventsource", "eventsource-client"])
-async def test_a_gap_is_an_event_that_they_hear(client: str, folder: Path) -> None:
+async def test_gap_is_an_event(client: str, folder: Path) -> None:
     expected: list[str] = []
     with hub_program() as hub:
         program = Program(["node", str(folder / "listen.mjs"), client, f"{hub.url}/events?topic=ticks/*"])

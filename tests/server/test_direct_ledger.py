@@ -14,7 +14,6 @@ from support.servers import BIN, TESTS, Connection, Program, free_port, until
 from tickertape import Decoder
 
 APP = "support.direct_app:app"
-DIRECT = "--http=tickertape.server.protocol:DirectHTTPProtocol"
 DRAIN_WINDOW = 1.0  # of the application's hub
 TOPICS = ("a", "b", "c")
 
@@ -38,8 +37,9 @@ class Uvicorn(Program):
 class Client:
     """One who comes back with the last id, and accounts for what lies between."""
 
-    def __init__(self, server: Uvicorn, topic: str, rng: random.Random) -> None:
+    def __init__(self, server: Uvicorn, app: str, topic: str, rng: random.Random) -> None:
         self.server = server
+        self.app = app
         self.topic = topic
         self.rng = rng
         self.offset: int | None = None  # accounted for up to here
@@ -54,7 +54,7 @@ class Client:
             small = self.rng.choice((None, 4096))
             async with await Connection.open(self.server.port, receive_buffer=small) as connection:
                 place = "" if self.offset is None else f"Last-Event-ID: {self.epoch}-{self.offset}\r\n"
-                path = f"/bare/events?topic={self.topic}&policy={self.rng.choice(('disconnect', 'skip'))}"
+                path = f"/{self.app}/events?topic={self.topic}&policy={self.rng.choice(('disconnect', 'skip'))}"
                 assert await connection.get(path, headers=place) == 200
                 self.streams += 1
                 await self.read(connection, self.rng.choice((1, 3, 10, 1000)))
@@ -99,13 +99,21 @@ class Client:
         assert set(self.delivered) <= set(published)
 
 
-@pytest.mark.parametrize(("loop", "direct"), [("asyncio", True), ("uvloop", True), ("asyncio", False)])
-async def test_every_event_is_delivered_or_declared_over_real_sockets(loop: str, direct: bool) -> None:
+@pytest.mark.parametrize(
+    ("loop", "http", "app"),
+    [
+        ("asyncio", "httptools", "bare"),
+        ("uvloop", "httptools", "bare"),
+        ("asyncio", "httptools", "portable"),
+        ("uvloop", "h11", "bare"),
+    ],
+)
+async def test_ledger_over_sockets(loop: str, http: str, app: str) -> None:
+    """Every event is delivered, or declared as missing by a gap."""
     seed = 7
-    options = (DIRECT,) if direct else ("--http=httptools",)
-    with closing(Uvicorn(f"--loop={loop}", *options, events=150)) as server:
+    with closing(Uvicorn(f"--loop={loop}", f"--http={http}", events=150)) as server:
         rng = random.Random(seed)
-        clients = [Client(server, rng.choice(TOPICS), random.Random(seed + number)) for number in range(40)]
+        clients = [Client(server, app, rng.choice(TOPICS), random.Random(seed + number)) for number in range(40)]
         tasks = [asyncio.create_task(client.run()) for client in clients]
         published: dict[str, list[int]] = {topic: [] for topic in TOPICS}
         for _ in range(60):
@@ -124,24 +132,24 @@ async def test_every_event_is_delivered_or_declared_over_real_sockets(loop: str,
             await asyncio.gather(*tasks)
         for client in clients:
             client.check(published[client.topic])
-        assert {way.split(",")[0] for way in ways} == {"direct" if direct else "portable"}
+        assert {way.split(",")[0] for way in ways} == {"portable" if app == "portable" else "direct"}
         assert sum(client.streams for client in clients) > 100
         assert sum(len(client.delivered) for client in clients) > 2000
         assert "Traceback" not in server.output, server.output
 
 
-@pytest.mark.parametrize("direct", [True, False], ids=["direct", "portable"])
-async def test_a_thousand_streams_end_with_their_server_and_the_next_one_tells_of_the_gap(direct: bool) -> None:
-    options = (DIRECT,) if direct else ("--http=httptools",)
-    with closing(Uvicorn(*options, "--backlog=2048")) as server:
+@pytest.mark.parametrize(("app", "way"), [("bare", "direct"), ("portable", "portable")])
+async def test_thousand_streams_and_a_restart(app: str, way: str) -> None:
+    """All streams end in time with their server; after it, a memory log is another one, which the gap says."""
+    with closing(Uvicorn("--backlog=2048")) as server:
         connections = [await Connection.open(server.port) for _ in range(1000)]
         for connection in connections:
-            await connection.ask("/bare/events?topic=a")
+            await connection.ask(f"/{app}/events?topic=a")
         for connection in connections:
             assert await connection.head() == 200
             await connection.piece()
         ways = await server.ask("/ways?topic=a")
-        assert [way.split(",")[0] for way in ways] == ["direct" if direct else "portable"] * 1000
+        assert [each.split(",")[0] for each in ways] == [way] * 1000
         published: list[str] = []
         publishing = asyncio.create_task(publish_until_refused(server, published))
         reading = asyncio.gather(*(connection.rest() for connection in connections))
@@ -158,9 +166,9 @@ async def test_a_thousand_streams_end_with_their_server_and_the_next_one_tells_o
             await connection.close()
     last = Decoder()
     last.feed(bodies[0])
-    with closing(Uvicorn(*options, port=server.port)) as again:
+    with closing(Uvicorn(port=server.port)) as again:
         async with await Connection.open(again.port) as connection:
-            await connection.get("/bare/events?topic=a", headers=f"Last-Event-ID: {last.last_event_id}\r\n")
+            await connection.get(f"/{app}/events?topic=a", headers=f"Last-Event-ID: {last.last_event_id}\r\n")
             event = await connection.event()
             assert event.event == "stream:gap"
             gap = event.json()

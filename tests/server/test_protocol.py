@@ -1,4 +1,4 @@
-"""``DirectHTTPProtocol`` in real uvicorn processes: who serves a stream, and that nobody can tell by what comes."""
+"""Direct delivery in real uvicorn processes, without an option: which streams have it; clients see no difference."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing
@@ -22,7 +23,6 @@ from support.servers import BIN, PATIENCE, TESTS, Connection, Program, connect, 
 from tickertape import Decoder, ServerSentEvent
 
 APP = "support.direct_app:app"
-DIRECT = "--http=tickertape.server.protocol:DirectHTTPProtocol"
 DRAIN = 1.0
 """Seconds over which the hub of the application ends its streams."""
 
@@ -92,15 +92,16 @@ def numbers(found: list[ServerSentEvent]) -> list[int]:
 # Servers: those that tests leave alive are started together, once
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "uvloop": (DIRECT, "--loop=uvloop"),
-    "asyncio": (DIRECT, "--loop=asyncio"),
-    "httptools": ("--http=httptools",),
-    "h11": ("--http=h11", "--loop=asyncio"),
-    "tls": (DIRECT,),
-    "small": (DIRECT,),
+    "uvloop": ("--loop=uvloop",),
+    "asyncio": ("--loop=asyncio",),
+    "h11": ("--http=h11", "--loop=uvloop"),
+    "h11-asyncio": ("--http=h11", "--loop=asyncio"),
+    "tls": (),
+    "small": (),
 }
 ENV = {"small": {"EVENTS": "20", "SEND_TIMEOUT": "0.5"}}
-LOOPS = ("uvloop", "asyncio")
+LOOPS = ("uvloop", "asyncio", "h11", "h11-asyncio")
+"""Servers that differ in the event loop and in the parser: httptools, or h11."""
 
 
 def certify(folder: Path) -> tuple[str, str]:
@@ -156,11 +157,12 @@ CASES = [
     Case("end", "uvloop", "direct"),
     *(Case("base", loop, "portable") for loop in LOOPS),
     *(Case("body", loop, "portable") for loop in LOOPS),
+    *(Case("portable", loop, "portable") for loop in LOOPS),
     Case("two", "uvloop", "portable"),
     *(Case("bare", loop, "portable", version="1.0") for loop in LOOPS),
     Case("fastapi", "tls", "portable"),
-    Case("bare", "httptools", "portable"),
-    Case("several", "h11", "portable", header=("x-added", "yes")),
+    Case("several", "h11", "direct", header=("x-added", "yes")),
+    Case("end", "h11", "direct"),
 ]
 
 
@@ -296,6 +298,36 @@ async def test_a_stream_that_is_asked_for_behind_another_request_is_served_after
     await server.left("third")
 
 
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_endless_upload(servers: dict[str, Uvicorn], loop: str) -> None:
+    """The server reads a bounded number of bytes after the request, then closes the connection."""
+    server = servers[loop]
+    async with await server.open() as neighbour:
+        await subscribe(server, neighbour, "upload")
+        with connect(server.port) as sock:
+            sock.sendall(get("/bare/events?topic=upload"))
+            while b"retry:" not in sock.recv(65536):
+                pass
+            with pytest.raises(ConnectionError):
+                sock.sendall(b"x" * (64 << 20))
+        await server.left("upload")
+        cursors = await server.publish("upload", 3)
+        assert [event.id for event in await events(neighbour, 3)] == cursors
+    assert server.troubles == []
+
+
+async def test_middleware_that_fails_after_the_response() -> None:
+    """The stream continues: the failure is the middleware's, and is logged."""
+    with closing(Uvicorn()) as server:
+        server.wait_for(server.port)
+        async with await server.open() as connection:
+            assert await connection.get("/failing/events?topic=failing") == 200
+            await server.says("RuntimeError: failed after the response")
+            cursors = await server.publish("failing", 3)
+            assert [event.id for event in await events(connection, 3)] == cursors
+        await server.left("failing")
+
+
 # Clients that go, each in its own way
 
 
@@ -336,7 +368,7 @@ async def test_a_client_that_goes_is_counted_out_while_nothing_is_published(
 # Clients that read slowly
 
 
-SLOW = [("bare", "uvloop"), ("bare", "asyncio"), ("base", "uvloop"), ("bare", "httptools")]
+SLOW = [("bare", "uvloop"), ("bare", "asyncio"), ("base", "uvloop"), ("bare", "h11"), ("base", "h11-asyncio")]
 
 
 @pytest.mark.parametrize(("name", "kind"), SLOW)
@@ -437,7 +469,7 @@ async def test_the_largest_event_arrives_whole(servers: dict[str, Uvicorn], loop
 
 
 async def test_streams_count_in_the_limit_of_connections() -> None:
-    with closing(Uvicorn(DIRECT, "--limit-concurrency=4")) as server:
+    with closing(Uvicorn("--limit-concurrency=4")) as server:
         server.wait_for(server.port)
         async with AsyncExitStack() as stack:
             for _ in range(3):
@@ -454,7 +486,7 @@ async def test_streams_count_in_the_limit_of_connections() -> None:
 
 
 async def test_streams_count_in_the_limit_of_requests() -> None:
-    with closing(Uvicorn(DIRECT, "--limit-max-requests=3")) as server:
+    with closing(Uvicorn("--limit-max-requests=3")) as server:
         server.wait_for(server.port)
         async with AsyncExitStack() as stack:
             connections = [await stack.enter_async_context(await server.open()) for _ in range(3)]
@@ -470,7 +502,7 @@ async def test_streams_count_in_the_limit_of_requests() -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_server_that_stops_ends_its_streams(loop: str) -> None:
-    with closing(Uvicorn(DIRECT, f"--loop={loop}")) as server:
+    with closing(Uvicorn(*OPTIONS[loop])) as server:
         server.wait_for(server.port)
         async with AsyncExitStack() as stack:
             paths = ["/bare/events?topic=end"] * 200 + ["/base/events?topic=end"] * 5
@@ -496,12 +528,36 @@ async def test_a_server_that_stops_ends_its_streams(loop: str) -> None:
             for connection, end in zip(connections, ends, strict=True):
                 assert re.search(rf"id: {cursor}\n.*\nretry: \d+\n\n$".encode(), await end, re.DOTALL)
                 assert connection.complete
-            waited, refused = (await answers).split(b"HTTP/1.1 ")[1:]
+            waited, *rest = (await answers).split(b"HTTP/1.1 ")[1:]
             assert waited.endswith(b'"waited"')
-            assert refused.startswith(b"503 ")
-            assert b"content-type: application/problem+json\r\n" in refused
-            assert b"retry-after: " in refused
+            if loop.startswith("h11"):
+                assert rest == []  # uvicorn itself closes the connection before the next request
+            else:
+                (refused,) = rest
+                assert refused.startswith(b"503 ")
+                assert b"content-type: application/problem+json\r\n" in refused
+                assert b"retry-after: " in refused
         assert server.process.returncode == -signal.SIGTERM
         assert server.output.count("[left end draining]") == 205
         assert server.output.count("[left unread draining]") == 1
+        assert server.troubles == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize("name", ["bare", "fastapi", "portable"])
+async def test_eager_tasks(http: str, name: str) -> None:
+    """The application runs within the server's parser then, from which a connection must not be taken."""
+    with closing(Uvicorn("--loop=asyncio", f"--http={http}", env={"EAGER": "1"})) as server:
+        server.wait_for(server.port)
+        async with await Wire.open(server.port) as connection, await server.open() as neighbour:
+            await subscribe(server, neighbour, "eager")
+            await connection.say(get(f"/{name}/events?topic=eager") + get("/large?size=3"))
+            assert await connection.head() == 200
+            assert (await connection.piece()).startswith(b"id: ")
+            assert await server.ways("eager") == ["direct", "portable" if name == "portable" else "direct"]
+            cursors = await server.publish("eager", 5)
+            for each in (connection, neighbour):
+                assert [event.id for event in await events(each, 5)] == cursors
+        await server.left("eager")
         assert server.troubles == []

@@ -12,8 +12,6 @@ import pytest
 
 from support.servers import START, Connection, Server, free_port
 
-DIRECT = "--http=tickertape.server.protocol:DirectHTTPProtocol"
-
 
 async def publish(port: int) -> int:
     """Publish to the topic; return which worker did it."""
@@ -22,7 +20,7 @@ async def publish(port: int) -> int:
         return int(json.loads(await connection.rest())["worker"])
 
 
-@pytest.mark.parametrize("option", ["--http=httptools", DIRECT], ids=["portable", "direct"])
+@pytest.mark.parametrize("option", ["--http=httptools", "--http=h11"])
 async def test_what_one_worker_publishes_reaches_the_subscribers_of_the_other(option: str, tmp_path: Path) -> None:
     port = free_port()
     env = {"LOG": f"sqlite:///{tmp_path}/log.db"}

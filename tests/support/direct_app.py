@@ -1,4 +1,4 @@
-"""The application that tests run under ``DirectHTTPProtocol``: one hub, behind one middleware after the other."""
+"""The application that tests run under uvicorn: one hub, behind one middleware after another."""
 
 from __future__ import annotations
 
@@ -96,12 +96,33 @@ def with_two_messages(app: ASGIApp) -> ASGIApp:
 
 
 def with_an_end(app: ASGIApp) -> ASGIApp:
-    """End the response after the application, whether that is needed or not, and take all extensions away."""
+    """End the response after the application, whether that is needed or not."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope, receive, send)
-        scope["extensions"].clear()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return wrapped
+
+
+def with_failure(app: ASGIApp) -> ASGIApp:
+    """Raise an exception after the application has returned."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+        raise RuntimeError("failed after the response")
+
+    return wrapped
+
+
+def with_receive(app: ASGIApp) -> ASGIApp:
+    """Replace ``receive``, so that the server cannot be found behind it."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def pass_on() -> Message:
+            return await receive()
+
+        await app(scope, pass_on, send)
 
     return wrapped
 
@@ -118,9 +139,11 @@ APPS: Final[dict[str, Any]] = {
     "gzip": GZipMiddleware(bare, minimum_size=1),
     "header": with_header(bare),
     "end": with_an_end(bare),
+    "failing": with_failure(bare),
     "several": with_header(CORSMiddleware(SessionMiddleware(fastapi, "secret"), allow_origins=["*"])),
     "base": BaseHTTPMiddleware(bare, dispatch=pass_on),
     "body": with_body(bare),
+    "portable": with_receive(bare),
     "two": with_two_messages(bare),
 }
 
@@ -174,6 +197,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Open the hub, and find by the first part of a path who answers."""
     if scope["type"] == "lifespan":
         await receive()
+        if os.environ.get("EAGER"):
+            asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
         async with hub:
             await send({"type": "lifespan.startup.complete"})
             await receive()

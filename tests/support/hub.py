@@ -9,8 +9,8 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from tickertape import Decoder, ServerSentEvent
-from tickertape.asgi.types import Message
-from tickertape.hub import DIRECT_EXTENSION, DirectSubscriber, Hub
+from tickertape.asgi import Message, Receive, frame
+from tickertape.hub import DirectSubscriber, Hub
 
 __all__ = ["Chunks", "HubClient", "ScriptedTransport", "gap_of", "settle"]
 
@@ -32,6 +32,9 @@ def gap_of(event: ServerSentEvent) -> dict[str, str]:
     assert event.event == "stream:gap", event
     fields: dict[str, str] = event.json()
     return fields
+
+
+_HEAD: Final = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class Chunks:
@@ -189,6 +192,37 @@ class ScriptedTransport(asyncio.Transport):
         self._theirs.close()
 
 
+class _Cycle:
+    """The part of uvicorn's request/response cycle, and of its protocol, that a takeover uses."""
+
+    def __init__(self, scope: dict[str, Any], transport: ScriptedTransport, receive: Receive) -> None:
+        self.scope = scope
+        self.transport: Any = transport
+        self.response_started = self.disconnected = self.more_body = False
+        self.on_response = _Protocol(transport).on_response
+        self._receive = receive
+
+    async def receive(self) -> Message:
+        return await self._receive()
+
+
+class _Protocol:
+    scheme = "http"
+
+    def __init__(self, transport: ScriptedTransport) -> None:
+        self.transport = transport
+        self.cycle: Any = None
+        self.total_requests = 0
+        self.connections: set[Any] = {self}
+        self.server_state = self.flow = self
+
+    def on_response(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def _unset_keepalive_if_required(self) -> None: ...
+
+
 class HubClient:
     """One connection to a hub, in either way of delivery, read as the test wants.
 
@@ -227,11 +261,11 @@ class HubClient:
         self.received = 0
         self.complete = False
         self.stalled = False
-        self.subscriber: DirectSubscriber | None = None
         self.transport = ScriptedTransport(lazy=lazy) if direct else None
         self.decoder = Decoder(comments=True, max_event_size=None)
         self.events: list[ServerSentEvent] = []
         self._chunks = Chunks()
+        self._head = len(_HEAD)  # bytes of it that are still to be read
         self._sent: list[bytes] = []
         self._unread = 0
         self._asked = False
@@ -245,21 +279,13 @@ class HubClient:
             "http_version": "1.1",
             "headers": headers,
             "query_string": urlencode(query or {}).encode(),
-            "extensions": {DIRECT_EXTENSION: self} if direct else {},
         }
+        self._cycle = None if self.transport is None else _Cycle(scope, self.transport, self._receive)
         self.response = hub.response(scope, topics, **options)
-        self.task = asyncio.create_task(self.response(scope, self._receive, self._send))
+        receive = self._receive if self._cycle is None else self._cycle.receive
+        self.task = asyncio.create_task(self.response(scope, receive, self._send))
 
     # The server's side.
-
-    def offers(self, chunk: bytes) -> bool:
-        return self._sent == [chunk] and self.transport is not None
-
-    def hand_over(self, subscriber: DirectSubscriber) -> None:
-        assert self.transport is not None
-        self.subscriber = subscriber
-        self.transport.set_protocol(subscriber)
-        subscriber.start(self.transport, lambda _: None)
 
     async def _receive(self) -> Message:
         # Asked again when a stream has dropped its connection and waits for its server to see it.
@@ -275,12 +301,23 @@ class HubClient:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            if self._cycle is not None and self.status == 200:
+                self._cycle.transport.write(_HEAD)
+        elif self._cycle is not None and self.status == 200:
+            if message["body"]:
+                self._cycle.transport.write(frame(message["body"]))
+            if not message["more_body"]:
+                self._cycle.transport.write(b"0\r\n\r\n")
         elif not self._left.is_set():
             self._sent.append(message["body"])
             self._unread += len(message["body"])
             self.complete = not message["more_body"]
 
     # The client's side.
+
+    @property
+    def subscriber(self) -> DirectSubscriber | None:
+        return None if self.transport is None else self.transport.get_protocol()
 
     @property
     def ended(self) -> bool:
@@ -306,7 +343,8 @@ class HubClient:
             framed = self.transport.read(limit - len(data))
             if not framed:
                 break
-            data += self._chunks.feed(framed)
+            head, self._head = framed[: self._head], max(0, self._head - len(framed))
+            data += self._chunks.feed(framed[len(head) :])
         self.complete = self.complete or self._chunks.complete
         self.received += len(data)
         if len(self.body) < KEPT:

@@ -1,12 +1,10 @@
-"""Both event sources behind one function, with clocks that do not wait, so that they run the same cases."""
+"""Both event sources behind one function, with a clock that does not wait, so that they run the same cases."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast
 
@@ -14,8 +12,10 @@ import httpx2
 
 from tickertape import ServerSentEvent
 from tickertape.client import Closed, EventSource, Gap, Opened, Reconnecting, State, Statistics, SyncEventSource
+from tickertape.testing import FakeClock
+from tickertape.timing import Timer
 
-__all__ = ["FakeClock", "Run", "Shell", "Source", "run"]
+__all__ = ["PublisherClock", "Run", "Shell", "Source", "SourceClock", "run"]
 
 PATIENCE: Final = 30.0
 """Seconds after which a source that waits in vain is given up: it turns a hang into a failure."""
@@ -30,64 +30,58 @@ Source: TypeAlias = EventSource | SyncEventSource
 Notice: TypeAlias = Opened | Gap | Reconnecting | Closed
 
 
-@dataclass
-class FakeClock:
-    """A clock that stands still but for the sleeps, and that a test tells when a deadline passes."""
+class SourceClock(FakeClock):
+    """A clock whose time passes only where a source waits for another attempt.
 
-    time: float = 1000.0
-    date: float = 1_700_000_000.0
-    expire: bool = False
-    """Whether what waits with a deadline has waited for too long already."""
-    slept: list[float] = field(default_factory=list)
-    deadlines: list[float | None] = field(default_factory=list)
-    on_sleep: Callable[[], None] = lambda: None
+    A source sets a timer for the deadline of each step. It never sleeps, because :meth:`skip` advances the clock first.
+    """
 
-    def now(self) -> float:
-        return self.time
+    def __init__(self) -> None:
+        super().__init__()
+        self.expire = False
+        """Make each deadline pass at once."""
+        self.slept: list[float] = []
+        self.deadlines: list[float] = []
+        self.on_sleep: Callable[[], None] = lambda: None
 
-    def wall(self) -> float:
-        return self.date
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        seconds = when - self.time()
+        self.deadlines.append(seconds)
+        timer = super().call_at(when, callback, *args)
+        if self.expire:
+            self.advance(seconds)
+        return timer
 
-    def pass_by(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.time += seconds
+    def skip(self, notice: Reconnecting) -> None:
+        """Let the time until the next attempt pass; a hook ``on_reconnecting``."""
+        self.slept.append(notice.delay)
+        self.advance(notice.delay)
         self.on_sleep()
 
 
-class FakeAsyncClock(FakeClock):
-    async def sleep(self, seconds: float) -> None:
-        self.pass_by(seconds)
-        await asyncio.sleep(0)
+class PublisherClock(FakeClock):
+    """A clock that advances to each timer at once."""
 
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[Any]:
-        self.deadlines.append(seconds)
-        return asyncio.timeout(0 if self.expire and seconds is not None else None)
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept: list[float] = []
 
-
-class FakeSyncClock(FakeClock):
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        self.pass_by(seconds)
-
-    @contextmanager
-    def watch(self, seconds: float | None, expired: Callable[[], None]) -> Iterator[None]:
-        self.deadlines.append(seconds)
-        if self.expire and seconds is not None:
-            expired()
-        yield
-
-    def rest(self) -> None:
-        pass
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        self.slept.append(when - self.time())
+        timer = super().call_at(when, callback, *args)
+        self.advance(when - self.time())
+        return timer
 
 
 @dataclass
 class Run:
-    """What came of a run of a source."""
+    """The result of a run of a source."""
 
-    clock: FakeClock
+    clock: SourceClock
     events: list[ServerSentEvent] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     error: Exception | None = None
-    place: str | None = None
+    last_event_id: str | None = None
     state: State | None = None
     statistics: Statistics | None = None
 
@@ -104,8 +98,8 @@ def run(
     shell: Shell,
     url: str,
     *,
-    each: Callable[[ServerSentEvent, Source, FakeClock], None] = lambda event, source, clock: None,
-    before: Callable[[Source, FakeClock], None] = lambda source, clock: None,
+    each: Callable[[ServerSentEvent, Source, SourceClock], None] = lambda event, source, clock: None,
+    before: Callable[[Source, SourceClock], None] = lambda source, clock: None,
     **options: Any,
 ) -> Run:
     """Iterate a source to its end, in either shell.
@@ -115,12 +109,18 @@ def run(
         before: called before the loop.
         options: of the source.
     """
-    clock = FakeAsyncClock() if shell == "async" else FakeSyncClock()
+    clock = SourceClock()
     result = Run(clock)
-    hooks = dict.fromkeys(("on_open", "on_gap", "on_reconnecting", "on_closed"), result.notices.append)
+    hooks: dict[str, Any] = dict.fromkeys(("on_open", "on_gap", "on_closed"), result.notices.append)
+
+    def on_reconnecting(notice: Reconnecting) -> None:
+        result.notices.append(notice)
+        clock.skip(notice)
+
     # One of the test's: to make a TLS context takes longer than most of the tests do.
     made: type[Client] = httpx2.AsyncClient if shell == "async" else httpx2.Client
     client = made(verify=TLS, limits=LIMITS)
+    hooks["on_reconnecting"] = on_reconnecting
     options = {"client": client, "clock": clock, "random": lambda: 1.0, **hooks, **options}
     source: Source = EventSource(url, **options) if shell == "async" else SyncEventSource(url, **options)
     before(source, clock)
@@ -139,7 +139,7 @@ def run(
         if not any(isinstance(notice, Closed) and notice.error is error for notice in result.notices):
             raise
     finally:
-        result.place, result.state, result.statistics = source.last_event_id, source.state, source.statistics()
+        result.last_event_id, result.state, result.statistics = source.last_event_id, source.state, source.statistics()
     return result
 
 

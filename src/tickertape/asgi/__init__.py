@@ -7,6 +7,7 @@ from .request import HasScope, get_last_event_id
 from .response import EventSourceResponse
 from .shutdown import OpenStream, close_streams, open_streams
 from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
+from .takeover import Takeover, TransportOwner, frame
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
@@ -24,7 +25,10 @@ __all__ = [
     "Send",
     "Stream",
     "StreamResponse",
+    "Takeover",
+    "TransportOwner",
     "close_streams",
+    "frame",
     "get_last_event_id",
     "open_streams",
     "problem_body",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from copy import copy
 from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import BrokerError
@@ -15,8 +16,11 @@ __all__ = ["DEFAULT_GROUP", "GroupCommit"]
 DEFAULT_GROUP: Final = 500
 """Drafts stored together at most: a few milliseconds of the server's time, in which it serves nobody else."""
 
-_MAX_SIZE: Final = 1024 * 1024
-"""Characters stored together, for the same reason; an append that is larger goes alone."""
+DEFAULT_GROUP_SIZE: Final = 1024 * 1024
+"""Bytes stored together, for the same reason. A larger append is stored alone."""
+
+_OVERHEAD: Final = 100
+"""Bytes that a store adds to a record, with the digest of its key."""
 
 Commit: TypeAlias = Callable[[Sequence[Draft]], Awaitable[list[Cursor]]]
 
@@ -38,11 +42,15 @@ class GroupCommit:
         commit: stores drafts, all or none, and returns their cursors. It is never cancelled on
             behalf of one caller.
         most: drafts stored together; an append of more goes alone.
+
+    Attributes:
+        max_size: bytes stored together, about; an append of more is stored alone.
     """
 
     def __init__(self, commit: Commit, most: int = DEFAULT_GROUP) -> None:
         self._commit = commit
         self._most = most
+        self.max_size = DEFAULT_GROUP_SIZE
         self._waiting: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
 
@@ -56,7 +64,7 @@ class GroupCommit:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Cursor]] = loop.create_future()
-        size = sum(len(draft.topic) + len(draft.data) for draft in drafts)
+        size = sum(_OVERHEAD + len(draft.topic) + len(draft.event or "") + draft.size for draft in drafts)
         self._waiting.append(_Waiting(drafts, size, done))
         if self._worker is None:
             self._worker = loop.create_task(self._work())
@@ -94,7 +102,7 @@ class GroupCommit:
                 continue
             drafts += len(first.drafts)
             size += first.size
-            if group and (drafts > self._most or size > _MAX_SIZE):
+            if group and (drafts > self._most or size > self.max_size):
                 break
             group.append(self._waiting.popleft())
         return group
@@ -115,6 +123,6 @@ class GroupCommit:
 
 def _copy(error: Exception) -> Exception:
     """An error of its own for each caller: a traceback that is shared grows with every one that raises it."""
-    copy = BrokerError(str(error)) if isinstance(error, BrokerError) else BrokerError(f"cannot append: {error!r}")
-    copy.__cause__ = error
-    return copy
+    copied = copy(error) if isinstance(error, BrokerError) else BrokerError(f"cannot append: {error!r}")
+    copied.__cause__ = error
+    return copied

@@ -17,25 +17,25 @@ _EXTRAS: Final = {
     "starlette": "server",
     "uvicorn": "server",
 }
-"""The extra that brings a package; those of the command line itself come with any that has commands."""
+"""The extra with a package. The packages of the command line itself come with every extra that has commands."""
 
 
 def main() -> None:
-    """Run the command that ``sys.argv`` asks for, and exit with its status."""
+    """Run the command in ``sys.argv``, and exit with its status."""
     try:
         from .app import app
 
         app()
     except KeyboardInterrupt:
-        sys.exit(130)  # as shells say it
+        sys.exit(130)  # the convention of shells
     except ImportError as error:
-        # A ring that needs an extra says so in words of its own, for programs.
+        # A package that needs an extra raises an ImportError of its own, for programs.
         missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
         package = ((isinstance(missing, ModuleNotFoundError) and missing.name) or "").partition(".")[0]
         if package in ("", "tickertape"):
             raise
         extra = _EXTRAS.get(package, "client,server")
         sys.exit(
-            f"tickertape: this needs the package {package!r}, which is not installed; "
+            f"tickertape: the package {package!r} is not installed; "
             f"next step: python -m pip install 'tickertape[{extra}]'"
         )

@@ -1,4 +1,4 @@
-"""The commands, and what they share: ``tickertape --help``."""
+"""The application: the commands and the options of ``tickertape``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from .listen import LISTEN_EPILOG, listen
 from .publish import PUBLISH_EPILOG, publish
 from .serve import SERVE_EPILOG, serve
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="tickertape",
     help=(
         "Server-Sent Events: events pushed from a server to browsers and programs, over plain HTTP, "
-        "and resumed where they were interrupted.\n\n"
+        "and resumed after every interruption.\n\n"
         "Start with `tickertape demo` and open the address that it prints."
     ),
     epilog="`tickertape COMMAND --help` explains a command. Set `NO_COLOR` for output without colours.",

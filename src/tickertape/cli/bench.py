@@ -1,4 +1,4 @@
-"""``tickertape bench``: the fan-out of a hub beside a bare loop of writes, on this machine, in a few seconds."""
+"""``tickertape bench``: the fan-out of a hub on this machine, compared with a bare loop of writes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from .console import fail
-from .shared import NoColorOption, stderr_console
+from .console import NoColorOption, fail, stderr_console
 
-__all__ = ["BENCH_EPILOG", "bench"]
-
-BENCH_EPILOG: Final = """Events are published one by one to a hub in a process of its own, with its log in memory,
-each when all subscribers have read the one before. What is measured is the processor time of that process. The bare
-loop does the least that any server must: it writes the same bytes to as many connections. The times are this
-machine's; the ratio means something elsewhere too.
+BENCH_EPILOG: Final = """Events are published one by one to a hub in a process of its own, with its log in memory.
+The next event is published when all subscribers have read the last one. The result is the processor time of that
+process. The bare loop does the least that any server must do: it writes the same bytes to as many connections. The
+times hold for this machine; the ratio is comparable between machines.
 
 Examples:
 
@@ -37,13 +34,13 @@ Examples:
 """
 
 ROUNDS: Final = 3
-"""Of which the best counts: whatever else the machine does can only slow one down."""
+"""The best one counts: other programs on the machine can only slow a round down."""
 
 PATIENCE: Final = 60.0
-"""Seconds after which a server that does not go on is given up."""
+"""Seconds without progress, after which the measurement fails."""
 
 _MARK: Final = b"|"
-"""Ends the data of each event, and stands nowhere else in a stream."""
+"""The last byte of each event's data. It occurs nowhere else in a stream."""
 
 _EVENT: Final = b"x" * 119 + _MARK
 """120 bytes: a small JSON object."""
@@ -54,13 +51,13 @@ _CHUNK: Final = b"%x\r\n%b\r\n" % (len(_BLOCK), _BLOCK)
 
 
 class Result(NamedTuple):
-    """What was measured of one contender."""
+    """The result of one server."""
 
     name: str
     microseconds: float
-    """Of processor time of the server, for one event to one subscriber."""
+    """Processor time of the server, for one event to one subscriber."""
     ratio: float
-    """To the bare loop's."""
+    """To the bare loop."""
 
 
 def bench(
@@ -69,7 +66,7 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     no_color: NoColorOption = False,
 ) -> None:
-    """Measure how fast a hub fans out on this machine, beside a bare loop of writes."""
+    """Measure the fan-out of a hub on this machine, compared with a bare loop of writes."""
     from ..server import raise_descriptor_limit
 
     raise_descriptor_limit()
@@ -80,7 +77,7 @@ def bench(
                 status.update(f"measuring: {name}")
                 costs[name] = _measure(target, subscribers, events)
     except OSError as error:
-        fail(f"it cannot be measured: {error}; next step: tickertape bench --subscribers {max(subscribers // 10, 1)}")
+        fail(f"the measurement failed: {error}; next step: tickertape bench --subscribers {max(subscribers // 10, 1)}")
     base = costs["bare loop of writes"]
     results = [Result(name, cost, cost / base) for name, cost in costs.items()]
     if json:
@@ -102,7 +99,7 @@ def _table(results: list[Result], subscribers: int, events: int) -> Table:
 
 
 def _measure(target: Callable[[socket.socket], None], subscribers: int, events: int) -> float:
-    """Return the microseconds of a delivery by one contender, a function that serves in a process of its own."""
+    """Return the microseconds of a delivery by one server, a function that runs in a process of its own."""
     with (
         socket.create_server(("127.0.0.1", 0), backlog=subscribers + 1) as listener,
         _process(functools.partial(target, listener)) as spent,
@@ -121,7 +118,7 @@ def _measure(target: Callable[[socket.socket], None], subscribers: int, events: 
 
 @contextlib.contextmanager
 def _process(target: Callable[[], None]) -> Iterator[Callable[[], float]]:
-    """Run a function in a process of its own; give what tells the processor time that it has used."""
+    """Run a function in a process of its own. Yield a function that returns the processor time it has used."""
     context = multiprocessing.get_context("spawn")
     asking, answering = context.Pipe()
     process = context.Process(target=_run, args=(target, answering), daemon=True)
@@ -130,7 +127,7 @@ def _process(target: Callable[[], None]) -> Iterator[Callable[[], float]]:
     def spent() -> float:
         asking.send(None)
         if not asking.poll(PATIENCE):
-            raise OSError("expected the processor time of the server, got nothing")
+            raise OSError("the server did not report its processor time")
         return float(asking.recv())
 
     try:
@@ -153,15 +150,15 @@ def _run(target: Callable[[], None], answering: Connection) -> None:
 
 
 def _publish(control: socket.socket) -> None:
-    """Publish one event and wait for the answer."""
+    """Publish one event and wait for the response."""
     head = f"POST /events/bench HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(_EVENT)}\r\n\r\n".encode()
     control.sendall(head + _EVENT)
     answer = control.recv(65536)
     while not answer.rpartition(b"\r\n\r\n")[2].endswith(b"\n"):
-        # The body may come apart from the head.
+        # The body may come later than the head.
         more = control.recv(65536)
         if not more:
-            raise OSError("expected an answer, got the end of the connection")
+            raise OSError("the server closed the connection without a response")
         answer += more
     if not answer.startswith(b"HTTP/1.1 201"):
         raise OSError(f"expected status 201, got {answer[:80]!r}")
@@ -178,20 +175,20 @@ class _Crowd:
             self._selector.register(connection, selectors.EVENT_READ)
             connection.sendall(b"GET /events?topic=bench HTTP/1.1\r\nhost: localhost\r\n\r\n")
             if not connection.recv(65536).startswith(b"HTTP/1.1 200"):
-                raise OSError("expected a stream, got a refusal")
+                raise OSError("the server refused the stream")
 
     def read(self, timeout: float) -> None:
-        """Read what is there, or comes in time."""
+        """Read the bytes that are there, or wait for some."""
         for key, _ in self._selector.select(timeout):
             connection = key.fileobj
             assert isinstance(connection, socket.socket)
             data = connection.recv(262144)
             if not data:
-                raise OSError("expected an open stream, got its end")
+                raise OSError("the server ended the stream")
             self._received += data.count(_MARK)
 
     def read_until(self, count: int) -> None:
-        """Read until so many events have come, and count from 0 again."""
+        """Read until this number of events has come, and count from 0 again."""
         deadline = time.monotonic() + PATIENCE
         while self._received < count:
             if time.monotonic() > deadline:
@@ -200,7 +197,7 @@ class _Crowd:
         self._received = 0
 
     def close(self) -> None:
-        """Leave."""
+        """Close all connections."""
         for key in list(self._selector.get_map().values()):
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
@@ -214,7 +211,7 @@ def _serve_hub(listener: socket.socket) -> None:
 
 
 def _serve_bare(listener: socket.socket) -> None:
-    """Answer as a hub does, by the least that can be done: no HTTP is parsed, no event kept."""
+    """Answer as a hub does, with the least work: no HTTP is parsed, no event kept."""
     readers: list[int] = []
     while True:
         connection, _ = listener.accept()

@@ -1,4 +1,4 @@
-"""How events look: a line of JSON for programs, coloured text for people."""
+"""The two forms of an event: a line of JSON for programs, coloured text for people."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ from rich.text import Text
 
 from ..wire import ServerSentEvent
 
-__all__ = ["json_line", "visible", "written_event"]
-
 _COLOURS: Final = ("green", "cyan", "magenta", "yellow", "blue", "bright_green", "bright_cyan", "bright_magenta")
-"""For event types: what can be read on a light and on a dark terminal, without red, which stands for trouble."""
+"""For event types: readable on a light and on a dark terminal, and without red, the colour of errors."""
+
+_DIRECTIONS: Final = (0x061C, *range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Characters that change the direction of the text around them."""
 
 _CONTROLS: Final = {
     number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0)) if chr(number) not in "\t\n"
-} | {number: f"\\u{number:04x}" for number in (*range(0x200E, 0x2010), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-"""Characters that would move the cursor, recolour the terminal or turn the direction of the text around."""
+} | {number: f"\\u{number:04x}" for number in _DIRECTIONS}
+"""Characters that would move the cursor, change the colours of the terminal, or the direction of the text."""
+
+_CONTROLS_IN_JSON: Final = {number: f"\\u{number:04x}" for number in (*range(0x7F, 0xA0), *_DIRECTIONS)}
+"""The same as JSON escapes. JSON escapes the characters below U+0020 itself. These can only be inside of strings."""
 
 _highlight: Final = JSONHighlighter()
 
 
-def json_line(event: ServerSentEvent, topic: str | None) -> bytes:
+def json_line(event: ServerSentEvent, topic: str | None, *, for_terminal: bool = False) -> bytes:
     """Return an event as one line of JSON, in UTF-8.
 
-    ``data`` is the JSON value itself where it is an object or an array, exactly as it was sent, so
-    that no number loses digits; everything else is a string, so that its type is no matter of luck.
+    If ``data`` is a JSON object or array, it is written exactly as it was sent, so that no number loses digits.
+    Anything else is a string, so that its type does not depend on its content. For a terminal, characters that
+    would control it are escaped.
     """
     head = {"id": event.id, "event": event.event or "message"} | ({} if topic is None else {"topic": topic})
     data = event.data or ""
-    # Line breaks in JSON can only stand between its tokens.
+    # Line breaks in JSON can only be between its tokens.
     value = data.replace("\n", " ") if _is_structured(data) else json.dumps(data, ensure_ascii=False)
-    return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "data": {value}}}\n'.encode()
+    line = f'{json.dumps(head, ensure_ascii=False)[:-1]}, "data": {value}}}\n'
+    return (line.translate(_CONTROLS_IN_JSON) if for_terminal else line).encode()
 
 
 def _is_structured(data: str) -> bool:
@@ -48,16 +54,16 @@ def _is_structured(data: str) -> bool:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"expected JSON, got {name}, which Python takes for it")
+    raise ValueError(f"{name} is not JSON")
 
 
 def visible(text: str) -> str:
-    """Return a text that does to a terminal nothing but to be shown."""
+    """Return a text that cannot control a terminal."""
     return text.translate(_CONTROLS)
 
 
-def written_event(event: ServerSentEvent) -> Text:
-    """Return an event for a terminal: its id, its type unless it has none, its data."""
+def styled_event(event: ServerSentEvent) -> Text:
+    """Return an event for a terminal: its id, its type if it has one, its data."""
     line = Text()
     if event.id:
         line.append(visible(event.id), "dim").append("  ")
@@ -65,7 +71,7 @@ def written_event(event: ServerSentEvent) -> Text:
         line.append(visible(event.event), f"bold {_colour_of(event.event)}").append("  ")
     data = visible(event.data or "")
     first, *more = data.split("\n")
-    # Indented, so that no line of data can be taken for another event.
+    # Indented, so that a line of data cannot look like another event.
     shown = Text("\n".join((first, *(f"    {text}" for text in more))))
     if _is_structured(data):
         _highlight.highlight(shown)
@@ -73,5 +79,5 @@ def written_event(event: ServerSentEvent) -> Text:
 
 
 def _colour_of(name: str) -> str:
-    # The same in every run, which `hash` is not.
+    # The same in every run, unlike `hash`.
     return _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]

@@ -1,19 +1,18 @@
-"""The client: event sources that never lose their place, and publishers. Needs ``httpx2``."""
+"""The client: event sources that resume where they stopped, and publishers. Needs ``httpx2``."""
 
 try:
     import httpx2 as _httpx2
 except ModuleNotFoundError as error:
     if error.name != "httpx2":
         raise
-    raise ImportError("expected httpx2 for tickertape.client, got none: pip install 'tickertape[client]'") from error
+    raise ImportError("tickertape.client needs httpx2: pip install 'tickertape[client]'") from error
 
-from .actions import Closed, Opened, Reconnecting, State, Statistics
+from ..wire import Draft, Gap
 from .aio import EventSource
-from .cursor import AsyncCursorStore, CursorStore, FileCursor
-from .inbox import Gap
 from .policy import Policy
-from .publisher import Publisher, SyncPublisher
-from .publishing import Draft, PublisherStatistics
+from .publisher import Publisher, PublisherStatistics, SyncPublisher
+from .reconnect import Closed, Opened, Reconnecting, State, Statistics
+from .stores import AsyncCursorStore, CursorStore, FileCursor
 from .sync import SyncEventSource
 
 __all__ = [

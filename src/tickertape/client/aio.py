@@ -1,23 +1,28 @@
 """``EventSource``, the asynchronous source: a loop around the state machine, over ``httpx2.AsyncClient``.
 
-Whatever waits for the network runs in a small task of its own, one at a time, which reports to the
-machine itself. So a cancelled ``anext``, as :func:`asyncio.wait_for` makes, costs neither the
-connection nor an event: the next one finds the task, or what it has brought.
+Each attempt runs in a task of its own. This task sends the request, reads the response and closes it, because a
+transport may bind a cancel scope, a context variable or a span to the task that reads. It does one step at a time,
+when the iteration asks for it. So a cancelled ``anext``, as :func:`asyncio.wait_for` makes, costs neither the
+connection nor an event: the next call waits for the same step.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import aclosing, suppress
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from random import random as system_random
-from typing import Any, Self, TypeAlias, TypeVar, Unpack
+from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack
 
 import httpx2
 
-from ..wire import ServerSentEvent
-from .actions import (
+from ..timing import Clock, sleep
+from ..wire import Gap, ServerSentEvent
+from .http import DETAIL_SECONDS, MAX_DETAIL, AsyncAuth, HeaderList, credential_headers, redirect_request
+from .policy import PolicyOptions
+from .reconnect import (
     Action,
     Closed,
     Connect,
@@ -32,16 +37,14 @@ from .actions import (
     Sleep,
     State,
     Stop,
+    Warn,
 )
-from .clock import AsyncClock, SystemAsyncClock
-from .cursor import AsyncCursorStore, CursorStore, in_threads
-from .headers import AsyncAuth, HeaderList, credential_headers, redirected
-from .inbox import Gap
-from .policy import PolicyOptions
-from .problem import DETAIL_SECONDS, MAX_DETAIL
 from .source import FAILURES, LIMITS, TIMEOUT, Source
+from .stores import AsyncCursorStore, CursorStore, in_threads
 
-__all__ = ["AsyncHook", "EventSource"]
+SLICE: Final = 16 * 1024
+"""Bytes that are decoded in one turn of the event loop: some 10 ms for the worst bytes, which are all line breaks.
+A compressed response can give a mebibyte at once."""
 
 T = TypeVar("T")
 
@@ -49,38 +52,38 @@ AsyncHook: TypeAlias = Callable[[T], Awaitable[None] | None]
 
 
 class EventSource(Source):
-    """Read an event stream, for as long as it takes, without losing the place in it.
+    """Read an event stream and resume it after every interruption.
 
-    Iterate it with ``async for``; ``async with`` around that closes it whatever happens. The
-    connection is made by the first iteration and made again whenever it is lost. An event counts as
-    done with when the next one is asked for: only then is its id sent as ``Last-Event-ID`` and stored.
+    Iterate it with ``async for``. An ``async with`` block around the loop closes it in any case. The first iteration
+    connects, and a lost connection is made again. An event counts as handled when the next one is
+    asked for: only then is its id stored, and sent as ``Last-Event-ID`` on a reconnect.
 
     Arguments:
         url: of the stream.
         method: of the request.
-        headers: of each request, besides ``Accept``, ``Cache-Control`` and ``Last-Event-ID``.
-        content: the body, sent again with each request.
+        headers: of each request, besides ``Accept``, ``Cache-Control`` and ``Last-Event-ID``. A redirect to another
+            origin loses those whose names suggest a secret, such as ``Authorization`` and ``X-API-Key``.
+        content: the body, sent with each request.
         json: the same, as JSON.
-        auth: called before each attempt, a function or a coroutine function; gives a bearer token or
-            a mapping of headers. They are not sent beyond the origin of ``url``.
-        last_event_id: the id after which to begin, or a store that keeps it between runs, such as
-            :class:`FileCursor`.
-        client: the ``httpx2.AsyncClient`` to use, with its TLS, proxies, HTTP/2, cookies and timeouts;
-            it is not closed with the source.
-        on_open: called with an :class:`Opened` when a stream begins. Hooks may be coroutine functions;
-            what they raise, the iteration raises.
+        auth: a function or a coroutine function that is called before each attempt, and once more if a reconnect gets
+            status 401. It returns a bearer token or a mapping of headers. They are not sent to other origins.
+        last_event_id: the id to resume from, or a store that keeps it between runs, such as :class:`FileCursor`.
+        client: the ``httpx2.AsyncClient`` to use, with its TLS, proxies, HTTP/2, cookies and timeouts.
+            The source does not close it.
+        on_open: called with an :class:`Opened` when a stream begins. Hooks may be coroutine functions.
+            The iteration raises what they raise.
         on_gap: called with a :class:`Gap` when events are missing.
         on_reconnecting: called with a :class:`Reconnecting` before the wait for another attempt.
         on_closed: called with a :class:`Closed` at the end.
-        clock: takes the place of the system's clocks in tests.
-        random: gives a float from 0 to 1; spreads the delays.
-        policy: the arguments of :class:`Policy`: ``retry``, ``max_delay``, ``silence``, ``max_attempts``,
-            ``give_up_after``, ``max_redirects``, ``max_event_size``, ``deduplicate``, ``yield_gaps``.
+        clock: replaces the clock of the event loop in tests, for example by a :class:`~tickertape.testing.FakeClock`.
+        random: returns a float from 0 to 1; spreads the delays.
+        policy: the arguments of :class:`Policy`: ``reconnect``, ``retry``, ``max_delay``, ``silence``,
+            ``max_attempts``, ``give_up_after``, ``max_redirects``, ``max_event_size``, ``deduplicate``, ``yield_gaps``.
 
     The iteration ends on status 204 and after :meth:`close`. It raises :class:`StatusError`,
-    :class:`ContentTypeError`, :class:`RedirectError` or :class:`EventTooLargeError` for what another
-    attempt would meet again, and :class:`GaveUpError` at the limits of attempts and of time. Lost
-    connections, status 429 and 5xx are not errors but reasons to try again.
+    :class:`ContentTypeError`, :class:`RedirectError` or :class:`EventTooLargeError` if another attempt would fail
+    in the same way, and :class:`GaveUpError` at the limits of attempts and of time. Lost connections, status 429 and
+    5xx lead to a reconnect.
 
     Follows WHATWG HTML, "Server-sent events".
     """
@@ -100,7 +103,7 @@ class EventSource(Source):
         on_gap: AsyncHook[Gap] | None = None,
         on_reconnecting: AsyncHook[Reconnecting] | None = None,
         on_closed: AsyncHook[Closed] | None = None,
-        clock: AsyncClock | None = None,
+        clock: Clock | None = None,
         random: Callable[[], float] = system_random,
         **policy: Unpack[PolicyOptions],
     ) -> None:
@@ -110,6 +113,7 @@ class EventSource(Source):
             headers=headers,
             content=content,
             json=json,
+            has_auth=auth is not None,
             last_event_id=last_event_id,
             hooks={Opened: on_open, Gap: on_gap, Reconnecting: on_reconnecting, Closed: on_closed},
             random=random,
@@ -119,14 +123,13 @@ class EventSource(Source):
         self._store = None if last_event_id is None or isinstance(last_event_id, str) else in_threads(last_event_id)
         self._client = client
         self._own_client: httpx2.AsyncClient | None = None
-        self._clock: AsyncClock = clock or SystemAsyncClock()
+        self._given_clock = clock
 
-        self._turn = asyncio.Lock()  # of the one who makes the machine go
-        self._task: asyncio.Task[Any] | None = None  # the one that iterates
+        self._turn = asyncio.Lock()  # held while the machine is driven
+        self._task: asyncio.Task[Any] | None = None  # the task that iterates
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._work: asyncio.Task[None] | None = None
-        self._response: httpx2.Response | None = None
-        self._chunks: AsyncGenerator[bytes, None] | None = None
+        self._awake = asyncio.Event()  # ends the sleep in progress
+        self._attempt: _Attempt | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -139,7 +142,7 @@ class EventSource(Source):
 
     async def __anext__(self) -> ServerSentEvent:
         if self._task is not None:
-            raise RuntimeError("expected one task at a time to iterate a source, got another one")
+            raise RuntimeError("another task is already iterating this source")
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         try:
@@ -149,40 +152,43 @@ class EventSource(Source):
             self._task = None
 
     async def commit(self) -> None:
-        """Take the event in hand as done with, before the next one is asked for: before a ``break``, say."""
+        """Count the current event as handled now, for example before a ``break``."""
         if (save := self._machine.commit()) is not None:
             await self._save(save.id)
 
     def close(self) -> None:
-        """End the iteration, from any task or thread. Again is no error.
+        """End the iteration, from any task or thread. May be called again.
 
-        The iteration lets go of the connection on its way out; without one, :meth:`aclose` does.
+        The iteration closes the connection when it ends. Without an iteration, :meth:`aclose` does.
         """
         self._closing = True
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed, so nothing runs in it
-                self._loop.call_soon_threadsafe(self._break_off)
+                self._loop.call_soon_threadsafe(self._interrupt)
 
     async def aclose(self) -> None:
-        """Close, and wait until everything is let go of. Again is no error."""
+        """Close, and wait until everything is released. May be called again."""
         self.close()
         if self._task is not None and self._task is asyncio.current_task():
-            return  # called by a hook: the iteration goes on to its end
+            return  # called by a hook: the iteration ends by itself
         async with self._turn:
             try:
                 await self._end()
             finally:
                 await self._release()
 
+    @property
+    def _clock(self) -> Clock:
+        return self._given_clock or asyncio.get_running_loop()
+
     async def _next(self) -> ServerSentEvent:
         await self.commit()
         await self._load()
-        if self._work is not None:
-            await self._finish(self._work)
+        await self._finish_step()
         while True:
             if self._closing:
                 self._machine.close()
-            action = self._machine.next(self._clock.now())
+            action = self._machine.next(self._clock.time())
             match action:
                 case Emit(event):
                     return event
@@ -192,124 +198,125 @@ class EventSource(Source):
             await self._do(action)
 
     async def _end(self) -> None:
-        """Break off what is going on, and do what remains after the end: to save, to tell."""
-        work, self._work = self._work, None
-        if work is not None:
-            work.cancel()
-            await asyncio.wait((work,))
-            if not work.cancelled():
-                work.exception()  # taken note of, since nobody asks for its result any more
+        """Stop the attempt in progress, and do what remains: save, notify."""
+        await self._end_attempt()
         self._machine.close()
-        while not isinstance(action := self._machine.next(self._clock.now()), Stop):
+        while not isinstance(action := self._machine.next(self._clock.time()), Stop):
             if isinstance(action, (Save, Notify)):
                 await self._do(action)
 
     async def _do(self, action: Action) -> None:
         if self._machine.state is not State.OPEN and not isinstance(action, Follow):
-            await self._let_go()
+            await self._end_attempt()
         match action:
             case Connect():
-                await self._start(self._connect(action))
-            case Follow(seconds):
-                await self._start(self._follow(seconds))
-            case Read(seconds):
-                await self._start(self._read(seconds))
-            case Sleep(seconds):
-                await self._start(self._clock.sleep(seconds))
+                self._attempt = _Attempt(self)
+                await self._step(self._connect(self._attempt, action))
+            case Follow(seconds) if self._attempt is not None:
+                await self._step(self._follow(self._attempt, seconds))
+            case Read(seconds) if self._attempt is not None:
+                await self._step(self._read(self._attempt, seconds))
+            case Sleep(until):
+                await self._sleep(until)
             case Save(id):
                 await self._save(id)
             case Notify(notice):
                 await self._notify(notice)
+            case Warn(text):
+                self._warn(text)
 
-    # The work of one task.
+    async def _sleep(self, until: float) -> None:
+        self._awake.clear()
+        if not self._closing:
+            await sleep(self._clock, until - self._clock.time(), self._awake)
 
-    async def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._work = asyncio.create_task(self._reported(work))
-        await self._finish(self._work)
+    def _interrupt(self) -> None:
+        self._awake.set()
+        if self._attempt is not None:
+            self._attempt.interrupt()
 
-    async def _finish(self, work: asyncio.Task[None]) -> None:
-        await asyncio.wait((work,))  # leaves the task alone when this is cancelled
-        self._work = None
-        if not (work.cancelled() and self._closing):
-            work.result()
+    # Steps of an attempt, in its task.
 
-    def _break_off(self) -> None:
-        if self._work is not None:
-            self._work.cancel()
+    async def _step(self, step: Coroutine[Any, Any, None]) -> None:
+        assert self._attempt is not None, "a step belongs to an attempt"
+        self._attempt.start(self._reported(step))
+        await self._finish_step()
 
-    async def _reported(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work and report to the machine when it fails."""
+    async def _finish_step(self) -> None:
+        if self._attempt is not None:
+            await self._attempt.finish()
+
+    async def _end_attempt(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            await attempt.end()
+
+    async def _reported(self, step: Coroutine[Any, Any, None]) -> None:
+        """Do a step, and report its failure to the machine."""
         try:
-            await work
+            await step
         except httpx2.UnsupportedProtocol:
             self._machine.interrupted()
             raise
         except FAILURES as error:
-            self._machine.failed(error, self._clock.now())
+            self._machine.failed(error, self._clock.time())
         except BaseException:
             self._machine.interrupted()
             raise
 
-    async def _connect(self, connect: Connect) -> None:
+    async def _connect(self, attempt: _Attempt, connect: Connect) -> None:
         credentials = await self._credentials()
+        request = self._request(self._http_client(), connect, credentials, None, {})
+        await self._send(attempt, request, connect.seconds)
+
+    async def _follow(self, attempt: _Attempt, seconds: float | None) -> None:
+        assert attempt.response is not None, "there is a response that redirects"
+        request, same_origin = redirect_request(attempt.response, self._secret)
+        self._same_origin = self._same_origin and same_origin
+        await attempt.close_response()
+        await self._send(attempt, request, seconds)
+
+    async def _send(self, attempt: _Attempt, request: httpx2.Request, seconds: float | None) -> None:
+        auth = httpx2.USE_CLIENT_DEFAULT if self._same_origin else None
         client = self._http_client()
-        await self._send(self._request(client, connect, credentials, None, {}), connect.seconds)
-
-    async def _follow(self, seconds: float | None) -> None:
-        assert self._response is not None, "there is a response that redirects"
-        request, stays = redirected(self._response, self._secret)
-        self._at_home = self._at_home and stays
-        await self._let_go()
-        await self._send(request, seconds)
-
-    async def _send(self, request: httpx2.Request, seconds: float | None) -> None:
-        auth = httpx2.USE_CLIENT_DEFAULT if self._at_home else None
         try:
-            async with self._clock.timeout(seconds):
-                response = await self._http_client().send(request, stream=True, auth=auth, follow_redirects=False)
+            async with _deadline(self._clock, seconds):
+                attempt.response = await client.send(request, stream=True, auth=auth, follow_redirects=False)
         except TimeoutError:
-            self._machine.silent(self._clock.now())
+            self._machine.silent(self._clock.time())
             return
-        self._response = response
-        self._responded(response, await self._detail(response), self._clock)
+        detail = await self._detail(attempt) if attempt.response.status_code >= 400 else b""
+        self._responded(attempt.response, detail, self._clock.time())
 
-    async def _read(self, seconds: float | None) -> None:
-        assert self._response is not None, "there is a response that streams"
-        if self._chunks is None:
-            self._chunks = self._response.aiter_bytes()
+    async def _read(self, attempt: _Attempt, seconds: float | None) -> None:
         try:
-            async with self._clock.timeout(seconds):
-                data = await anext(self._chunks, None)
+            async with _deadline(self._clock, seconds):
+                data = await attempt.read()
         except TimeoutError:
-            self._machine.silent(self._clock.now())
+            self._machine.silent(self._clock.time())
             return
         if data is None:
-            self._machine.ended(self._clock.now())
+            self._machine.ended(self._clock.time())
         else:
-            self._machine.received(data, self._clock.now())
+            self._machine.received(data, self._clock.time())
 
-    async def _detail(self, response: httpx2.Response) -> bytes:
+    async def _detail(self, attempt: _Attempt) -> bytes:
         body = b""
-        if response.status_code < 400:
-            return body
         with suppress(TimeoutError, *FAILURES):
-            async with self._clock.timeout(DETAIL_SECONDS), aclosing(response.aiter_bytes()) as chunks:
-                async for chunk in chunks:
-                    body += chunk
-                    if len(body) >= MAX_DETAIL:
-                        break
+            async with _deadline(self._clock, DETAIL_SECONDS):
+                while len(body) < MAX_DETAIL and (data := await attempt.read()) is not None:
+                    body += data
         return body[:MAX_DETAIL]
 
     async def _credentials(self) -> HeaderList:
         credentials = self._auth() if self._auth is not None else None
         return credential_headers(await credentials if inspect.isawaitable(credentials) else credentials)
 
-    # What belongs to the user.
+    # The user's callables.
 
     async def _load(self) -> None:
         if self._store is not None and not self._is_loaded:
-            self._machine.last_event_id = await self._store.load()
-            self._is_loaded = True
+            self._loaded(await self._store.load())
 
     async def _save(self, id: str) -> None:
         if self._store is not None:
@@ -322,7 +329,7 @@ class EventSource(Source):
         if inspect.isawaitable(result):
             await result
 
-    # What is held.
+    # Resources.
 
     def _http_client(self) -> httpx2.AsyncClient:
         if self._client is not None:
@@ -331,18 +338,136 @@ class EventSource(Source):
             self._own_client = httpx2.AsyncClient(timeout=TIMEOUT, limits=LIMITS)
         return self._own_client
 
-    async def _let_go(self) -> None:
-        """Close the response, and with it the connection of an unfinished stream."""
-        chunks, self._chunks = self._chunks, None
-        response, self._response = self._response, None
-        with suppress(*FAILURES):
-            if chunks is not None:
-                await chunks.aclose()
-            if response is not None:
-                await response.aclose()
-
     async def _release(self) -> None:
-        await self._let_go()
+        await self._end_attempt()
         client, self._own_client = self._own_client, None
         if client is not None:
             await client.aclose()
+
+
+class _Attempt:
+    """A task that does the steps of one attempt, one after the other, and closes the response at the end.
+
+    Arguments:
+        owner: when it is garbage, the attempt ends.
+    """
+
+    def __init__(self, owner: EventSource) -> None:
+        self.response: httpx2.Response | None = None
+        self._slices: AsyncGenerator[bytes, None] | None = None
+        self._steps: asyncio.Queue[tuple[Coroutine[Any, Any, None], asyncio.Future[None]] | None] = asyncio.Queue()
+        self._done: asyncio.Future[None] | None = None  # of the step that nobody has waited for to the end
+        self._interrupted = False
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._run())
+        # A task that waits in a reference cycle with its source would be destroyed while it is pending.
+        self._finalizer = weakref.finalize(owner, self._abandon)
+        self._finalizer.atexit = False
+
+    def start(self, step: Coroutine[Any, Any, None]) -> None:
+        """Begin a step."""
+        self._done = self._loop.create_future()
+        self._steps.put_nowait((step, self._done))
+
+    async def finish(self) -> None:
+        """Wait for the current step, if there is one, and raise its error. A cancelled wait does not stop the step."""
+        if self._done is None:
+            return
+        await asyncio.wait((self._done,))
+        done, self._done = self._done, None
+        if not (done.cancelled() and self._interrupted):
+            done.result()
+
+    def interrupt(self) -> None:
+        """Cancel the current step, if there is one."""
+        if self._done is not None:
+            self._interrupted = True
+            self._task.cancel()
+
+    async def end(self) -> None:
+        """Cancel the current step, close the response and end the task."""
+        self._finalizer.detach()
+        self.interrupt()
+        self._steps.put_nowait(None)
+        await asyncio.wait((self._task,))
+        if self._done is not None and not self._done.cancelled():
+            self._done.exception()  # retrieved, because nobody will wait for this step
+        if not self._task.cancelled():
+            self._task.result()
+
+    async def read(self) -> bytes | None:
+        """Return the next bytes of the response, ``None`` at its end."""
+        assert self.response is not None, "there is a response to read"
+        if self._slices is None:
+            self._slices = _in_slices(self.response)
+        return await anext(self._slices, None)
+
+    async def close_response(self) -> None:
+        """Close the response, and with it the connection of an unfinished stream."""
+        slices, self._slices = self._slices, None
+        response, self.response = self.response, None
+        with suppress(*FAILURES):
+            if slices is not None:
+                await slices.aclose()
+            if response is not None:
+                await response.aclose()
+
+    async def _run(self) -> None:
+        try:
+            while (entry := await self._steps.get()) is not None:
+                await self._run_step(*entry)
+                del entry  # the step refers to the source
+        except asyncio.CancelledError:
+            if not self._interrupted:
+                raise
+        finally:
+            await self.close_response()
+
+    async def _run_step(self, step: Coroutine[Any, Any, None], done: asyncio.Future[None]) -> None:
+        try:
+            await step
+        except Exception as error:
+            done.set_exception(error)
+        except BaseException:
+            done.cancel()
+            raise
+        else:
+            done.set_result(None)
+
+    def _abandon(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._steps.put_nowait, None)
+
+
+async def _in_slices(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    async with aclosing(response.aiter_bytes()) as chunks:
+        async for chunk in chunks:
+            for start in range(0, len(chunk), SLICE):
+                yield chunk[start : start + SLICE]
+
+
+@asynccontextmanager
+async def _deadline(clock: Clock, seconds: float | None) -> AsyncIterator[None]:
+    """Cancel the block after some seconds and raise :exc:`TimeoutError`: :func:`asyncio.timeout` by any clock."""
+    if seconds is None:
+        yield
+        return
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    cancelling = task.cancelling()
+    is_expired = False
+
+    def expire() -> None:
+        nonlocal is_expired
+        is_expired = True
+        task.cancel()
+
+    timer = clock.call_at(clock.time() + seconds, expire)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if is_expired and task.uncancel() <= cancelling:
+            raise TimeoutError from None
+        raise
+    finally:
+        timer.cancel()

@@ -1,148 +1,116 @@
-"""Clocks: all that the shells know of time, so that a test can put its own in.
+"""Time without an event loop: ``ThreadClock``, whose callbacks run on a thread, and ``Sleeper``.
 
-The synchronous one needs a thread. A blocked ``recv`` is ended from outside or not at all, because
-``httpx2`` fixes the timeout of HTTP/1.1 reads when a response begins, while the deadline for silence
-is learned as the stream goes on.
+A blocked ``recv`` can only be ended from another thread. ``httpx2`` fixes the timeout of HTTP/1.1 reads when a
+response begins, but the deadline for silence is learned while the stream goes on.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["AsyncClock", "Clock", "SyncClock", "SystemAsyncClock", "SystemSyncClock", "Watchdog"]
-
-
-class Clock(Protocol):
-    """What both kinds of clock can do."""
-
-    def now(self) -> float:
-        """Return the seconds of a monotonic clock."""
-
-    def wall(self) -> float:
-        """Return the seconds since the epoch."""
+from ..timing import Clock
 
 
-class AsyncClock(Clock, Protocol):
-    """The clock of :class:`~tickertape.client.EventSource`."""
+class ThreadClock:
+    """A clock of monotonic seconds whose callbacks run on a daemon thread.
 
-    async def sleep(self, seconds: float) -> None:
-        """Let this time pass."""
-
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[Any]:
-        """Cancel what runs inside after this time and raise :exc:`TimeoutError`, as :func:`asyncio.timeout`."""
-
-
-class SyncClock(Clock, Protocol):
-    """The clock of :class:`~tickertape.client.SyncEventSource`."""
-
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        """Let this time pass, or less if ``wake`` is set."""
-
-    def watch(self, seconds: float | None, expired: Callable[[], None]) -> AbstractContextManager[None]:
-        """Call ``expired``, from any thread, if what runs inside takes longer than this time.
-
-        When the block is left, ``expired`` is not running and will not be called.
-        """
-
-    def rest(self) -> None:
-        """Let go of what watching needs, until the next watch."""
-
-
-class _System:
-    """The clocks of the operating system."""
-
-    def now(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
-
-
-class SystemAsyncClock(_System):
-    """The clocks of the operating system and the timers of the event loop."""
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    def timeout(self, seconds: float | None) -> asyncio.Timeout:
-        return asyncio.timeout(seconds)
-
-
-class SystemSyncClock(_System):
-    """The clocks of the operating system and a thread that watches deadlines."""
-
-    def __init__(self) -> None:
-        self._watchdog = Watchdog()
-
-    def sleep(self, seconds: float, wake: threading.Event) -> None:
-        wake.wait(seconds)
-
-    @contextmanager
-    def watch(self, seconds: float | None, expired: Callable[[], None]) -> Iterator[None]:
-        if seconds is None:
-            yield
-            return
-        self._watchdog.set(seconds, expired)
-        try:
-            yield
-        finally:
-            self._watchdog.clear()
-
-    def rest(self) -> None:
-        self._watchdog.rest()
-
-
-class Watchdog:
-    """Call a function when its deadline passes; one deadline at a time.
-
-    Deadlines are set and cleared for every read and hardly ever pass. So the thread is not woken by
-    either: it sleeps until the deadline that it knows, looks whether there is a later one, and ends
-    when there is none, or when it is told to rest. The next deadline starts another.
+    A source sets and cancels a timer for every read, and hardly any of them expires. So setting a timer wakes the
+    thread only if the timer is the earliest, and cancelling never does. The thread ends when it wakes up and finds
+    no timers. The next timer starts another one.
     """
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._deadline: float | None = None
-        self._expired: Callable[[], None] | None = None
+        self._condition = threading.Condition(threading.RLock())  # a callback may set a timer
+        self._timers: set[_ThreadTimer] = set()
         self._wakes_at: float | None = None  # of the thread, None if there is no thread
+        self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Watchdog deadline={self._deadline!r} wakes_at={self._wakes_at!r}>"
+        return f"<ThreadClock timers={len(self._timers)} wakes_at={self._wakes_at!r}>"
 
-    def set(self, seconds: float, expired: Callable[[], None]) -> None:
-        """Call ``expired`` in so many seconds, unless :meth:`clear` comes first."""
+    def time(self) -> float:
+        """Return the seconds of the system's monotonic clock."""
+        return time.monotonic()
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> _ThreadTimer:
+        """Call ``callback(*args)`` on the thread of this clock, at the time ``when``."""
+        timer = _ThreadTimer(self, when, callback, args)
         with self._condition:
-            self._deadline = time.monotonic() + seconds
-            self._expired = expired
+            self._closed = False
+            self._timers.add(timer)
             if self._wakes_at is None:
-                self._wakes_at = self._deadline
-                threading.Thread(target=self._run, name="tickertape-watchdog", daemon=True).start()
-            elif self._deadline < self._wakes_at:
+                self._wakes_at = when
+                threading.Thread(target=self._run, name="tickertape-clock", daemon=True).start()
+            elif when < self._wakes_at:
+                self._condition.notify()
+        return timer
+
+    def cancel(self, timer: _ThreadTimer) -> None:
+        """Cancel a callback. When this returns, it is not running and will not run."""
+        with self._condition:
+            self._timers.discard(timer)
+            if self._closed:
                 self._condition.notify()
 
-    def clear(self) -> None:
-        """Forget the deadline. The function is not running when this returns."""
+    def close(self) -> None:
+        """End the thread as soon as there are no timers. The next timer opens the clock again."""
         with self._condition:
-            self._deadline = self._expired = None
-
-    def rest(self) -> None:
-        """Forget the deadline and end the thread."""
-        with self._condition:
-            self._deadline = self._expired = None
+            self._closed = True
             self._condition.notify()
 
     def _run(self) -> None:
         with self._condition:
-            while self._deadline is not None:
-                self._wakes_at = self._deadline
-                if (seconds := self._deadline - time.monotonic()) > 0:
+            while self._timers:
+                first = min(self._timers, key=lambda timer: timer.when)
+                self._wakes_at = first.when
+                if (seconds := first.when - time.monotonic()) > 0:
                     self._condition.wait(min(seconds, threading.TIMEOUT_MAX))
-                elif self._expired is not None:
-                    self._expired()
-                    self._deadline = self._expired = None
+                else:
+                    self._timers.discard(first)
+                    first.callback(*first.args)
             self._wakes_at = None
+
+
+class _ThreadTimer:
+    def __init__(self, clock: ThreadClock, when: float, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.clock = clock
+        self.when = when
+        self.callback = callback
+        self.args = args
+
+    def cancel(self) -> None:
+        self.clock.cancel(self)
+
+
+class Sleeper:
+    """Let threads sleep by a clock until another thread wakes them, once and for all.
+
+    Arguments:
+        clock: whose time passes.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._awake = False
+
+    def sleep_until(self, when: float) -> None:
+        """Return at the time ``when``, or as soon as :meth:`wake` was called."""
+        timer = self._clock.call_at(when, self._check)
+        try:
+            with self._condition:
+                self._condition.wait_for(lambda: self._awake or self._clock.time() >= when)
+        finally:
+            timer.cancel()
+
+    def wake(self) -> None:
+        """End all sleep, now and later."""
+        self._awake = True
+        self._check()
+
+    def _check(self) -> None:
+        with self._condition:
+            self._condition.notify_all()

@@ -1,152 +1,107 @@
-"""``Inbox``, what one connection has brought and nobody has taken yet, in order.
+"""``Inbox``, a queue of the items that one connection has delivered.
 
-A place in the stream is only ever moved by taking: an id that comes without an event waits behind
-the events that were decoded before it, so it can not overtake one that a crash may still lose.
+The position in the stream moves only when an item is taken. An id without an event waits in the queue after
+the events decoded before it, so it cannot overtake an event that a crash may still lose.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final, NamedTuple, Self
+from typing import NamedTuple
 
 from ..errors import ClientError, EventTooLargeError, TickertapeError
-from ..wire import Decoder, ServerSentEvent
-
-__all__ = ["Failure", "Gap", "Inbox", "Place"]
-
-GAP_EVENT: Final = "stream:gap"
-ERROR_EVENT: Final = "stream:error"
-
-_MOST_DIGITS: Final = 19
-"""Of an offset: a signed integer of 64 bits has as many."""
+from ..wire import ERROR_EVENT, Cursor, Decoder, Gap, ServerSentEvent
+from .http import excerpt
 
 
-class Gap(ServerSentEvent):
-    """A notice that events are missing here: the place asked for is not kept any more.
-
-    What is still kept follows it. It is the event that the hub sent, so ``id`` and ``data`` are there too.
-    """
-
-    __slots__ = ()
-
-    @classmethod
-    def parse(cls, event: ServerSentEvent) -> Self | None:
-        """Return the gap that an event of type ``stream:gap`` tells of, ``None`` if it is not one of ours."""
-        gap = cls(event.data, event=event.event, id=event.id)
-        return gap if gap._text("reason") is not None else None
-
-    @property
-    def reason(self) -> str:
-        """Why: ``"expired"``, the place is older than what is kept; ``"reset"``, it is of another life of the log."""
-        return self._text("reason") or ""
-
-    @property
-    def after(self) -> str | None:
-        """The cursor after which events are missing; ``None`` if the hub did not say."""
-        return self._text("after")
-
-    @property
-    def resumed(self) -> str | None:
-        """The cursor after which the stream goes on; ``None`` if the hub did not say."""
-        return self._text("resumed")
-
-    def _text(self, name: str) -> str | None:
-        try:
-            notice = self.json()
-        except ValueError:
-            return None
-        value = notice.get(name) if isinstance(notice, dict) else None
-        return value if isinstance(value, str) else None
-
-    def __repr__(self) -> str:
-        return f"Gap(reason={self.reason!r}, after={self.after!r}, resumed={self.resumed!r})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _gap, (self.data, self.event, self.id)
-
-
-def _gap(data: str, event: str, id: str | None) -> Gap:
-    return Gap(data, event=event, id=id)
-
-
-class Place(NamedTuple):
-    """The stream has moved to this id without an event."""
+class Position(NamedTuple):
+    """The stream moved to this id without an event."""
 
     id: str
 
 
 class Failure(NamedTuple):
-    """The connection is of no use after what came before this."""
+    """The rest of the connection is of no use."""
 
     error: TickertapeError
     final: bool
-    """Whether another connection would meet the same."""
+    """True if another connection would fail in the same way."""
 
 
 class Fed(NamedTuple):
-    """What bytes brought beside items to take."""
+    """Counts of heartbeats and repeated events in some bytes."""
 
     heartbeats: int
     duplicates: int
 
 
 class Inbox:
-    """Decode one connection's bytes and keep what they give until it is taken.
+    """Decode the bytes of one connection, and keep the items until they are taken.
 
     Arguments:
         max_event_size: bytes that one event may take; ``None`` for no limit.
         resumed_after: the id that was sent as ``Last-Event-ID``, if repeated events are to be dropped.
 
-    A repeated event is one whose own id is a cursor, ``"<epoch>-<offset>"``, of the same epoch as the
-    last event delivered and not after it. An event that has no id of its own shows the one before
-    it and is not a repetition.
+    Ids are opaque, unless the server is known to be a hub: then they are cursors, and their order is known. A hub
+    confirms the cursor that it resumes from. It repeats the cursor in a block without data before the first event,
+    or sends a gap notice. After that, an event whose cursor has the same epoch and is not after the last one
+    delivered is a repetition. Without a confirmation nothing is dropped.
 
-    An id of its own is told from one that a block without data has left by looking at the decoder in
-    between. So a resumed stream is decoded line by line at first, until an event is certainly new.
+    An event without an id of its own shows the id before it, and is not a repetition.
     """
 
     def __init__(self, *, max_event_size: int | None, resumed_after: str | None = None) -> None:
         self._decoder = Decoder(max_event_size=max_event_size, comments=True)
-        self._items: deque[ServerSentEvent | Place | Failure] = deque()
-        self._in_force: str | None = None
-        self._delivered = _cursor(resumed_after)
-        self._line_by_line = self._delivered is not None
+        self._items: deque[ServerSentEvent | Position | Failure] = deque()
+        self._last_id: str | None = None
         self._failed = False
         self._heartbeats = 0
         self._duplicates = 0
 
+        # Of a hub.
+        self._asked = None if resumed_after is None else Cursor.parse(resumed_after)
+        self._awaits_confirmation = self._asked is not None  # until the first event
+        self._delivered: Cursor | None = None  # since the confirmation
+
     @property
     def retry(self) -> int | None:
-        """The reconnection time that the connection has asked for, in milliseconds."""
+        """The reconnection time that the server sent on this connection, in milliseconds."""
         return self._decoder.retry
 
     def feed(self, data: bytes) -> Fed:
-        """Take the next bytes of the connection; what they give waits for :meth:`take`."""
+        """Decode the next bytes. Items wait in the queue for :meth:`take`."""
         self._heartbeats = self._duplicates = 0
-        for piece in data.splitlines(keepends=True) if self._line_by_line else (data,):
+        # A block without data shows only in the state of the decoder, so the first block is decoded line by line.
+        for piece in data.splitlines(keepends=True) if self._awaits_confirmation else (data,):
             if not self._failed:
                 self._decode(piece)
         return Fed(self._heartbeats, self._duplicates)
 
-    def take(self) -> ServerSentEvent | Place | Failure | None:
+    def take(self) -> ServerSentEvent | Position | Failure | None:
         """Return the next item, ``None`` if there is none."""
         return self._items.popleft() if self._items else None
 
     def _decode(self, data: bytes) -> None:
         try:
-            # Once more with nothing: the error of an event that is too large comes with the call
-            # after the one that gave the events before it.
+            # Once more with nothing: the error for an event that is too large comes with the call after the
+            # one that returned the events before it.
             while items := self._decoder.feed(data):
                 for item in items:
                     self._put(item)
                 data = b""
         except EventTooLargeError as error:
             self._fail(error, final=True)
-        place = self._decoder.last_event_id
-        if place is not None and place != self._in_force and not self._failed:
-            self._in_force = place
-            if not self._is_behind(place):
-                self._items.append(Place(place))
+        position = self._decoder.last_event_id
+        if position is not None and position != self._last_id and not self._failed:
+            self._last_id = position
+            self._confirm(position)
+            if not self._is_repeated(position):
+                self._items.append(Position(position))
+
+    def _confirm(self, id: str) -> None:
+        if self._awaits_confirmation and id == str(self._asked):
+            self._delivered = self._asked
+        self._awaits_confirmation = False
 
     def _put(self, event: ServerSentEvent) -> None:
         if event.data is None:
@@ -154,36 +109,28 @@ class Inbox:
             return
         if self._failed:
             return
-        own, self._in_force = event.id != self._in_force, event.id
+        has_own_id, self._last_id = event.id != self._last_id, event.id
+        self._awaits_confirmation = False
         if event.event == ERROR_EVENT:
-            self._fail(ClientError(f"expected events, got {ERROR_EVENT}: {event.data}"), final=False)
-        elif event.event == GAP_EVENT and (gap := Gap.parse(event)):
-            # What follows is said to follow this, even if it lies behind what was delivered once: a
-            # log that was restored from a backup has lost its end, and starts there again.
-            self._delivered = _cursor(gap.resumed or gap.id)
+            self._fail(ClientError(f"the stream failed on the server: {excerpt(event.data)}"), final=False)
+        elif (gap := Gap.parse(event)) is not None:
+            # The events that follow are new, even if their cursors are before the last delivered one: a log
+            # that was restored from a backup has lost its end and appends there again.
+            self._delivered = None if self._asked is None else Cursor.parse(gap.resumed or gap.id or "")
             self._items.append(gap)
-        elif own and self._is_behind(event.id):
+        elif has_own_id and self._is_repeated(event.id):
             self._duplicates += 1
         else:
             self._items.append(event)
-            if self._delivered is not None and own:
-                self._delivered = _cursor(event.id) or self._delivered
-                self._line_by_line = False
+            if self._delivered is not None and (cursor := Cursor.parse(event.id or "")) is not None:
+                self._delivered = cursor
 
-    def _is_behind(self, id: str | None) -> bool:
-        """Tell whether an id is a cursor of the epoch of the last event delivered, and not after it."""
-        if self._delivered is None or (cursor := _cursor(id)) is None:
+    def _is_repeated(self, id: str | None) -> bool:
+        """Return True if an id is certainly not after the last event that a hub delivered."""
+        if self._delivered is None or id is None or (cursor := Cursor.parse(id)) is None:
             return False
-        return cursor[0] == self._delivered[0] and cursor[1] <= self._delivered[1]
+        return cursor.epoch == self._delivered.epoch and cursor.offset <= self._delivered.offset
 
     def _fail(self, error: TickertapeError, *, final: bool) -> None:
         self._failed = True
         self._items.append(Failure(error, final))
-
-
-def _cursor(id: str | None) -> tuple[str, int] | None:
-    """Read an id as a cursor of ours; ``None`` if it is not one."""
-    epoch, _, offset = (id or "").partition("-")
-    if not epoch or not (offset.isascii() and offset.isdigit()) or len(offset) > _MOST_DIGITS:
-        return None
-    return epoch, int(offset)

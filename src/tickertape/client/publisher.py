@@ -1,50 +1,206 @@
-"""``Publisher`` and ``SyncPublisher``: publish to a hub over HTTP, once, whatever the network does."""
+"""``Publisher`` and ``SyncPublisher``: publish to a hub over HTTP exactly once, over any network.
+
+An attempt may be repeated whenever its result is unknown, because each event carries an idempotency key. A hub
+appends an event with the same key once, and answers with the first cursor.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import json
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from random import random as system_random
-from typing import Any, Self
+from typing import Any, Final, NamedTuple, Self
+from uuid import uuid4
 
 import httpx2
 
-from .clock import AsyncClock, SyncClock, SystemAsyncClock, SystemSyncClock
-from .headers import AsyncAuth, Auth, credential_headers
-from .publishing import (
-    DEFAULT_MAX_ATTEMPTS,
-    DEFAULT_MAX_DELAY,
-    DEFAULT_TIMEOUT,
-    Draft,
-    Exchange,
-    Pause,
-    Publishing,
-    Reply,
+from ..errors import ClientError, GaveUpError, PublishError
+from ..timing import Clock, sleep
+from ..wire import Draft
+from .clock import Sleeper, ThreadClock
+from .http import (
+    AsyncAuth,
+    Auth,
+    HeaderList,
+    credential_headers,
+    excerpt,
+    header_list,
+    merged,
+    publish_error,
+    without_secrets,
 )
+from .policy import Delays, retry_after
 from .source import FAILURES
 
-__all__ = ["Publisher", "SyncPublisher"]
+DEFAULT_MAX_ATTEMPTS: Final = 8
+"""With delays up to 30 s this is about half a minute: long enough to survive a hub's restart, short enough to
+report an outage."""
+
+DEFAULT_TIMEOUT: Final = 10.0
+"""Seconds for each step of one attempt. A hub answers within milliseconds of its disk."""
+
+DEFAULT_MAX_DELAY: Final = 30.0
+"""Seconds up to which the delays grow, as those of the sources."""
+
+_FIRST_DELAY: Final = 1.0
+"""Seconds. The first delay is random up to this: an overloaded hub has recovered by then."""
+
+_TRANSIENT: Final = frozenset({429, 502, 503, 504})
+"""The hub is overloaded or not ready, or a proxy cannot reach it."""
 
 
-class Publisher(Publishing):
+class PublisherStatistics(NamedTuple):
+    """Counts since a publisher was made."""
+
+    published: int
+    """Events that the hub has stored."""
+    requests: int
+    retries: int
+
+
+class Answer(NamedTuple):
+    """The response of a hub, or of something in between."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+class Publication(NamedTuple):
+    """Events on their way to a hub."""
+
+    body: bytes
+    """The request's body."""
+    events: int
+    max_attempts: int | None
+    delays: Delays
+    began: float
+    """The time of the first attempt."""
+
+    def next_step(self, answer: Answer | Exception, attempt: int, *, now: float, wall: float) -> list[str] | float:
+        """Return the cursors of the stored events, or the seconds to wait before the next attempt.
+
+        Arguments:
+            answer: the result of the last attempt; an exception if it got no response.
+            attempt: its number, from 1.
+            now: seconds of the same clock as ``began``.
+            wall: seconds since 1970, for dates in ``Retry-After``.
+
+        Raises:
+            PublishError: the hub refused the events.
+            GaveUpError: the last of ``max_attempts`` failed.
+            ClientError: the response is not a hub's.
+        """
+        at_least = 0.0
+        if isinstance(answer, Answer):
+            if answer.status not in _TRANSIENT:
+                return _cursors(answer, self.events)
+            at_least = retry_after(answer.headers, wall)
+            answer = _refusal(answer)
+        if self.max_attempts is not None and attempt >= self.max_attempts:
+            reason = excerpt(str(answer)) or type(answer).__name__
+            raise GaveUpError(attempt, now - self.began, reason) from answer
+        return self.delays.delay(attempt - 1, at_least)
+
+
+def _refusal(answer: Answer) -> PublishError:
+    return publish_error(answer.status, answer.body, answer.headers.get("content-type", ""))
+
+
+def _cursors(answer: Answer, events: int) -> list[str]:
+    if 300 <= answer.status < 400:
+        # Following it would turn the request into a GET, and a page that it leads to would look like a success.
+        location = excerpt(answer.headers.get("location", "nowhere"))
+        raise PublishError(answer.status, f"a redirect to {location!r}")
+    if not 200 <= answer.status < 300:
+        raise _refusal(answer)
+    try:
+        content = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        content = None
+    cursors: Any = content.get("cursors", [content.get("cursor")]) if isinstance(content, dict) else None
+    if not isinstance(cursors, list) or len(cursors) != events or not all(isinstance(each, str) for each in cursors):
+        start = answer.body[:100].decode("utf-8", "replace")
+        raise ClientError(f"expected {events} cursors in the hub's response, got {start!r}")
+    return cursors
+
+
+class _BasePublisher:
+    """The common part of the asynchronous and the synchronous publisher: everything but the waiting."""
+
+    def __init__(
+        self,
+        url: str | httpx2.URL,
+        *,
+        headers: Mapping[str, str] | None,
+        timeout: float | None,
+        max_attempts: int | None,
+        max_delay: float,
+        random: Callable[[], float],
+        new_key: Callable[[], str] | None,
+    ) -> None:
+        if max_attempts is not None and max_attempts < 1:
+            raise ValueError(f"expected max_attempts to be 1 or more or None, got {max_attempts!r}")
+        base = httpx2.URL(url)
+        self.url = base.copy_with(path=f"{base.path.rstrip('/')}/events")
+        self.max_attempts = max_attempts
+        self._timeout = httpx2.Timeout(timeout)
+        self._headers = merged([("Content-Type", b"application/json")], header_list(headers))
+        self._delays = Delays(_FIRST_DELAY, max_delay, random)
+        self._new_key = new_key or (lambda: uuid4().hex)
+        self._closed = False
+        self._lock = threading.Lock()
+        self._published = self._requests = self._retries = 0
+
+    def __repr__(self) -> str:
+        url = without_secrets(self.url)
+        return f"<{type(self).__name__} {url} published={self._published} retries={self._retries}>"
+
+    def statistics(self) -> PublisherStatistics:
+        """Return the counts since the publisher was made."""
+        return PublisherStatistics(self._published, self._requests, self._retries)
+
+    def _publication(self, drafts: list[Draft], now: float, *, many: bool) -> Publication:
+        events = [_fields(draft, self._new_key) for draft in drafts]
+        body = json.dumps(events if many else events[0]).encode()
+        return Publication(body, len(events), self.max_attempts, self._delays, now)
+
+    def _request(self, client: httpx2.AsyncClient | httpx2.Client, body: bytes, own: HeaderList) -> httpx2.Request:
+        headers = [(name.encode(), value) for name, value in merged(self._headers, own)]
+        return client.build_request("POST", self.url, content=body, headers=headers, timeout=self._timeout)
+
+    def _count(self, *, requests: int = 0, retries: int = 0, published: int = 0) -> None:
+        if self._closed and not published:
+            raise RuntimeError("the publisher is closed")
+        with self._lock:
+            self._requests += requests
+            self._retries += retries
+            self._published += published
+
+
+class Publisher(_BasePublisher):
     """Publish events to a hub.
 
     Arguments:
         url: of the hub; events go to ``{url}/events``.
         headers: of each request.
-        auth: called before each attempt, a function or a coroutine function; gives a bearer token or
-            a mapping of headers.
-        client: the ``httpx2.AsyncClient`` to use; it is not closed with the publisher.
+        auth: a function or a coroutine function that is called before each attempt. It returns a bearer
+            token or a mapping of headers.
+        client: the ``httpx2.AsyncClient`` to use. The publisher does not close it.
         timeout: seconds for each step of an attempt (connect, send, wait); ``None`` for no limit.
         max_attempts: of one publication; ``None`` for no limit.
         max_delay: seconds up to which the delays between them grow.
-        clock: takes the place of the system's clocks in tests.
-        random: gives a float from 0 to 1; spreads the delays.
-        new_key: gives a new idempotency key.
+        clock: replaces the clock of the event loop in tests, for example by a :class:`~tickertape.testing.FakeClock`.
+        random: returns a float from 0 to 1; spreads the delays.
+        new_key: returns a new idempotency key.
 
-    An attempt is repeated after connection errors and after status 429, 502, 503 and 504, honouring
-    ``Retry-After``. That is safe: each event has a key, by which the hub knows it again.
+    An attempt is repeated after a connection error and after status 429, 502, 503 and 504, not before
+    ``Retry-After``. This is safe, because each event has an idempotency key.
     """
 
     def __init__(
@@ -57,11 +213,10 @@ class Publisher(Publishing):
         timeout: float | None = DEFAULT_TIMEOUT,
         max_attempts: int | None = DEFAULT_MAX_ATTEMPTS,
         max_delay: float = DEFAULT_MAX_DELAY,
-        clock: AsyncClock | None = None,
+        clock: Clock | None = None,
         random: Callable[[], float] = system_random,
         new_key: Callable[[], str] | None = None,
     ) -> None:
-        self._clock: AsyncClock = clock or SystemAsyncClock()
         super().__init__(
             url,
             headers=headers,
@@ -70,9 +225,8 @@ class Publisher(Publishing):
             max_delay=max_delay,
             random=random,
             new_key=new_key,
-            now=self._clock.now,
-            wall=self._clock.wall,
         )
+        self._clock = clock
         self._auth = auth
         self._client = client
         self._own_client: httpx2.AsyncClient | None = None
@@ -84,62 +238,60 @@ class Publisher(Publishing):
         await self.aclose()
 
     async def publish(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> str:
-        """Publish one event and return its cursor; then the hub has stored it.
+        """Publish one event and return its cursor. Then the hub has stored it.
 
         Arguments:
-            topic: where to.
+            topic: the topic.
             data: the payload, as in :class:`~tickertape.ServerSentEvent`.
             event: the event type.
-            key: idempotency key; made up if left out.
+            key: the idempotency key; a random one if left out.
 
         Raises:
-            InvalidEventError: the event is not one that the format can carry.
-            PublishError: the hub refuses it.
-            GaveUpError: it could not be brought to the hub; whether an attempt got through is not known.
+            InvalidEventError: the event stream format cannot carry the event.
+            InvalidTopicError: the topic breaks the syntax.
+            PublishError: the hub refused the event.
+            GaveUpError: the last attempt failed. An earlier one may have been successful.
         """
-        (cursor,) = await self._run(self._exchange([Draft(topic, data, event, key)], many=False))
+        (cursor,) = await self._publish([Draft(topic, data, event=event, key=key)], many=False)
         return cursor
 
     async def publish_many(self, drafts: Iterable[Draft]) -> list[str]:
-        """Publish events in order and all at once, and return their cursors; raises as :meth:`publish`."""
-        return await self._run(self._exchange(drafts, many=True))
+        """Publish events in order, all or none, and return their cursors. Raises as :meth:`publish`."""
+        events = list(drafts)
+        return await self._publish(events, many=True) if events else []
 
     async def aclose(self) -> None:
-        """Let go of the connections. Again is no error."""
+        """Close the connections. May be called again."""
         self._closed = True
         client, self._own_client = self._own_client, None
         if client is not None:
             await client.aclose()
 
-    async def _run(self, exchange: Exchange) -> list[str]:
-        answer: Reply | Exception | None = None
+    async def _publish(self, drafts: list[Draft], *, many: bool) -> list[str]:
+        clock = self._clock or asyncio.get_running_loop()
+        publication = self._publication(drafts, clock.time(), many=many)
+        attempt = 0
         while True:
-            try:
-                step = exchange.send(answer)
-            except StopIteration as end:
-                return list(end.value)
-            if isinstance(step, Pause):
-                answer = None
-                await self._clock.sleep(step.seconds)
-            else:
-                answer = await self._send(step.body)
+            attempt += 1
+            self._count(requests=1, retries=attempt > 1)
+            answer = await self._send(publication.body)
+            step = publication.next_step(answer, attempt, now=clock.time(), wall=time.time())
+            if isinstance(step, list):
+                self._count(published=len(step))
+                return step
+            await sleep(clock, step)
 
-    async def _send(self, body: bytes) -> Reply | Exception:
+    async def _send(self, body: bytes) -> Answer | Exception:
         try:
             credentials = self._auth() if self._auth is not None else None
             own = credential_headers(await credentials if inspect.isawaitable(credentials) else credentials)
-            response = await self._http_client().post(
-                self.url,
-                content=body,
-                headers=self._request_headers(own),
-                timeout=self._timeout,
-                follow_redirects=False,
-            )
+            client = self._http_client()
+            response = await client.send(self._request(client, body, own), follow_redirects=False)
         except httpx2.UnsupportedProtocol:
             raise
         except FAILURES as error:
             return error
-        return Reply(response.status_code, dict(response.headers), response.content)
+        return Answer(response.status_code, dict(response.headers), response.content)
 
     def _http_client(self) -> httpx2.AsyncClient:
         if self._client is not None:
@@ -149,14 +301,15 @@ class Publisher(Publishing):
         return self._own_client
 
 
-class SyncPublisher(Publishing):
-    """Publish events to a hub, without asyncio; the arguments are those of :class:`Publisher`.
+class SyncPublisher(_BasePublisher):
+    """Publish events to a hub, without asyncio. The arguments are those of :class:`Publisher`.
 
     Arguments:
         auth: a function.
-        client: an ``httpx2.Client``; it is not closed with the publisher.
+        client: an ``httpx2.Client``. The publisher does not close it.
+        clock: replaces the system's clock in tests.
 
-    Threads may share one.
+    Threads may share a publisher.
     """
 
     def __init__(
@@ -169,11 +322,10 @@ class SyncPublisher(Publishing):
         timeout: float | None = DEFAULT_TIMEOUT,
         max_attempts: int | None = DEFAULT_MAX_ATTEMPTS,
         max_delay: float = DEFAULT_MAX_DELAY,
-        clock: SyncClock | None = None,
+        clock: Clock | None = None,
         random: Callable[[], float] = system_random,
         new_key: Callable[[], str] | None = None,
     ) -> None:
-        self._clock: SyncClock = clock or SystemSyncClock()
         super().__init__(
             url,
             headers=headers,
@@ -182,15 +334,15 @@ class SyncPublisher(Publishing):
             max_delay=max_delay,
             random=random,
             new_key=new_key,
-            now=self._clock.now,
-            wall=self._clock.wall,
         )
         if inspect.iscoroutinefunction(auth):
-            raise TypeError(f"expected auth to be a plain function, got the coroutine function {auth!r}")
+            raise TypeError(f"a SyncPublisher cannot call the coroutine function {auth!r}: use Publisher")
+        self._own_clock = ThreadClock()
+        self._clock: Clock = clock or self._own_clock
+        self._sleeper = Sleeper(self._clock)
         self._auth = auth
         self._client = client
         self._own_client: httpx2.Client | None = None
-        self._wake = threading.Event()  # ends a pause
 
     def __enter__(self) -> Self:
         return self
@@ -200,50 +352,48 @@ class SyncPublisher(Publishing):
 
     def publish(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> str:
         """Publish one event and return its cursor, as :meth:`Publisher.publish`."""
-        (cursor,) = self._run(self._exchange([Draft(topic, data, event, key)], many=False))
+        (cursor,) = self._publish([Draft(topic, data, event=event, key=key)], many=False)
         return cursor
 
     def publish_many(self, drafts: Iterable[Draft]) -> list[str]:
-        """Publish events in order and all at once, as :meth:`Publisher.publish_many`."""
-        return self._run(self._exchange(drafts, many=True))
+        """Publish events in order, all or none, as :meth:`Publisher.publish_many`."""
+        events = list(drafts)
+        return self._publish(events, many=True) if events else []
 
     def close(self) -> None:
-        """Let go of the connections. Again is no error."""
+        """Close the connections. May be called again."""
         self._closed = True
-        self._wake.set()
+        self._sleeper.wake()
+        self._own_clock.close()
         with self._lock:
             client, self._own_client = self._own_client, None
         if client is not None:
             client.close()
 
-    def _run(self, exchange: Exchange) -> list[str]:
-        answer: Reply | Exception | None = None
+    def _publish(self, drafts: list[Draft], *, many: bool) -> list[str]:
+        clock = self._clock
+        publication = self._publication(drafts, clock.time(), many=many)
+        attempt = 0
         while True:
-            try:
-                step = exchange.send(answer)
-            except StopIteration as end:
-                return list(end.value)
-            if isinstance(step, Pause):
-                answer = None
-                self._clock.sleep(step.seconds, self._wake)
-            else:
-                answer = self._send(step.body)
+            attempt += 1
+            self._count(requests=1, retries=attempt > 1)
+            answer = self._send(publication.body)
+            step = publication.next_step(answer, attempt, now=clock.time(), wall=time.time())
+            if isinstance(step, list):
+                self._count(published=len(step))
+                return step
+            self._sleeper.sleep_until(clock.time() + step)
 
-    def _send(self, body: bytes) -> Reply | Exception:
+    def _send(self, body: bytes) -> Answer | Exception:
         try:
             own = credential_headers(self._auth() if self._auth is not None else None)
-            response = self._http_client().post(
-                self.url,
-                content=body,
-                headers=self._request_headers(own),
-                timeout=self._timeout,
-                follow_redirects=False,
-            )
+            client = self._http_client()
+            response = client.send(self._request(client, body, own), follow_redirects=False)
         except httpx2.UnsupportedProtocol:
             raise
         except FAILURES as error:
             return error
-        return Reply(response.status_code, dict(response.headers), response.content)
+        return Answer(response.status_code, dict(response.headers), response.content)
 
     def _http_client(self) -> httpx2.Client:
         if self._client is not None:
@@ -252,3 +402,11 @@ class SyncPublisher(Publishing):
             if self._own_client is None:
                 self._own_client = httpx2.Client()
             return self._own_client
+
+
+def _fields(draft: Draft, new_key: Callable[[], str]) -> dict[str, str]:
+    fields = {"topic": draft.topic, "data": draft.data}
+    if draft.event is not None:
+        fields["event"] = draft.event
+    fields["key"] = new_key() if draft.key is None else draft.key
+    return fields

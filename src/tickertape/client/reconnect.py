@@ -1,9 +1,8 @@
-"""``Reconnector``, the state machine of a client that never loses its place.
+"""``Reconnector``, the state machine of a client that resumes where it stopped.
 
-It does no I/O, has no clock and no randomness of its own: a shell asks :meth:`~Reconnector.next` what
-to do, does it, and reports what came of it. Both shells, asynchronous and synchronous, are loops
-around this. It follows WHATWG HTML, "Server-sent events": "announce the connection", "reestablish
-the connection", "fail the connection".
+It does no I/O and has no clock and no randomness of its own. A shell asks :meth:`~Reconnector.next` for the next
+action, does it, and reports the result. Both shells, asynchronous and synchronous, are loops around it. It follows
+WHATWG HTML, "Server-sent events": "announce the connection", "reestablish the connection", "fail the connection".
 
 ::
 
@@ -17,47 +16,158 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum, auto
-from typing import Final
+from enum import Enum, StrEnum, auto
+from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import ClientError, ContentTypeError, GaveUpError, RedirectError, StatusError
-from ..wire import ServerSentEvent
-from .actions import (
-    Action,
-    Closed,
-    Connect,
-    Emit,
-    Follow,
-    Notify,
-    Opened,
-    Read,
-    Reconnecting,
-    Save,
-    Sleep,
-    State,
-    Statistics,
-    Stop,
-)
-from .inbox import Failure, Gap, Inbox, Place
-from .policy import Policy
-from .timing import STABLE, Backoff, Silence, retry_after
+from ..wire import Gap, ServerSentEvent
+from .http import excerpt
+from .inbox import Failure, Inbox, Position
+from .policy import STABLE, Delays, Policy, Silence, retry_after
 
-__all__ = ["Reconnector", "id_header"]
+MAX_ID_SIZE: Final = 4 * 1024
+"""Bytes of an event id. Servers refuse a request with headers above 8 to 16 KiB, so a client that sent back a
+longer id could never reconnect."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_UNAUTHORIZED: Final = 401
 _TOO_MANY_REQUESTS: Final = 429
 
 _UNSENDABLE: Final = frozenset(b"\v\f")
 
 
+class State(StrEnum):
+    """The state of a source. The names are those of the browser's ``readyState``."""
+
+    CONNECTING = "connecting"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Opened(NamedTuple):
+    """A stream has begun."""
+
+    url: str
+    """Its URL, after redirects, without credentials and query."""
+    headers: Mapping[str, str]
+    """Of the response, names in lower case."""
+    attempt: int
+    """The number of this attempt since the source was made, from 1."""
+
+
+class Reconnecting(NamedTuple):
+    """A connection ended or an attempt failed, and another attempt follows."""
+
+    reason: str
+    """The cause, in words."""
+    delay: float
+    """Seconds until the next attempt."""
+    failures: int
+    """Attempts in a row without an event."""
+    error: Exception | None
+    """The error; ``None`` if the server ended the stream cleanly."""
+
+
+class Closed(NamedTuple):
+    """A source is closed for good."""
+
+    error: Exception | None
+    """The exception that the iteration raises; ``None`` if it just ends (status 204, or ``close()``)."""
+
+
+class Statistics(NamedTuple):
+    """Counts since a source was made."""
+
+    attempts: int
+    """Requests for the stream; redirects are not counted."""
+    connections: int
+    """Attempts that opened a stream."""
+    reconnects: int
+    """Waits for another attempt."""
+    events: int
+    """Events yielded to the user."""
+    duplicates: int
+    """Events dropped because they had been delivered before."""
+    gaps: int
+    """Notices that events are missing."""
+    heartbeats: int
+    """Comments."""
+
+
+Notice: TypeAlias = Opened | Gap | Reconnecting | Closed
+
+
+class Connect(NamedTuple):
+    """Send the request. Report ``responded`` or ``failed``, or ``silent`` after ``seconds``."""
+
+    headers: tuple[tuple[str, bytes], ...]
+    seconds: float | None
+
+
+class Follow(NamedTuple):
+    """Follow the redirect of the response. Report as for :class:`Connect`."""
+
+    seconds: float | None
+
+
+class Read(NamedTuple):
+    """Wait for bytes. Report ``received``, ``ended`` or ``failed``, or ``silent`` after ``seconds``."""
+
+    seconds: float | None
+
+
+class Sleep(NamedTuple):
+    """Wait until a time of the clock, without a connection, and ask again."""
+
+    until: float
+
+
+class Emit(NamedTuple):
+    """Yield the event to the user."""
+
+    event: ServerSentEvent
+
+
+class Save(NamedTuple):
+    """Store the last event id: all events up to it are handled."""
+
+    id: str
+
+
+class Notify(NamedTuple):
+    """Log the notice and call the user's hook."""
+
+    notice: Notice
+
+
+class Warn(NamedTuple):
+    """Log a warning."""
+
+    text: str
+
+
+class Stop(NamedTuple):
+    """Release everything, and raise the error if there is one."""
+
+    error: Exception | None
+
+
+Action: TypeAlias = Connect | Follow | Read | Sleep | Emit | Save | Notify | Warn | Stop
+
+
 def id_header(id: str | None) -> bytes | None:
     """Return the value of ``Last-Event-ID``; ``None`` if there is nothing to send.
 
-    An id may have what HTTP cannot carry: the spaces around it are stripped, as Fetch does, and one
-    with a vertical tab or a form feed is not sent at all, since every attempt would fail by it.
+    HTTP cannot carry every id. Spaces around it are stripped, as Fetch does. An id with a vertical tab or a form
+    feed is not sent at all, because every attempt would fail.
     """
     value = (id or "").encode().strip(b" \t")
     return value if value and _UNSENDABLE.isdisjoint(value) else None
+
+
+def is_too_long(id: str) -> bool:
+    """Return True if an id is above :data:`MAX_ID_SIZE`."""
+    return len(id) > MAX_ID_SIZE // 4 and len(id.encode()) > MAX_ID_SIZE
 
 
 class _Phase(Enum):
@@ -71,34 +181,43 @@ class Reconnector:
     """Decide what a client does next.
 
     Arguments:
-        policy: how it tries again, and when it stops.
+        policy: when to reconnect, how long to wait, and when to give up.
         headers: of every request; ``Last-Event-ID`` is added to them.
-        random: gives a float from 0 to 1, as :func:`random.random`.
+        renews_credentials: status 401 on a reconnect is worth one more attempt, with fresh credentials.
+        random: returns a float from 0 to 1, as :func:`random.random`.
 
-    All times are seconds of one monotonic clock, handed in as ``now``.
+    All times are seconds of one monotonic clock, passed in as ``now``.
     """
 
     def __init__(
-        self, policy: Policy, *, headers: Iterable[tuple[str, bytes]] = (), random: Callable[[], float]
+        self,
+        policy: Policy,
+        *,
+        headers: Iterable[tuple[str, bytes]] = (),
+        renews_credentials: bool = False,
+        random: Callable[[], float],
     ) -> None:
         self.policy = policy
         self.state = State.CONNECTING
         self.last_event_id: str | None = None
-        """The place: the id of the last event that the user is done with."""
+        """The id of the last event that the user has handled."""
 
         # Of the source.
         self._headers = tuple(headers)
+        self._renews_credentials = renews_credentials
         self._phase = _Phase.WAITING
-        self._backoff = Backoff(policy.retry, policy.max_delay, random)
+        self._delays = Delays(policy.retry, policy.max_delay, random)
         self._silence = Silence(policy.silence)
         self._outbox: deque[Action] = deque()
-        self._emitted: ServerSentEvent | None = None  # with the user, not yet done with
-        self._due: float | None = None  # when the next attempt may start; at once if None
+        self._emitted: ServerSentEvent | None = None  # yielded to the user, not yet handled
+        self._due: float | None = None  # time of the next attempt; at once if None
+        self._warned = False  # about an id that is too long
 
-        # Of the attempts in a row that are not yet made good.
+        # Of the failed attempts in a row.
         self._failures = 0  # since the last stable connection: for the delay
         self._fruitless = 0  # since the last event: for giving up
         self._fruitless_since = 0.0
+        self._renewing = False  # this attempt was made because of a 401
 
         # Of the attempt in progress.
         self._inbox = Inbox(max_event_size=policy.max_event_size)
@@ -112,7 +231,7 @@ class Reconnector:
         self._events = self._gaps = self._duplicates = self._heartbeats = 0
 
     def statistics(self) -> Statistics:
-        """Return what has happened so far."""
+        """Return the counts so far."""
         return Statistics(
             attempts=self._attempts,
             connections=self._connections,
@@ -123,16 +242,16 @@ class Reconnector:
             heartbeats=self._heartbeats,
         )
 
-    # What to do.
+    # The next action.
 
     def next(self, now: float) -> Action:
-        """Return what is to be done next; after :class:`Stop` it is that again."""
+        """Return the next action. After :class:`Stop` it is that again."""
         while not self._outbox:
             self._advance(now)
         return self._outbox.popleft()
 
     def commit(self) -> Save | None:
-        """Take note that the user is done with the event last emitted; return what is to be stored."""
+        """Record that the user has handled the event emitted last. Return the id to store."""
         event, self._emitted = self._emitted, None
         if event is None or event.id is None:
             return None
@@ -143,13 +262,13 @@ class Reconnector:
             case _Phase.STREAMING:
                 self._deliver(now)
             case _Phase.WAITING if self._due is not None and now < self._due:
-                self._outbox.append(Sleep(self._due - now))
+                self._outbox.append(Sleep(self._due))
             case _Phase.WAITING:
                 self._connect(now)
             case _Phase.CLOSED:
                 self._outbox.append(Stop(None))
             case _Phase.REQUESTING:
-                raise RuntimeError("expected a report on the request in progress, got a call of next()")
+                raise RuntimeError("next() was called before the result of the request was reported")
 
     def _connect(self, now: float) -> None:
         self._phase = _Phase.REQUESTING
@@ -164,6 +283,10 @@ class Reconnector:
 
     def _request_headers(self) -> tuple[tuple[str, bytes], ...]:
         value = id_header(self.last_event_id)
+        if value is None and self.last_event_id:
+            self._outbox.append(
+                Warn(f"cannot resume: no HTTP header can carry the id {excerpt(repr(self.last_event_id))}")
+            )
         return (*self._headers, ("Last-Event-ID", value)) if value else self._headers
 
     def _deliver(self, now: float) -> None:
@@ -171,7 +294,8 @@ class Reconnector:
             case None:
                 self._waiting_since = now
                 self._outbox.append(Read(self._silence.deadline()))
-            case Place(id):
+            case Position(id):
+                self._warn_of_long_id(id)
                 self._save(self._move(id))
             case Failure(error, final):
                 self._stop(error) if final else self._lost(now, str(error), error)
@@ -186,10 +310,19 @@ class Reconnector:
             case event:
                 self._events += 1
                 self._emitted = event
+                self._warn_of_long_id(event.id)
                 self._outbox.append(Emit(event))
 
+    def _warn_of_long_id(self, id: str | None) -> None:
+        if id is not None and not self._warned and is_too_long(id):
+            self._warned = True
+            text = (
+                f"ignores an event id of {len(id.encode())} bytes, above {MAX_ID_SIZE}; it resumes from the id before"
+            )
+            self._outbox.append(Warn(text))
+
     def _move(self, id: str) -> Save | None:
-        if id == (self.last_event_id or ""):
+        if id == (self.last_event_id or "") or is_too_long(id):
             return None
         self.last_event_id = id
         return Save(id)
@@ -198,7 +331,7 @@ class Reconnector:
         if save is not None:
             self._outbox.append(save)
 
-    # What came of it.
+    # Its result.
 
     def responded(
         self,
@@ -208,86 +341,99 @@ class Reconnector:
         now: float,
         wall: float,
         url: str = "",
+        target: str = "",
         detail: str = "",
     ) -> None:
-        """Take the head of a response.
+        """Process the head of a response.
 
         Arguments:
             headers: names in lower case.
-            wall: seconds since the epoch, for dates in ``Retry-After``.
-            url: what was asked for; for messages, so without credentials.
-            detail: what the server said about an error, shortened.
+            wall: seconds since 1970, for dates in ``Retry-After``.
+            url: of the request; for messages, so without credentials.
+            target: the absolute URL of a redirect; ``""`` if the ``Location`` is missing or not a URL.
+            detail: the server's words about an error, shortened.
         """
-        error = StatusError(status, url, detail)
         if status == 200:
             self._open(headers, now, url)
         elif status == 204:
             self._stop(None)
         elif status in _REDIRECTS:
-            self._redirect(status, headers.get("location", "").strip())
-        elif status >= 500 or status == _TOO_MANY_REQUESTS:
-            self._lost(now, f"status {status}", error, at_least=retry_after(headers, wall))
+            self._redirect(status, headers.get("location", "").strip(), target)
         else:
-            self._stop(error)
+            self._refused(StatusError(status, url, detail), retry_after(headers, wall), now)
 
     def received(self, data: bytes, now: float) -> None:
-        """Take bytes of the stream."""
+        """Process bytes of the stream."""
         heartbeats, duplicates = self._inbox.feed(data)
         self._heartbeats += heartbeats
         self._duplicates += duplicates
         if self._inbox.retry is not None:
-            self._backoff.honour(self._inbox.retry)
+            self._delays.set_retry(self._inbox.retry)
         self._silence.saw(now - self._waiting_since, heartbeats > 0)
 
     def ended(self, now: float) -> None:
-        """Take note that the server has ended the stream in good order."""
-        # One that has brought an event has done its work: servers that answer polls end like this all day.
+        """Process the clean end of the stream."""
+        if self.policy.reconnect in ("errors", "never"):
+            self._stop(None)
+            return
+        # After an event it is no failure: a server that answers polls ends every stream like this.
         self._lost(now, "the stream ended", None, is_failure=self._events == self._events_before)
 
     def failed(self, error: Exception, now: float) -> None:
-        """Take note that the connection broke or never came to be."""
-        self._lost(now, f"{type(error).__name__}: {error}".rstrip(": "), error)
+        """Process a connection that broke or could not be made."""
+        self._lost(now, excerpt(f"{type(error).__name__}: {error}").rstrip(": "), error)
 
     def silent(self, now: float) -> None:
-        """Take note that nothing came within the time that the last action gave."""
+        """Process that nothing came within the seconds of the last action."""
         seconds = self._silence.deadline()
         self._silence.forget()
-        error = ClientError(f"expected bytes within {seconds:g} s, got none")
-        self._lost(now, f"silence for {seconds:g} s", error)
+        reason = f"no bytes for {seconds:g} s"
+        self._lost(now, reason, ClientError(reason))
 
     def interrupted(self) -> None:
-        """Take note that the work was broken off for a reason of the user's own: the next attempt is at once."""
+        """Process that the user's own program interrupted the work. The next attempt follows at once."""
         if self._phase is not _Phase.CLOSED:
             self._leave()
             self._due = None
 
     def close(self) -> None:
-        """Stop, whatever is going on."""
+        """Stop, in any state."""
         if self._phase is not _Phase.CLOSED:
             self._stop(None)
 
     def _open(self, headers: Mapping[str, str], now: float, url: str) -> None:
         content_type = headers.get("content-type", "")
         if content_type.partition(";")[0].strip().lower() != "text/event-stream":
-            self._stop(ContentTypeError(content_type, url))
+            self._stop(ContentTypeError(excerpt(content_type), url))
             return
         self._phase = _Phase.STREAMING
         self.state = State.OPEN
         self._connections += 1
         self._opened_at = now
+        self._renewing = False
         self._outbox.append(Notify(Opened(url, headers, self._attempts)))
 
-    def _redirect(self, status: int, location: str) -> None:
+    def _redirect(self, status: int, location: str, target: str) -> None:
         self._redirects += 1
-        if location and self._redirects <= self.policy.max_redirects:
+        can_follow = bool(location) and target.startswith(("http://", "https://"))
+        if can_follow and self._redirects <= self.policy.max_redirects:
             self._outbox.append(Follow(self._silence.deadline()))
         else:
-            self._stop(RedirectError(status, location, self._redirects))
+            self._stop(RedirectError(status, excerpt(location), self._redirects, too_many=can_follow))
+
+    def _refused(self, error: StatusError, at_least: float, now: float) -> None:
+        if error.status >= 500 or error.status == _TOO_MANY_REQUESTS:
+            self._lost(now, f"status {error.status}", error, at_least=at_least)
+        elif error.status == _UNAUTHORIZED and self._renews_credentials and self._connections and not self._renewing:
+            self._renewing = True
+            self._reconnect(now, 0.0, "status 401", error)
+        else:
+            self._stop(error)
 
     def _lost(
         self, now: float, reason: str, error: Exception | None, *, at_least: float = 0.0, is_failure: bool = True
     ) -> None:
-        """Leave the attempt: wait for the next one, or give up."""
+        """End the attempt: wait for the next one, or give up."""
         stable = self._opened_at is not None and now - self._opened_at >= STABLE
         if stable or not is_failure:
             self._failures = 0
@@ -295,23 +441,26 @@ class Reconnector:
             self._fruitless, self._fruitless_since = 0, now
         else:
             self._fruitless += 1
-        delay = self._backoff.delay(self._failures, at_least)
+        delay = self._delays.delay(self._failures, at_least)
         self._failures += is_failure
-        self._leave()
-        if self._is_enough(now + delay):
-            gave_up = GaveUpError(self._fruitless, now - self._fruitless_since, reason)
+        if self._must_give_up(now + delay):
+            gave_up = GaveUpError(max(self._fruitless, 1), now - self._fruitless_since, reason)
             gave_up.__cause__ = error
             self._stop(gave_up)
-            return
+        else:
+            self._reconnect(now, delay, reason, error)
+
+    def _must_give_up(self, then: float) -> bool:
+        attempts, seconds = self.policy.max_attempts, self.policy.give_up_after
+        if self.policy.reconnect == "never" or (attempts is not None and self._fruitless >= attempts):
+            return True
+        return seconds is not None and then - self._fruitless_since > seconds
+
+    def _reconnect(self, now: float, delay: float, reason: str, error: Exception | None) -> None:
+        self._leave()
         self._due = now + delay
         self._reconnects += 1
         self._outbox.append(Notify(Reconnecting(reason, delay, self._fruitless, error)))
-
-    def _is_enough(self, then: float) -> bool:
-        attempts, seconds = self.policy.max_attempts, self.policy.give_up_after
-        if attempts is not None and self._fruitless >= attempts:
-            return True
-        return seconds is not None and then - self._fruitless_since > seconds
 
     def _leave(self) -> None:
         self._phase = _Phase.WAITING

@@ -1,41 +1,48 @@
-"""``Source``, what the asynchronous and the synchronous source have in common: all but the waiting."""
+"""``Source``, the common part of the asynchronous and the synchronous source: everything but the waiting."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import logging
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import httpx2
 
-from ..wire import ServerSentEvent
-from .actions import Closed, Connect, Notice, Opened, Reconnecting, State, Statistics
-from .clock import Clock
-from .headers import HeaderList, header_list, merged, shown
-from .inbox import Gap
-from .policy import Policy, PolicyOptions
-from .problem import said
-from .reconnect import Reconnector, id_header
-
-__all__ = ["FAILURES", "LIMITS", "TIMEOUT", "Source"]
+from ..wire import Gap, ServerSentEvent
+from .http import HeaderList, error_detail, excerpt, header_list, merged, redirect_target, without_secrets
+from .policy import IDEMPOTENT, Policy, PolicyOptions
+from .reconnect import (
+    MAX_ID_SIZE,
+    Closed,
+    Connect,
+    Notice,
+    Opened,
+    Reconnecting,
+    Reconnector,
+    State,
+    Statistics,
+    is_too_long,
+)
 
 logger = logging.getLogger("tickertape.client")
 
 FAILURES: Final = (httpx2.TransportError, httpx2.DecodingError, OSError)
-"""What another attempt may do away with. All else is a mistake in a program, and is raised."""
+"""Errors worth retrying. Anything else is a programming error and propagates."""
 
 TIMEOUT: Final = httpx2.Timeout(10.0)
-"""Seconds to connect and to send, for our own client: a network that needs more is as good as down."""
+"""Seconds to connect and to send, for our own client. A network that needs more is as good as down."""
 
 LIMITS: Final = httpx2.Limits(max_keepalive_connections=0)
-"""For our own client: a reconnect has to prove the whole way, and not find a connection that died in the pool."""
+"""For our own client: a reconnect must not find a connection in the pool that died with the last one."""
 
 _DEFAULT_HEADERS: Final = [("Accept", b"text/event-stream"), ("Cache-Control", b"no-cache")]
 
 
 class Source:
-    """Hold a state machine and what it needs to make requests."""
+    """Hold a state machine, and build the requests that it asks for."""
 
     def __init__(
         self,
@@ -45,6 +52,7 @@ class Source:
         headers: Mapping[str, str] | None,
         content: bytes | str | None,
         json: Any,
+        has_auth: bool,
         last_event_id: object,
         hooks: Mapping[type, Callable[[Any], object] | None],
         random: Callable[[], float],
@@ -52,36 +60,39 @@ class Source:
     ) -> None:
         self.url = httpx2.URL(url)
         self._method = method.upper()
-        self._content, body_headers = _body(content, json)
+        self._content, body_headers = _encode_body(content, json)
         own_headers = header_list(headers)
         if any(name.lower() == "last-event-id" for name, _ in own_headers):
-            raise ValueError("expected the place as last_event_id=, got a header Last-Event-ID")
+            raise ValueError("pass last_event_id= instead of a Last-Event-ID header")
+        checked = Policy(**policy)
+        if checked.reconnect is None:
+            checked = replace(checked, reconnect="always" if self._method in IDEMPOTENT else "errors")
         all_headers = merged(_DEFAULT_HEADERS, body_headers, own_headers)
-        self._machine = Reconnector(Policy(**policy), headers=all_headers, random=random)
+        self._machine = Reconnector(checked, headers=all_headers, renews_credentials=has_auth, random=random)
         if isinstance(last_event_id, str):
-            self._machine.last_event_id = ServerSentEvent(id=last_event_id).id  # checked by it
+            self._machine.last_event_id = _checked_id(last_event_id)
         self._hooks = hooks
         self._closing = False
         self._is_loaded = False
         self._secret: list[str] = []  # names of the headers that carry the credentials of this attempt
-        self._at_home = True  # no redirect of this attempt has left the place that credentials are for
+        self._same_origin = True  # no redirect of this attempt has left the origin that credentials are for
 
     def __repr__(self) -> str:
-        place, events = self.last_event_id, self.statistics().events
-        return f"<{type(self).__name__} {shown(self.url)} {self.state} last_event_id={place!r} events={events}>"
+        url, events = without_secrets(self.url), self.statistics().events
+        return f"<{type(self).__name__} {url} {self.state} last_event_id={self.last_event_id!r} events={events}>"
 
     @property
     def state(self) -> State:
-        """Where the source stands: connecting, open or closed."""
+        """The state: connecting, open or closed."""
         return State.CLOSED if self._closing else self._machine.state
 
     @property
     def last_event_id(self) -> str | None:
-        """The place: the id of the last event that the loop is done with; the next attempt resumes after it."""
+        """The id of the last event that the loop has handled. The next attempt resumes after it."""
         return self._machine.last_event_id
 
     def statistics(self) -> Statistics:
-        """Return what the source has done since it was made."""
+        """Return the counts since the source was made."""
         return self._machine.statistics()
 
     def _request(
@@ -92,10 +103,8 @@ class Source:
         read_timeout: float | None,
         extensions: Mapping[str, Any],
     ) -> httpx2.Request:
-        if self.last_event_id and id_header(self.last_event_id) is None:
-            logger.warning("%s starts anew: no header can carry the place %r", shown(self.url), self.last_event_id)
         self._secret = [name for name, _ in credentials]
-        self._at_home = True
+        self._same_origin = True
         timeout = client.timeout
         return client.build_request(
             self._method,
@@ -106,24 +115,33 @@ class Source:
             extensions=dict(extensions),
         )
 
-    def _responded(self, response: httpx2.Response, body: bytes, clock: Clock) -> None:
+    def _responded(self, response: httpx2.Response, body: bytes, now: float) -> None:
         headers = dict(response.headers)
         self._machine.responded(
             response.status_code,
             headers,
-            now=clock.now(),
-            wall=clock.wall(),
-            url=shown(response.url),
-            detail=said(body, headers.get("content-type", "")),
+            now=now,
+            wall=time.time(),
+            url=without_secrets(response.url),
+            target=redirect_target(response),
+            detail=error_detail(body, headers.get("content-type", "")),
         )
 
+    def _loaded(self, id: str | None) -> None:
+        self._machine.last_event_id = None if id is None else _checked_id(id)
+        self._is_loaded = True
+
+    def _warn(self, text: str) -> None:
+        logger.warning("%s: %s", without_secrets(self.url), text)
+
     def _log(self, notice: Notice) -> None:
-        url = shown(self.url)
+        url = without_secrets(self.url)
         match notice:
             case Opened():
                 logger.info("%s is open", url)
             case Gap():
-                logger.warning("%s has a gap (%s) after %s", url, notice.reason, notice.after)
+                after = excerpt(notice.after or "an unknown id")
+                logger.warning("%s has a gap (%s) after %s", url, excerpt(notice.reason), after)
             case Reconnecting(reason, delay, _, error):
                 level = logging.INFO if error is None else logging.WARNING
                 logger.log(level, "%s: %s; next attempt in %.1f s", url, reason, delay)
@@ -133,10 +151,22 @@ class Source:
                 logger.error("%s is closed: %s", url, error)
 
 
-def _body(content: bytes | str | None, json: Any) -> tuple[bytes | None, HeaderList]:
-    """Return the bytes of the body, which every attempt sends again, and the headers that tell of it."""
+def _checked_id(id: str) -> str:
+    """Return an id that a source may resume from.
+
+    Raises:
+        ValueError: it has a line break or NUL in it, or is too long for an HTTP header.
+    """
+    ServerSentEvent(id=id)
+    if is_too_long(id):
+        raise ValueError(f"expected last_event_id to have at most {MAX_ID_SIZE} bytes, got {len(id.encode())}")
+    return id
+
+
+def _encode_body(content: bytes | str | None, json: Any) -> tuple[bytes | None, HeaderList]:
+    """Return the body of each request, and the headers that describe it."""
     if json is None:
         return content.encode() if isinstance(content, str) else content, []
     if content is not None:
-        raise ValueError("expected content or json, got both")
+        raise ValueError("pass content or json, not both")
     return jsonlib.dumps(json, ensure_ascii=False, allow_nan=False).encode(), [("Content-Type", b"application/json")]

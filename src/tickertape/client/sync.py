@@ -1,9 +1,9 @@
 """``SyncEventSource``, the synchronous source: a loop around the state machine, over ``httpx2.Client``.
 
-A thread that is blocked in the network is woken by shutting its socket down: by ``close`` from
-another thread, and by the watchdog when a server has been silent for too long. A connection of
-HTTP/2 is shared with other requests and is not shut down; there the read timeout ends a silence,
-and ``close`` takes effect with the next bytes.
+A thread that is blocked in the network is woken by shutting its socket down. ``close`` does so from another
+thread, and so does a timer if the server has been silent for too long. A connection of HTTP/2 is shared
+with other requests and is not shut down. There the read timeout ends a silence, and ``close`` takes effect with the
+next bytes.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from __future__ import annotations
 import inspect
 import socket
 import threading
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from random import random as system_random
 from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack, cast
 
 import httpx2
 
-from ..wire import ServerSentEvent
-from .actions import (
+from ..timing import Clock
+from ..wire import Gap, ServerSentEvent
+from .clock import Sleeper, ThreadClock
+from .http import DETAIL_SECONDS, MAX_DETAIL, Auth, credential_headers, redirect_request
+from .policy import PolicyOptions
+from .reconnect import (
     Action,
     Closed,
     Connect,
@@ -34,38 +38,33 @@ from .actions import (
     Sleep,
     State,
     Stop,
+    Warn,
 )
-from .clock import SyncClock, SystemSyncClock
-from .cursor import CursorStore
-from .headers import Auth, credential_headers, redirected
-from .inbox import Gap
-from .policy import PolicyOptions
-from .problem import DETAIL_SECONDS, MAX_DETAIL
 from .source import FAILURES, LIMITS, TIMEOUT, Source
-
-__all__ = ["Hook", "SyncEventSource"]
+from .stores import CursorStore
 
 T = TypeVar("T")
 
 Hook: TypeAlias = Callable[[T], None]
 
-_STREAM_MADE: Final = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
+_STREAM_CREATED: Final = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
 """Ends of the names of ``trace`` events that come with a new network stream."""
 
 
 class SyncEventSource(Source):
-    """Read an event stream, for as long as it takes, without losing the place in it; without asyncio.
+    """Read an event stream and resume it after every interruption, without asyncio.
 
-    Iterate it with ``for``; ``with`` around that closes it whatever happens. The same machine as in
-    :class:`EventSource` is underneath, and the arguments are the same, with these differences:
+    Iterate it with ``for``. A ``with`` block around the loop closes it in any case. It works as
+    :class:`EventSource` does, and takes the same arguments, with these differences:
 
     Arguments:
         auth: a function.
-        last_event_id: the id after which to begin, or a store with plain methods.
-        client: an ``httpx2.Client``; it is not closed with the source.
+        last_event_id: the id to resume from, or a store with plain methods.
+        client: an ``httpx2.Client``. The source does not close it.
         on_open: a function, as are the other hooks.
+        clock: replaces the system's clock in tests, for example by a :class:`~tickertape.testing.FakeClock`.
 
-    One thread iterates; any thread may call :meth:`close`.
+    One thread iterates. Any thread may call :meth:`close`.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class SyncEventSource(Source):
         on_gap: Hook[Gap] | None = None,
         on_reconnecting: Hook[Reconnecting] | None = None,
         on_closed: Hook[Closed] | None = None,
-        clock: SyncClock | None = None,
+        clock: Clock | None = None,
         random: Callable[[], float] = system_random,
         **policy: Unpack[PolicyOptions],
     ) -> None:
@@ -93,6 +92,7 @@ class SyncEventSource(Source):
             headers=headers,
             content=content,
             json=json,
+            has_auth=auth is not None,
             last_event_id=last_event_id,
             hooks={Opened: on_open, Gap: on_gap, Reconnecting: on_reconnecting, Closed: on_closed},
             random=random,
@@ -100,18 +100,17 @@ class SyncEventSource(Source):
         )
         for function in (auth, on_open, on_gap, on_reconnecting, on_closed):
             if inspect.iscoroutinefunction(function):
-                raise TypeError(
-                    f"expected plain functions in a SyncEventSource, got the coroutine function {function!r}"
-                )
+                raise TypeError(f"a SyncEventSource cannot call the coroutine function {function!r}: use EventSource")
         self._auth = auth
         self._store = None if isinstance(last_event_id, str) else last_event_id
         self._client = client
         self._own_client: httpx2.Client | None = None
-        self._clock: SyncClock = clock or SystemSyncClock()
+        self._own_clock = ThreadClock()
+        self._clock: Clock = clock or self._own_clock
 
-        self._turn = threading.Lock()  # of the one who makes the machine go
-        self._wake = threading.Event()  # ends a sleep
-        self._expired = False  # the watchdog has ended the wait in progress
+        self._turn = threading.Lock()  # held while the machine is driven
+        self._sleeper = Sleeper(self._clock)
+        self._is_expired = False  # the deadline of the current step has passed
         self._socket: socket.socket | None = None
         self._response: httpx2.Response | None = None
         self._chunks: Generator[bytes, None, None] | None = None
@@ -127,23 +126,23 @@ class SyncEventSource(Source):
 
     def __next__(self) -> ServerSentEvent:
         if not self._turn.acquire(blocking=self._closing):
-            raise RuntimeError("expected one thread at a time to iterate a source, got another one")
+            raise RuntimeError("another thread is already iterating this source")
         try:
             return self._next()
         finally:
             self._turn.release()
 
     def commit(self) -> None:
-        """Take the event in hand as done with, before the next one is asked for: before a ``break``, say."""
+        """Count the current event as handled now, for example before a ``break``."""
         if (save := self._machine.commit()) is not None:
             self._save(save.id)
 
     def close(self) -> None:
-        """End the iteration, from any thread, and let go of the connection. Again is no error."""
+        """End the iteration, from any thread, and close the connection. May be called again."""
         self._closing = True
-        self._wake.set()
-        self._break_off()
-        # Whoever iterates lets go of everything on its way out; if no one does, it is done here.
+        self._sleeper.wake()
+        self._shut_down_socket()
+        # A thread that iterates releases everything when its loop ends. Without one, that is done here.
         if self._turn.acquire(blocking=False):
             try:
                 self._end()
@@ -157,7 +156,7 @@ class SyncEventSource(Source):
         while True:
             if self._closing:
                 self._machine.close()
-            action = self._machine.next(self._clock.now())
+            action = self._machine.next(self._clock.time())
             match action:
                 case Emit(event):
                     return event
@@ -167,15 +166,15 @@ class SyncEventSource(Source):
             self._do(action)
 
     def _end(self) -> None:
-        """Do what remains after the end: to save, to tell."""
+        """Do what remains: save, notify."""
         self._machine.close()
-        while not isinstance(action := self._machine.next(self._clock.now()), Stop):
+        while not isinstance(action := self._machine.next(self._clock.time()), Stop):
             if isinstance(action, (Save, Notify)):
                 self._do(action)
 
     def _do(self, action: Action) -> None:
         if self._machine.state is not State.OPEN and not isinstance(action, Follow):
-            self._let_go()
+            self._close_response()
         match action:
             case Connect():
                 self._reported(lambda: self._connect(action))
@@ -183,30 +182,32 @@ class SyncEventSource(Source):
                 self._reported(lambda: self._follow(seconds))
             case Read(seconds):
                 self._reported(lambda: self._read(seconds))
-            case Sleep(seconds):
-                self._clock.sleep(seconds, self._wake)
+            case Sleep(until):
+                self._sleeper.sleep_until(until)
             case Save(id):
                 self._save(id)
             case Notify(notice):
                 self._notify(notice)
+            case Warn(text):
+                self._warn(text)
 
-    # Work that blocks.
+    # Steps that block.
 
-    def _reported(self, work: Callable[[], None]) -> None:
-        """Do the work and report to the machine when it fails."""
-        self._expired = False
+    def _reported(self, step: Callable[[], None]) -> None:
+        """Do a step, and report its failure to the machine."""
+        self._is_expired = False
         try:
-            work()
+            step()
         except httpx2.UnsupportedProtocol:
             self._machine.interrupted()
             raise
         except FAILURES as error:
             if self._closing:
-                self._machine.interrupted()  # our own doing
-            elif self._expired or isinstance(error, httpx2.ReadTimeout):
-                self._machine.silent(self._clock.now())
+                self._machine.interrupted()  # the failure comes from `close`
+            elif self._is_expired or isinstance(error, httpx2.ReadTimeout):
+                self._machine.silent(self._clock.time())
             else:
-                self._machine.failed(error, self._clock.now())
+                self._machine.failed(error, self._clock.time())
         except BaseException:
             self._machine.interrupted()
             raise
@@ -219,73 +220,82 @@ class SyncEventSource(Source):
 
     def _follow(self, seconds: float | None) -> None:
         assert self._response is not None, "there is a response that redirects"
-        request, stays = redirected(self._response, self._secret)
-        self._at_home = self._at_home and stays
-        self._let_go()
+        request, same_origin = redirect_request(self._response, self._secret)
+        self._same_origin = self._same_origin and same_origin
+        self._close_response()
         self._send(request, seconds)
 
     def _send(self, request: httpx2.Request, seconds: float | None) -> None:
-        auth = httpx2.USE_CLIENT_DEFAULT if self._at_home else None
-        with self._clock.watch(seconds, self._expire):
+        auth = httpx2.USE_CLIENT_DEFAULT if self._same_origin else None
+        with self._deadline(seconds):
             response = self._http_client().send(request, stream=True, auth=auth, follow_redirects=False)
         self._response = response
         self._socket = _socket_of(response)
-        self._responded(response, self._detail(response), self._clock)
+        detail = self._detail(response) if response.status_code >= 400 else b""
+        self._responded(response, detail, self._clock.time())
 
     def _read(self, seconds: float | None) -> None:
         assert self._response is not None, "there is a response that streams"
         if self._chunks is None:
             self._chunks = _chunks(self._response)
-        self._response.request.extensions.setdefault("timeout", {})["read"] = (
-            seconds  # looked at with each read of HTTP/2
-        )
-        with self._clock.watch(seconds, self._expire):
+        # HTTP/2 applies it to each read.
+        self._response.request.extensions.setdefault("timeout", {})["read"] = seconds
+        with self._deadline(seconds):
             data = next(self._chunks, None)
         if data is not None:
-            self._machine.received(data, self._clock.now())
+            self._machine.received(data, self._clock.time())
         elif self._closing:
             self._machine.interrupted()
-        elif self._expired:
-            self._machine.silent(self._clock.now())
+        elif self._is_expired:
+            self._machine.silent(self._clock.time())
         else:
-            self._machine.ended(self._clock.now())
+            self._machine.ended(self._clock.time())
 
     def _detail(self, response: httpx2.Response) -> bytes:
         body = b""
-        if response.status_code < 400:
-            return body
-        with suppress(*FAILURES), self._clock.watch(DETAIL_SECONDS, self._expire), closing(_chunks(response)) as chunks:
+        with suppress(*FAILURES), self._deadline(DETAIL_SECONDS), closing(_chunks(response)) as chunks:
             for chunk in chunks:
                 body += chunk
                 if len(body) >= MAX_DETAIL:
                     break
         return body[:MAX_DETAIL]
 
-    # Ending it from outside.
+    # Ending a step from another thread.
 
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
-        """Take hold of the socket while the request is still on its way."""
-        if name.endswith(_STREAM_MADE):
+        """Keep the socket of a request that has no response yet."""
+        if name.endswith(_STREAM_CREATED):
             self._socket = info["return_value"].get_extra_info("socket")
-            if self._closing or self._expired:
-                self._break_off()
+            if self._closing or self._is_expired:
+                self._shut_down_socket()
+
+    @contextmanager
+    def _deadline(self, seconds: float | None) -> Iterator[None]:
+        """End the block from another thread if it takes longer than this."""
+        if seconds is None:
+            yield
+            return
+        timer = self._clock.call_at(self._clock.time() + seconds, self._expire)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _expire(self) -> None:
-        self._expired = True
-        self._break_off()
+        self._is_expired = True
+        self._shut_down_socket()
 
-    def _break_off(self) -> None:
+    def _shut_down_socket(self) -> None:
         if (stream := self._socket) is not None:
-            # Not the method of an `ssl.SSLSocket`: that one takes the TLS state away from under the reader.
+            # Not the method of an `ssl.SSLSocket`: it would remove the TLS state that the reader uses.
             with suppress(OSError):
                 socket.socket.shutdown(stream, socket.SHUT_RDWR)
 
-    # What belongs to the user.
+    # The user's callables.
 
     def _load(self) -> None:
         if self._store is not None and not self._is_loaded:
-            self._machine.last_event_id = self._store.load()
-            self._is_loaded = True
+            self._loaded(self._store.load())
 
     def _save(self, id: str) -> None:
         if self._store is not None:
@@ -297,7 +307,7 @@ class SyncEventSource(Source):
         if hook is not None:
             hook(notice)
 
-    # What is held.
+    # Resources.
 
     def _http_client(self) -> httpx2.Client:
         if self._client is not None:
@@ -306,7 +316,7 @@ class SyncEventSource(Source):
             self._own_client = httpx2.Client(timeout=TIMEOUT, limits=LIMITS)
         return self._own_client
 
-    def _let_go(self) -> None:
+    def _close_response(self) -> None:
         """Close the response, and with it the connection of an unfinished stream."""
         self._socket = None
         chunks, self._chunks = self._chunks, None
@@ -318,22 +328,22 @@ class SyncEventSource(Source):
                 response.close()
 
     def _release(self) -> None:
-        self._let_go()
-        self._clock.rest()
+        self._close_response()
+        self._own_clock.close()
         client, self._own_client = self._own_client, None
         if client is not None:
             client.close()
 
 
 def _chunks(response: httpx2.Response) -> Generator[bytes, None, None]:
-    # Annotated as an iterator, but a generator; its `close` is needed.
+    # Annotated as an iterator. It is a generator, and its `close` is needed.
     return cast("Generator[bytes, None, None]", response.iter_bytes())
 
 
 def _socket_of(response: httpx2.Response) -> socket.socket | None:
-    """Return the socket of a response if it has one to itself."""
+    """Return the socket of a response, unless the response shares it with others."""
     stream = response.extensions.get("network_stream")
     if stream is None or response.http_version == "HTTP/2":
         return None
-    made = stream.get_extra_info("socket")
-    return made if isinstance(made, socket.socket) else None
+    found = stream.get_extra_info("socket")
+    return found if isinstance(found, socket.socket) else None

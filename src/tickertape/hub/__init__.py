@@ -9,7 +9,7 @@ from .direct import DirectSubscriber
 from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
 from .hub import Hub, SubscriptionRequest
 from .presence import Presence
-from .response import DIRECT_EXTENSION, Connection, HubResponse
+from .response import HubResponse
 from .starting import MAX_LAST
 from .statistics import HubStatistics
 from .subscriber import OverflowPolicy, SubscriberInfo
@@ -20,11 +20,9 @@ __all__ = [
     "DEFAULT_DRAIN_WINDOW",
     "DEFAULT_MAX_EVENT_SIZE",
     "DEFAULT_RETRY",
-    "DIRECT_EXTENSION",
     "MAX_LAST",
     "MAX_TOPICS",
     "Batch",
-    "Connection",
     "DirectSubscriber",
     "Feed",
     "FeedState",

@@ -32,6 +32,9 @@ _PAGES_A_TURN: Final = 8
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
+MAX_IGNORED: Final = 64 * 1024
+"""Bytes that a peer may send after its request: some pipelined requests, but no endless upload."""
+
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
@@ -48,9 +51,10 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
     """
 
     __slots__ = (
+        "_connections",
         "_fetching",
+        "_ignored",
         "_left",
-        "_on_lost",
         "_on_shutdown",
         "_rest",
         "_since",
@@ -77,21 +81,22 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         self._left = 0
         self._fetching: asyncio.Task[None] | None = None
         self._on_shutdown = on_shutdown
-        self._on_lost: Callable[[DirectSubscriber], Any] | None = None
+        self._connections: set[Any] | None = None
+        self._ignored = 0
 
     def __repr__(self) -> str:
         state = self.reason or ("live" if self.place >= 0 else "behind")
         return f"<DirectSubscriber {self.info.id} {self.info.topics} cursor={self.cursor} {state}>"
 
-    def start(self, transport: asyncio.Transport, on_lost: Callable[[DirectSubscriber], Any]) -> None:
+    def start(self, transport: asyncio.Transport, connections: set[Any]) -> None:
         """Take over a connection whose response headers were sent.
 
         Arguments:
             transport: the connection; this is its protocol already.
-            on_lost: called once, when the connection is closed.
+            connections: those of the server; this one leaves them when it is closed.
         """
         self._transport = transport
-        self._on_lost = on_lost
+        self._connections = connections
         self.descriptor = transport.get_extra_info("socket").fileno()
         # With the mark at nothing, `resume_writing` comes when all is written, not when most is.
         transport.set_write_buffer_limits(high=0)
@@ -183,11 +188,15 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
         """Take note that the peer has left."""
         self.end(DisconnectReason.CLIENT_CLOSED)
         self._rest = None
-        if self._on_lost is not None:
-            self._on_lost(self)
+        if self._connections is not None:
+            self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Pass over what the peer sends behind its request: its answer never ends."""
+        """Ignore what the peer sends after its request; close the connection if that is much."""
+        self._ignored += len(data)
+        if self._ignored > MAX_IGNORED:
+            logger.info("closed the connection of subscriber %d: it keeps sending data", self.info.id)
+            self.abort()
 
     def resume_writing(self) -> None:
         """Go on: all that the transport held is written."""

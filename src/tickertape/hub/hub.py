@@ -258,11 +258,9 @@ class Hub(Publishing):
     def serve_direct(self, subscription: Subscription) -> DirectSubscriber:
         """Go on serving a subscription as the protocol of its own connection."""
         start = Start(subscription.cursor, subscription.gap)
-        direct = DirectSubscriber(
+        return DirectSubscriber(
             self._opened(), subscription.info, start, subscription.policy, self.presence.leave, self.drain
         )
-        self.presence.replace(subscription, direct)
-        return direct
 
     def subscribers(self, topic: str | None = None) -> int:
         """Return the number of subscribers, or of those who get what is published to ``topic``."""

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any
 
-from ..asgi import DisconnectReason, Receive, Scope, Send, Stream, StreamResponse, open_streams, send_problem
+from ..asgi import DisconnectReason, Receive, Scope, Send, Stream, StreamResponse, Takeover, open_streams, send_problem
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
 from ..wire import ServerSentEvent
-from .direct import DirectSubscriber
 from .subscriber import OverflowPolicy
 from .subscription import Subscription
 
-__all__ = ["DIRECT_EXTENSION", "Connection", "HubResponse"]
-
-DIRECT_EXTENSION: Final = "tickertape.direct"
-"""The ASGI extension with which a server offers the connection itself, a :class:`Connection`."""
-
-
-class Connection(Protocol):
-    """The connection of a request, offered by a server that can let go of it."""
-
-    def offers(self, chunk: bytes) -> bool:
-        """Tell whether the response has gone out unchanged so far, ``chunk`` being its first bytes."""
-
-    def hand_over(self, subscriber: DirectSubscriber) -> None:
-        """Make ``subscriber`` the protocol of the connection, and start it."""
+__all__ = ["HubResponse"]
 
 
 class HubResponse(StreamResponse):
@@ -80,13 +66,22 @@ class HubResponse(StreamResponse):
         except HubClosedError as error:
             await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             return
-        connection: Connection | None = scope.get("extensions", {}).get(DIRECT_EXTENSION)
+        takeover = await Takeover.find(receive)
 
         def hand_over(chunk: bytes) -> bool:
-            # A stream that is ending already was told so in the way in which it is served now.
-            if connection is None or subscription.reason or hub.draining or not connection.offers(chunk):
+            if takeover is None:
                 return False
-            connection.hand_over(hub.serve_direct(subscription))
+            # A stream that is ending already was told so in the way in which it is served now.
+            if subscription.reason or hub.draining:
+                takeover.release()
+                return False
+            direct = hub.serve_direct(subscription)
+            transport = takeover.take(chunk, direct)
+            if transport is None:
+                direct.hand_over()
+                return False
+            hub.presence.replace(subscription, direct)
+            direct.start(transport, takeover.connections)
             # The server may have told its connections of a shutdown before this became one of them.
             open_streams.add(hub, {"server": scope.get("server")})
             return True

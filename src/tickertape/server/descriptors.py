@@ -14,7 +14,7 @@ import logging
 import sys
 from typing import Any, Final
 
-from .protocol import DirectHTTPProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if sys.platform != "win32":
     import resource
@@ -55,7 +55,7 @@ def most_connections() -> int | None:
     return None if soft == resource.RLIM_INFINITY else max(1, soft - RESERVE)
 
 
-class LimitedHTTPProtocol(DirectHTTPProtocol):
+class LimitedHTTPProtocol(HttpToolsProtocol):
     """Close connections beyond ``limit_concurrency``; say so when it begins, and when it is over."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

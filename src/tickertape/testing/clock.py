@@ -1,55 +1,72 @@
-"""A clock that is turned by hand."""
+"""A clock for tests, advanced by hand."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
+
+from ..timing import Timer
 
 __all__ = ["FakeClock"]
 
 
 class FakeClock:
-    """A clock that stands still until :meth:`advance` turns it; give it as ``clock=``.
+    """A clock that stands still until the test advances it. Pass it as ``clock=``.
+
+    It works for a :class:`~tickertape.Hub`, and for the sources and publishers of :mod:`tickertape.client`, with
+    and without asyncio. Any thread may advance it. The callbacks run in the call of :meth:`advance`.
 
     Arguments:
-        now: the moment at which it starts, in seconds.
+        now: the time at the start, in seconds.
     """
 
     def __init__(self, now: float = 1000.0) -> None:
         self._now = now
         self._count = itertools.count()
         self._timers: list[_FakeTimer] = []
+        self._lock = threading.RLock()  # a callback may set timers, cancel them and read the time
 
     def __repr__(self) -> str:
         return f"<FakeClock now={self._now} timers={sum(not timer.cancelled for timer in self._timers)}>"
 
     def time(self) -> float:
-        """Return the present moment, in seconds."""
-        return self._now
+        """Return the current time, in seconds."""
+        return self._now  # without the lock: a thread that waits for it may hold what a callback needs
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> _FakeTimer:
-        """Call ``callback`` when the clock is turned past ``when``."""
-        timer = _FakeTimer(when, next(self._count), callback, args)
-        heapq.heappush(self._timers, timer)
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
+        """Call ``callback(*args)`` when the clock is advanced to ``when``."""
+        timer = _FakeTimer(self._lock, when, next(self._count), callback, args)
+        with self._lock:
+            heapq.heappush(self._timers, timer)
         return timer
 
     def advance(self, seconds: float) -> None:
-        """Turn the clock, and call what falls due on the way at its own moment, in order."""
+        """Advance the clock, and run the callbacks that are due, each at its own time and in order."""
         if not seconds >= 0:
             raise ValueError(f"expected seconds of at least 0, got {seconds!r}")
-        end = self._now + seconds
-        while self._timers and self._timers[0].when <= end:
-            timer = heapq.heappop(self._timers)
-            self._now = max(self._now, timer.when)
-            timer.run()
-        self._now = end
+        with self._lock:
+            end = self._now + seconds
+            while self._timers and self._timers[0].when <= end:
+                timer = heapq.heappop(self._timers)
+                self._now = max(self._now, timer.when)
+                timer.run()
+            self._now = max(self._now, end)
 
 
 class _FakeTimer:
-    def __init__(self, when: float, order: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def __init__(
+        self,
+        lock: threading.RLock,
+        when: float,
+        order: int,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+    ) -> None:
         self.when = when
+        self._lock = lock
         self._order = order
         self._callback: Callable[..., Any] | None = callback
         self._args = args
@@ -62,8 +79,10 @@ class _FakeTimer:
         return self._callback is None
 
     def cancel(self) -> None:
-        self._callback = None
+        with self._lock:
+            self._callback = None
 
     def run(self) -> None:
-        if self._callback is not None:
-            self._callback(*self._args)
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback(*self._args)

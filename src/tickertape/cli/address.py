@@ -1,21 +1,20 @@
-"""``stream_url`` and ``checked_url``: addresses as people type them, checked before anything is asked of them."""
+"""``checked_url`` and ``stream_url``: addresses as people type them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import httpx2
 
-__all__ = ["checked_url", "stream_url", "topic_of"]
-
-_SCHEMES = ("http://", "https://")
+_SCHEMES: Final = ("http://", "https://")
 
 
 def checked_url(text: str) -> httpx2.URL:
     """Return an HTTP URL.
 
     Raises:
-        ValueError: it is not one; the text is a sentence for whoever typed it.
+        ValueError: the text is not one. The message is for the person who typed it.
     """
     try:
         url = httpx2.URL(text)
@@ -27,19 +26,19 @@ def checked_url(text: str) -> httpx2.URL:
 
 
 def stream_url(targets: Sequence[str], *, hub: str, last: int | None = None) -> httpx2.URL:
-    """Return the address of a stream: the one given, or that of topics of a hub.
+    """Return the URL of a stream: the given one, or that of topics of a hub.
 
     Arguments:
-        targets: one URL of a stream, or topics and topic patterns.
-        hub: the URL of the hub that the topics are of.
-        last: with how many past events to begin.
+        targets: the URL of a stream, or topics and topic patterns.
+        hub: the URL of the hub with these topics.
+        last: the number of past events to begin with.
 
     Raises:
-        ValueError: that is neither; the text is a sentence for whoever typed it.
+        ValueError: the targets are neither. The message is for the person who typed them.
     """
     urls = [target for target in targets if target.lower().startswith(_SCHEMES)]
     if urls and len(targets) > 1:
-        raise ValueError(f"expected one URL, or topics, got {len(targets)} of them with {urls[0]!r}")
+        raise ValueError(f"expected one URL, or topics, got {len(targets)} arguments with the URL {urls[0]!r}")
     if urls:
         url = checked_url(urls[0])
     else:
@@ -50,6 +49,6 @@ def stream_url(targets: Sequence[str], *, hub: str, last: int | None = None) -> 
 
 
 def topic_of(url: httpx2.URL) -> str | None:
-    """Return the topic of every event of a stream if its address tells: the only one, and not a pattern."""
+    """Return the topic of every event of a stream, if its URL has exactly one and that is not a pattern."""
     topics = url.params.get_list("topic")
     return topics[0] if len(topics) == 1 and "*" not in topics[0] else None

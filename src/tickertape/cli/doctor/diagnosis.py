@@ -1,33 +1,89 @@
-"""``diagnose``: what an observation of a stream means for whoever runs it, and what to do about it.
-
-A pure function; :func:`~tickertape.client.probe.probe` has made the observation.
-"""
+"""``diagnose``: findings about a stream, with advice. Pure functions of an :class:`Observation`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 from typing import Final, NamedTuple
-
-import httpx2
-
-from .probe import Observation
-
-__all__ = ["Finding", "Level", "diagnose"]
+from urllib.parse import urlsplit
 
 NOTICEABLE: Final = 0.25
-"""Seconds between the two parts of an event, from which on something has held one of them back: no network
-sends the packets of one write so far apart, unless one is lost."""
+"""Seconds between the two parts of an event, from which on something must have held the second part back: no network
+delivers the packets of one write so far apart, unless one is lost."""
 
 LONG: Final = 35.0
-"""Seconds after which a stream without a byte has no heartbeat that is of use: two of the usual 15 s."""
+"""Seconds without a byte, after which a stream has no useful heartbeat: two of the usual 15 s."""
+
+LONG_LINE: Final = 64 * 1024
+"""Bytes of an unfinished line that are worth a warning: clients must hold them all."""
 
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 
 
+class Arrival(NamedTuple):
+    """Bytes that came at once."""
+
+    seconds: float
+    """Since the request was sent."""
+    size: int
+    ids: tuple[str | None, ...]
+    """Of the events that these bytes completed, as in force when each was dispatched."""
+    comments: int
+    whole: bool
+    """True if the bytes end where a block ends. A server writes whole events, a buffer cuts them anywhere."""
+
+
+@dataclass
+class Resumption:
+    """The result of a reconnect with ``Last-Event-ID``."""
+
+    after: str
+    """The id that was sent."""
+    expected: str
+    """The id of the event that had followed it."""
+    got: str | None = None
+    """The id of the first event after the reconnect; ``None`` if none came in time."""
+
+
+@dataclass
+class Observation:
+    """A record of one look at a stream."""
+
+    url: str
+    status: int = 0
+    """``0`` if there was no response."""
+    http_version: str = ""
+    tls: str = ""
+    """The version of TLS; ``""`` without TLS."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case."""
+    error: str = ""
+    """The error that broke the connection, in words."""
+    head_after: float = 0.0
+    """Seconds until the head of the response came."""
+    arrivals: list[Arrival] = field(default_factory=list)
+    ended_after: float | None = None
+    """Seconds until the server ended the stream; ``None`` if it did not."""
+    seconds: float = 0.0
+    """The time of the look."""
+    retry: int | None = None
+    resumption: Resumption | None = None
+    """``None`` if the stream has shown no two events with ids of their own."""
+    oversized: int = 0
+    """Bytes of the limit that an event exceeded; ``0`` if none did."""
+    unfinished: int = 0
+    """Bytes after the last line end."""
+
+    @property
+    def ids(self) -> list[str | None]:
+        """The ids of all events."""
+        return [each for arrival in self.arrivals for each in arrival.ids]
+
+
 class Level(StrEnum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     OK = "ok"
     INFO = "info"
@@ -36,7 +92,7 @@ class Level(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that an operator should know."""
+    """One fact about a stream, for its operator."""
 
     level: Level
     subject: str
@@ -45,26 +101,26 @@ class Finding(NamedTuple):
 
 
 def diagnose(seen: Observation) -> list[Finding]:
-    """Return what was found, in the order in which a request goes."""
+    """Return the findings, in the order of a request's way."""
     if not seen.status:
         return [_unreachable(seen)]
     findings = [*_status(seen)]
     if seen.status == 200:
-        findings += [*_content(seen), *_transport(seen), *_headers(seen), *_pace(seen), *_events(seen)]
+        findings += [*_content(seen), *_transport(seen), *_headers(seen), *_pace(seen), *_size(seen), *_events(seen)]
     return findings
 
 
 def _unreachable(seen: Observation) -> Finding:
     if seen.error:
-        return Finding(Level.FAULT, "connection", seen.error, "check the address, the server and what is in between")
+        return Finding(Level.FAULT, "connection", seen.error, "check the address, the server and the proxies between")
     text = f"no answer within {seen.seconds:.1f} s"
-    advice = "send the head of the answer at once, with a first comment, and let no proxy wait for more"
+    advice = "send the head of the response at once, with a first comment, and let no proxy wait for more"
     return Finding(Level.FAULT, "connection", text, advice)
 
 
 def _status(seen: Observation) -> Iterator[Finding]:
     advice = {
-        204: "browsers and clients stop for good on 204: answer 200 if there is more to come",
+        204: "browsers and clients stop for good on 204: answer 200 if more events follow",
         401: "pass credentials: --header 'Authorization: Bearer …'",
         403: "pass credentials: --header 'Authorization: Bearer …'",
         404: "check the path of the URL",
@@ -75,7 +131,9 @@ def _status(seen: Observation) -> Iterator[Finding]:
     else:
         yield Finding(Level.FAULT, "status", str(seen.status), advice)
     if seen.status >= 429 and "retry-after" not in seen.headers:
-        yield Finding(Level.INFO, "Retry-After", "not given", "say when to come back: our clients and others honour it")
+        yield Finding(
+            Level.INFO, "Retry-After", "not given", "send Retry-After: tickertape's clients and others wait that long"
+        )
 
 
 def _content(seen: Observation) -> Iterator[Finding]:
@@ -84,12 +142,12 @@ def _content(seen: Observation) -> Iterator[Finding]:
         advice = "clients refuse anything but text/event-stream"
         yield Finding(Level.FAULT, "content type", repr(kind.strip()), advice)
     elif "charset" in parameters.lower() and "utf-8" not in parameters.lower():
-        advice = "the format is UTF-8 whatever the header says"
+        advice = "the format is always UTF-8: remove the charset"
         yield Finding(Level.WARNING, "content type", parameters.strip(), advice)
     else:
         yield Finding(Level.OK, "content type", "text/event-stream")
     if "content-length" in seen.headers:
-        advice = "a stream has no length: something on the way has collected it"
+        advice = "a stream has no length: something on the way collected it"
         yield Finding(Level.FAULT, "length", f"Content-Length: {seen.headers['content-length']}", advice)
 
 
@@ -99,13 +157,13 @@ def _transport(seen: Observation) -> Iterator[Finding]:
     else:
         advice = "browsers open six connections to a host over HTTP/1.1, for all tabs: offer HTTP/2 to them"
         yield Finding(Level.INFO, "HTTP", seen.http_version, advice)
-    url = httpx2.URL(seen.url)
+    host = urlsplit(seen.url).hostname
     if seen.tls:
         yield Finding(Level.OK, "TLS", seen.tls)
-    elif url.host in _LOCAL:
+    elif host in _LOCAL:
         yield Finding(Level.INFO, "TLS", "none, on this machine")
     else:
-        advice = "use https: proxies on the way hold plain streams back, and anybody can read them"
+        advice = "use https: proxies on the way delay plain streams, and anybody can read them"
         yield Finding(Level.WARNING, "TLS", "none", advice)
 
 
@@ -123,7 +181,7 @@ def _headers(seen: Observation) -> Iterator[Finding]:
     if coding == "identity":
         yield Finding(Level.OK, "compression", "none")
     else:
-        advice = "compress only where each event is flushed; Cache-Control: no-transform keeps proxies from it"
+        advice = "compress only if each event is flushed; Cache-Control: no-transform keeps proxies from compressing"
         yield Finding(Level.WARNING, "compression", coding, advice)
 
 
@@ -141,14 +199,14 @@ def _pace(seen: Observation) -> Iterator[Finding]:
         text = f"an event came in two parts, {max(cuts):.1f} s apart: something on the way fills a buffer first"
         yield Finding(Level.FAULT, "buffering", text, advice)
     elif beats > 1:
-        text = f"{beats} heartbeats came at once: something on the way holds them back"
+        text = f"{beats} heartbeats came at once: something on the way delays them"
         yield Finding(Level.FAULT, "buffering", text, advice)
     else:
         most = max(len(arrival.ids) for arrival in seen.arrivals)
         yield Finding(Level.OK, "buffering", f"none seen; at most {most} event{'' if most == 1 else 's'} at once")
     if seen.error:
         yield Finding(
-            Level.FAULT, "connection", f"broken off: {seen.error}", "look into the server's and proxies' logs"
+            Level.FAULT, "connection", f"broken off: {seen.error}", "read the logs of the server and of the proxies"
         )
     elif seen.ended_after is not None:
         text = f"the server ended the stream after {seen.ended_after:.1f} s"
@@ -173,14 +231,22 @@ def _heartbeat(seen: Observation) -> Finding:
     return Finding(Level.INFO, "heartbeat", f"none needed in {seen.seconds:.0f} s", "look for longer: --seconds 40")
 
 
+def _size(seen: Observation) -> Iterator[Finding]:
+    advice = "end each event with a blank line, and send less per event: clients hold an event until it ends"
+    if seen.oversized:
+        yield Finding(Level.FAULT, "size", f"an event of more than {seen.oversized} bytes", advice)
+    elif seen.unfinished >= LONG_LINE:
+        yield Finding(Level.WARNING, "size", f"a line of {seen.unfinished} bytes had no end yet", advice)
+
+
 def _events(seen: Observation) -> Iterator[Finding]:
     ids = seen.ids
-    # An event without an id shows the one before it.
+    # An event without an id shows the id before it.
     missing = sum(not own for own in ids) + sum(bool(own) and own == before for before, own in pairwise(ids))
     if not ids:
         yield Finding(Level.INFO, "ids", f"no event came in {seen.seconds:.0f} s", "publish some, or look for longer")
     elif missing:
-        advice = "give each event an id: without it what was sent during a reconnect is lost"
+        advice = "give each event an id: without ids, the events sent during a reconnect are lost"
         yield Finding(Level.WARNING, "ids", f"{missing} of {len(ids)} events have none of their own", advice)
     else:
         yield Finding(Level.OK, "ids", f"all {len(ids)} events have one" if len(ids) > 1 else "the event has one")
@@ -188,7 +254,9 @@ def _events(seen: Observation) -> Iterator[Finding]:
         advice = "send retry: milliseconds; browsers wait from 3 s (Chrome) to 5 s (Firefox) without"
         yield Finding(Level.INFO, "retry", "not given", advice)
     elif seen.retry < 500:
-        yield Finding(Level.WARNING, "retry", f"{seen.retry} ms", "ask for a second or more: all clients come at once")
+        yield Finding(
+            Level.WARNING, "retry", f"{seen.retry} ms", "send a second or more: otherwise all clients reconnect at once"
+        )
     else:
         yield Finding(Level.OK, "retry", f"{seen.retry} ms")
     yield _resume(seen)
@@ -201,7 +269,7 @@ def _resume(seen: Observation) -> Finding:
             Level.INFO, "resume", "not tried: it takes two events with ids", "publish some, or look for longer"
         )
     if resumption.got == resumption.expected:
-        return Finding(Level.OK, "resume", f"after {resumption.after} came what had followed it")
+        return Finding(Level.OK, "resume", f"resumed after {resumption.after} with the event that had followed")
     came = "nothing came" if resumption.got is None else f"{resumption.got} came first"
     text = f"after {resumption.after} {came}, not {resumption.expected}"
-    return Finding(Level.FAULT, "resume", text, "keep a history, and begin behind the header Last-Event-ID")
+    return Finding(Level.FAULT, "resume", text, "keep a history, and start after the Last-Event-ID of the request")

@@ -5,31 +5,27 @@ from __future__ import annotations
 import asyncio
 import json as jsonlib
 import sys
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .lines import visible
-from .shared import HeaderOption, NoColorOption, headers_of, misuse, stderr_console
+from ..console import HeaderOption, NoColorOption, headers_of, misuse, stderr_console
+from ..lines import visible
+from .diagnosis import Finding, Level, diagnose
 
-if TYPE_CHECKING:
-    from ..client.diagnosis import Finding
-
-__all__ = ["DOCTOR_EPILOG", "doctor"]
-
-DOCTOR_EPILOG: Final = """It looks at the status, the headers, the version of HTTP, TLS, compression, buffering on the
-way, heartbeats, ids and `retry`, then connects once more with the id of an event to see whether the stream resumes.
-What it cannot see in the time that it has, it says so.
+DOCTOR_EPILOG: Final = """It checks the status, the headers, the version of HTTP, TLS, compression, buffering on the
+way, heartbeats, sizes, ids and `retry`. Then it connects again with the id of an event, to check that the stream
+resumes. It also reports the checks that it had no time for.
 
 The exit status is 0 when there is no fault (there may be warnings), 1 when there is one, 2 for a mistake in the
 command.
 
 Examples:
 
-- `tickertape doctor 'http://127.0.0.1:8000/events?topic=greetings&last=2'`: a hub of ours, with two events to resume at
+- `tickertape doctor 'http://127.0.0.1:8000/events?topic=greetings&last=2'`: a hub, with two events to resume after
 - `tickertape doctor https://example.org/stream --seconds 40`: long enough to see heartbeats of 15 seconds
 - `tickertape doctor https://example.org/stream --json | jq '.findings[] | select(.level == "fault")'`: for scripts
 """
@@ -47,16 +43,20 @@ def doctor(
     url: Annotated[str, typer.Argument(metavar="URL", help="Address of an event stream.")],
     seconds: Annotated[
         float,
-        typer.Option(min=0.1, max=3600, help="Time to look, and as much again to see it resume.", metavar="SECONDS"),
+        typer.Option(
+            min=0.1,
+            max=3600,
+            help="Time to look at the stream; the check that it resumes takes as long again.",
+            metavar="SECONDS",
+        ),
     ] = 5.0,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     header: HeaderOption = None,
     no_color: NoColorOption = False,
 ) -> None:
-    """Examine an event stream, and say what to do about what is wrong with it."""
-    from ..client.address import checked_url
-    from ..client.diagnosis import Level, diagnose
-    from ..client.probe import probe
+    """Examine an event stream, and report its faults with advice."""
+    from ..address import checked_url
+    from .probe import probe
 
     try:
         address = checked_url(url)
