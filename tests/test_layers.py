@@ -36,7 +36,7 @@ OUTSIDE = {
     "broker/postgres": {"psycopg", "psycopg_pool"},
     "broker/nats": {"nats"},
     "sources/postgres.py": {"psycopg"},
-    "sources/nats.py": {"nats"},
+    "sources/subjects.py": {"nats"},
     "client": {"httpx2"},
     "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic"},
     "cli": {"typer", "click", "rich", "httpx2"},

@@ -15,7 +15,7 @@ import nats
 from nats.js.errors import NotFoundError
 
 from tickertape.broker import DEFAULT_RETENTION, Broker, Retention, create_broker
-from tickertape.testing.contract import Log
+from tickertape.testing.contract import Log, Traits
 
 __all__ = ["NatsLog", "nats_absent"]
 
@@ -34,7 +34,9 @@ def nats_absent() -> str | None:
 
 
 class NatsLog(Log):
-    """A log in a stream of its own."""
+    """A log in a stream of its own, on a server with the default ``max_payload`` of 1 MiB."""
+
+    traits = Traits(max_data=1024 * 1024 - 1024)
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

@@ -1,4 +1,4 @@
-"""Messages of a real NATS: those of JetStream each once, acknowledged when stored; the others while it listens."""
+"""Messages of a real NATS server: JetStream's appear once and are acknowledged when stored; others while it listens."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from broker.nats_logs import SERVER, nats_absent
 from broker.private_servers import forwarded, require
 from sources.reading import PATIENCE, reading
 from support.hub import settle
-from tickertape.broker.nats import subjects as nats_subjects
 from tickertape.errors import BrokerError
 from tickertape.hub import Feed, Hub
-from tickertape.sources import NatsMessage, nats_subject
+from tickertape.sources import NatsMessage, nats_subject, subjects
 from tickertape.testing import FakeClock, ScriptedBroker
 
 
@@ -99,7 +98,7 @@ async def data_of(hub: Hub) -> list[str]:
 # JetStream.
 
 
-async def test_what_a_stream_holds_and_what_comes(place: Place) -> None:
+async def test_stream(place: Place) -> None:
     await place.make()
     await place.store("kept")
     headers = {"Nats-Msg-Id": "mine", "kind": "x"}
@@ -120,7 +119,7 @@ async def test_what_a_stream_holds_and_what_comes(place: Place) -> None:
         assert len({key.rpartition("-")[0] for key in keys}) == 1
 
 
-async def test_a_message_is_acknowledged_when_it_is_stored(place: Place) -> None:
+async def test_acknowledged_when_stored(place: Place) -> None:
     await place.make()
     await place.store("a", "b")
     broker = ScriptedBroker()
@@ -143,7 +142,7 @@ async def test_a_message_is_acknowledged_when_it_is_stored(place: Place) -> None
         assert await data_of(hub) == ["a", "b"]
 
 
-async def test_what_was_stored_and_not_acknowledged_is_delivered_again_and_appears_once(place: Place) -> None:
+async def test_unacknowledged_messages_appear_once(place: Place) -> None:
     await place.make()
     config = ConsumerConfig(
         durable_name="hub", filter_subject=place.subject, ack_policy=AckPolicy.EXPLICIT, ack_wait=0.3
@@ -178,7 +177,7 @@ async def test_what_was_stored_and_not_acknowledged_is_delivered_again_and_appea
             assert feed.statistics().published >= 4
 
 
-async def test_many_messages_in_order_over_a_connection_that_is_cut(place: Place) -> None:
+async def test_connection_is_cut(place: Place) -> None:
     await place.make()
     parts = urlsplit(SERVER)
     async with forwarded(parts.port or 4222) as forwarder, quick_hub() as hub, hub.subscribe("t") as subscription:
@@ -197,10 +196,8 @@ async def test_many_messages_in_order_over_a_connection_that_is_cut(place: Place
         assert feed.statistics().restarts >= 2
 
 
-async def test_it_asks_again_when_the_time_of_its_request_is_over(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nats_subjects, "_EXPIRES", 0.05)
+async def test_request_expires(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "_EXPIRES", 0.05)
     await place.make()
     async with reading(nats_subject(SERVER, place.subject, durable="hub"), batches=True) as found:
         for text in ("a", "b", "c"):
@@ -209,7 +206,7 @@ async def test_it_asks_again_when_the_time_of_its_request_is_over(
             assert (await found.get()).data == text.encode()
 
 
-async def test_a_consumer_that_is_deleted_is_an_error(place: Place) -> None:
+async def test_deleted_consumer(place: Place) -> None:
     await place.make()
     await place.store("a")
     async with reading(nats_subject(SERVER, place.subject, durable="hub"), batches=True) as found:
@@ -217,10 +214,10 @@ async def test_a_consumer_that_is_deleted_is_an_error(place: Place) -> None:
         await place.jetstream.delete_consumer(place.name, "hub")
         error = await found.get()
         assert isinstance(error, BrokerError)
-        assert f"lost the consumer of the stream '{place.name}': 409" in str(error)
+        assert f"lost the consumer 'hub' of stream '{place.name}': 409" in str(error)
 
 
-async def test_hubs_with_one_durable_name_share_the_messages(place: Place) -> None:
+async def test_shared_durable(place: Place) -> None:
     await place.make()
     broker = ScriptedBroker()
     async with Hub(broker) as one, Hub(broker) as two, one.subscribe("t") as subscription:
@@ -233,7 +230,7 @@ async def test_hubs_with_one_durable_name_share_the_messages(place: Place) -> No
         assert sum(feed.statistics().published for feed in feeds) == 500
 
 
-async def test_a_stream_is_made_if_it_is_asked_for(place: Place) -> None:
+async def test_created_stream(place: Place) -> None:
     source = nats_subject(SERVER, place.subject, durable="hub", stream=place.name)
     async with reading(source, batches=True) as found:
 
@@ -249,7 +246,7 @@ async def test_a_stream_is_made_if_it_is_asked_for(place: Place) -> None:
     assert (config.subjects, config.max_bytes) == ([place.subject], 1 << 30)
 
 
-async def test_a_stream_that_is_made_anew_gives_other_keys(place: Place) -> None:
+async def test_keys_of_recreated_stream(place: Place) -> None:
     async with quick_hub() as hub, hub.subscribe("t") as subscription:
         await place.make()
         await place.store("old")
@@ -267,15 +264,13 @@ async def test_a_stream_that_is_made_anew_gives_other_keys(place: Place) -> None
 @pytest.mark.parametrize(
     ("made", "sentence"),
     [
-        (None, "expected a stream that holds '{}' at {}, got none: make one, or give stream="),
-        ({"filter_subject": "{}.b"}, "expected a consumer 'hub' to pull and acknowledge '{}' from the stream"),
-        ({"ack_policy": "none"}, "expected a consumer 'hub' to pull and acknowledge '{}' from the stream"),
-        ({"deliver_subject": "somewhere"}, "expected a consumer 'hub' to pull and acknowledge '{}' from the stream"),
+        (None, "no stream of NATS at {1} holds '{0}': create one, or pass stream="),
+        ({"filter_subject": "{}.b"}, "expected the consumer 'hub' of stream '{2}' to pull and acknowledge '{0}'"),
+        ({"ack_policy": "none"}, "expected the consumer 'hub' of stream '{2}' to pull and acknowledge '{0}'"),
+        ({"deliver_subject": "somewhere"}, "expected the consumer 'hub' of stream '{2}' to pull and acknowledge '{0}'"),
     ],
 )
-async def test_a_stream_or_a_consumer_that_will_not_do_is_told(
-    made: dict[str, str] | None, sentence: str, place: Place
-) -> None:
+async def test_unsuitable_streams_and_consumers(made: dict[str, str] | None, sentence: str, place: Place) -> None:
     if made is not None:
         await place.make()
         usual = {"durable_name": "hub", "filter_subject": place.subject, "ack_policy": "explicit"}
@@ -284,7 +279,7 @@ async def test_a_stream_or_a_consumer_that_will_not_do_is_told(
     async with reading(nats_subject(SERVER, place.subject, durable="hub"), batches=True) as found:
         error = await found.get()
         assert isinstance(error, BrokerError)
-        assert sentence.format(place.subject, urlsplit(SERVER).netloc) in str(error)
+        assert sentence.format(place.subject, urlsplit(SERVER).netloc, place.name) in str(error)
 
 
 # Without JetStream.
@@ -297,7 +292,7 @@ async def heard(place: Place, found: asyncio.Queue[Any]) -> None:
         await asyncio.sleep(0.02)
 
 
-async def test_what_is_published_while_it_listens(place: Place) -> None:
+async def test_subject(place: Place) -> None:
     async with reading(nats_subject(SERVER, place.subject), batches=True) as found:
         await heard(place, found)
         await place.publish(*map(str, range(300)))
@@ -311,7 +306,7 @@ async def test_what_is_published_while_it_listens(place: Place) -> None:
         assert messages[-1] == (f"{place.name}.b", b"x", {"Nats-Msg-Id": "mine"}, None, "mine")
 
 
-async def test_it_listens_again_after_its_connection_was_lost(place: Place) -> None:
+async def test_reconnect(place: Place) -> None:
     port = urlsplit(SERVER).port or 4222
     clock = FakeClock()
     async with forwarded(port) as forwarder, Hub(clock=clock) as hub:
@@ -336,7 +331,7 @@ async def test_it_listens_again_after_its_connection_was_lost(place: Place) -> N
         assert "lost the connection to NATS at" in (feed.statistics().last_error or "")
 
 
-async def test_subscribers_of_a_queue_share_the_messages(place: Place) -> None:
+async def test_queue(place: Place) -> None:
     source = nats_subject(SERVER, place.subject, queue="hubs")
     async with reading(source, batches=True) as one, reading(source, batches=True) as two:
         while not (one.qsize() and two.qsize()):
@@ -352,7 +347,7 @@ async def test_subscribers_of_a_queue_share_the_messages(place: Place) -> None:
         assert sorted(seen, key=int) == [str(number) for number in range(200)]
 
 
-async def test_messages_that_come_too_fast_are_told(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+async def test_dropped_messages(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     batches = aiter(nats_subject(SERVER, place.subject))
     async with aclosing(batches), asyncio.timeout(PATIENCE):
         first = asyncio.ensure_future(anext(batches))
@@ -376,25 +371,28 @@ async def test_messages_that_come_too_fast_are_told(place: Place, caplog: pytest
 @pytest.mark.parametrize(
     ("url", "fields", "error", "sentence"),
     [
-        ("nats://", {}, BrokerError, "expected nats://host:4222, got a URL without a host"),
-        ("nats://h/stream", {}, BrokerError, "expected nats://host:4222, got a URL without a host, or with a path"),
+        ("nats://", {}, BrokerError, "expected a URL such as nats://host:4222, got one without a host"),
+        ("nats://h/stream", {}, BrokerError, "expected a URL such as nats://host:4222, got one with the path 'stream'"),
         ("nats://h?x=1", {}, BrokerError, "expected an option of nats"),
         (SERVER, {"subject": ""}, ValueError, "expected a subject of tokens between dots, got ''"),
         (SERVER, {"subject": "a b"}, ValueError, "expected a subject of tokens"),
         (SERVER, {"subject": "a..b"}, ValueError, "expected a subject of tokens"),
-        (SERVER, {"durable": "a.b"}, ValueError, "expected a name of letters, digits, - and _ for durable, got 'a.b'"),
-        (SERVER, {"stream": "s"}, ValueError, "expected a durable name with a stream, got none"),
-        (SERVER, {"durable": "d", "queue": "q"}, ValueError, "expected a durable name or a queue, got both"),
+        (
+            SERVER,
+            {"durable": "a.b"},
+            ValueError,
+            "expected durable to be a name of letters, digits, - and _, got 'a.b'",
+        ),
+        (SERVER, {"stream": "s"}, ValueError, "stream= needs a durable name: durable="),
+        (SERVER, {"durable": "d", "queue": "q"}, ValueError, "pass durable= or queue=, not both"),
     ],
 )
-def test_what_cannot_be_read_is_refused(
-    url: str, fields: dict[str, str], error: type[Exception], sentence: str
-) -> None:
+def test_invalid_arguments(url: str, fields: dict[str, str], error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         nats_subject(url, **{"subject": "a", **fields})
 
 
-async def test_a_server_that_is_away_is_told() -> None:
+async def test_unreachable_server() -> None:
     async with reading(nats_subject("nats://secret@127.0.0.1:1", "a"), batches=True) as found:
         error = await found.get()
         assert isinstance(error, BrokerError)

@@ -1,17 +1,22 @@
 """Logs: where published events are kept, in one total order, for every hub that shares them."""
 
 from .memory import MemoryBroker
+from .options import NatsURL, extra_needed, read_nats_url
 from .protocol import DEFAULT_RETENTION, Broker, Retention, TopicFilter
 from .records import LogState, Page, Record, new_epoch
+from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
 from .sqlite import SQLiteBroker
 from .transactional import SQLConnection, TransactionalBroker
 from .urls import create_broker
 
 __all__ = [
+    "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_RETENTION",
+    "DEFAULT_TIMEOUT",
     "Broker",
     "LogState",
     "MemoryBroker",
+    "NatsURL",
     "Page",
     "Record",
     "Retention",
@@ -20,5 +25,7 @@ __all__ = [
     "TopicFilter",
     "TransactionalBroker",
     "create_broker",
+    "extra_needed",
     "new_epoch",
+    "read_nats_url",
 ]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import BrokerError
 
 __all__ = [
+    "NatsURL",
     "choice",
     "extra_needed",
-    "nats_credentials",
+    "read_nats_url",
     "read_options",
     "read_seconds",
     "seconds",
-    "server_urls",
 ]
 
 
@@ -67,22 +67,47 @@ def read_seconds(options: Mapping[str, str], name: str, default: float) -> float
         raise BrokerError(f"expected a value of {name} that is {error}, got {options[name]!r}") from None
 
 
-def server_urls(url: str) -> tuple[list[str], str]:
-    """Return the URLs of the servers that one URL names between commas, and all of them in words."""
+class NatsURL(NamedTuple):
+    """The parts of a URL of NATS.
+
+    Attributes:
+        servers: the URLs of the servers, which stand between commas.
+        hosts: all servers, without credentials, as shown in messages.
+        path: the path, without its first slash.
+        credentials: the arguments of nats-py's ``connect``. It would not decode what is percent-encoded in a URL.
+        options: the options of the query.
+    """
+
+    servers: list[str]
+    hosts: str
+    path: str
+    credentials: dict[str, str]
+    options: dict[str, Any]
+
+
+def read_nats_url(url: str, kinds: Mapping[str, Callable[[str], Any]]) -> NatsURL:
+    """Return the parts of a URL of NATS.
+
+    Arguments:
+        url: ``nats://[user[:password]@|token@]host[:port][,…]/[path]``, or ``tls://``.
+        kinds: its options besides ``connect_timeout``, ``creds`` and ``timeout``, as for :func:`read_options`.
+
+    Raises:
+        BrokerError: there is no host, or an option is wrong.
+    """
+    options = read_options(url, {"connect_timeout": seconds, "creds": str, "timeout": seconds, **kinds})
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
-    return [f"{parts.scheme}://{login}{at}{host}" for host in hosts.split(",") if host], hosts
-
-
-def nats_credentials(url: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return what nats-py is to connect with: it would take what stands in the URL percent-encoded as it is."""
-    user, colon, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
-    found = {"user_credentials": str(options["creds"])} if "creds" in options else {}
+    servers = [f"{parts.scheme}://{login}{at}{host}" for host in hosts.split(",") if host]
+    if not servers:
+        raise BrokerError(f"expected a URL such as {parts.scheme}://host:4222, got one without a host")
+    user, colon, password = login.partition(":")
+    credentials = {"user_credentials": str(options["creds"])} if "creds" in options else {}
     if colon:
-        found |= {"user": unquote(user), "password": unquote(password)}
+        credentials |= {"user": unquote(user), "password": unquote(password)}
     elif user:
-        found["token"] = unquote(user)
-    return found
+        credentials["token"] = unquote(user)
+    return NatsURL(servers, hosts, unquote(parts.path[1:]), credentials, options)
 
 
 def choice(*values: str) -> Callable[[str], str]:

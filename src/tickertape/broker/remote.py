@@ -105,6 +105,9 @@ class RemoteBroker(ABC):
     def _follow(self, epoch: str, after: int) -> AsyncGenerator[list[Record], None]:
         """Give what is appended, over a connection of its own; nothing (``[]``) when it is time to look around."""
 
+    async def _abandon(self) -> None:  # noqa: B027 - most drivers cut the connection of a cancelled request
+        """Give up the connection after a request that was not answered in time."""
+
     @abstractmethod
     async def _release(self) -> None:
         """Close all connections."""
@@ -170,6 +173,7 @@ class RemoteBroker(ABC):
             raise
         except TimeoutError:
             self._away = True
+            await self._abandon()
             said = f"expected an answer of {self._where()} within {seconds:g} s, got none while {what}"
             raise BrokerError(said) from None
         if self._away:

@@ -1,18 +1,17 @@
-"""The log as a NATS JetStream stream: for many hubs on many machines, and replicated if asked for.
+"""The log in a NATS JetStream stream: for many hubs on many machines, replicated if you ask for it.
 
-What JetStream gives is a sequence of messages, and that a message is refused if another one came
-first (``Nats-Expected-Last-Sequence``). That is enough for the whole contract, on any version: whoever
-appends says behind which message, and so knows the offsets; whoever loses the race looks, and tries
-again. A batch, and all that waited while the last one was stored, is one message; :mod:`.nats_messages`
-says what becomes of longer ones. So an offset is not the message's sequence, but is found from it by
-bisection.
+JetStream provides a sequence of messages, and refuses a message if another one was stored first
+(``Nats-Expected-Last-Sequence``). On any version, that is enough for the whole contract: a broker that
+appends names the message after which it does so, and thereby knows the offsets. If it loses the race, it
+looks again. A batch is one message, and so are all appends that waited while the last one was stored.
+An offset is therefore not the sequence of a message; it is found by bisection.
 
-The epoch is part of the subject that records are published to. A stream that was deleted and made
-again does not listen to the old subject: nothing can be published into another life by mistake.
+The epoch is part of the subject of the records. A stream that was deleted and created again does not listen
+to the old subject, so nothing is ever published into another epoch by mistake.
 
-JetStream forgets message ids after two minutes. Here they serve only to tell whether a message whose
-answer was lost is stored. Keys are known as long as their records are kept: each broker that
-publishes with keys holds them in memory (:mod:`.nats_keys`).
+JetStream forgets message ids after two minutes. They serve only to recognise a message whose answer was lost.
+Keys are known as long as their records are kept: each broker that publishes with keys holds them in
+memory (:mod:`.keys`).
 """
 
 from __future__ import annotations
@@ -22,39 +21,42 @@ import random
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from dataclasses import dataclass
+from typing import Final
 
-from ...errors import BrokerError, LogResetError
+from ...errors import BatchTooLargeError, BrokerError, LogResetError
 from ...wire import Cursor, Draft
-from ..options import choice, nats_credentials, read_options, seconds, server_urls
+from ..options import choice, read_nats_url
 from ..protocol import DEFAULT_RETENTION, Retention
 from ..records import LogState, Record
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
-from .link import Link, NoStream
-from .messages import ID, Assembly, encode, parse
-from .stream import NatsStream
+from .link import ConnectionLost, Inbox, Link, NoStream
+from .messages import ID, Message, encode, parse, records_of
+from .stream import Extent, NatsStream
 
 __all__ = ["NatsBroker"]
 
 _LOOK: Final = 1.0
-"""Seconds of silence after which a tail looks whether its log is still there."""
+"""Seconds of silence after which a tail checks whether its log is still there."""
 
 _ATTEMPTS: Final = 50
-"""Times that a stream which changes under our hands is looked at again."""
+"""Times that a stream is looked at while it keeps changing."""
 
 _PAUSE: Final = 0.02
-"""Seconds before that: its last message was trimmed just now, or (NATS 2.9) cannot be read yet in a new stream."""
+"""Seconds before each of them: the last message was trimmed, or (NATS 2.9) cannot be read yet in a new stream."""
 
 _DELETED: Final = 0.1
-"""Seconds for which there must be no stream until it is made: a server (seen of NATS 2.9) that was told to delete
-it says so first, and then removes its directory, together with what a new stream of that name has put there."""
-
-_UNFINISHED: Final = 0.05
-"""Seconds for which the next part of someone else's batch is waited for, before it is taken as given up."""
+"""Seconds that a stream must be missing before it is created. NATS 2.9 confirms a deletion before it removes the
+directory, and would remove a new stream of the same name with it."""
 
 _RACE: Final = 0.002
-"""Seconds, at most, until a publisher that was not the first tries again."""
+"""Seconds, at most, until a publisher that lost the race tries again."""
+
+_ENVELOPE: Final = 400
+"""Bytes of a message that are neither data nor our own headers, at most."""
+
+_GROUP_SHARE: Final = 6
+"""A group of appends may take this part of a message, by our estimate: characters may take up to six bytes."""
 
 _REPLICAS: Final = 5
 """JetStream keeps no more copies of a stream."""
@@ -62,11 +64,27 @@ _REPLICAS: Final = 5
 _STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-class _Head(NamedTuple):
-    """The end of the stream: the last message's sequence, and the log's newest offset."""
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The end of the log: the sequence of the last message and the newest offset."""
 
+    epoch: str
     sequence: int
     newest: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A message to publish right after ``head``, and the offsets of all drafts; known keys make no records."""
+
+    head: _Head
+    subject: str
+    headers: dict[str, str]
+    data: bytes
+    offsets: list[int]
+
+    def message(self) -> Message:
+        return parse(self.head.sequence + 1, 0.0, self.subject, self.headers, b"")
 
 
 class NatsBroker(RemoteBroker):
@@ -74,17 +92,20 @@ class NatsBroker(RemoteBroker):
 
     Arguments:
         url: ``nats://host:4222/stream``, with ``user:password@`` or ``token@``, several servers between
-            commas, or ``tls://``. ``?replicas=3`` and ``?storage=memory`` count when the stream is made;
+            commas, or ``tls://``. ``?replicas=3`` and ``?storage=memory`` apply when the stream is created;
             ``?creds=`` names a file of credentials, ``?timeout=`` and ``?connect_timeout=`` are seconds.
-        retention: how much is kept. Records and bytes become the stream's own limits, of messages and of
-            bytes with their headers, and so a log that all publish to in batches may hold more records
-            for a while, which are passed over. By age records are removed by whoever has the log
-            open, so that the last message, which says where the log is, stays.
+        retention: the limits of what is kept. Records and bytes become the stream's own limits of messages and
+            of bytes with headers, so a log to which everybody publishes batches may hold more records for a
+            while; those are skipped. Records over the limit of age are removed by every broker that has the log
+            open, so that the last message, which holds the newest offset, stays.
 
-    What was acknowledged survives the end of the server's process. JetStream writes to the disk every
-    two minutes unless it is told ``sync_interval: always``; against a loss of power use that, or three
-    replicas. A log that has visibly lost records, or was purged, gets another epoch, under which keys
-    that were published before are not known.
+    A batch must fit into one message of the server (``max_payload``, 1 MiB by default); a larger one
+    raises ``BatchTooLargeError``.
+
+    Acknowledged records survive the end of the server's process. JetStream writes to the disk every two
+    minutes unless it is configured with ``sync_interval: always``; against a loss of power use that, or three
+    replicas. A log that has visibly lost records, or was purged, gets a new epoch, in which keys that were
+    published before are unknown.
 
     Raises:
         BrokerError: the URL is wrong.
@@ -99,36 +120,23 @@ class NatsBroker(RemoteBroker):
         timeout: float = DEFAULT_TIMEOUT,
         random: Callable[[], float] = random.random,
     ) -> None:
-        options = read_options(
-            url,
-            {
-                "connect_timeout": seconds,
-                "creds": str,
-                "replicas": _replicas,
-                "storage": choice("file", "memory"),
-                "timeout": seconds,
-            },
-        )
+        self._url = read_nats_url(url, {"replicas": _replicas, "storage": choice("file", "memory")})
+        options = self._url.options
         super().__init__(retention=retention, timeout=options.get("timeout", timeout), random=random)
-        parts = urlsplit(url)
-        self._stream = unquote(parts.path[1:]) or "tickertape"
+        self._stream = self._url.path or "tickertape"
         if not _STREAM.fullmatch(self._stream):
             raise BrokerError(f"expected a stream name of letters, digits, - and _, got {self._stream!r}")
-        self._servers, self._hosts = server_urls(url)
-        if not self._servers:
-            raise BrokerError("expected nats://host:4222/stream, got a URL without a host")
-        self._credentials = nats_credentials(url, options)
         self._connect_timeout: float = options.get("connect_timeout", connect_timeout)
         self._log = NatsStream(self._stream, retention, options.get("storage", "file"), options.get("replicas", 1))
         self._link: Link | None = None
         self._linking = asyncio.Lock()
-        self._head: tuple[str, _Head] | None = None  # with the epoch that it is about
+        self._head: _Head | None = None
 
     def __repr__(self) -> str:
-        return f"<NatsBroker {self._hosts}/{self._stream} epoch={self._current} seen={self._seen.offset}>"
+        return f"<NatsBroker {self._url.hosts}/{self._stream} epoch={self._current} seen={self._seen.offset}>"
 
     def _where(self) -> str:
-        return f"NATS at {self._hosts}"
+        return f"NATS at {self._url.hosts}"
 
     # Connecting.
 
@@ -136,24 +144,35 @@ class NatsBroker(RemoteBroker):
         async with self._linking:
             self._check_open()
             if self._link is None or not self._link.alive:
-                # What the stream's end was before is not what it is now: answers may have been lost.
-                self._head = None
-                link = Link(self._stream, 0.8 * self._timeout)
-                await link.connect(self._servers, self._connect_timeout, **self._credentials)
+                self._head = None  # an append whose answer was lost may have moved it
+                link = Link(self._stream, self._where(), self._timeout)
+                await link.connect(self._url.servers, self._connect_timeout, **self._url.credentials)
                 if self._closing.is_set():
                     await link.close()
                 self._check_open()
                 self._link = link
+                self._group.max_size = link.max_payload // _GROUP_SHARE
             return self._link
 
-    async def _release(self) -> None:
+    async def _abandon(self) -> None:
         if self._link is not None:
             await self._link.close()
 
-    # The state of the stream.
+    async def _release(self) -> None:
+        await self._abandon()
+
+    # The state of the log.
 
     async def _establish(self, seen: Cursor) -> LogState:
-        link = await self._linked()
+        return (await self._prepare(await self._linked(), seen)).state
+
+    async def _prepare(self, link: Link, seen: Cursor) -> Extent:
+        """Return the extent of the log, after creating the stream, beginning an epoch or trimming it if necessary.
+
+        Arguments:
+            link: the connection.
+            seen: the newest record that was seen before this call; a log without it has lost records.
+        """
         missing = False
         for _ in range(_ATTEMPTS):
             info = await link.info()
@@ -164,73 +183,92 @@ class NatsBroker(RemoteBroker):
                     missing = True
                     await asyncio.sleep(_DELETED)
                 continue
-            epoch = self._log.read_epoch(info)
-            self._log.enter(epoch)
-            state = await self._log.survey(link, info, epoch)
-            if state is None:
+            extent = await self._log.survey(link, info)
+            if extent is None:
                 await asyncio.sleep(_PAUSE)
                 continue
-            if state.newest < 0 or (seen.epoch == epoch and state.newest < seen.offset):
+            state = extent.state
+            if state.newest < 0 or (seen.epoch == state.epoch and state.newest < seen.offset):
                 await self._log.begin_epoch(link, info)
                 continue
             await self._log.adjust(link, info)
-            return state
-        raise BrokerError(f"expected a stream {self._stream!r} that stays itself for a moment, got one that does not")
+            await self._log.trim(link, info, extent)
+            return extent
+        raise BrokerError(f"stream {self._stream!r} kept changing while it was read")
 
     # Appending.
 
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
+        """Append drafts in one message, and return their offsets.
+
+        ============================================  =====================================================
+        failure                                       action
+        ============================================  =====================================================
+        another publisher was first                   plan again, after up to 2 ms
+        the stream is missing or has another epoch    return ``None``: the caller opens the log again
+        the connection is lost before the answer      connect and publish the same message again at the same
+                                                      place: the server recognises its id
+        the batch does not fit into a message         raise ``BatchTooLargeError``
+        the server refuses, or cannot be reached      raise ``BrokerError``
+        no answer in time                             the caller raises ``BrokerError`` and abandons the link
+        ============================================  =====================================================
+        """
+        plan: _Plan | None = None
+        repeated = False
         while True:
-            link = await self._linked()
-            head = await self._find_head(link, epoch)
-            if head is None:
-                return None
-            offsets, fresh = await self._plan(link, head, drafts)
-            if not fresh:
-                # Known keys tell nothing about the log as it is now.
-                state = await self._establish(self._seen)
-                if state.epoch != epoch:
-                    return None
-                if min(offsets) >= state.oldest:
-                    return offsets
-                continue
             try:
-                if await self._publish(link, epoch, head, fresh):
-                    return offsets
+                link = await self._linked()
+                if plan is None:
+                    planned = await self._plan(link, epoch, drafts)
+                    if not isinstance(planned, _Plan):
+                        return planned
+                    plan, repeated = planned, False
+                self._head = None  # unknown until the answer
+                after = plan.head.sequence
+                stored = await link.publish(plan.subject, plan.data, plan.headers, after)
+                if stored is None and repeated:
+                    found = await link.get(after + 1)
+                    stored = after + 1 if found is not None and found.id == plan.headers[ID] else None
+            except ConnectionLost:
+                repeated = True
+                continue
             except NoStream:
                 info = await link.info()
                 if info is None or self._log.read_epoch(info) != epoch:
                     return None
                 raise
+            if stored is not None:
+                message = plan.message()
+                self._log.keys.append(after, message)
+                self._head = _Head(epoch, stored, message.newest)
+                return plan.offsets
+            plan = None
             await asyncio.sleep(self._random() * _RACE)
 
-    async def _find_head(self, link: Link, epoch: str) -> _Head | None:
-        """Return the stream's end, ``None`` if it has another epoch."""
-        if self._head is not None and self._head[0] == epoch:
-            return self._head[1]
-        waited = -1
-        for _ in range(_ATTEMPTS):
-            info = await link.info()
-            if info is None or self._log.read_epoch(info) != epoch:
+    async def _plan(self, link: Link, epoch: str, drafts: Sequence[Draft]) -> _Plan | list[int] | None:
+        """Return the message to publish, or the offsets if all keys are known, or ``None`` for another epoch."""
+        head = self._head if self._head is not None and self._head.epoch == epoch else None
+        offsets, fresh = ([], []) if head is None else await self._find_offsets(link, head, drafts)
+        if head is None or not fresh:
+            # Known keys prove nothing about the log as it is now, and nothing will be published that would.
+            extent = await self._prepare(link, self._seen)
+            if extent.state.epoch != epoch:
                 return None
-            self._log.enter(epoch)
-            last = info.state.last_seq
-            if not info.state.messages:
-                return _Head(last, 0) if (await self._establish(self._seen)).epoch == epoch else None
-            message = await self._log.message(link, last)
-            if message is None:
-                await asyncio.sleep(_PAUSE)
-                continue
-            if message.complete or waited == last:
-                return _Head(last, message.newest)
-            waited = last
-            await asyncio.sleep(_UNFINISHED)
-        raise BrokerError(f"expected a turn to append to the stream {self._stream!r}, got none in {_ATTEMPTS} looks")
+            head = _Head(epoch, extent.last, extent.state.newest)
+            offsets, fresh = await self._find_offsets(link, head, drafts)
+        if not fresh:
+            return offsets
+        headers, data = encode(secrets.token_hex(8), head.newest + 1, fresh)
+        size = _ENVELOPE + len(data) + sum(len(name) + len(value) for name, value in headers.items())
+        if size > link.max_payload:
+            raise BatchTooLargeError(size, link.max_payload, f"max_payload of {self._where()}")
+        kind = "plain" if all(draft.key is None for draft in fresh) else "keyed"
+        return _Plan(head, self._log.subject(epoch, kind), headers, data, offsets)
 
-    async def _plan(self, link: Link, head: _Head, drafts: Sequence[Draft]) -> tuple[list[int], list[Draft]]:
-        """Return the offsets of all drafts, and those that are to be stored."""
+    async def _find_offsets(self, link: Link, head: _Head, drafts: Sequence[Draft]) -> tuple[list[int], list[Draft]]:
+        """Return the offsets of all drafts, and the drafts that make new records."""
         if any(draft.key is not None for draft in drafts):
-            await self._log.keys.reach(link, head.sequence)
+            await self._log.keys.read_up_to(link, head.sequence)
         here: dict[str, int] = {}
         offsets: list[int] = []
         fresh: list[Draft] = []
@@ -246,86 +284,55 @@ class NatsBroker(RemoteBroker):
             offsets.append(known)
         return offsets, fresh
 
-    async def _publish(self, link: Link, epoch: str, head: _Head, drafts: list[Draft]) -> bool:
-        """Store drafts behind the stream's end; tell whether that was still its end."""
-        self._head = None  # what becomes of it is not known if this is cancelled
-        name = secrets.token_hex(8)
-        last = head.sequence
-        for headers, data in encode(name, head.newest + 1, drafts, link.max_payload):
-            message = parse(last + 1, 0.0, headers, b"")
-            subject = self._log.subject(epoch, "keyed" if message.keys else "plain")
-            if not await self._publish_part(link, subject, data, headers, last):
-                return False
-            last += 1
-        self._log.keys.append(head.sequence, message)
-        self._head = epoch, _Head(last, head.newest + len(drafts))
-        return True
-
-    async def _publish_part(self, link: Link, subject: str, data: bytes, headers: dict[str, str], last: int) -> bool:
-        try:
-            stored = (await link.publish(subject, data, headers, last)).sequence
-        except NoStream:
-            raise
-        except BrokerError:
-            # The answer was lost with the connection: what is stored there now tells which it was.
-            if link.alive:
-                raise
-            link = await self._linked()
-            stored = (await link.publish(subject, data, headers, last)).sequence
-        if stored is None:
-            found = await link.get(last + 1)
-            return found is not None and found.id == headers[ID]
-        return stored == last + 1
-
     # Reading.
 
     async def _page(self, epoch: str, after: int, limit: int) -> list[Record]:
         link = await self._linked()
-        state = await self._establish(self._seen)
-        self._check_epoch(epoch, state.epoch)
-        after = max(after, state.oldest - 1)
-        if after >= state.newest:
-            return []
+        extent = await self._prepare(link, self._seen)
+        self._check_epoch(epoch, extent.state.epoch)
+        after = max(after, extent.state.oldest - 1)
         records: list[Record] = []
-        async with link.consume(await self._log.locate(link, after)) as feed:
-            assembly = Assembly()
-            while len(records) < limit and (not records or records[-1].offset < state.newest):
-                messages = await feed.take(_LOOK)
-                if not messages:
-                    raise BrokerError(f"expected records behind offset {after}, got none of {self._where()}")
+        if after >= extent.state.newest:
+            return records
+        async with link.consume(await self._log.locate(link, extent, after)) as inbox:
+            while len(records) < limit and after < extent.state.newest:
+                messages = await self._take(link, inbox, epoch)
                 for message in messages:
-                    records += (record for record in assembly.add(message) if record.offset > after)
+                    if message.newest > after:
+                        records += (record for record in records_of(message) if record.offset > after)
+                        after = message.newest
+                        self._log.remember(message)
+                    if len(records) >= limit:
+                        break
         return records[:limit]
-
-    def _check_epoch(self, expected: str, epoch: str) -> None:
-        if epoch != expected:
-            raise LogResetError(f"expected the log {expected}, got {epoch}: it was wiped, or may have lost records")
 
     async def _follow(self, epoch: str, after: int) -> AsyncGenerator[list[Record], None]:
         link = await self._linked()
-        self._check_epoch(epoch, (await self._establish(self._seen)).epoch)
-        expected = 0
-        silent = False
-        async with link.consume(await self._log.locate(link, after)) as feed:
-            assembly = Assembly()
+        extent = await self._prepare(link, self._seen)
+        self._check_epoch(epoch, extent.state.epoch)
+        async with link.consume(await self._log.locate(link, extent, after)) as inbox:
             while True:
-                messages = await feed.take(_LOOK)
-                if not messages:
-                    if silent and self._seen.epoch == epoch and self._seen.offset > after:
-                        raise BrokerError(f"expected records behind offset {after}, got none of {self._where()}")
-                    silent = self._seen.epoch == epoch and self._seen.offset > after
-                    yield []
-                    continue
-                silent = False
                 records: list[Record] = []
-                for message in messages:
-                    if expected and message.sequence != expected:
-                        raise BrokerError(f"expected message {expected}, got {message.sequence}: read too slowly")
-                    expected = message.sequence + 1
-                    records += (record for record in assembly.add(message) if record.offset > after)
-                if records:
-                    after = records[-1].offset
-                    yield records
+                for message in await self._take(link, inbox, epoch):
+                    if message.newest <= after:
+                        continue
+                    if message.first > after + 1:
+                        raise BrokerError(f"messages after offset {after} were dropped: they were read too slowly")
+                    records += (record for record in records_of(message) if record.offset > after)
+                    after = message.newest
+                yield records
+
+    async def _take(self, link: Link, inbox: Inbox, epoch: str) -> list[Message]:
+        """Return the next messages; check that they belong to the epoch if any was published under another one."""
+        messages = await inbox.take(_LOOK)
+        if any(message.epoch != epoch for message in messages):
+            info = await link.info()
+            self._check_epoch(epoch, None if info is None else self._log.read_epoch(info))
+        return messages
+
+    def _check_epoch(self, expected: str, epoch: str | None) -> None:
+        if epoch != expected:
+            raise LogResetError(f"the log has epoch {epoch} instead of {expected}: it was wiped or has lost records")
 
 
 def _replicas(text: str) -> int:
