@@ -15,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help="benchmarks to run; all if none is given")
     parser.add_argument("--list", action="store_true", help="only say which there are")
-    options = parser.parse_args()
+    options, _ = parser.parse_known_args()  # others are of the benchmarks
     if unknown := set(options.names) - set(names):
         parser.error(f"expected names of modules in bench/, got {', '.join(sorted(unknown))}")
 

@@ -1,0 +1,189 @@
+"""New streams: processor time of the server from the connection to the first byte, beside a minimal server.
+
+The minimal server parses the request with httptools on uvloop and answers with fixed bytes. Connections
+come in storms of some hundred, as after a restart of a proxy. All contenders are measured in turn, several
+times, and a ratio is the median of those of one turn. ``KiB each`` is what each open stream adds to the
+resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import resource
+import select
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import psutil
+
+from tickertape import Hub
+
+from .processes import PATIENCE, free_port, processor_time, wait_for
+
+STREAMS: Final = 2_000
+"""Streams that are opened in one turn."""
+
+STORM: Final = 200
+"""Connections that come at once."""
+
+TURNS: Final = 5
+
+CONTENDERS: Final = {
+    "minimal": ("-m", "bench.minimal", "{port}"),
+    "serve": ("-m", "tickertape", "serve", "--port={port}", "--broker=memory://", "--log-level=warning"),
+    "asgi": ("-m", "uvicorn", "bench.connect:asgi", "--port={port}", "--no-access-log", "--log-level=warning"),
+    "fastapi": (
+        "-m",
+        "uvicorn",
+        "--factory",
+        "bench.connect:fastapi",
+        "--port={port}",
+        "--no-access-log",
+        "--log-level=warning",
+    ),
+}
+"""Command lines: the minimal server, the hub as a program, ``hub.response`` without and with FastAPI."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+_REQUEST: Final = (
+    b"GET /events?topic=orders/* HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n"
+    b"user-agent: bench\r\ncache-control: no-cache\r\n\r\n"
+)
+
+
+# Applications
+
+_hub = Hub()
+
+
+async def asgi(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with a stream, without a framework."""
+    if scope["type"] == "http":
+        await _hub.response(scope, "orders/*")(scope, receive, send)
+        return
+    await receive()
+    async with _hub:
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def fastapi() -> Any:
+    """Return a FastAPI application with one endpoint."""
+    from fastapi import FastAPI, Request
+
+    app = FastAPI(lifespan=_hub.lifespan)
+
+    async def events(request: Request, topic: str) -> Any:
+        return _hub.response(request, topic)
+
+    events.__annotations__["request"] = Request  # its name is not known outside of this function
+    app.get("/events")(events)
+    return app
+
+
+# Measuring
+
+
+class Sample(NamedTuple):
+    """One turn of one contender: seconds of processor time, and bytes, for each stream."""
+
+    time: float
+    memory: float
+
+
+class Contender:
+    """A server in a process of its own."""
+
+    def __init__(self, name: str) -> None:
+        self.port = free_port()
+        command = [sys.executable, *(part.format(port=self.port) for part in CONTENDERS[name])]
+        self._program = subprocess.Popen(command)
+        self._process = psutil.Process(self._program.pid)
+        wait_for(self.port)
+
+    def measure(self, count: int) -> Sample:
+        """Open ``count`` streams and close them again."""
+        before = processor_time(self._program.pid)
+        memory = self._process.memory_info().rss
+        with contextlib.ExitStack() as stack:
+            for start in range(0, count, STORM):
+                for stream in open_streams(self.port, min(STORM, count - start)):
+                    stack.enter_context(stream)
+            spent = processor_time(self._program.pid) - before
+            memory = self._process.memory_info().rss - memory
+        until = time.monotonic() + PATIENCE
+        while self._process.num_fds() > count // 10 and time.monotonic() < until:
+            time.sleep(0.05)
+        return Sample(spent / count, memory / count)
+
+    def close(self) -> None:
+        self._program.kill()
+        self._program.wait()
+
+
+def open_streams(port: int, count: int) -> Iterator[socket.socket]:
+    """Open streams at once, and yield each that has its first event block."""
+    poll = select.poll()
+    waiting: dict[int, tuple[socket.socket, bytes]] = {}
+    for _ in range(count):
+        stream = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        waiting[stream.fileno()] = stream, b""
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)  # ports stay free for the next turn
+        poll.register(stream, select.POLLIN)
+    for stream, _ in waiting.values():
+        stream.sendall(_REQUEST)
+    while waiting:
+        ready = poll.poll(PATIENCE * 1000)
+        if not ready:
+            raise TimeoutError(f"{len(waiting)} of {count} streams have no first byte after {PATIENCE:.0f} s")
+        for descriptor, _ in ready:
+            stream, received = waiting[descriptor]
+            received += stream.recv(65536)
+            waiting[descriptor] = stream, received
+            if not received.startswith(b"HTTP/1.1 200 "):
+                raise ConnectionError(f"expected a stream, got {received[:100]!r}")
+            if b"retry: " in received and received.endswith(b"\n\n\r\n"):
+                del waiting[descriptor]
+                poll.unregister(descriptor)
+                yield stream
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--streams", type=int, default=STREAMS)
+    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--only", nargs="*", default=list(CONTENDERS), choices=CONTENDERS)
+    options, _ = parser.parse_known_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    names = ["minimal", *(name for name in CONTENDERS if name in options.only and name != "minimal")]
+    samples: dict[str, list[Sample]] = {name: [] for name in names}
+    with contextlib.ExitStack() as stack:
+        contenders = {name: stack.enter_context(contextlib.closing(Contender(name))) for name in names}
+        for contender in contenders.values():
+            contender.measure(STORM)  # caches are warm after that
+        first = {name: contender.measure(options.streams) for name, contender in contenders.items()}
+        for _ in range(options.turns):
+            for name, contender in contenders.items():
+                samples[name].append(contender.measure(options.streams))
+    print(f"{options.streams:,} streams, {STORM} at once\n")
+    print(f"{'':12}{'us each':>10}{'of minimal':>12}{'KiB each':>10}")
+    for name in names:
+        spent = statistics.median(sample.time for sample in samples[name])
+        ratio = statistics.median(
+            ours.time / minimal.time for ours, minimal in zip(samples[name], samples["minimal"], strict=True)
+        )
+        print(f"{name:12}{spent * 1e6:10.1f}{ratio:12.2f}{first[name].memory / 1024:10.2f}")
+
+
+if __name__ == "__main__":
+    main()
