@@ -106,7 +106,7 @@ class Contender:
     def __init__(self, name: str) -> None:
         self.port = free_port()
         command = [sys.executable, *(part.format(port=self.port) for part in CONTENDERS[name])]
-        self._program = subprocess.Popen(command)
+        self._program = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self._process = psutil.Process(self._program.pid)
         wait_for(self.port)
 
