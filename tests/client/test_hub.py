@@ -11,7 +11,7 @@ import pytest
 
 from support.command import HubProgram, hub_program
 from support.servers import until
-from tickertape.client import EventSource, Gap, Publisher, SyncEventSource
+from tickertape.client import EventSource, Gap, Publisher, State, SyncEventSource
 
 KILLS = 20
 """For each of the two shells."""
@@ -82,7 +82,10 @@ async def test_exactly_once_while_hub_restarts(shell: type[AsyncShell | SyncShel
         publishers = [asyncio.create_task(publish(hub, name, acknowledged, stopped)) for name in "ab"]
         for _ in range(KILLS):
             goal = len(acknowledged) + rng.randint(1, 120)
-            await until(lambda goal=goal: len(acknowledged) >= goal, lambda: "more acknowledged events")  # type: ignore[misc]
+            await until(
+                lambda goal=goal: len(acknowledged) >= goal and subscriber.source.state is State.OPEN,  # type: ignore[misc]
+                lambda: "more acknowledged events, and a subscriber",
+            )
             hub.kill()
             await asyncio.to_thread(hub.start)
         stopped.set()

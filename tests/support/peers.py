@@ -1,7 +1,6 @@
-"""Our client beside others on the same bytes, as a table: ``PYTHONPATH=tests python -m support.peers`` writes it.
+"""Our client and others on the same bytes, as a table. ``PYTHONPATH=tests python -m support.peers`` writes it.
 
-What a client did is told in the words of the standard: ``yes`` where it did what WHATWG HTML says, else
-what came instead.
+A cell is ``yes`` if the client follows WHATWG HTML. Otherwise it shows what the client did.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ __all__ = ["CASES", "CLIENTS", "PAGE", "Case", "Outcome", "header", "run", "tabl
 PAGE: Final = Path(__file__).parents[2] / "docs" / "topics" / "clients.md"
 
 RETRY: Final = 0.01
-"""Seconds between attempts: a test has no time."""
+"""Seconds between attempts: short, because tests wait for them."""
 
 
-MOST: Final = 4
-"""Failures in a row after which a client that would go on for ever is stopped."""
+MAX_FAILURES: Final = 4
+"""Failures in a row, after which a client that would never stop is stopped."""
 
 
 @dataclass
 class Outcome:
-    """What a client made of a server."""
+    """The behaviour of a client."""
 
     events: list[tuple[str, str, str]] = field(default_factory=list)
     """Type, data and id of each."""
     delays: list[float] = field(default_factory=list)
-    """Seconds that it would wait, or waited, before another attempt."""
+    """Seconds before another attempt, waited or announced."""
     error: str = ""
     requests: int = 0
     places: list[str] = field(default_factory=list)
@@ -55,8 +54,8 @@ def tickertape(url: str, seen: Outcome) -> None:
 
 
 def launchdarkly(url: str, seen: Outcome) -> None:
-    # Without a strategy that goes on, it does not reconnect at all.
-    strategy = ErrorStrategy.continue_with_max_attempts(MOST)
+    # Without this strategy it does not reconnect at all.
+    strategy = ErrorStrategy.continue_with_max_attempts(MAX_FAILURES)
     client = SSEClient(url, initial_retry_delay=RETRY, error_strategy=strategy)
     try:
         for event in client.events:
@@ -82,7 +81,7 @@ CLIENTS: Final[dict[str, Callable[[str, Outcome], None]]] = {
 
 
 class Case(NamedTuple):
-    """Bytes, and what a client that follows the standard makes of them."""
+    """Bytes, and a condition for a client that follows the standard."""
 
     name: str
     scripts: list[Script]
@@ -90,12 +89,12 @@ class Case(NamedTuple):
 
 
 def gives(*data: str) -> Callable[[Outcome], bool]:
-    """Return the condition that just these data come."""
+    """Return the condition that exactly these data come."""
     return lambda seen: [event[1] for event in seen.events] == list(data)
 
 
 def data_and_ids(*pairs: tuple[str, str]) -> Callable[[Outcome], bool]:
-    """Return the condition that just these data come, with these ids."""
+    """Return the condition that exactly these data come, with these ids."""
     return lambda seen: [event[1:] for event in seen.events] == list(pairs)
 
 
@@ -130,7 +129,7 @@ CASES: Final = [
         lambda seen: gives("a", "b")(seen) and seen.places[:2] == ["", "1"],
     ),
     Case("stops on 204", [answer(204), stream(A)], lambda seen: not seen.events and seen.requests == 1),
-    Case("comes back after 503", [answer(503, "Retry-After: 0"), stream(A)], gives("a")),
+    Case("reconnects after 503", [answer(503, "Retry-After: 0"), stream(A)], gives("a")),
     Case(
         "refuses another content type",
         [answer(200, "Content-Type: text/html", body=A)],
@@ -150,7 +149,7 @@ CASES: Final = [
 
 
 def run(name: str, case: Case) -> Outcome:
-    """Let a client loose on a case."""
+    """Run a client on a case."""
     seen = Outcome()
     with RawServer(*case.scripts) as server:
         try:
@@ -163,11 +162,11 @@ def run(name: str, case: Case) -> Outcome:
 
 
 def cell(name: str, case: Case) -> str:
-    """Return what stands in the table."""
+    """Return a cell of the table."""
     seen = run(name, case)
     if case.holds(seen):
         return "yes"
-    if case.name.startswith("reconnects") and seen.requests == 1:
+    if case.name.startswith("reconnects with") and seen.requests == 1:
         return "no: does not reconnect"
     if case.name.startswith("`retry: 1_000"):
         return f"no: as {max(seen.delays) * 1000:.0f} ms"
@@ -187,7 +186,7 @@ def header() -> str:
 
 
 def table() -> str:
-    """Return the table in Markdown, whole."""
+    """Return the table in Markdown."""
     lines = [header(), f"|---{'|---' * len(CLIENTS)}|"]
     lines += [f"| {case.name} | {' | '.join(cell(name, case) for name in CLIENTS)} |" for case in CASES]
     return "\n".join(lines) + "\n"

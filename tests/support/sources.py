@@ -18,7 +18,7 @@ from tickertape.timing import Timer
 __all__ = ["PublisherClock", "Run", "Shell", "Source", "SourceClock", "run"]
 
 PATIENCE: Final = 30.0
-"""Seconds after which a source that waits in vain is given up: it turns a hang into a failure."""
+"""Seconds. A source that hangs fails the test after this time."""
 
 Shell: TypeAlias = Literal["async", "sync"]
 LIMITS: Final = httpx2.Limits(max_keepalive_connections=0)  # a script serves one request
