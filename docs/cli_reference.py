@@ -71,21 +71,20 @@ next step: give the URL of an event stream, or a topic and --url with a hub's ad
     "doctor": """
 $ tickertape doctor 'http://127.0.0.1:8000/events?topic=greetings&last=3' --seconds 2
 http://127.0.0.1:8000/events
-                    found                                           what to do
+                    found                                         what to do
 ok    status        200 after 5 ms
 ok    content type  text/event-stream
-info  HTTP          HTTP/1.1                                        browsers open six connections to a host over
-                                                                    HTTP/1.1, for all tabs: offer HTTP/2 to them
+info  HTTP          HTTP/1.1                                      browsers open six connections to a host over
+                                                                  HTTP/1.1, for all tabs: offer HTTP/2 to them
 info  TLS           none, on this machine
 ok    caching       Cache-Control: no-store, no-transform
 ok    compression   none
 ok    first byte    1 ms after the head
 ok    buffering     none seen; at most 3 events at once
-info  heartbeat     none needed in 2 s                              look for longer: --seconds 40
+info  heartbeat     none needed in 2 s                            look for longer: --seconds 40
 ok    ids           all 3 events have one
 ok    retry         2674 ms
-ok    resume        resumed after 5b0c3a9e1f24-3 with the event
-                    that had followed
+ok    resume        after 5b0c3a9e1f24-1 the same event followed
 """,
     "bench": """
 $ tickertape bench

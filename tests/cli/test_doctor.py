@@ -111,7 +111,7 @@ FAULTS = [
     pytest.param(
         [stream(EVENTS, then="hold"), RESUMES],
         "resume",
-        ("ok", "resumed after e-1 with the event that had followed"),
+        ("ok", "after e-1 the same event followed"),
         id="resumes",
     ),
     pytest.param(
@@ -211,7 +211,7 @@ def event(seconds: float, *ids: str, whole: bool = True) -> Arrival:
         (seen(tls="TLSv1.3"), "TLS", Level.OK, "TLSv1.3"),
         (Observation("http://example.org/", 200, "HTTP/2", headers=HEALTHY), "TLS", Level.WARNING, "none"),
         (Observation("http://example.org/", 200, "HTTP/2", headers=HEALTHY), "HTTP", Level.OK, "HTTP/2"),
-        (seen(resumption=Resumption("1", "2", "2")), "resume", Level.OK, "resumed after 1"),
+        (seen(resumption=Resumption("1", "2", "2")), "resume", Level.OK, "after 1 the same event"),
         (Observation("http://a/", 429), "status", Level.FAULT, "429"),
         (Observation("http://a/", 200, headers={**HEALTHY, "age": "3"}), "caching", Level.FAULT, "Age: 3"),
         (

@@ -269,7 +269,7 @@ def _resume(seen: Observation) -> Finding:
             Level.INFO, "resume", "not tried: it takes two events with ids", "publish some, or look for longer"
         )
     if resumption.got == resumption.expected:
-        return Finding(Level.OK, "resume", f"resumed after {resumption.after} with the event that had followed")
+        return Finding(Level.OK, "resume", f"after {resumption.after} the same event followed")
     came = "nothing came" if resumption.got is None else f"{resumption.got} came first"
     text = f"after {resumption.after} {came}, not {resumption.expected}"
     return Finding(Level.FAULT, "resume", text, "keep a history, and start after the Last-Event-ID of the request")
