@@ -113,6 +113,25 @@ def test_demo_without_server() -> None:
     )
 
 
+WITHOUT_HTTPX2 = "import sys; sys.modules['httpx2'] = None; from tickertape.cli import main; main()"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("doctor", "--help")])
+def test_help_without_client(arguments: tuple[str, ...]) -> None:
+    """The server alone needs no HTTP client."""
+    status, _, errors = run(*arguments, command=[sys.executable, "-c", WITHOUT_HTTPX2])
+    assert (status, errors) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [("listen", "a"), ("publish", "a", "x"), ("doctor", "http://127.0.0.1")])
+def test_client_commands_without_client(arguments: tuple[str, ...]) -> None:
+    status, output, errors = run(*arguments, command=[sys.executable, "-c", WITHOUT_HTTPX2])
+    assert (status, output) == (1, "")
+    assert errors == (
+        "tickertape: the package 'httpx2' is not installed; next step: python -m pip install 'tickertape[client]'\n"
+    )
+
+
 def test_import_error_of_our_own() -> None:
     code = "import sys; sys.modules['tickertape.demo'] = None; from tickertape.cli import main; main()"
     status, _, errors = run("demo", command=[sys.executable, "-c", code])
