@@ -173,7 +173,7 @@ BROWSER = {"accept-encoding": "gzip, deflate, br", "origin": "https://page.examp
 
 
 @every_app
-async def test_each_event_comes_when_it_is_sent(make: Callable[[Source], ASGIApp]) -> None:
+async def test_no_buffering(make: Callable[[Source], ASGIApp]) -> None:
     source = Source()
     async with EventStreamClient(make(source), headers=BROWSER).open("/", wait=False) as stream:
         for text in ("a", "b" * 2000):
@@ -192,7 +192,7 @@ async def test_each_event_comes_when_it_is_sent(make: Callable[[Source], ASGIApp
 
 @every_app
 @pytest.mark.parametrize("spec_version", ["2.1", "2.5"])
-async def test_a_client_that_leaves_ends_an_idle_stream(make: Callable[[Source], ASGIApp], spec_version: str) -> None:
+async def test_disconnect(make: Callable[[Source], ASGIApp], spec_version: str) -> None:
     source = Source()
     before = asyncio.all_tasks()
     async with EventStreamClient(make(source), spec_version=spec_version).open("/", wait=False) as stream:
@@ -207,7 +207,7 @@ async def test_a_client_that_leaves_ends_an_idle_stream(make: Callable[[Source],
 
 
 @pytest.mark.parametrize("make", [APPS[name] for name in APPS if name not in ("bare", "litestar", "starlette-mount")])
-async def test_an_http_exception_before_the_first_event_is_a_status(make: Callable[[Source], ASGIApp]) -> None:
+async def test_early_http_exception(make: Callable[[Source], ASGIApp]) -> None:
     source = Source()
     source.give(HTTPException(403, "not for you"))
     async with EventStreamClient(make(source)).open("/") as stream:
@@ -217,7 +217,7 @@ async def test_an_http_exception_before_the_first_event_is_a_status(make: Callab
 
 
 @every_app
-async def test_an_exception_later_cuts_the_stream_and_reaches_the_server(make: Callable[[Source], ASGIApp]) -> None:
+async def test_late_exception(make: Callable[[Source], ASGIApp]) -> None:
     source = Source()
     source.give("a", LookupError("broken"))
     async with EventStreamClient(make(source)).open("/") as stream:
@@ -231,14 +231,14 @@ async def test_an_exception_later_cuts_the_stream_and_reaches_the_server(make: C
 # FastAPI
 
 
-def test_an_openapi_schema_is_built() -> None:
+def test_openapi() -> None:
     for make in (fastapi, fastapi_annotated, fastapi_sync, fastapi_dependencies):
         app = make(Source())
         assert isinstance(app, FastAPI)
         assert list(app.openapi()["paths"]["/"]) == ["get"]
 
 
-def test_an_openapi_schema_tells_of_an_event_stream() -> None:
+def test_openapi_media_type() -> None:
     app = FastAPI()
 
     @app.get("/", response_class=EventSourceResponse)  # type: ignore[arg-type]
@@ -251,7 +251,7 @@ def test_an_openapi_schema_tells_of_an_event_stream() -> None:
         assert client.get("/").text == "data: a\n\n"
 
 
-async def test_dependencies_stay_open_while_the_stream_is() -> None:
+async def test_dependencies() -> None:
     source, app = Source(), FastAPI()
 
     async def connection() -> AsyncIterator[str]:
@@ -270,7 +270,7 @@ async def test_dependencies_stay_open_while_the_stream_is() -> None:
     assert source.steps == ["opened", "finalised", "closed"]
 
 
-async def test_fastapi_adds_its_background_tasks() -> None:
+async def test_fastapi_background() -> None:
     source, app = Source(), FastAPI()
 
     @app.get("/")
@@ -284,7 +284,7 @@ async def test_fastapi_adds_its_background_tasks() -> None:
     assert source.steps == ["finalised", "background"]
 
 
-async def test_the_last_event_id_is_read_from_the_request_of_a_framework() -> None:
+async def test_last_event_id() -> None:
     app = FastAPI()
 
     @app.get("/")
@@ -298,7 +298,7 @@ async def test_the_last_event_id_is_read_from_the_request_of_a_framework() -> No
         assert (await stream.next_event()).data == "8"
 
 
-def test_starlettes_own_client_reads_a_stream_that_ends() -> None:
+def test_starlette_test_client() -> None:
     source = Source()
     source.give("a", None)
     with TestClient(fastapi_annotated(source)) as client:
@@ -306,7 +306,7 @@ def test_starlettes_own_client_reads_a_stream_that_ends() -> None:
     assert (response.status_code, response.text) == (200, "data: a\n\n")
 
 
-async def test_head_of_a_route() -> None:
+async def test_head() -> None:
     source = Source()
     async with EventStreamClient(starlette(source)).open("/", method="HEAD") as stream:
         assert stream.status == 200
@@ -318,7 +318,7 @@ async def test_head_of_a_route() -> None:
 # Middleware
 
 
-async def test_middleware_adds_its_headers() -> None:
+async def test_cors_headers() -> None:
     source = Source()
     source.give("a", None)
     async with EventStreamClient(behind("cors", "base-http")(source), headers=BROWSER).open("/") as stream:
@@ -326,7 +326,7 @@ async def test_middleware_adds_its_headers() -> None:
         assert stream.headers["x-passed"] == "on"
 
 
-async def test_a_session_is_set_with_the_stream() -> None:
+async def test_session() -> None:
     async def endpoint(request: Request) -> Any:
         request.session["user"] = "ada"
         return EventSourceResponse(["a"])

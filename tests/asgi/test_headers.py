@@ -9,7 +9,7 @@ import pytest
 from tickertape.asgi import Headers
 
 
-def test_a_name_has_no_case() -> None:
+def test_names_without_case() -> None:
     headers = Headers({"X-One": "1"})
     headers["x-ONE"] = "2"
     assert headers["X-one"] == "2"
@@ -25,20 +25,18 @@ def test_a_name_has_no_case() -> None:
         ([("set-cookie", "a=1"), ("Set-Cookie", "b=2")], [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]),
     ],
 )
-def test_raw_is_what_asgi_sends(
-    given: Mapping[str, str] | list[tuple[str, str]], raw: list[tuple[bytes, bytes]]
-) -> None:
+def test_raw(given: Mapping[str, str] | list[tuple[str, str]], raw: list[tuple[bytes, bytes]]) -> None:
     assert Headers(given).raw == raw
 
 
-def test_a_repeated_name_counts_once_and_gives_its_first_value() -> None:
+def test_repeated_name() -> None:
     headers = Headers([("a", "1"), ("b", "2"), ("A", "3")])
     assert list(headers) == ["a", "b"]
     assert len(headers) == 2
     assert headers["a"] == "1"
 
 
-def test_a_deletion_takes_all_of_the_name() -> None:
+def test_delete() -> None:
     headers = Headers([("a", "1"), ("b", "2"), ("A", "3")])
     del headers["A"]
     assert headers.raw == [(b"b", b"2")]
@@ -47,11 +45,11 @@ def test_a_deletion_takes_all_of_the_name() -> None:
 
 
 @pytest.mark.parametrize("key", ["missing", 1, None])
-def test_what_is_not_there(key: object) -> None:
+def test_contains(key: object) -> None:
     assert key not in Headers({"a": "1"})
 
 
-def test_a_missing_name_is_a_key_error() -> None:
+def test_missing_name() -> None:
     with pytest.raises(KeyError):
         Headers()["a"]
 
@@ -59,17 +57,17 @@ def test_a_missing_name_is_a_key_error() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("a", "1\r\nb: 2"), ("a", "1\n"), ("a", "\r"), ("a\r\nb", "1"), ("a", "1\0")]
 )
-def test_a_line_break_is_refused(name: str, value: str) -> None:
+def test_line_break(name: str, value: str) -> None:
     with pytest.raises(ValueError, match="expected a header without line breaks"):
         Headers({name: value})
     with pytest.raises(ValueError, match="expected a header without line breaks"):
         Headers()[name] = value
 
 
-def test_a_value_outside_latin_1_is_refused() -> None:
+def test_outside_latin_1() -> None:
     with pytest.raises(UnicodeEncodeError):
         Headers({"a": "€"})
 
 
-def test_its_repr_shows_the_pairs() -> None:
+def test_repr() -> None:
     assert repr(Headers({"A": "1"})) == "Headers([('a', '1')])"

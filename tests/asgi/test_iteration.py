@@ -1,4 +1,4 @@
-"""Pulling items: asynchronous, at hand, or blocking on a thread that nobody waits for."""
+"""Items from asynchronous iterables, from sequences, and from blocking iterables on a thread."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Model(BaseModel):
         lambda: Numbers,
     ],
 )
-async def test_any_iterable_is_a_stream(make: Callable[[], Any]) -> None:
+async def test_iterables(make: Callable[[], Any]) -> None:
     async with open_response(make()) as stream:
         assert await stream.read() == b"data: 1\n\ndata: 2\n\n"
         assert stream.complete
@@ -122,12 +122,12 @@ async def unawaited() -> AsyncIterator[int]:
         (unawaited, "got coroutine: await it"),
     ],
 )
-def test_what_is_no_stream_is_refused_with_advice(make: Callable[[], Any], complaint: str) -> None:
+def test_refused_items(make: Callable[[], Any], complaint: str) -> None:
     with pytest.raises(TypeError, match=f"expected an async or sync iterable of events, {complaint}"):
         EventSourceResponse(make())
 
 
-async def test_a_blocking_iterable_does_not_hold_the_loop() -> None:
+async def test_blocking_iterable() -> None:
     go_on = threading.Event()
 
     def items() -> Iterator[int]:
@@ -141,7 +141,7 @@ async def test_a_blocking_iterable_does_not_hold_the_loop() -> None:
         assert await stream.read() == b"data: 1\n\n"
 
 
-async def test_blocking_iterables_do_not_starve_each_other() -> None:
+async def test_many_blocking_iterables() -> None:
     streams = 20
     together = threading.Barrier(streams)  # nobody passes until all are in their next() at once
 
@@ -155,7 +155,7 @@ async def test_blocking_iterables_do_not_starve_each_other() -> None:
     await asyncio.gather(*(read() for _ in range(streams)))
 
 
-async def test_a_blocking_generator_is_closed_in_its_thread_when_its_client_has_left() -> None:
+async def test_blocking_generator_closed_in_thread() -> None:
     threads: list[threading.Thread] = []
     go_on, closed = threading.Event(), threading.Event()
 
@@ -180,7 +180,7 @@ async def test_a_blocking_generator_is_closed_in_its_thread_when_its_client_has_
     assert not threads[0].is_alive()
 
 
-async def test_a_blocking_generator_sees_the_context_of_its_request() -> None:
+async def test_blocking_generator_context() -> None:
     user = contextvars.ContextVar("user", default="nobody")
 
     def items() -> Iterator[str]:
@@ -193,7 +193,7 @@ async def test_a_blocking_generator_sees_the_context_of_its_request() -> None:
         assert await stream.read() == b"data: ada\n\ndata: changed\n\n"
 
 
-async def test_what_a_blocking_generator_raises_is_raised() -> None:
+async def test_blocking_generator_raises() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise LookupError("broken")
@@ -205,7 +205,7 @@ async def test_what_a_blocking_generator_raises_is_raised() -> None:
     assert isinstance(stream.error, LookupError)
 
 
-async def test_what_a_blocking_generator_raises_when_it_is_closed_is_in_the_log(
+async def test_blocking_generator_raises_in_close(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     threads: list[threading.Thread] = []
@@ -224,10 +224,10 @@ async def test_what_a_blocking_generator_raises_when_it_is_closed_is_in_the_log(
         await stream.next_event()
     go_on.set()
     await asyncio.to_thread(threads[0].join, 10)
-    assert [(record.name, record.levelno) for record in caplog.records] == [("tickertape.asgi", logging.ERROR)]
+    assert [(record.name, record.levelno) for record in caplog.records] == [("tickertape", logging.ERROR)]
 
 
-def test_a_process_exits_although_an_iterable_blocks_for_ever() -> None:
+def test_exit_with_blocked_iterable() -> None:
     code = """
 import asyncio, threading
 from tickertape import EventSourceResponse
@@ -247,7 +247,7 @@ asyncio.run(main())
     assert (done.stdout, done.stderr) == ("1\n", "")
 
 
-def test_the_loop_may_be_closed_under_a_blocking_iterable() -> None:
+def test_loop_closed_under_blocking_iterable() -> None:
     threads: list[threading.Thread] = []
     entered, go_on = threading.Event(), threading.Event()
 
@@ -270,7 +270,7 @@ def test_the_loop_may_be_closed_under_a_blocking_iterable() -> None:
     assert not threads[0].is_alive()
 
 
-async def test_items_at_hand_need_no_thread() -> None:
+async def test_sequences_need_no_thread() -> None:
     class Items(list[int]):
         def __iter__(self) -> Iterator[int]:
             threads.append(threading.current_thread())
@@ -282,7 +282,7 @@ async def test_items_at_hand_need_no_thread() -> None:
     assert threads == [threading.current_thread()]
 
 
-async def test_an_iterable_that_was_never_pulled_has_no_thread() -> None:
+async def test_no_thread_before_first_item() -> None:
     before = threading.active_count()
     await BlockingIterator(generator()).aclose()
     assert threading.active_count() == before

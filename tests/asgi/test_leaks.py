@@ -1,4 +1,4 @@
-"""Nothing is left of streams that have ended: no task, no timer, no thread, no memory."""
+"""Streams that have ended leave no task, no timer, no thread and no memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from support.asgi import open_response, settle
-from tickertape.asgi.response import EncodedItems
 from tickertape.asgi.shutdown import OpenStreams, open_streams
 from tickertape.asgi.stream import Stream
 from tickertape.testing import FakeClock
 
-KINDS = (Stream, EncodedItems, asyncio.Task, asyncio.Future, asyncio.TimerHandle)
+KINDS = (Stream, asyncio.Task, asyncio.Future, asyncio.TimerHandle)
 
 
 async def idle() -> AsyncIterator[str]:
@@ -92,9 +91,7 @@ def count() -> dict[str, int]:
         pytest.param(read_all, blocking, 100, id="read-all-blocking"),
     ],
 )
-async def test_nothing_is_left_of_many_streams(
-    use: Callable[[Callable[[], Any]], Any], make: Callable[[], Any], times: int
-) -> None:
+async def test_no_leaks(use: Callable[[Callable[[], Any]], Any], make: Callable[[], Any], times: int) -> None:
     for _ in range(20):  # what is made once and kept
         await use(make)
     await no_threads()
@@ -123,7 +120,7 @@ async def no_threads() -> None:
     assert "tickertape-iterator" not in [thread.name for thread in threading.enumerate()]
 
 
-async def test_nothing_of_a_loop_is_kept_between_streams() -> None:
+async def test_loop_not_kept() -> None:
     await leave(idle)
     assert isinstance(open_streams, OpenStreams)
     assert asyncio.get_running_loop() not in gc.get_referents(*gc.get_referents(open_streams))

@@ -36,22 +36,22 @@ CASES = [
 
 
 @pytest.mark.parametrize(("header", "query", "expected"), CASES)
-def test_the_last_event_id_of_a_scope(header: bytes | None, query: bytes, expected: str | None) -> None:
+def test_scope(header: bytes | None, query: bytes, expected: str | None) -> None:
     assert get_last_event_id(scope_of(header, query)) == expected
 
 
 @pytest.mark.parametrize(("header", "query", "expected"), CASES)
 @pytest.mark.parametrize("kind", [StarletteRequest, LitestarRequest])
-def test_the_last_event_id_of_a_request(kind: Any, header: bytes | None, query: bytes, expected: str | None) -> None:
+def test_request(kind: Any, header: bytes | None, query: bytes, expected: str | None) -> None:
     assert get_last_event_id(kind(scope_of(header, query))) == expected
 
 
-def test_a_header_has_no_case() -> None:
+def test_header_without_case() -> None:
     assert get_last_event_id(scope_of(b"7", b"", name=b"Last-Event-ID")) == "7"
 
 
 @pytest.mark.parametrize("missing", ["headers", "query_string"])
-def test_a_scope_may_lack_what_is_optional(missing: str) -> None:
+def test_optional_keys(missing: str) -> None:
     scope = scope_of(None, b"")
     del scope[missing]
     assert get_last_event_id(scope) is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,17 +18,13 @@ OURS = [
     ("content-type", "text/event-stream"),
     ("cache-control", "no-store, no-transform"),
     ("x-accel-buffering", "no"),
+    ("incremental", "?1"),
 ]
 
 
 class Model(BaseModel):
     name: str
     size: int = 1
-
-
-@dataclass
-class Point:
-    x: int
 
 
 # Headers
@@ -41,7 +36,7 @@ class Point:
         (None, OURS),
         ({}, OURS),
         ({"X-One": "1"}, [("x-one", "1"), *OURS]),
-        ({"Cache-Control": "no-cache"}, [("cache-control", "no-cache"), OURS[0], OURS[2]]),
+        ({"Cache-Control": "no-cache"}, [("cache-control", "no-cache"), OURS[0], *OURS[2:]]),
         (
             [("set-cookie", "a=1"), ("Set-Cookie", "b=2")],
             [("set-cookie", "a=1"), ("set-cookie", "b=2"), *OURS],
@@ -53,7 +48,7 @@ class Point:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_headers_of_a_stream_with_the_users_own_first(
+async def test_headers(
     method: str, given: Mapping[str, str] | Iterable[tuple[str, str]] | None, expected: list[tuple[str, str]]
 ) -> None:
     async with open_response([], headers=given, method=method) as stream:
@@ -63,13 +58,13 @@ async def test_the_headers_of_a_stream_with_the_users_own_first(
 
 
 @pytest.mark.parametrize("value", ["1\r\nx-two: 2", "1\n", "\r"])
-def test_a_header_that_would_end_its_line_is_refused(value: str) -> None:
+def test_header_with_line_break(value: str) -> None:
     with pytest.raises(ValueError, match="expected a header without line breaks"):
         EventSourceResponse([], headers={"x-one": value})
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_status_code(method: str) -> None:
+async def test_status_code(method: str) -> None:
     async with open_response([], status_code=202, method=method) as stream:
         assert stream.status == 202
 
@@ -77,7 +72,7 @@ async def test_the_status_code(method: str) -> None:
 # HEAD
 
 
-async def test_head_answers_the_headers_and_leaves_the_items_alone() -> None:
+async def test_head_without_items() -> None:
     states = []
 
     async def items() -> AsyncIterator[str]:
@@ -118,28 +113,29 @@ async def test_head_answers_the_headers_and_leaves_the_items_alone() -> None:
         (True, b"data: true\n\n"),
     ],
 )
-async def test_what_an_item_becomes(item: Any, encoded: bytes) -> None:
+async def test_encodes_items(item: Any, encoded: bytes) -> None:
     async with open_response([item]) as stream:
         assert await stream.read() == encoded
         assert stream.complete
 
 
-@pytest.mark.parametrize("item", [Point(1), object(), {1, 2}, float("nan"), {"a": Point(1)}])
-async def test_what_json_cannot_say_is_refused_before_the_response_starts(item: Any) -> None:
-    with pytest.raises(InvalidEventError, match=f"expected data that JSON can say, got a {type(item).__name__}"):
+@pytest.mark.parametrize("item", [object(), float("nan"), {"a": object()}])
+async def test_bad_first_item(item: Any) -> None:
+    """The response has not started, so the error becomes an HTTP error."""
+    with pytest.raises(InvalidEventError, match=f"{type(item).__name__} cannot be written as JSON"):
         async with open_response([item]):
             pass
 
 
-async def test_what_json_cannot_say_later_fails_the_stream() -> None:
-    async with open_response(["good", Point(1), "never"]) as stream:
+async def test_bad_later_item() -> None:
+    async with open_response(["good", object(), "never"]) as stream:
         events = [event async for event in stream]
     assert [(event.event, event.data) for event in events] == [(None, "good"), ("stream:error", events[1].data)]
     assert isinstance(stream.error, InvalidEventError)
     assert not stream.complete
 
 
-async def test_an_empty_chunk_starts_the_response_and_is_not_sent_again() -> None:
+async def test_empty_chunks() -> None:
     wire = Wire()
     await EventSourceResponse([b"", b"", "a", b""])(scope_of(), wire.receive, wire.send)
     assert [message.get("body") for message in wire.messages] == [None, b"", b"data: a\n\n", b""]
@@ -161,13 +157,13 @@ async def forever() -> AsyncIterator[str]:
         ([b""], b"retry: 2500\n\n"),
     ],
 )
-async def test_retry_comes_first(items: list[Any], body: bytes) -> None:
+async def test_retry(items: list[Any], body: bytes) -> None:
     async with open_response(items, retry=2500) as stream:
         assert await stream.read() == body
 
 
 @pytest.mark.parametrize("heartbeat", [10, None])
-async def test_retry_comes_before_a_first_item_that_is_late(heartbeat: float | None) -> None:
+async def test_retry_before_late_item(heartbeat: float | None) -> None:
     clock = FakeClock()
     async with open_response(forever(), retry=2500, heartbeat=heartbeat, clock=clock, wait=False) as stream:
         while not stream.status:
@@ -181,7 +177,7 @@ async def test_retry_comes_before_a_first_item_that_is_late(heartbeat: float | N
 
 
 @pytest.mark.parametrize("retry", [-1, True, 1.5, "1", 2**63])
-def test_retry_is_checked_at_once(retry: Any) -> None:
+def test_bad_retry(retry: Any) -> None:
     with pytest.raises(InvalidEventError, match="expected retry to be an int of milliseconds"):
         EventSourceResponse([], retry=retry)
 
@@ -191,34 +187,45 @@ def test_retry_is_checked_at_once(retry: Any) -> None:
 
 @pytest.mark.parametrize("name", ["heartbeat", "ping", "send_timeout"])
 @pytest.mark.parametrize("value", [0, -1, True, False, "15", float("nan"), object()])
-def test_seconds_are_numbers_over_zero(name: str, value: Any) -> None:
+def test_bad_seconds(name: str, value: Any) -> None:
     argument = "heartbeat" if name == "ping" else name
-    with pytest.raises(ValueError, match=f"expected {argument} to be a number of seconds over 0, or None, got"):
+    with pytest.raises(ValueError, match=f"expected {argument} to be a number of seconds > 0, or None, got"):
         EventSourceResponse([], **{name: value})
 
 
 @pytest.mark.parametrize("name", ["heartbeat", "ping", "send_timeout"])
 @pytest.mark.parametrize("value", [1, 0.5, None, float("inf")])
-async def test_seconds_may_be_any_number_over_zero_or_none(name: str, value: Any) -> None:
+async def test_seconds(name: str, value: Any) -> None:
     async with open_response(["a"], **{name: value}) as stream:
         assert await stream.read() == b"data: a\n\n"
 
 
+@pytest.mark.parametrize("status_code", [0, 100, 199, 600, True, "200", 200.0, None])
+def test_bad_status_code(status_code: Any) -> None:
+    with pytest.raises(ValueError, match="expected status_code to be an int from 200 to 599, got"):
+        EventSourceResponse([], status_code=status_code)
+
+
+def test_bad_on_disconnect() -> None:
+    with pytest.raises(TypeError, match="expected on_disconnect to be callable, or None, got 'log'"):
+        EventSourceResponse([], on_disconnect="log")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_response_serves_one_request(method: str) -> None:
+async def test_second_request(method: str) -> None:
     response = EventSourceResponse(["a"])
     await response(scope_of(method), Wire().receive, Wire().send)
-    with pytest.raises(RuntimeError, match="expected one request for an EventSourceResponse, got a second one"):
+    with pytest.raises(RuntimeError, match="EventSourceResponse serves one request"):
         await response(scope_of(), Wire().receive, Wire().send)
 
 
 @pytest.mark.parametrize("kind", ["websocket", "lifespan"])
-async def test_only_http_is_served(kind: str) -> None:
-    with pytest.raises(RuntimeError, match=f"expected an ASGI scope of type 'http', got '{kind}'"):
+async def test_other_scopes(kind: str) -> None:
+    with pytest.raises(RuntimeError, match=f"answers HTTP requests only, expected scope type 'http', got '{kind}'"):
         await EventSourceResponse([])({"type": kind}, Wire().receive, Wire().send)
 
 
-async def test_its_repr_shows_its_state() -> None:
+async def test_repr() -> None:
     response = EventSourceResponse(forever(), 201)
     assert repr(response) == "<EventSourceResponse 201 new>"
     wire = Wire()
@@ -248,7 +255,7 @@ async def broken() -> AsyncIterator[str]:
     ],
 )
 @pytest.mark.parametrize("asynchronous", [True, False])
-async def test_on_disconnect_is_told_why_a_stream_ended_before_its_items(
+async def test_on_disconnect(
     items: Callable[[], Any], leave: bool, expected: list[DisconnectReason], asynchronous: bool
 ) -> None:
     reasons: list[DisconnectReason] = []
@@ -265,7 +272,7 @@ async def test_on_disconnect_is_told_why_a_stream_ended_before_its_items(
     assert reasons == expected
 
 
-async def test_on_disconnect_that_fails_is_in_the_log_and_harms_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_on_disconnect(caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 
     async def background() -> None:
@@ -282,7 +289,7 @@ async def test_on_disconnect_that_fails_is_in_the_log_and_harms_nothing(caplog: 
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_background_task_runs_after_the_stream(method: str) -> None:
+async def test_background(method: str) -> None:
     wire = Wire()
     seen = []
 
@@ -293,7 +300,7 @@ async def test_the_background_task_runs_after_the_stream(method: str) -> None:
     assert seen == [True]
 
 
-async def test_the_background_task_runs_after_the_client_has_left() -> None:
+async def test_background_after_disconnect() -> None:
     calls = []
 
     async def background() -> None:

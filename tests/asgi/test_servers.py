@@ -30,7 +30,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield running
 
 
-async def test_events_come_with_the_headers_of_a_stream(server: Server) -> None:
+async def test_events_and_headers(server: Server) -> None:
     async with await Connection.open(server.address) as connection:
         assert await connection.get("/finite") == 200
         assert await connection.rest() == (
@@ -43,7 +43,7 @@ async def test_events_come_with_the_headers_of_a_stream(server: Server) -> None:
     assert "connection" not in connection.headers
 
 
-async def test_the_connection_serves_on_after_a_stream(server: Server) -> None:
+async def test_keep_alive(server: Server) -> None:
     async with await Connection.open(server.address) as connection:
         for _ in range(3):
             await connection.get("/finite")
@@ -51,14 +51,14 @@ async def test_the_connection_serves_on_after_a_stream(server: Server) -> None:
             assert connection.complete
 
 
-async def test_head_answers_the_headers_and_ends(server: Server) -> None:
+async def test_head(server: Server) -> None:
     async with await Connection.open(server.address) as connection:
         assert await connection.get("/idle", method="HEAD") == 200
         assert connection.headers["content-type"] == "text/event-stream"
         assert await connection.get("/finite") == 200  # no body in between
 
 
-async def test_a_client_of_http_1_0_is_told_the_end_by_the_connection(server: Server) -> None:
+async def test_http_1_0(server: Server) -> None:
     async with await Connection.open(server.address) as connection:
         await connection.get("/finite", version="1.0")
         assert (await connection.rest()).endswith(b'data: {"three":3}\n\n')
@@ -66,7 +66,7 @@ async def test_a_client_of_http_1_0_is_told_the_end_by_the_connection(server: Se
 
 
 @pytest.mark.parametrize(("path", "name"), [("/idle", "idle"), ("/busy", "busy")])
-async def test_a_client_that_leaves_ends_the_stream(server: Server, path: str, name: str) -> None:
+async def test_disconnect(server: Server, path: str, name: str) -> None:
     before = len(server.output)
     async with await Connection.open(server.address) as connection:
         await connection.get(path)
@@ -75,14 +75,14 @@ async def test_a_client_that_leaves_ends_the_stream(server: Server, path: str, n
     await server.says(f"[client_closed {name}]", after=before)
 
 
-async def test_an_exception_before_the_first_event_is_a_status(server: Server) -> None:
+async def test_early_exception(server: Server) -> None:
     async with await Connection.open(server.address) as connection:
         assert await connection.get("/forbidden") == 403
         assert await connection.rest() == b"not for you"
 
 
 @pytest.mark.parametrize("path", ["/broken", "/broken-behind"])
-async def test_an_exception_later_cuts_the_body_off_and_is_logged(server: Server, path: str) -> None:
+async def test_late_exception(server: Server, path: str) -> None:
     before = len(server.output)
     async with await Connection.open(server.address) as connection:
         await connection.get(path)
@@ -93,7 +93,7 @@ async def test_an_exception_later_cuts_the_body_off_and_is_logged(server: Server
     await server.says("LookupError: the items of this stream are broken", after=before)
 
 
-async def test_a_client_that_does_not_read_is_dropped_and_costs_no_memory(server: Server) -> None:
+async def test_stalled_clients(server: Server) -> None:
     async with await Connection.open(server.address) as connection:
         await connection.get("/memory")
         at_first = int(await connection.rest())
@@ -110,7 +110,7 @@ async def test_a_client_that_does_not_read_is_dropped_and_costs_no_memory(server
         assert int(await connection.rest()) - at_first < 16 * 1024 * 1024
 
 
-def test_events_come_over_http_2_without_a_header_that_it_forbids() -> None:
+def test_http_2() -> None:
     """A connection that says ``connection`` is malformed there (RFC 9113, 8.2.2)."""
 
     async def main(address: Address) -> None:
@@ -205,7 +205,7 @@ def ahead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ahead]:
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
-async def test_open_streams_do_not_keep_a_server_alive(ahead: Ahead, kind: str, name: str) -> None:
+async def test_stop(ahead: Ahead, kind: str, name: str) -> None:
     case = STOPS[name]
     with closing(ahead.take(kind, name)) as server:
         async with AsyncExitStack() as stack:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from support.asgi import open_response, settle
+from support.asgi import Wire, open_response, settle
 from tickertape import DisconnectReason, close_streams
 from tickertape.asgi.shutdown import OpenStreams, open_streams
+from tickertape.asgi.sockets import Ends, Unknown, find_connection
 from tickertape.asgi.types import Scope
 from tickertape.testing import EventStream
 
@@ -36,7 +37,7 @@ def open_at(listener: socket.socket, items: Any = None, **options: Any) -> Event
     return open_response(idle() if items is None else items, scope={"server": listener.getsockname()}, **options)
 
 
-async def test_a_stream_ends_cleanly_when_its_listener_closes(listener: socket.socket) -> None:
+async def test_listener_closes(listener: socket.socket) -> None:
     reasons: list[DisconnectReason] = []
     async with open_at(listener, on_disconnect=reasons.append) as stream:
         listener.close()
@@ -46,7 +47,7 @@ async def test_a_stream_ends_cleanly_when_its_listener_closes(listener: socket.s
     assert len(open_streams) == 0
 
 
-async def test_only_the_streams_of_the_listener_that_closed_end(listener: socket.socket) -> None:
+async def test_other_listeners(listener: socket.socket) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         async with open_at(listener) as ending, open_at(other) as staying, open_response(idle()) as unknown:
             listener.close()
@@ -56,7 +57,7 @@ async def test_only_the_streams_of_the_listener_that_closed_end(listener: socket
             assert len(open_streams) == 2
 
 
-async def test_a_stream_opened_when_its_listener_has_closed_ends_at_once(listener: socket.socket) -> None:
+async def test_late_stream(listener: socket.socket) -> None:
     pulled = []
 
     async def items() -> AsyncIterator[str]:
@@ -73,7 +74,7 @@ async def test_a_stream_opened_when_its_listener_has_closed_ends_at_once(listene
     assert pulled == []
 
 
-async def test_a_server_that_starts_again_at_its_port_is_another(listener: socket.socket) -> None:
+async def test_restart_at_same_port(listener: socket.socket) -> None:
     address = listener.getsockname()
     async with open_at(listener) as before:
         listener.close()
@@ -88,7 +89,7 @@ async def test_a_server_that_starts_again_at_its_port_is_another(listener: socke
 
 
 @pytest.mark.parametrize("from_thread", [True, False])
-async def test_close_streams_ends_all_from_any_thread(from_thread: bool) -> None:
+async def test_close_streams(from_thread: bool) -> None:
     reasons: list[DisconnectReason] = []
     async with (
         open_response(idle(), on_disconnect=reasons.append) as one,
@@ -107,7 +108,7 @@ async def test_close_streams_ends_all_from_any_thread(from_thread: bool) -> None
     close_streams()  # nothing is open: nothing to do
 
 
-async def test_close_streams_reaches_every_loop() -> None:
+async def test_close_streams_of_every_loop() -> None:
     opened = threading.Event()
     ends: list[bool] = []
 
@@ -127,7 +128,7 @@ async def test_close_streams_reaches_every_loop() -> None:
     assert ends == [True]
 
 
-async def test_a_generator_may_close_the_streams_its_own_too() -> None:
+async def test_close_streams_in_generator() -> None:
     async def items() -> AsyncIterator[str]:
         yield "a"
         close_streams()
@@ -146,7 +147,7 @@ class FakeStream:
         return 0.0
 
 
-def test_a_loop_that_was_closed_is_forgotten() -> None:
+def test_closed_loop() -> None:
     streams = OpenStreams()
 
     async def leave_open() -> weakref.ref[Any]:
@@ -179,14 +180,14 @@ def connected(listener: socket.socket) -> Iterator[tuple[socket.socket, socket.s
             yield client, server, {"client": server.getpeername(), "server": server.getsockname()}
 
 
-async def test_a_client_that_does_not_read_is_dropped_at_the_next_look(listener: socket.socket) -> None:
+async def test_drop(listener: socket.socket) -> None:
     streams, loop = OpenStreams(), asyncio.get_running_loop()
     with connected(listener) as (_, server, scope):
         with suppress(BlockingIOError):
             while server.send(b"x" * 65536):
                 pass
-        streams.drop(scope)
-        streams.drop({})  # not known: left to the server
+        streams.drop(Ends(scope["client"], scope["server"]))
+        streams.drop(Unknown(scope["server"]))  # left to the server
         writable: asyncio.Future[None] = loop.create_future()
         loop.add_writer(server, writable.set_result, None)  # as a server waits for its client
         await asyncio.wait_for(writable, 5)
@@ -195,7 +196,7 @@ async def test_a_client_that_does_not_read_is_dropped_at_the_next_look(listener:
             server.send(b"x")
 
 
-async def test_the_connection_of_a_stream_that_fails_is_cut_off_before_anybody_can_end_it(
+async def test_cut_off(
     listener: socket.socket,
 ) -> None:
     async def items() -> AsyncIterator[str]:
@@ -211,13 +212,14 @@ async def test_the_connection_of_a_stream_that_fails_is_cut_off_before_anybody_c
 
 
 @pytest.mark.parametrize("scope", [{}, {"client": ("1.2.3.4", 5), "server": ("testserver", 80)}])
-async def test_a_connection_that_is_not_ours_is_not_waited_for(scope: Scope) -> None:
-    waiting = OpenStreams().cut_off(scope)
+async def test_cut_off_elsewhere(scope: Scope) -> None:
+    connection = find_connection(scope, Wire().receive, Wire().send)
+    waiting = OpenStreams().cut_off(connection, scope)
     with pytest.raises(StopIteration):
         waiting.send(None)
 
 
-async def test_discarding_what_was_never_added_does_nothing() -> None:
+async def test_discard_unknown() -> None:
     streams = OpenStreams()
     streams.discard(FakeStream())
     assert len(streams) == 0

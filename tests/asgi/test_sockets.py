@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
-from tickertape.asgi.sockets import abort_stuck, connection_of, cut_off, find_listener, server_address
+from tickertape.asgi.sockets import (
+    Ends,
+    Unknown,
+    abort_stuck,
+    cut_off,
+    find_connection,
+    find_listener,
+    server_address,
+)
+from tickertape.asgi.types import Message, Receive, Send
 
 FAMILIES = [
     pytest.param((socket.AF_INET, "127.0.0.1"), id="v4"),
@@ -49,9 +60,8 @@ def read_all(client: socket.socket) -> int:
     return count
 
 
-def scope_of(server: socket.socket, version: str = "1.1") -> dict[str, Any]:
-    client, here = server.getpeername()[:2], server.getsockname()[:2]
-    return {"client": client, "server": here, "http_version": version}
+def ends_of(server: socket.socket) -> Ends:
+    return Ends(server.getpeername()[:2], server.getsockname()[:2])
 
 
 # Addresses
@@ -67,33 +77,144 @@ def scope_of(server: socket.socket, version: str = "1.1") -> dict[str, Any]:
         (None, ("", None)),
     ],
 )
-def test_where_the_server_listens(server: Any, address: tuple[str, int | None]) -> None:
+def test_server_address(server: Any, address: tuple[str, int | None]) -> None:
     assert server_address({"server": server}) == address
+
+
+async def receive() -> Message:
+    raise NotImplementedError
+
+
+async def send(message: Message) -> None:
+    raise NotImplementedError
 
 
 @pytest.mark.parametrize(
     ("scope", "connection"),
     [
-        ({"client": ("1.2.3.4", 5), "server": ("h", 80)}, (("1.2.3.4", 5), ("h", 80))),
-        ({"client": ["1.2.3.4", "5"], "server": ["h", "80"]}, (("1.2.3.4", 5), ("h", 80))),
-        ({"client": ("1.2.3.4", 5), "server": ("h", 80), "http_version": "1.0"}, (("1.2.3.4", 5), ("h", 80))),
-        ({"client": ("1.2.3.4", 5), "server": ("h", 80), "http_version": "2"}, None),
-        ({"client": ("1.2.3.4", 0), "server": ("h", 80)}, None),
-        ({"client": ("", "0"), "server": ("/run/app.sock", "0")}, None),
-        ({"client": None, "server": ("h", 80)}, None),
-        ({"client": ("1.2.3.4", 5), "server": None}, None),
-        ({}, None),
+        ({"client": ("1.2.3.4", 5), "server": ("h", 80)}, Ends(("1.2.3.4", 5), ("h", 80))),
+        ({"client": ["1.2.3.4", "5"], "server": ["h", "80"]}, Ends(("1.2.3.4", 5), ("h", 80))),
+        ({"client": ("1.2.3.4", 5), "server": ("h", 80), "http_version": "1.0"}, Ends(("1.2.3.4", 5), ("h", 80))),
+        ({"client": ("1.2.3.4", 5), "server": ("h", 80), "http_version": "2"}, Unknown(("h", 80))),
+        ({"client": ("1.2.3.4", 0), "server": ("h", 80)}, Unknown(("h", 80))),
+        ({"client": ("", "0"), "server": ("/run/app.sock", "0")}, Unknown(("/run/app.sock", None))),
+        ({"client": None, "server": ("h", 80)}, Unknown(("h", 80))),
+        ({"client": ("1.2.3.4", 5), "server": None}, Unknown(("", None))),
+        ({}, Unknown(("", None))),
     ],
 )
-def test_the_connection_of_a_request(scope: dict[str, Any], connection: Any) -> None:
-    assert connection_of(scope) == connection
+def test_find_by_scope(scope: dict[str, Any], connection: Any) -> None:
+    found = find_connection(scope, receive, send)
+    assert (type(found), found) == (type(connection), connection)
+
+
+class FakeTransport:
+    """What uvicorn's cycle has."""
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class Cycle:
+    """A request of uvicorn."""
+
+    def __init__(self) -> None:
+        self.transport: Any = FakeTransport()
+
+    async def receive(self) -> Message:
+        raise NotImplementedError
+
+    async def send(self, message: Message) -> None:
+        raise NotImplementedError
+
+
+class Holder:
+    """Middleware that is an object."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    async def call(self, *args: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+def closure(send: Any) -> Any:
+    async def wrapped(message: Message) -> None:
+        await send(message)
+
+    return wrapped
+
+
+def unrelated(database: Any) -> Send:
+    async def wrapped(message: Message) -> None:
+        await database(message)
+
+    return wrapped
+
+
+def cached(receive: Receive) -> Receive:
+    """Wrap ``receive`` as ``BaseHTTPMiddleware`` does."""
+    wrapped_receive = Holder("_receive", receive).call
+
+    async def receive_or_disconnect() -> Message:
+        message: Message = await wrapped_receive()
+        return message
+
+    return receive_or_disconnect
+
+
+WRAPPED: dict[str, tuple[Callable[[Cycle], tuple[Any, Any]], bool]] = {
+    "uvicorn": (lambda cycle: (cycle.receive, cycle.send), True),
+    "receive alone": (lambda cycle: (cycle.receive, send), True),
+    "closure": (lambda cycle: (receive, closure(cycle.send)), True),
+    "ten closures": (
+        lambda cycle: (receive, functools.reduce(lambda inner, _: closure(inner), range(10), cycle.send)),
+        True,
+    ),
+    "partial": (lambda cycle: (receive, functools.partial(Holder("x", 1).call, send=cycle.send)), True),
+    "partial method": (lambda cycle: (receive, functools.partial(cycle.send)), True),
+    "object": (lambda cycle: (receive, Holder("send", cycle.send).call), True),
+    "BaseHTTPMiddleware": (lambda cycle: (cached(cycle.receive), send), True),
+    "hypercorn": (
+        lambda cycle: (
+            receive,
+            Holder("send", Holder("send", Holder("writer", Holder("_transport", cycle.transport)).call).call).call,
+        ),
+        True,
+    ),
+    "unrelated closure": (lambda cycle: (receive, unrelated(cycle.send)), False),
+    "unrelated attribute": (lambda cycle: (receive, Holder("database", cycle.send).call), False),
+    "nothing": (lambda cycle: (receive, send), False),
+    "mock": (lambda cycle: (AsyncMock(), AsyncMock()), False),
+    "a circle": (lambda cycle: (receive, circle()), False),
+}
+
+
+def circle() -> Any:
+    one = Holder("send", None)
+    one.send = one.call  # type: ignore[attr-defined]
+    return one.call
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_find_by_callables(name: str) -> None:
+    cycle = Cycle()
+    wrap, found = WRAPPED[name]
+    connection = find_connection({"server": ("h", 80)}, *wrap(cycle))
+    assert connection == (cycle.transport if found else Unknown(("h", 80)))
+
+
+def test_transport_of_http_2() -> None:
+    """It carries other requests too."""
+    cycle = Cycle()
+    assert find_connection({"http_version": "2"}, cycle.receive, cycle.send) == Unknown(("", None))
 
 
 # Listeners
 
 
 @pytest.mark.parametrize("listening", FAMILIES)
-def test_a_listener_is_found_by_its_port_and_seen_to_close(listening: tuple[int, str]) -> None:
+def test_listener(listening: tuple[int, str]) -> None:
     family, host = listening
     with closing(socket.create_server((host, 0), family=family)) as server:
         port = server.getsockname()[1]
@@ -105,7 +226,7 @@ def test_a_listener_is_found_by_its_port_and_seen_to_close(listening: tuple[int,
 
 
 @pytest.mark.parametrize("address", ["{path}", "unix:{path}", ""])
-def test_a_unix_socket_is_found_by_its_path_or_as_any(address: str, tmp_path: Path) -> None:
+def test_unix_listener(address: str, tmp_path: Path) -> None:
     path = str(tmp_path / "app.sock")
     with closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind(path)
@@ -118,7 +239,7 @@ def test_a_unix_socket_is_found_by_its_path_or_as_any(address: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "::1", "unix", "any unix"])
-def test_a_listener_of_which_only_connections_are_left_has_closed(name: str, tmp_path: Path) -> None:
+def test_closed_listener_with_connections(name: str, tmp_path: Path) -> None:
     """A stream may be the first that anybody asks for, and be late: its server has stopped listening."""
     with ExitStack() as stack:
         if "unix" in name:
@@ -143,7 +264,7 @@ def as_asgi(server: socket.socket) -> tuple[str, int | None]:
     return (name, None) if isinstance(name, str) else name[:2]
 
 
-def test_a_port_where_nobody_is_has_no_listener() -> None:
+def test_no_listener() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert find_listener(("127.0.0.1", port)) is None
@@ -152,7 +273,7 @@ def test_a_port_where_nobody_is_has_no_listener() -> None:
         assert find_listener(("", None)) is None
 
 
-def test_a_descriptor_that_is_used_again_is_not_the_listener() -> None:
+def test_reused_descriptor() -> None:
     server = socket.create_server(("127.0.0.1", 0))
     number, port = server.fileno(), server.getsockname()[1]
     listener = find_listener(("127.0.0.1", port))
@@ -166,7 +287,7 @@ def test_a_descriptor_that_is_used_again_is_not_the_listener() -> None:
             os.close(number)
 
 
-def test_a_listener_with_a_copy_of_its_socket_has_closed_when_one_of_them_has() -> None:
+def test_inherited_listener() -> None:
     """A server that is given its socket, by systemd say, listens at a copy and leaves the original open."""
     with socket.create_server(("127.0.0.1", 0)) as original:
         copy = original.dup()
@@ -181,12 +302,11 @@ def test_a_listener_with_a_copy_of_its_socket_has_closed_when_one_of_them_has() 
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_connection_is_dropped_if_its_peer_does_not_read(family: int) -> None:
+def test_abort_stuck(family: int) -> None:
     with connected(family) as (client, server), connected(family) as (_, other_server):
         fill(server)
         fill(other_server)
-        connection = connection_of(scope_of(server))
-        assert connection is not None
+        connection = ends_of(server)
         assert abort_stuck({connection}) == 1
         with pytest.raises(BrokenPipeError):
             server.send(b"x")
@@ -198,29 +318,27 @@ def test_a_connection_is_dropped_if_its_peer_does_not_read(family: int) -> None:
             read_all(client)
 
 
-def test_a_connection_is_kept_if_its_peer_reads() -> None:
+def test_abort_stuck_keeps_readers() -> None:
     with connected() as (client, server):
         server.send(b"unread, but there is room for more")
-        connection = connection_of(scope_of(server))
-        assert connection is not None
+        connection = ends_of(server)
         assert abort_stuck({connection}) == 0
         assert client.recv(100) == b"unread, but there is room for more"
 
 
-def test_many_connections_are_dropped_in_one_search() -> None:
+def test_abort_many() -> None:
     with ExitStack() as stack:
         servers = [stack.enter_context(connected())[1] for _ in range(5)]
         for server in servers:
             fill(server)
-        connections = [connection for server in servers[1:] if (connection := connection_of(scope_of(server)))]
+        connections = [ends_of(server) for server in servers[1:]]
         assert abort_stuck(connections) == 4
 
 
-def test_a_connection_is_cut_off_behind_what_was_sent() -> None:
+def test_cut_off() -> None:
     with connected() as (client, server), connected() as (_, other):
         server.send(b"sent")
-        connection = connection_of(scope_of(server))
-        assert connection is not None
+        connection = ends_of(server)
         cut_off({connection})
         with pytest.raises(BrokenPipeError):
             server.send(b"not sent")
@@ -229,22 +347,20 @@ def test_a_connection_is_cut_off_behind_what_was_sent() -> None:
         assert (client.recv(100), client.recv(100)) == (b"sent", b"")
 
 
-def test_a_connection_that_is_cut_off_delivers_what_was_sent() -> None:
+def test_cut_off_delivers() -> None:
     with connected() as (client, server):
         server.send(b"x" * 100_000)  # more than the client has room for
-        connection = connection_of(scope_of(server))
-        assert connection is not None
+        connection = ends_of(server)
         cut_off({connection})
         server.close()
         client.settimeout(5)
         assert read_all(client) == 100_000
 
 
-def test_a_connection_that_is_stuck_is_cut_off_with_what_was_sent() -> None:
+def test_cut_off_stuck() -> None:
     with connected() as (client, server):
         fill(server)
-        connection = connection_of(scope_of(server))
-        assert connection is not None
+        connection = ends_of(server)
         cut_off({connection})
         server.close()
         client.settimeout(5)
@@ -252,16 +368,11 @@ def test_a_connection_that_is_stuck_is_cut_off_with_what_was_sent() -> None:
             read_all(client)
 
 
-def test_a_connection_of_http_2_is_left_alone() -> None:
-    with connected() as (_, server):
-        assert connection_of(scope_of(server, "2")) is None
-
-
-def test_a_connection_that_is_not_there_is_not_found() -> None:
+def test_unknown_ends() -> None:
     with connected() as (_, server):
         fill(server)
-        client, here = server.getpeername()[:2], server.getsockname()[:2]
-        others = {((client[0], client[1] ^ 1), here), (client, (here[0], here[1] ^ 1))}
+        client, here = ends_of(server)
+        others = {Ends((client[0], (client[1] or 0) ^ 1), here), Ends(client, (here[0], (here[1] or 0) ^ 1))}
         assert abort_stuck(others) == 0
         cut_off(others)
         with pytest.raises(BlockingIOError):

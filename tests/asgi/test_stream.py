@@ -78,7 +78,7 @@ class Request:
 # The start
 
 
-async def test_the_response_starts_with_the_first_item() -> None:
+async def test_starts_with_first_item() -> None:
     source = Source()
     request = Request(source.items())
     await request.pass_by(14.9)
@@ -90,9 +90,7 @@ async def test_the_response_starts_with_the_first_item() -> None:
 
 
 @pytest.mark.parametrize(("heartbeat", "pause", "body"), [(15, 15, BEAT), (2, 2, BEAT), (None, 15, b"")])
-async def test_a_first_item_that_is_late_does_not_hold_up_the_response(
-    heartbeat: float | None, pause: float, body: bytes
-) -> None:
+async def test_late_first_item(heartbeat: float | None, pause: float, body: bytes) -> None:
     source = Source()
     request = Request(source.items(), heartbeat=heartbeat)
     await request.pass_by(pause - 0.1)
@@ -106,7 +104,7 @@ async def test_a_first_item_that_is_late_does_not_hold_up_the_response(
     assert request.wire.complete
 
 
-async def test_an_exception_before_the_first_item_leaves_the_response_unstarted() -> None:
+async def test_exception_before_first_item() -> None:
     source = Source()
     source.give(HTTPException(403))
     request = Request(source.items())
@@ -116,7 +114,7 @@ async def test_an_exception_before_the_first_item_leaves_the_response_unstarted(
     assert request.reasons == [DisconnectReason.ERROR]
 
 
-async def test_a_client_that_leaves_before_the_first_item_is_sent_nothing() -> None:
+async def test_client_leaves_before_first_item() -> None:
     source = Source()
     request = Request(source.items())
     await settle()
@@ -145,9 +143,7 @@ async def test_a_client_that_leaves_before_the_first_item_is_sent_nothing() -> N
         (["a", b"data: b\n"], False),
     ],
 )
-async def test_a_failure_is_said_between_events_and_never_ends_the_response_cleanly(
-    sent: list[Any], said: bool
-) -> None:
+async def test_failure_between_events(sent: list[Any], said: bool) -> None:
     source = Source()
     source.give(*sent, LookupError("broken"))
     request = Request(source.items())
@@ -160,7 +156,7 @@ async def test_a_failure_is_said_between_events_and_never_ends_the_response_clea
     assert request.reasons == [DisconnectReason.ERROR]
 
 
-async def test_a_failure_is_raised_although_nobody_is_there_to_hear_of_it() -> None:
+async def test_failure_after_disconnect() -> None:
     def on_send(message: Message) -> None:
         if b"stream:error" in message.get("body", b""):
             raise ConnectionResetError
@@ -171,7 +167,7 @@ async def test_a_failure_is_raised_although_nobody_is_there_to_hear_of_it() -> N
         await Request(source.items(), on_send).task
 
 
-async def test_a_failure_is_raised_although_the_client_does_not_read() -> None:
+async def test_failure_with_stalled_client() -> None:
     def on_send(message: Message) -> Awaitable[Any] | None:
         return asyncio.Event().wait() if b"stream:error" in message.get("body", b"") else None
 
@@ -209,9 +205,7 @@ async def run_into_a_timeout() -> None:
         (wait_for_a_cancelled_task, RuntimeError),
     ],
 )
-async def test_errors_that_look_like_an_interruption_are_failures(
-    fail: Callable[[], Awaitable[None]], error: type[Exception]
-) -> None:
+async def test_own_cancellation_is_failure(fail: Callable[[], Awaitable[None]], error: type[Exception]) -> None:
     async def items() -> AsyncIterator[str]:
         yield "a"
         await fail()
@@ -227,7 +221,7 @@ async def test_errors_that_look_like_an_interruption_are_failures(
 
 
 @pytest.mark.parametrize("spec_version", ["2.0", "2.1", "2.2", "2.3", "2.4", "2.5"])
-async def test_an_idle_stream_notices_that_its_client_has_left(spec_version: str) -> None:
+async def test_idle_disconnect(spec_version: str) -> None:
     source = Source()
     source.give("a")
     async with open_response(source.items(), spec_version=spec_version) as stream:
@@ -240,7 +234,7 @@ async def test_an_idle_stream_notices_that_its_client_has_left(spec_version: str
     assert not stream.complete
 
 
-async def test_a_body_that_nobody_wants_does_not_hold_the_loop() -> None:
+async def test_endless_request_body() -> None:
     received = 0
 
     async def receive() -> Message:
@@ -257,7 +251,7 @@ async def test_a_body_that_nobody_wants_does_not_hold_the_loop() -> None:
     assert received > 1
 
 
-async def test_a_generator_lives_and_dies_in_one_task_and_context() -> None:
+async def test_one_task() -> None:
     seen: list[Any] = []
     variable = contextvars.ContextVar("variable", default="unset")
 
@@ -277,7 +271,7 @@ async def test_a_generator_lives_and_dies_in_one_task_and_context() -> None:
     assert seen == [request.task, request.task, request.task, "set"]
 
 
-async def test_scopes_of_cancellation_work_around_a_yield() -> None:
+async def test_cancel_scopes_around_yield() -> None:
     steps: list[str] = []
 
     async def items() -> AsyncIterator[str]:
@@ -303,7 +297,7 @@ async def test_scopes_of_cancellation_work_around_a_yield() -> None:
     assert stream.error is None
 
 
-async def test_a_generator_may_wait_while_it_is_finalised() -> None:
+async def test_wait_in_finally() -> None:
     steps: list[str] = []
 
     async def items() -> AsyncIterator[str]:
@@ -343,7 +337,7 @@ async def swallow_and_wait_a_little() -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("make", [swallow_and_return, swallow_and_yield, swallow_and_wait_a_little])
-async def test_a_generator_that_swallows_the_interruption_is_sent_no_further(make: Callable[[], Any]) -> None:
+async def test_swallowed_cancellation(make: Callable[[], Any]) -> None:
     items = make()
     request = Request(items)
     await settle()
@@ -354,7 +348,7 @@ async def test_a_generator_that_swallows_the_interruption_is_sent_no_further(mak
     assert items.ag_frame is None  # finished
 
 
-async def test_a_generator_that_fails_while_it_is_finalised_is_not_silent() -> None:
+async def test_failure_in_finally() -> None:
     async def items() -> AsyncIterator[str]:
         try:
             yield "a"
@@ -377,7 +371,7 @@ async def unending() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("make", [unending, lambda: [0] * 10_000_000])
-async def test_items_that_never_wait_leave_the_loop_its_turns(make: Callable[[], Any]) -> None:
+async def test_busy_items(make: Callable[[], Any]) -> None:
     # `send` of this wire never waits either.
     wire = Wire()
     serving = asyncio.create_task(EventSourceResponse(make())(scope_of(), wire.receive, wire.send))
@@ -390,7 +384,7 @@ async def test_items_that_never_wait_leave_the_loop_its_turns(make: Callable[[],
 # The server's ways
 
 
-async def test_a_cancelled_request_finalises_its_generator() -> None:
+async def test_cancelled_request() -> None:
     source = Source()
     request = Request(source.items())
     source.give("a")
@@ -403,7 +397,7 @@ async def test_a_cancelled_request_finalises_its_generator() -> None:
     assert request.reasons == [DisconnectReason.DRAINING]
 
 
-async def test_a_request_cancelled_again_and_again_closes_its_generator() -> None:
+async def test_repeated_cancellation() -> None:
     """The scopes of anyio cancel at every wait until they are left."""
 
     async def on_send(message: Message) -> None:
@@ -420,7 +414,7 @@ async def test_a_request_cancelled_again_and_again_closes_its_generator() -> Non
     assert source.finalised == 1
 
 
-async def test_a_receive_that_raises_fails_the_stream() -> None:
+async def test_failing_receive() -> None:
     source = Source()
 
     async def receive() -> Message:
@@ -433,7 +427,7 @@ async def test_a_receive_that_raises_fails_the_stream() -> None:
     assert request.reasons == [DisconnectReason.ERROR]
 
 
-async def test_a_receive_that_raises_after_the_end_is_nobodys_business() -> None:
+async def test_receive_fails_after_end() -> None:
     async def receive() -> Message:
         await ended.wait()
         raise LookupError("no more messages")
@@ -452,7 +446,7 @@ async def test_a_receive_that_raises_after_the_end_is_nobodys_business() -> None
     assert request.reasons == []
 
 
-async def test_a_client_that_leaves_with_the_last_byte_was_there_to_the_end() -> None:
+async def test_disconnect_with_last_byte() -> None:
     async def on_send(message: Message) -> None:
         if message.get("more_body") is False:
             request.wire.left.set()
@@ -468,7 +462,7 @@ async def test_a_client_that_leaves_with_the_last_byte_was_there_to_the_end() ->
 
 @pytest.mark.parametrize("error", [OSError, ConnectionResetError, BrokenPipeError, TimeoutError])
 @pytest.mark.parametrize("at", [0, 1, 2])
-async def test_a_send_that_raises_an_os_error_tells_that_the_client_has_left(error: type[OSError], at: int) -> None:
+async def test_send_raises_os_error(error: type[OSError], at: int) -> None:
     def on_send(message: Message) -> None:
         if len(request.wire.messages) == at:
             raise error
@@ -481,7 +475,7 @@ async def test_a_send_that_raises_an_os_error_tells_that_the_client_has_left(err
     assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
 
 
-async def test_a_heartbeat_that_cannot_be_sent_tells_that_the_client_has_left() -> None:
+async def test_heartbeat_raises_os_error() -> None:
     def on_send(message: Message) -> None:
         if message.get("body") == BEAT:
             raise ConnectionResetError
@@ -496,7 +490,7 @@ async def test_a_heartbeat_that_cannot_be_sent_tells_that_the_client_has_left() 
 
 
 @pytest.mark.parametrize("body", [b"data: a\n\n", BEAT])
-async def test_a_send_that_raises_anything_else_fails_the_stream(body: bytes) -> None:
+async def test_failing_send(body: bytes) -> None:
     def on_send(message: Message) -> None:
         if message.get("body") == body:
             raise LookupError("broken server")
@@ -510,7 +504,7 @@ async def test_a_send_that_raises_anything_else_fails_the_stream(body: bytes) ->
     assert source.finalised == 1
 
 
-async def test_a_start_that_the_server_refuses_leaves_it_the_response() -> None:
+async def test_refused_start() -> None:
     def on_send(message: Message) -> None:
         if message["type"] == "http.response.start" and message["status"] == 200:
             raise RuntimeError("a header that cannot be sent")
@@ -536,7 +530,7 @@ async def test_a_start_that_the_server_refuses_leaves_it_the_response() -> None:
 # A client that does not read
 
 
-async def test_a_stalled_client_is_given_up_after_the_send_timeout() -> None:
+async def test_send_timeout() -> None:
     clock, pulled, finalised = FakeClock(), 0, 0
     reasons: list[DisconnectReason] = []
 
@@ -565,7 +559,7 @@ async def test_a_stalled_client_is_given_up_after_the_send_timeout() -> None:
     assert not stream.complete
 
 
-async def test_each_write_has_its_own_send_timeout() -> None:
+async def test_send_timeout_per_write() -> None:
     source = Source()
     gates = [asyncio.Event() for _ in range(4)]
 
@@ -589,7 +583,7 @@ async def test_each_write_has_its_own_send_timeout() -> None:
     assert request.reasons == [DisconnectReason.SEND_TIMEOUT]
 
 
-async def test_without_a_send_timeout_a_client_may_stall() -> None:
+async def test_no_send_timeout() -> None:
     clock = FakeClock()
     async with open_response(unending(), clock=clock, send_timeout=None) as stream:
         await settle()
@@ -599,7 +593,7 @@ async def test_without_a_send_timeout_a_client_may_stall() -> None:
             pass
 
 
-async def test_the_last_write_has_its_timeout_too() -> None:
+async def test_send_timeout_of_last_write() -> None:
     async def on_send(message: Message) -> None:
         if message.get("more_body") is False:
             await request.wire.left.wait()
@@ -615,7 +609,7 @@ async def test_the_last_write_has_its_timeout_too() -> None:
 # Heartbeats
 
 
-async def test_heartbeats_come_after_silence_alone() -> None:
+async def test_heartbeats() -> None:
     source = Source()
     request = Request(source.items(), heartbeat=10)
     source.give("a")
@@ -630,7 +624,7 @@ async def test_heartbeats_come_after_silence_alone() -> None:
     await request.leave()
 
 
-async def test_no_heartbeats_if_none_are_wanted() -> None:
+async def test_no_heartbeats() -> None:
     source = Source()
     request = Request(source.items(), heartbeat=None)
     source.give("a")
@@ -640,7 +634,7 @@ async def test_no_heartbeats_if_none_are_wanted() -> None:
     await request.leave()
 
 
-async def test_ping_is_another_name_for_heartbeat() -> None:
+async def test_ping() -> None:
     source = Source()
     request = Request(source.items(), ping=7)
     source.give("a")
@@ -664,7 +658,7 @@ async def test_ping_is_another_name_for_heartbeat() -> None:
         ([b"data: a\n\ndata: b\n"], b"\n"),
     ],
 )
-async def test_no_heartbeat_comes_within_an_event_given_in_parts(parts: list[bytes], rest: bytes) -> None:
+async def test_no_heartbeat_within_event(parts: list[bytes], rest: bytes) -> None:
     source = Source()
     request = Request(source.items(), heartbeat=10)
     source.give(*parts)
@@ -680,7 +674,7 @@ async def test_no_heartbeat_comes_within_an_event_given_in_parts(parts: list[byt
     await request.leave()
 
 
-async def test_heartbeats_go_on_after_a_write_that_took_long() -> None:
+async def test_heartbeat_after_slow_write() -> None:
     gate = asyncio.Event()
 
     async def on_send(message: Message) -> None:
@@ -699,7 +693,7 @@ async def test_heartbeats_go_on_after_a_write_that_took_long() -> None:
     await request.leave()
 
 
-async def test_an_item_waits_for_a_heartbeat_that_is_being_sent() -> None:
+async def test_item_during_heartbeat() -> None:
     gate = asyncio.Event()
 
     async def on_send(message: Message) -> None:
@@ -719,7 +713,7 @@ async def test_an_item_waits_for_a_heartbeat_that_is_being_sent() -> None:
     await request.leave()
 
 
-async def test_a_clock_that_leaps_brings_one_heartbeat() -> None:
+async def test_clock_leap() -> None:
     source = Source()
     request = Request(source.items(), heartbeat=10)
     source.give("a")
@@ -731,7 +725,7 @@ async def test_a_clock_that_leaps_brings_one_heartbeat() -> None:
 # What is left
 
 
-async def test_nothing_is_left_of_a_stream_that_has_ended() -> None:
+async def test_nothing_left() -> None:
     before = asyncio.all_tasks()
     for finish in (None, LookupError("broken")):
         source = Source()

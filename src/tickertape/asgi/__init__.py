@@ -1,13 +1,11 @@
 """Event streams as ASGI applications: no framework, every framework, every server."""
 
-from .base import StreamResponse
-from .headers import Headers
-from .problem import problem_body, problem_headers, send_problem, status_of
-from .request import HasScope, get_last_event_id
-from .response import EventSourceResponse
+from .problems import problem_body, problem_headers, send_problem, status_of
+from .response import EventSourceResponse, HasScope, Headers, StreamResponse, get_last_event_id
 from .shutdown import OpenStream, close_streams, open_streams
 from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
 from .takeover import Takeover, TransportOwner, frame
+from .tcp_timeout import copy_tcp_timeout, set_tcp_timeout, tcp_timeout_for
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
@@ -28,11 +26,14 @@ __all__ = [
     "Takeover",
     "TransportOwner",
     "close_streams",
+    "copy_tcp_timeout",
     "frame",
     "get_last_event_id",
     "open_streams",
     "problem_body",
     "problem_headers",
     "send_problem",
+    "set_tcp_timeout",
     "status_of",
+    "tcp_timeout_for",
 ]

@@ -1,4 +1,4 @@
-"""One way to pull items, whatever the iterable: asynchronous, or blocking on a thread of its own."""
+"""Pull items from any iterable: an asynchronous one, or a blocking one on a thread of its own."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ T = TypeVar("T")
 
 
 def check_iterable(items: object) -> None:
-    """Raise a TypeError for what is not a stream of items, or is one by accident, as a str is."""
+    """Raise TypeError unless ``items`` is a stream of items.
+
+    A single item that happens to be iterable, such as a str or a dict, is not one.
+    """
     one_item = isinstance(items, (str, bytes, bytearray, memoryview, Mapping)) or hasattr(items, "model_dump_json")
     if isinstance(items, (AsyncIterable, Iterable)) and not one_item:
         return
     if inspect.iscoroutine(items):
-        items.close()  # so that nobody is told that it was never awaited
+        items.close()  # the warning that it was never awaited would only repeat the error
         hint = "await it"
     elif callable(items):
         hint = "call it"
@@ -33,17 +36,17 @@ def iterate(items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
     if isinstance(items, AsyncIterable):
         return aiter(items)
     if isinstance(items, (list, tuple)):
-        return _at_hand(items)
+        return _iterate_sequence(items)
     return BlockingIterator(items)
 
 
 async def close_iterator(iterator: AsyncIterator[Any]) -> None:
-    """Finalise a generator at once, instead of when the garbage collector finds it."""
+    """Finalise a generator now, not when the garbage collector finds it."""
     close = getattr(iterator, "aclose", None)
     if close is not None:
         await close()
 
 
-async def _at_hand(items: Iterable[T]) -> AsyncIterator[T]:
+async def _iterate_sequence(items: Iterable[T]) -> AsyncIterator[T]:
     for item in items:
         yield item

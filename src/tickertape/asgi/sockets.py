@@ -1,52 +1,103 @@
-"""The sockets of this process, found from outside the server that owns them.
+"""The server's sockets, found by an application that runs in the same process.
 
-An ASGI application is not told that its server is stopping, nor can it drop a connection. Both can
-be seen and done from the operating system's side, alike for every server and through any
-middleware: a server that stops closes its listening socket first, and a connection is known by the
-addresses of its two ends.
+ASGI does not report that a server is stopping, and an application cannot close a connection. Both are
+possible from outside: a server that stops closes its listening socket first, which can be observed.
+The connection of a request is reached in one of three ways:
+
+- through ``receive`` and ``send``, which are methods of the server's objects, or closures of middleware
+  around them: uvicorn, and hypercorn;
+- by the addresses of its two ends, compared with every socket of the process, if the scope has both;
+- not at all, for instance behind a proxy whose ``X-Forwarded-For`` replaced the address of the client.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, Final, TypeAlias, TypeVar
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
-from .types import Scope
+from .tcp_timeout import set_tcp_timeout
+from .types import Receive, Scope, Send
 
 __all__ = [
     "Address",
     "Connection",
+    "Ends",
     "Listener",
+    "Unknown",
+    "abort",
+    "abort_if_stuck",
     "abort_stuck",
-    "connection_of",
     "cut_off",
+    "find_connection",
     "find_listener",
     "server_address",
+    "set_timeout",
+    "set_timeouts",
+    "stuck_at",
 ]
+
+T = TypeVar("T")
 
 Address: TypeAlias = tuple[str, int | None]
 """A host and a port, or the path of a Unix socket and ``None``."""
 
-Connection: TypeAlias = tuple[Address, Address]
-"""The client's end and the server's."""
 
-T = TypeVar("T")
+class Ends(NamedTuple):
+    """A TCP connection, known by the addresses of its two ends."""
+
+    client: Address
+    server: Address
+
+
+class Unknown(NamedTuple):
+    """Any connection to the server at an address: that of the request is not known, or not the request's alone."""
+
+    server: Address
+
+
+Connection: TypeAlias = asyncio.Transport | Ends | Unknown
+"""The connection of a request, as well as it is known."""
+
+Stuck: TypeAlias = dict[tuple[int, int | None], int]
+"""Connections whose peer does not read, by descriptor and inode, with the number of bytes that the kernel holds."""
 
 _NO_DESCRIPTOR: Final = -1
 _ANY_UNIX_SOCKET: Final = ("", None)
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
+
+_MAX_OBJECTS: Final = 64
+"""Objects that the search for a transport looks at: ten layers of middleware have about 30."""
+
+_LINKS: Final = (
+    "transport",  # of uvicorn's cycles and protocols
+    "_transport",
+    "writer",  # hypercorn's TCP server
+    "receive",
+    "_receive",
+    "send",
+    "_send",
+    "on_response",  # from uvicorn's cycle to its protocol
+)
+"""Attributes that lead from an object of a server or of middleware to the transport."""
+
+
+# Listening sockets
 
 
 class Listener:
-    """Watch the sockets that accept a server's connections.
+    """The sockets that accept a server's connections.
 
     Arguments:
-        descriptors: file descriptors with the inode that each had when it was found: a number is
+        descriptors: file descriptors with the inode that each had when it was found. A number is
             reused for another file as soon as it is free, an inode is not.
     """
 
@@ -55,7 +106,7 @@ class Listener:
 
     @property
     def closed(self) -> bool:
-        """Whether one of them is gone: a server that was given its socket keeps the original open."""
+        """Whether one of them is closed. A server that inherited its socket keeps the original open."""
         return any(_inode(descriptor) != inode for descriptor, inode in self._descriptors.items())
 
     def __repr__(self) -> str:
@@ -63,30 +114,18 @@ class Listener:
 
 
 def server_address(scope: Scope) -> Address:
-    """Return where the server of a request listens; without path or port if the server does not say.
+    """Return the address at which the server of a request listens.
 
-    Those that do not say listen at a Unix socket: Hypercorn, for one.
+    If the scope does not name it, the server listens at a Unix socket, as hypercorn does.
     """
     return _address(scope.get("server")) or _ANY_UNIX_SOCKET
 
 
-def connection_of(scope: Scope) -> Connection | None:
-    """Return the TCP connection that a request came by; ``None`` if it is not known, or is not the request's alone.
-
-    Clients of Unix sockets have no address, a proxy's headers may have put another in its place, and
-    a connection of HTTP/2 or later carries other requests too.
-    """
-    client, server = _address(scope.get("client")), _address(scope.get("server"))
-    if client is None or server is None or client[1] is None or not scope.get("http_version", "1.1").startswith("1"):
-        return None
-    return client, server
-
-
 def find_listener(address: Address) -> Listener | None:
-    """Return the listener of this process at ``address``; ``None`` if there is none, as behind a test client.
+    """Return the listener of this process at ``address``, or ``None`` if there is none, as under a test client.
 
-    The host is not compared: a server that listens at ``0.0.0.0`` is reached under many. If nothing
-    is left at the address but connections, the listener is one that has closed.
+    The host is not compared: a server that listens at ``0.0.0.0`` is reached under many. If only
+    connections are left at the address, the listener is one that has closed.
     """
     accepting, connected = {}, False
     for descriptor in _descriptors():
@@ -100,37 +139,131 @@ def find_listener(address: Address) -> Listener | None:
     return Listener(accepting) if accepting else None
 
 
-def _is_at(address: Address, name: Any) -> bool:
-    host, port = address
-    if isinstance(name, tuple):
-        return port is not None and name[1] == port
-    return port is None and bool(name) and host.removeprefix("unix:") in ("", name)
+# Connections
 
 
-def abort_stuck(connections: Collection[Connection]) -> int:
-    """Drop those of the connections whose peer does not read, unsent bytes with them; return how many.
+def find_connection(scope: Scope, receive: Receive, send: Send) -> Connection:
+    """Return the connection of a request.
 
-    What a server holds for such a peer is never sent, and the server waits for it, also when it
-    stops. One search serves them all: it asks every descriptor of the process.
+    A connection of HTTP/2 or later carries other requests too, and counts as unknown.
     """
-    stuck = [descriptor for descriptor in _find(connections) if _ask(descriptor, _is_stuck)]
+    server = server_address(scope)
+    if not scope.get("http_version", "1.1").startswith("1"):
+        return Unknown(server)
+    transport = _find_transport((receive, send))
+    if transport is not None:
+        return transport
+    client = _address(scope.get("client"))
+    if client is None or client[1] is None or server[1] is None:
+        return Unknown(server)
+    return Ends(client, server)
+
+
+def _find_transport(callables: Iterable[Any]) -> asyncio.Transport | None:
+    """Return the transport that ``receive`` and ``send`` lead to, or ``None``.
+
+    Only methods, closures over a ``receive`` or ``send``, partials and the attributes in ``_LINKS`` are
+    followed, breadth first, so that nothing is found but what the request itself uses.
+    """
+    queue = deque(callables)
+    for _ in range(_MAX_OBJECTS):
+        if not queue:
+            return None
+        found = queue.popleft()
+        if hasattr(type(found), "get_write_buffer_size"):
+            return cast("asyncio.Transport", found)
+        queue.extend(_linked(found))
+    return None
+
+
+def _linked(found: Any) -> Iterator[Any]:
+    if isinstance(found, MethodType):
+        yield found.__self__
+    elif isinstance(found, partial):
+        yield found.func
+        yield from (value for name, value in found.keywords.items() if _is_link(name))
+    elif isinstance(found, FunctionType):
+        for name, cell in zip(found.__code__.co_freevars, found.__closure__ or (), strict=True):
+            if _is_link(name):
+                with contextlib.suppress(ValueError):  # the cell is empty
+                    yield cell.cell_contents
+    else:
+        attributes = getattr(found, "__dict__", {})
+        yield from (attributes[name] for name in _LINKS if name in attributes)
+
+
+def _is_link(name: str) -> bool:
+    return "send" in name or "receive" in name
+
+
+def set_timeout(transport: asyncio.Transport, seconds: float) -> None:
+    """Set the TCP user timeout of a transport, if it is one of TCP."""
+    connection = transport.get_extra_info("socket")
+    if getattr(connection, "family", None) in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):  # the client has left
+            set_tcp_timeout(connection, seconds)
+
+
+def set_timeouts(timeouts: Mapping[Ends, float]) -> None:
+    """Set the TCP user timeout, in seconds, of connections that are known by their ends, in one search."""
+    for descriptor, ends in _find(timeouts):
+        _ask(descriptor, partial(set_tcp_timeout, seconds=timeouts[ends]))
+
+
+def abort_if_stuck(transport: asyncio.Transport) -> bool:
+    """Abort a transport if it holds bytes that its peer does not read, with those that the kernel holds."""
+    if not transport.get_write_buffer_size():
+        return False
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):  # the client has left
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    transport.abort()
+    return True
+
+
+def abort_stuck(connections: Collection[Ends]) -> int:
+    """Abort those of the connections whose peer does not read, and return how many these are.
+
+    What a server holds for such a peer is never sent, and a server that stops waits for it. One search
+    serves all connections, since it looks at every descriptor of the process.
+    """
+    stuck = [descriptor for descriptor, _ in _find(connections) if _ask(descriptor, _is_stuck)]
     for descriptor in stuck:
         _ask(descriptor, _abort)
     return len(stuck)
 
 
-def cut_off(connections: Collection[Connection]) -> None:
-    """End the connections behind what was sent so far, so that nobody can end their responses cleanly."""
-    for descriptor in _find(connections):
+def cut_off(connections: Collection[Ends]) -> None:
+    """End the connections after what was sent so far, so that their responses cannot end cleanly."""
+    for descriptor, _ in _find(connections):
         _ask(descriptor, _abort if _ask(descriptor, _is_stuck) else _end)
 
 
-def _find(connections: Collection[Connection]) -> Iterator[int]:
-    clients = {client for client, _ in connections}
+def stuck_at(address: Address) -> Stuck:
+    """Return every connection to the server at ``address`` whose peer does not read."""
+    found = {}
     for descriptor in _descriptors():
-        client = _ask(descriptor, _client)
-        if client in clients and (client, _ask(descriptor, _server)) in connections:
-            yield descriptor
+        if _is_at(address, _ask(descriptor, socket.socket.getsockname)) and _ask(descriptor, _is_stuck):
+            found[descriptor, _inode(descriptor)] = _unsent(descriptor)
+    return found
+
+
+def abort(stuck: Stuck) -> None:
+    """Abort connections found by :func:`stuck_at`."""
+    for descriptor, inode in stuck:
+        if _inode(descriptor) == inode:
+            _ask(descriptor, _abort)
+
+
+def _find(connections: Collection[Ends]) -> Iterator[tuple[int, Ends]]:
+    clients = {ends.client for ends in connections}
+    for descriptor in _descriptors():
+        client: Address | None = _ask(descriptor, _client)
+        if client in clients:
+            server: Address | None = _ask(descriptor, _server)
+            if server and (ends := Ends(client, server)) in connections:
+                yield descriptor, ends
 
 
 def _client(connection: socket.socket) -> Address | None:
@@ -142,10 +275,21 @@ def _server(connection: socket.socket) -> Address | None:
 
 
 def _is_stuck(connection: socket.socket) -> bool:
-    """Tell whether the kernel takes no more bytes: only then are there any left in the server."""
+    """Return whether the kernel accepts no more bytes. Only then can the server hold any."""
+    connection.getpeername()  # raises OSError for a listening socket
     poll = select.poll()
     poll.register(connection, select.POLLOUT)
     return not poll.poll(0)
+
+
+def _unsent(descriptor: int) -> int:
+    """Return the number of bytes that the kernel holds for the peer."""
+    import fcntl  # not on Windows, where no descriptor is found
+    import termios
+
+    with contextlib.suppress(OSError):
+        return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
+    return 0
 
 
 def _abort(connection: socket.socket) -> None:
@@ -159,6 +303,16 @@ def _end(connection: socket.socket) -> None:
 
 def _accepts(candidate: socket.socket) -> bool:
     return bool(candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+# Addresses and descriptors
+
+
+def _is_at(address: Address, name: Any) -> bool:
+    host, port = address
+    if isinstance(name, tuple):
+        return port is not None and name[1] == port
+    return port is None and bool(name) and host.removeprefix("unix:") in ("", name)
 
 
 def _address(value: Any) -> Address | None:
@@ -183,10 +337,10 @@ def _inode(descriptor: int) -> int | None:
         return None
 
 
-def _ask(descriptor: int, question: Callable[[socket.socket], T]) -> T | None:
-    """Put a question to the socket behind a descriptor, which stays its owner's; ``None`` if it is no socket."""
+def _ask(descriptor: int, question: Callable[[socket.socket], T | None]) -> T | None:
+    """Call ``question`` with the socket of a descriptor, which stays open; return ``None`` if it is no socket."""
     with contextlib.suppress(OSError):
-        # To find out family and type would double the time. What is asked depends on neither, but for
+        # To find out family and type would double the time. The questions depend on neither, except for
         # the longest address that there is room for, which is that of a Unix socket.
         borrowed = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=descriptor)
         try:

@@ -1,9 +1,12 @@
-"""One open event stream: what it sends, what it waits for, and the ways in which it ends.
+"""One open event stream: what it sends, what it waits for, and how it ends.
 
-The request's own task pulls items and sends them, so that a generator lives and dies in one task.
-One more task waits for the client to leave. Whoever finds that the stream has to end (that task, a
-timer, the server's shutdown) notes the reason and interrupts the first task by the means that
-:func:`asyncio.timeout` uses; the generator is finalised where it stands.
+The request's own task pulls items and sends them, so that a generator lives and dies in one task. The
+messages of the server are awaited beside it, to see when the client leaves. Whatever finds that the
+stream has to end (a message, a timer, the server's shutdown) sets the reason and cancels the wait of
+the first task, as :func:`asyncio.timeout` does. The generator is then closed where it stands.
+
+A suspended ``yield`` of the generator lasts until its item is sent. If a scope of cancellation around
+the ``yield`` ends meanwhile, the cancellation is thrown into the generator, where the scope catches it.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from enum import StrEnum
-from typing import Final
+from enum import Enum, StrEnum, auto
+from types import MethodType
+from typing import Any, Final, Protocol
 
 from ..timing import Clock, Timer
 from ..wire import HEARTBEAT, STREAM_ERROR
 from .iteration import close_iterator
-from .shutdown import open_streams
+from .shutdown import PARTING, open_streams
+from .sockets import Connection, find_connection
+from .tcp_timeout import tcp_timeout_for
 from .types import Message, Receive, Scope, Send
 
 __all__ = ["DEFAULT_HEARTBEAT", "DEFAULT_SEND_TIMEOUT", "DisconnectReason", "Stream"]
@@ -26,87 +32,98 @@ DEFAULT_HEARTBEAT: Final = 15.0
 """Seconds. The specification advises a comment "every 15 seconds or so"; proxies close idle ones after 30 to 60."""
 
 DEFAULT_SEND_TIMEOUT: Final = 30.0
-"""Seconds. A phone that changes networks is back sooner; a client that is not holds memory for nothing."""
+"""Seconds. A phone that changes networks reconnects sooner; the buffers of a client that does not cost memory."""
 
 _FIRST_ITEM: Final = 15.0
 """Seconds that the first item may take, without heartbeats, before the response starts without it."""
 
 _FAIR_SHARE: Final = 0.005
-"""Seconds for which a generator that never waits may hold the loop before others have their turn."""
-
-_PARTING: Final = 0.5
-"""Seconds that the last bytes of a stream which is cut short may take."""
+"""Seconds for which a generator that never waits may occupy the loop before other tasks get a turn."""
 
 _SEPARATOR: Final = 4
 """Bytes of the longest end of a block, CRLF twice."""
 
+_BLOCK_END: Final = b"\n\n"
+
 
 class DisconnectReason(StrEnum):
-    """Name why a stream ended although its events did not."""
+    """The reason why a stream ended before its events did."""
 
     CLIENT_CLOSED = "client_closed"
     """The client left."""
     SLOW_CONSUMER = "slow_consumer"
-    """The client read too slowly: its cursor fell off the log."""
+    """The client read too slowly: its cursor is older than the oldest kept event."""
     SEND_TIMEOUT = "send_timeout"
     """The client stayed connected and did not read."""
     EXPIRED = "expired"
     """The time granted to the stream was over."""
     DRAINING = "draining"
-    """The server is going down, or its program ended the stream."""
+    """The server is stopping, or its program ended the stream."""
     ERROR = "error"
-    """The events failed: an exception, which is in the log."""
+    """The events failed with an exception, which is logged."""
+
+
+class _State(Enum):
+    NEW = auto()  # not running yet
+    RUNNING = auto()  # pulling and sending; an interruption cancels the task
+    FINISHING = auto()  # the items are exhausted; only the end of the response is still to be sent
+    ENDED = auto()
 
 
 class Stream:
-    """Run one response: ``items`` gives the bytes to send.
+    """Run one response.
 
     Arguments:
-        items: chunks of an event stream; finalised when the stream ends, however it ends.
-        start: the message ``http.response.start``, sent with the first chunk.
-        opening: bytes that come first, also when the first chunk is late or never comes.
+        items: the parts of an event stream; closed when the stream ends, however it ends.
+        start: the message ``http.response.start``, sent with the first part. ``None`` if the caller has
+            sent it: the stream only continues then.
+        encode: returns the bytes of an item; by default the items are bytes.
+        opening: bytes that come first, even if the first item is late or never comes.
         heartbeat: seconds without a write after which a comment is sent; ``None`` for none.
         send_timeout: seconds that one write may take; ``None`` for no limit.
-        clock: where timers are set; by default the running event loop.
-        hand_over: called with the first chunk when it was sent; if it returns true, the connection
-            is in other hands, and the stream returns without ending the response.
-        on_drain: called when the server is stopping, for items that end by themselves then; returns
-            the seconds that this may take.
+        clock: for timers; by default the running event loop.
+        hand_over: called with the first part after it was sent. If it returns true, the connection
+            has another owner, and the stream returns without ending the response.
+        on_drain: called when the server is stopping, for items that end by themselves then. Returns
+            within how many seconds.
+
+    Attributes:
+        reason: why the stream ends before its items do; ``None`` if it does not.
     """
 
-    # One for each connection: a dictionary of its own would be as large as all the rest.
+    # One for each connection: a dictionary of its own would be as large as the rest.
     __slots__ = (
         "_beat",
-        "_cancelling",
+        "_cancelled",
         "_clock",
-        "_ended",
+        "_encode",
         "_failure",
-        "_finishing",
         "_had_turn",
         "_hand_over",
         "_heartbeat",
-        "_interruption",
         "_items",
         "_last_write",
         "_loop",
         "_on_drain",
         "_opening",
-        "_pumping",
+        "_outer_cancellations",
         "_send",
         "_send_timeout",
         "_sending_since",
         "_start",
-        "_started",
+        "_state",
         "_tail",
+        "_task",
         "_timer",
         "reason",
     )
 
     def __init__(
         self,
-        items: AsyncIterator[bytes],
-        start: Message,
+        items: AsyncIterator[Any],
+        start: Message | None,
         *,
+        encode: Callable[[Any], bytes] | None = None,
         opening: bytes = b"",
         heartbeat: float | None,
         send_timeout: float | None,
@@ -115,7 +132,8 @@ class Stream:
         on_drain: Callable[[], float] | None = None,
     ) -> None:
         self._items = items
-        self._start = start
+        self._start = start  # until it is sent
+        self._encode = encode
         self._opening = opening
         self._heartbeat = heartbeat
         self._send_timeout = send_timeout
@@ -124,121 +142,155 @@ class Stream:
         self._hand_over = hand_over
         self._on_drain = on_drain
 
+        self._state = _State.NEW
         self.reason: DisconnectReason | None = None
-        self._failure: BaseException | None = None
-        self._started = False  # http.response.start was sent
-        self._pumping = False  # there is something to interrupt
-        self._finishing = False  # the items are over: only the end is still to be sent
-        self._ended = False
-        self._tail = b"\n\n"  # the last bytes sent: between blocks, or within one
+        self._failure: BaseException | None = None  # of the server's messages, or of a heartbeat
+        self._tail = _BLOCK_END  # the last bytes sent: between blocks, or within one
         self._last_write = self._clock.time()
         self._sending_since: float | None = None
         self._had_turn = self._loop.time()
 
-        self._interruption = asyncio.timeout(None)
+        self._task: asyncio.Task[Any] | None = None
+        self._outer_cancellations = 0  # requested before the stream began
+        self._cancelled = False  # by the stream itself
         self._timer: Timer | None = None
         self._beat: asyncio.Task[None] | None = None
 
     async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the items until they or the client or the server end.
+        """Send the items until they, the client or the server end.
 
         Raises:
-            Exception: what the items raised; nothing was sent if that was before the first of them.
+            Exception: raised by the items. If it was before the first item, nothing has been sent.
         """
         self._send = send
+        connection = find_connection(scope, receive, send)
         try:
-            await self._run(scope, receive)
-            await self._part(scope, receive)
+            await self._run(scope, connection, receive)
+            await self._part(connection, receive)
         except Exception:
-            if self._started and self.reason is not DisconnectReason.CLIENT_CLOSED:
-                await open_streams.cut_off(scope)
+            if self._start is None and self.reason is not DisconnectReason.CLIENT_CLOSED:
+                await open_streams.cut_off(connection, scope)
             raise
 
-    async def _run(self, scope: Scope, receive: Receive) -> None:
-        self._cancelling = _times_cancelled()
-        watcher = self._loop.create_task(self._watch(receive))
-        open_streams.add(self, scope)
+    async def _run(self, scope: Scope, connection: Connection, receive: Receive) -> None:
+        task = self._task = asyncio.current_task()
+        assert task is not None
+        self._outer_cancellations = task.cancelling()
+        watcher = _watch(receive, self._on_message_end)
+        tcp_timeout = None if self._send_timeout is None else tcp_timeout_for(self._send_timeout)
+        open_streams.add(self, scope, connection, tcp_timeout=tcp_timeout)
         try:
-            async with self._interruption:
-                self._pumping = True
-                self._tick()
-                if self.reason is None:
-                    await self._pump()
-        except TimeoutError:
-            if not self._interruption.expired():
-                raise
+            self._tick()
+            if self.reason is None:
+                self._state = _State.RUNNING
+                await self._pump()
         except _PeerGoneError:
             self.reason = self.reason or DisconnectReason.CLIENT_CLOSED
         except asyncio.CancelledError:
             self.reason = self.reason or DisconnectReason.DRAINING
-            raise
+            if not self._cancelled or task.cancelling() > self._outer_cancellations + 1:
+                raise
         finally:
-            self._ended = True
+            self._state = _State.ENDED
+            self._task = None
+            if self._cancelled:
+                task.uncancel()
             open_streams.discard(self)
             try:
-                await self._leave_no_task(watcher)
+                await self._stop_waiting(watcher)
             finally:
                 await close_iterator(self._items)
 
     def interrupt(self, reason: DisconnectReason) -> None:
         """End the stream for ``reason``, unless it is ending already."""
-        if self.reason is not None or self._ended:
+        if self.reason is not None or self._state is _State.ENDED:
             return
-        if self._finishing and reason is not DisconnectReason.SEND_TIMEOUT:
+        if self._state is _State.FINISHING and reason is not DisconnectReason.SEND_TIMEOUT:
             return
         self.reason = reason
-        if self._pumping:
-            self._interruption.reschedule(0)
+        # Not now: the caller may be the task itself, from within its generator.
+        self._loop.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None and self._state is not _State.NEW:
+            self._cancelled = True
+            self._task.cancel()
 
     def drain(self) -> float:
-        """End the stream since its server is stopping; return the seconds that this may take."""
+        """End the stream since its server is stopping; return within how many seconds."""
         if self._on_drain is not None:
             return self._on_drain()
         self.interrupt(DisconnectReason.DRAINING)
         return 0.0
 
     async def _pump(self) -> None:
+        cancellation: asyncio.CancelledError | None = None
         while True:
-            chunk = await self._next_chunk()
+            chunk = await self._next_chunk(cancellation)
             if self.reason is not None:
-                return  # the interruption has not come yet, or the items have swallowed it
+                return  # the cancellation has not come yet, or the items have caught it
             if chunk is None:
-                self._finishing = True
+                self._state = _State.FINISHING
                 await self._write(b"", more=False)
                 return
-            if chunk or not self._started:
-                await self._write(chunk)
+            if chunk or self._start is not None:
+                try:
+                    await self._write(chunk)
+                except asyncio.CancelledError as error:
+                    await self._leave_write(error)
+                    return
             if self._hand_over is not None:
                 hand_over, self._hand_over = self._hand_over, None
                 if hand_over(chunk):
                     return
-            await self._give_turn()
+            cancellation = await self._give_turn()
 
-    async def _next_chunk(self) -> bytes | None:
+    async def _next_chunk(self, cancellation: asyncio.CancelledError | None) -> bytes | None:
+        """Return the next item encoded, or ``None`` if there is none; throw a cancellation into the items first."""
         try:
-            return await anext(self._items)
+            if cancellation is None:
+                item = await anext(self._items)
+            else:
+                item = await self._items.athrow(cancellation)  # type: ignore[attr-defined]
+            return item if self._encode is None else self._encode(item)
         except StopAsyncIteration:
             return None
         except asyncio.CancelledError as error:
-            if _times_cancelled() > self._cancelling:
+            if self._cancelled or self._is_cancelled_from_outside():
                 raise
-            await self._say_that_it_failed()
-            raise RuntimeError("expected an item, got the cancellation of what the iterable waited for") from error
+            await self._report_failure()
+            raise RuntimeError("the items were cancelled from within") from error
         except Exception:
-            await self._say_that_it_failed()
+            await self._report_failure()
             raise
 
-    async def _say_that_it_failed(self) -> None:
-        """Send the last event of a failed stream; its server then cuts the connection.
+    async def _leave_write(self, cancellation: asyncio.CancelledError) -> None:
+        """Handle the cancellation of a write, which the server may have completed or not.
 
-        A clean end would look complete. Within an event that was given in part there is nothing to
-        say: whatever came next would finish it.
+        If it came from a scope of the items, these may end or fail, but cannot go on: an event may be lost.
+        """
+        if self._cancelled or not hasattr(self._items, "athrow"):
+            raise cancellation
+        if await self._next_chunk(cancellation) is not None:
+            await self._report_failure()
+            raise RuntimeError("a scope of cancellation around `yield` ended while the item was being sent")
+        self._state = _State.FINISHING
+        await self._write(b"", more=False)
+
+    def _is_cancelled_from_outside(self) -> bool:
+        return self._task is not None and self._task.cancelling() > self._outer_cancellations
+
+    async def _report_failure(self) -> None:
+        """Send the last event of a failed stream, whose server cuts the connection afterwards.
+
+        A clean end would look complete. Within an event that was sent in part nothing can be reported,
+        since the next bytes would complete it.
         """
         if self.reason is None:
             self.reason = DisconnectReason.ERROR
-            if self._started and self._between_blocks():
+            if self._start is None and self._is_between_blocks():
                 with contextlib.suppress(TimeoutError, _PeerGoneError):
-                    async with asyncio.timeout(_PARTING):
+                    async with asyncio.timeout(PARTING):
                         await self._write(STREAM_ERROR)
 
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:
@@ -249,28 +301,38 @@ class Stream:
     async def _write_now(self, chunk: bytes, *, more: bool = True) -> None:
         self._sending_since = self._clock.time()
         try:
-            if not self._started:
+            if self._start is not None:
                 await self._send(self._start)
-                self._started = True
-                chunk = self._opening + chunk
+                self._start = None
+            if self._opening:
+                chunk, self._opening = self._opening + chunk, b""
             await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
         except OSError as error:  # ASGI, "HTTP", "Disconnected client": what `send` may raise
             raise _PeerGoneError from error
         self._sending_since = None
         self._last_write = self._clock.time()
-        self._tail = (self._tail + chunk[-_SEPARATOR:])[-_SEPARATOR:]
+        self._tail = _BLOCK_END if chunk.endswith(_BLOCK_END) else (self._tail + chunk[-_SEPARATOR:])[-_SEPARATOR:]
 
-    async def _give_turn(self) -> None:
+    async def _give_turn(self) -> asyncio.CancelledError | None:
+        """Let other tasks run if this one was busy for long; return a cancellation that comes meanwhile."""
         now = self._loop.time()
-        if now - self._had_turn > _FAIR_SHARE:
+        if now - self._had_turn <= _FAIR_SHARE:
+            return None
+        try:
             await asyncio.sleep(0)
+        except asyncio.CancelledError as error:
+            if self._cancelled or not hasattr(self._items, "athrow"):
+                raise
+            return error
+        finally:
             self._had_turn = self._loop.time()
+        return None
 
-    def _between_blocks(self) -> bool:
-        return self._tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n").endswith(b"\n\n")
+    def _is_between_blocks(self) -> bool:
+        return self._tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n").endswith(_BLOCK_END)
 
     def _tick(self) -> None:
-        """Look whether a write takes too long or a heartbeat is due, and when to look again."""
+        """Check whether a write takes too long or a heartbeat is due, and schedule the next check."""
         now = self._clock.time()
         due = self._beat_if_due(now)
         if self._send_timeout is not None:
@@ -283,13 +345,13 @@ class Stream:
             self._timer = self._clock.call_at(due, self._tick)
 
     def _beat_if_due(self, now: float) -> float:
-        """Send a heartbeat if nothing else was sent for long; return when to look again."""
-        pause = _FIRST_ITEM if self._heartbeat is None and not self._started else self._heartbeat
+        """Send a heartbeat if nothing else was sent for long; return the time of the next check."""
+        pause = _FIRST_ITEM if self._heartbeat is None and self._start is not None else self._heartbeat
         if pause is None:
             return float("inf")
         if now < self._last_write + pause:
             return self._last_write + pause
-        if self._sending_since is None and self._beat is None and self._between_blocks():
+        if self._sending_since is None and self._beat is None and self._is_between_blocks():
             self._beat = self._loop.create_task(self._send_heartbeat())
         return now + pause
 
@@ -299,46 +361,47 @@ class Stream:
         except _PeerGoneError:
             self.interrupt(DisconnectReason.CLIENT_CLOSED)
         except Exception as error:
-            self._note_failure(error)
+            self._fail(error)
         finally:
             self._beat = None
 
-    async def _watch(self, receive: Receive) -> None:
-        try:
-            while (await receive())["type"] != "http.disconnect":  # noqa: ASYNC110
-                await asyncio.sleep(0)  # a body that nobody wants must not hold the loop
+    def _on_message_end(self, error: Exception | None) -> None:
+        """Handle the end of the server's messages."""
+        if error is None:
             self.interrupt(DisconnectReason.CLIENT_CLOSED)
-        except Exception as error:
-            self._note_failure(error)
+        else:
+            self._fail(error)
 
-    def _note_failure(self, error: BaseException) -> None:
-        if not (self.reason or self._finishing or self._ended):
+    def _fail(self, error: Exception) -> None:
+        if not (self.reason or self._state in (_State.FINISHING, _State.ENDED)):
             self._failure = error
             self.interrupt(DisconnectReason.ERROR)
 
-    async def _leave_no_task(self, watcher: asyncio.Task[None]) -> None:
+    async def _stop_waiting(self, watcher: _Watcher) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in (watcher, self._beat) if task is not None]
+        watcher.cancel()
+        tasks = [task for task in (watcher, self._beat) if isinstance(task, asyncio.Task)]
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        if tasks:
+            await asyncio.wait(tasks)
 
-    async def _part(self, scope: Scope, receive: Receive) -> None:
-        """Do for the connection what the reason of the end asks for."""
+    async def _part(self, connection: Connection, receive: Receive) -> None:
+        """End the response, or drop the connection, as the reason requires."""
         if self._failure is not None:
             raise self._failure
         if self.reason is DisconnectReason.DRAINING and await self._end_in_time():
             return
         if self.reason in (DisconnectReason.DRAINING, DisconnectReason.SEND_TIMEOUT):
-            open_streams.drop(scope)
+            open_streams.drop(connection)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PARTING):  # until the server has seen it too
-                    await self._watch(receive)
+                async with asyncio.timeout(PARTING):  # until the server has noticed it too
+                    await _wait_for_disconnect(receive)
 
     async def _end_in_time(self) -> bool:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PARTING):
+            async with asyncio.timeout(PARTING):
                 with contextlib.suppress(_PeerGoneError):
                     await self._write_now(b"", more=False)
                 return True
@@ -346,9 +409,77 @@ class Stream:
 
 
 class _PeerGoneError(Exception):
-    """The server could not send, for the client has left."""
+    """The server could not send because the client has left."""
 
 
-def _times_cancelled() -> int:
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
+class _Watcher(Protocol):
+    """What awaits the messages of a server until it is cancelled."""
+
+    def cancel(self) -> Any: ...
+
+
+def _watch(receive: Receive, on_end: Callable[[Exception | None], None]) -> _Watcher:
+    """Await the messages of a request, and call ``on_end`` when the client has left or ``receive`` has failed."""
+    owner = getattr(receive, "__self__", None)
+    # The methods of uvicorn's cycles and of hypercorn's queue wait for one future and do not ask for their task.
+    if isinstance(receive, MethodType) and (hasattr(owner, "message_event") or isinstance(owner, asyncio.Queue)):
+        return _Steps(receive, on_end)
+    return asyncio.get_running_loop().create_task(_wait(receive, on_end))
+
+
+async def _wait(receive: Receive, on_end: Callable[[Exception | None], None]) -> None:
+    try:
+        await _wait_for_disconnect(receive)
+    except Exception as error:
+        on_end(error)
+    else:
+        on_end(None)
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":  # noqa: ASYNC110
+        await asyncio.sleep(0)  # a request body must not occupy the loop
+
+
+class _Steps:
+    """Await the messages of a request without a task, which would be a third of a stream's memory.
+
+    A coroutine is resumed when the future is done that it waits for. That is all that a task does for one
+    that does not ask which task it runs in.
+    """
+
+    __slots__ = ("_coroutine", "_future", "_on_end", "_receive")
+
+    def __init__(self, receive: Receive, on_end: Callable[[Exception | None], None]) -> None:
+        self._receive = receive
+        self._on_end = on_end
+        self._coroutine: Any = None
+        self._future: Any = None
+        self._resume()
+
+    def cancel(self) -> None:
+        if self._future is not None:
+            self._future.remove_done_callback(self._resume)
+        if self._coroutine is not None:
+            self._coroutine.close()
+            self._coroutine = None
+
+    def _resume(self, done: Any = None) -> None:
+        try:
+            if self._coroutine is None:
+                self._coroutine = self._receive()
+            self._future = self._coroutine.send(None)
+        except StopIteration as end:
+            self._coroutine = self._future = None
+            if end.value["type"] == "http.disconnect":
+                self._on_end(None)
+            else:
+                self._future = asyncio.get_running_loop().create_future()
+                self._future.add_done_callback(self._resume)
+                self._future.set_result(None)
+        except (Exception, asyncio.CancelledError) as error:
+            self._coroutine = self._future = None
+            self._on_end(error if isinstance(error, Exception) else None)
+        else:
+            self._future._asyncio_future_blocking = False  # as a task does when it begins to wait
+            self._future.add_done_callback(self._resume)

@@ -1,22 +1,22 @@
-"""Errors as ``application/problem+json`` (RFC 9457)."""
+"""Error responses as ``application/problem+json`` (RFC 9457)."""
 
 from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
 from .types import Send
 
 __all__ = ["RETRY_AFTER", "problem_body", "problem_headers", "send_problem", "status_of"]
 
-RETRY_AFTER = 5
-"""Seconds until a client may try again when a hub drains or has lost its log: a restart takes as long."""
+RETRY_AFTER: Final = 5
+"""Seconds after which a client may retry when a hub drains or has lost its log: a restart takes about as long."""
 
 
 def status_of(error: Exception) -> int:
-    """Return the HTTP status of what a hub raises."""
+    """Return the HTTP status for an exception of a hub."""
     if isinstance(error, EventTooLargeError):
         return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     if isinstance(error, InvalidTopicError):
@@ -29,14 +29,14 @@ def status_of(error: Exception) -> int:
 
 
 def problem_body(status: int, detail: str, **extra: Any) -> bytes:
-    """Return the body of a problem."""
+    """Encode a problem as JSON; ``extra`` adds members."""
     return json.dumps(
         {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **extra}
     ).encode()
 
 
 def problem_headers(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a problem with ``body``."""
+    """Return the headers of a problem whose body is ``body``."""
     headers = [
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
