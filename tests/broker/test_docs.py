@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tickertape import Hub
 from tickertape.broker import SQLiteBroker, create_broker
 from tickertape.broker.postgres import PostgresBroker
-from tickertape.broker.postgres import broker as postgres
+from tickertape.broker.postgres import connections as postgres
 from tickertape.broker.redis import RedisBroker
 from tickertape.broker.redis import client as redis_client
 from tickertape.broker.remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT

@@ -106,7 +106,7 @@ async def test_redis_with_an_authority_of_its_own(redis_port: int, certificate: 
 async def test_nats_with_an_authority_that_the_environment_names(
     nats_port: int, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"tls://hub:open%2Fsesame%40@127.0.0.1:{nats_port}/log"
+    url = f"nats+tls://hub:open%2Fsesame%40@127.0.0.1:{nats_port}/log"
     said = await refused(url)
     assert "certificate" in said
     assert "sesame" not in said

@@ -27,7 +27,7 @@ from tickertape.errors import BrokerError
         ("postgresql://host/db?sslpassword=p", "postgresql://host/db?sslpassword=***"),
         ("nats://user:password@a,b/stream", "nats://user:***@a,b/stream"),
         ("nats://token@host/stream", "nats://***@host/stream"),
-        ("tls://token@host/stream", "tls://***@host/stream"),
+        ("nats+tls://token@host/stream", "nats+tls://***@host/stream"),
     ],
 )
 def test_what_is_shown_of_a_url(url: str, shown: str) -> None:

@@ -19,10 +19,10 @@ import tickertape
 from broker.postgres_logs import POSTGRES_URL, postgres_absent
 from broker.private_servers import forwarded, require
 from sources.reading import PATIENCE, reading
+from tickertape.broker.postgres import PostgresListener
 from tickertape.errors import BrokerError
 from tickertape.hub import Hub
-from tickertape.sources import poll, postgres_listen
-from tickertape.sources import postgres as postgres_module
+from tickertape.sources import PostgresNotifications, poll, postgres_listen
 
 
 class Shop:
@@ -133,11 +133,9 @@ async def test_a_connection_that_is_lost_is_an_error(shop: Shop) -> None:
         assert "cannot reach PostgreSQL at 127.0.0.1/test" in str(error)
 
 
-async def test_it_looks_whether_the_server_is_there_and_hears_all_the_same(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres_module, "_LOOK", 0.01)
-    async with reading(postgres_listen(shop.url, shop.name)) as found:
+async def test_checks_of_the_connection_lose_nothing(shop: Shop) -> None:
+    source = PostgresNotifications(PostgresListener(shop.url, shop.name, silence=0.01))
+    async with reading(source) as found:
         await shop.until(len)
         heard: list[str] = []
         for number in range(50):

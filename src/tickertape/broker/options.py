@@ -89,7 +89,7 @@ def read_nats_url(url: str, kinds: Mapping[str, Callable[[str], Any]]) -> NatsUR
     """Return the parts of a URL of NATS.
 
     Arguments:
-        url: ``nats://[user[:password]@|token@]host[:port][,…]/[path]``, or ``tls://``.
+        url: ``nats://[user[:password]@|token@]host[:port][,…]/[path]``, or ``nats+tls://``.
         kinds: its options besides ``connect_timeout``, ``creds`` and ``timeout``, as for :func:`read_options`.
 
     Raises:
@@ -98,7 +98,8 @@ def read_nats_url(url: str, kinds: Mapping[str, Callable[[str], Any]]) -> NatsUR
     options = read_options(url, {"connect_timeout": seconds, "creds": str, "timeout": seconds, **kinds})
     parts = urlsplit(url)
     login, at, hosts = parts.netloc.rpartition("@")
-    servers = [f"{parts.scheme}://{login}{at}{host}" for host in hosts.split(",") if host]
+    scheme = "tls" if parts.scheme == "nats+tls" else parts.scheme  # the name that nats-py knows
+    servers = [f"{scheme}://{login}{at}{host}" for host in hosts.split(",") if host]
     if not servers:
         raise BrokerError(f"expected a URL such as {parts.scheme}://host:4222, got one without a host")
     user, colon, password = login.partition(":")

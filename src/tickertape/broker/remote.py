@@ -1,4 +1,4 @@
-"""What the logs on a server have in common: deadlines, group commit, and tails that come back."""
+"""``RemoteBroker``, the base of brokers on a server: deadlines, fencing, group commit, and tails that reconnect."""
 
 from __future__ import annotations
 
@@ -7,66 +7,70 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
 from ..errors import BrokerError, LogResetError, LogTrimmedError
-from ..timing import backoff
+from ..timing import backoff, sleep
 from ..wire import Cursor, Draft
 from .grouping import DEFAULT_GROUP, GroupCommit
 from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
 from .records import LogState, Page, Record
 
-__all__ = ["DEFAULT_CONNECT_TIMEOUT", "DEFAULT_TIMEOUT", "RemoteBroker", "promises_lossless"]
+__all__ = ["DEFAULT_CONNECT_TIMEOUT", "DEFAULT_TIMEOUT", "RemoteBroker", "epoch_changed", "is_lossless"]
 
 logger = logging.getLogger("tickertape.broker")
 
 T = TypeVar("T")
 
 DEFAULT_CONNECT_TIMEOUT: Final = 3.0
-"""Seconds for a connection, credentials included: a server in the same network takes milliseconds."""
+"""Seconds for a connection with its authentication. A server in the same network takes milliseconds."""
 
 DEFAULT_TIMEOUT: Final = 5.0
-"""Seconds for an answer: longer than any fsync on a busy disk, shorter than a publisher's patience."""
+"""Seconds for a request: longer than any fsync on a busy disk, shorter than a publisher's patience."""
 
 _FIRST_PAUSE: Final = 0.1
-"""Seconds until a tail that lost its server connects again: a server that restarts is away for about as long."""
+"""Seconds until a tail that lost its server reconnects: a restart takes about as long."""
 
 _LONGEST_PAUSE: Final = 5.0
-"""Seconds between attempts at most: what subscribers wait at most after their server has come back."""
+"""The longest pause between attempts, in seconds. Subscribers wait no longer after the server has returned."""
 
 _ATTEMPTS: Final = 3
-"""Times that an append is tried on a log whose life has just changed: twice, and once for a race with others."""
+"""Attempts to append to a log that was reset: one for the old epoch, one for the new, one for a race with others."""
 
 _NOTHING_SEEN: Final = Cursor("none", 0)
-"""Stands for the newest record that this process has seen until there is one."""
+"""The newest record that was shown, until there is one. No log has this epoch."""
 
-_PAGE: Final = 1000
-"""Records read at a time when only some of their topics are wanted."""
+_SCAN: Final = 1000
+"""Records read at once if only some of their topics are wanted."""
 
 
-def promises_lossless(options: Mapping[str, str]) -> bool:
-    """Return whether a URL's options promise that no failover loses records.
+def is_lossless(options: Mapping[str, str]) -> bool:
+    """Return True if the options of a URL promise that no failover loses records.
 
     Raises:
-        BrokerError: they say something else.
+        BrokerError: the option has another value.
     """
     failover = options.get("failover", "")
     if failover not in ("", "lossless"):
-        raise BrokerError(f"expected failover=lossless or nothing of the kind, got failover={failover!r}")
+        raise BrokerError(f"expected the option failover to be 'lossless', got {failover!r}")
     return bool(failover)
 
 
 class RemoteBroker(ABC):
-    """A log on a server that may be away for a while, or come back with less than it had.
+    """A log on a server that may be unreachable for a while, or return with fewer records than it had.
 
-    A driver gives five primitives; it raises nothing but ``BrokerError`` and its kinds from them.
+    A driver implements the primitives below. They raise nothing but ``BrokerError`` and its subclasses.
+
+    An epoch is fenced (another one begins if records may be lost) in ``open``, in ``append`` and when a tail
+    checks its log, never by ``state`` and ``read``. A fence compares the log with the newest record that was
+    shown *before* its request was sent: appends that are acknowledged meanwhile are no sign of a loss.
 
     Arguments:
-        retention: how much is kept.
-        timeout: seconds for an answer of the server.
-        random: gives numbers from 0 to 1, for the jitter of reconnects.
-        group: drafts that are stored together at most.
+        retention: the limits of what is kept.
+        timeout: seconds for one request to the server, connecting included.
+        random: returns a number from 0 to 1, for the jitter of reconnects.
+        group: the greatest number of drafts stored together.
     """
 
     def __init__(
@@ -81,170 +85,193 @@ class RemoteBroker(ABC):
         self._timeout = timeout
         self._random = random
         self._group = GroupCommit(self._commit, group)
-        self._current: str | None = None  # the epoch that is appended to
         self._seen = _NOTHING_SEEN  # the newest record that this process has shown to anyone
-        self._closing = asyncio.Event()
-        self._away = False  # the last that was asked of the server came to nothing
-        self._stirred = asyncio.Event()  # it answers again, or nothing more will be asked
+        self._closed = False
+        self._failing = False  # the last request failed
+        self._recovered = asyncio.Event()  # a request succeeded again, or the broker is closed
 
-    # What a driver gives.
+    # What a driver implements.
 
     @abstractmethod
-    async def _establish(self, seen: Cursor) -> LogState:
-        """Connect, make the log if there is none, begin another epoch if records may be lost."""
+    async def _fence(self, seen: Cursor) -> LogState:
+        """Connect, create the log if there is none, and begin a new epoch if records may be lost.
+
+        Arguments:
+            seen: the newest record that was shown. If the log has its epoch and ends before it, records are lost.
+        """
+
+    @abstractmethod
+    async def _state(self) -> LogState:
+        """Return the state of the log with one request that changes nothing.
+
+        Raises:
+            LogResetError: there is no log.
+        """
+
+    @abstractmethod
+    async def _page(self, after: int, limit: int) -> Page:
+        """Return records and the state of the log at one moment, with one request that changes nothing.
+
+        Raises:
+            LogResetError: there is no log.
+        """
 
     @abstractmethod
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
-        """Append all or none to the log of this epoch, on the server that it is bound to; ``None`` if it is no more."""
-
-    @abstractmethod
-    async def _page(self, epoch: str, after: int, limit: int) -> list[Record]:
-        """Read records; raise ``LogResetError`` if the log has another epoch."""
+        """Append all drafts or none, and return their offsets; ``None`` if the epoch or its server is another one."""
 
     @abstractmethod
     def _follow(self, epoch: str, after: int) -> AsyncGenerator[list[Record], None]:
-        """Give what is appended, over a connection of its own; nothing (``[]``) when it is time to look around."""
+        """Yield appended records over a dedicated connection, and ``[]`` when the caller should check the log."""
 
-    async def _abandon(self) -> None:  # noqa: B027 - most drivers cut the connection of a cancelled request
+    async def _abandon(self) -> None:  # noqa: B027 - most drivers close the connection of a cancelled request
         """Give up the connection after a request that was not answered in time."""
 
     @abstractmethod
     async def _release(self) -> None:
         """Close all connections."""
 
+    @abstractmethod
+    def _where(self) -> str:
+        """Return the name of the server, without credentials."""
+
     # The protocol.
 
     async def open(self) -> LogState:
         self._check_open()
-        return await self.state()
+        return await self._check_log()
 
     async def state(self) -> LogState:
         self._check_open()
-        state = await self._in_time(self._state(), "reading the state of the log")
-        self._current = state.epoch
+        state = await self._request(self._state())
+        self._show(state.epoch, state.newest)
         return state
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
         self._check_open()
-        batch = tuple(drafts)
-        for draft in batch:
-            self._check_draft(draft)
-        return await self._in_time(self._group.append(batch), "appending") if batch else []
+        return await self._group.append(tuple(drafts)) if drafts else []
 
     async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
-        state = await self.state()
+        self._check_open()
+        if topics is None:
+            page = await self._request(self._page(after, limit))
+        else:
+            page = await self._scan(after, limit, topics)
+        self._show(page.state.epoch, page.state.newest)
+        return page
+
+    async def _scan(self, after: int, limit: int, topics: TopicFilter) -> Page:
+        """Read pages until enough records have one of the topics, or the log ends."""
         found: list[Record] = []
-        size = limit if topics is None else _PAGE
-        while len(found) < limit:
-            records = await self._in_time(self._page(state.epoch, after, size), "reading")
-            found += (record for record in records if topics is None or topics(record.topic))
-            if len(records) < size:
-                break
+        epoch: str | None = None
+        while True:
+            state, records = await self._request(self._page(after, _SCAN))
+            if epoch is not None and state.epoch != epoch:
+                raise epoch_changed(epoch, state.epoch)
+            epoch = state.epoch
+            found += (record for record in records if topics(record.topic))
+            if len(found) >= limit or len(records) < _SCAN:
+                return Page(state, found[:limit])
             after = records[-1].offset
-        newest = max(state.newest, found[-1].offset if found else 0)
-        return Page(state._replace(newest=newest), found[:limit])
 
     def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         return self._tail(after.epoch, after.offset)
 
     async def close(self) -> None:
-        self._closing.set()
-        self._stirred.set()
+        self._closed = True
+        self._recovered.set()
         await self._group.close()
         await self._release()
 
-    # How it is done.
+    # Requests.
 
     def _check_open(self) -> None:
-        if self._closing.is_set():
+        if self._closed:
             raise BrokerError("broker is closed")
 
-    def _check_draft(self, draft: Draft) -> None:  # noqa: B027 - most drivers take any text
-        """Raise ``BrokerError`` for what the server would refuse, before it spoils what others append."""
-
-    async def _in_time(self, work: Coroutine[Any, Any, T], what: str, seconds: float | None = None) -> T:
-        """Do a piece of work within ``seconds``, by default the broker's timeout."""
-        seconds = self._timeout if seconds is None else seconds
+    async def _request(self, request: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Wait for a request to the server, by default for the broker's timeout."""
+        timeout = self._timeout if timeout is None else timeout
         try:
-            async with asyncio.timeout(seconds):
-                done = await work
+            async with asyncio.timeout(timeout):
+                result = await request
         except BrokerError:
-            self._away = True
+            self._failing = True
             raise
         except TimeoutError:
-            self._away = True
+            self._failing = True
             await self._abandon()
-            said = f"expected an answer of {self._where()} within {seconds:g} s, got none while {what}"
-            raise BrokerError(said) from None
-        if self._away:
-            self._away = False
-            self._stirred.set()
-        return done
+            raise BrokerError(f"no answer from {self._where()} within {timeout:g} s") from None
+        if self._failing:
+            self._failing = False
+            self._recovered.set()
+        return result
 
-    @abstractmethod
-    def _where(self) -> str:
-        """Name the server, without credentials."""
-
-    async def _state(self) -> LogState:
-        state = await self._establish(self._seen)
-        self._see(state.epoch, state.newest)
-        return state
-
-    def _see(self, epoch: str, offset: int) -> None:
+    def _show(self, epoch: str, offset: int) -> None:
+        """Note that records up to an offset are shown to someone."""
         if epoch != self._seen.epoch or offset > self._seen.offset:
             self._seen = Cursor(epoch, offset)
 
+    async def _check_log(self) -> LogState:
+        state = await self._request(self._fence(self._seen))
+        self._show(state.epoch, state.newest)
+        return state
+
+    # Appending.
+
     async def _commit(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        return await self._in_time(self._append(drafts), "appending")
+        return await self._request(self._append(drafts))
 
     async def _append(self, drafts: Sequence[Draft]) -> list[Cursor]:
         for _ in range(_ATTEMPTS):
-            if self._current is None:
-                self._current = (await self._state()).epoch
-            epoch = self._current
+            epoch = self._seen.epoch
             offsets = await self._store(epoch, drafts)
             if offsets is not None:
-                self._see(epoch, max(offsets))
+                self._show(epoch, max(offsets))
                 return [Cursor(epoch, offset) for offset in offsets]
-            # The log was wiped, or its server is another one: what is published goes into its next life.
-            self._current = None
-        raise BrokerError(f"expected a log that stays itself for a moment, got another one {_ATTEMPTS} times in a row")
+            # The log was wiped, or another server answers: the drafts are appended to the next epoch.
+            state = await self._fence(self._seen)
+            self._show(state.epoch, state.newest)
+        raise BrokerError(f"the log at {self._where()} was reset {_ATTEMPTS} times while appending; giving up")
+
+    # Following.
 
     async def _tail(self, epoch: str, after: int) -> AsyncIterator[list[Record]]:
         failures = 0
-        while not self._closing.is_set():
+        while not self._closed:
             try:
-                await self._look_around(epoch, after)
+                await self._check_tail(epoch, after)
                 async with aclosing(self._follow(epoch, after)) as batches:
                     async for records in batches:
                         failures = 0
                         if not records:
-                            await self._look_around(epoch, after)
+                            await self._check_tail(epoch, after)
                             continue
                         if records[0].offset != after + 1:
                             raise LogTrimmedError(after, records[0].offset)
                         after = records[-1].offset
-                        self._see(epoch, after)
+                        self._show(epoch, after)
                         yield records
             except (LogResetError, LogTrimmedError):
                 raise
             except BrokerError as error:
                 failures += 1
-                if not self._closing.is_set():
+                if not self._closed:
                     pause = backoff(failures, self._random, first=_FIRST_PAUSE, cap=_LONGEST_PAUSE)
-                    logger.warning("lost the log behind offset %d, again in %.1f s: %s", after, pause, error)
-                    await self._rest(pause)
+                    logger.warning("tail stopped after offset %d, retrying in %.1f s: %s", after, pause, error)
+                    # A publisher or a health check may find earlier that the server is back.
+                    self._recovered.clear()
+                    await sleep(asyncio.get_running_loop(), pause, self._recovered)
 
-    async def _rest(self, seconds: float) -> None:
-        """Wait, but no longer than until a publisher or a health check finds that the server is back."""
-        self._stirred.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stirred.wait(), seconds)
-
-    async def _look_around(self, epoch: str, after: int) -> None:
-        """Raise if the log is no longer what a tail follows."""
-        state = await self._in_time(self._state(), "looking after the log")
+    async def _check_tail(self, epoch: str, after: int) -> None:
+        """Raise if the records after the cursor of a tail are lost or no longer kept."""
+        state = await self._check_log()
         if state.epoch != epoch:
-            raise LogResetError(f"expected the log {epoch}, got {state.epoch}: it was wiped, or may have lost records")
+            raise epoch_changed(epoch, state.epoch)
         if after + 1 < state.oldest:
             raise LogTrimmedError(after, state.oldest)
+
+
+def epoch_changed(expected: str, epoch: str | None) -> LogResetError:
+    """Return the error for a log that has another epoch than expected, or is gone."""
+    return LogResetError(f"the log has epoch {epoch} instead of {expected}: it was wiped or has lost records")

@@ -19,10 +19,10 @@ __all__ = ["create_broker", "without_secrets"]
 _SECRETS: Final = re.compile(r"(?<=[?&])(\w*(?:password|passwd|secret|token)\w*=)[^&#]*", re.ASCII | re.IGNORECASE)
 """Options that hold a secret, such as libpq's ``password``."""
 
-_TOKENS: Final = ("nats", "tls")
+_TOKENS: Final = ("nats", "nats+tls")
 """Schemes in which a user without a password is a secret too."""
 
-_PATHS: Final = ("sqlite", "unix")
+_PATHS: Final = ("sqlite", "redis+unix")
 """Schemes of files, whose names may hold any sign."""
 
 
@@ -59,14 +59,14 @@ _FACTORIES: Final[dict[str, Callable[[str, Retention], Broker]]] = {
     "postgresql": _postgres,
     "redis": _redis,
     "rediss": _redis,
+    "redis+unix": _redis,
     "redis+sentinel": _redis,
     "rediss+sentinel": _redis,
     "redis+cluster": _redis,
     "rediss+cluster": _redis,
     "sqlite": _sqlite,
     "nats": _nats,
-    "tls": _nats,
-    "unix": _redis,
+    "nats+tls": _nats,
     "valkey": _redis,
     "valkeys": _redis,
 }

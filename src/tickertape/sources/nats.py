@@ -62,7 +62,7 @@ def nats_subject(
 
     Arguments:
         url: ``nats://host:4222``, with ``user:password@`` or ``token@``, several servers between
-            commas, or ``tls://``; ``?creds=`` names a file of credentials, ``?timeout=`` and
+            commas, or ``nats+tls://``; ``?creds=`` names a file of credentials, ``?timeout=`` and
             ``?connect_timeout=`` are seconds.
         subject: the subject; ``*`` stands for one token, ``>`` for all that follow.
         durable: the name of the durable consumer, which is created if necessary.

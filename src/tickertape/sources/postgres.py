@@ -2,105 +2,62 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any
 
-from ..broker.options import extra_needed, read_seconds
-from ..broker.remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
-from ..errors import BrokerError
+from ..broker import extra_needed
 
 __all__ = ["PostgresNotifications", "postgres_listen"]
 
-_LOOK: Final = 10.0
-"""Seconds of silence after which the server is asked whether it is still there."""
-
-_MAX_CHANNEL: Final = 63
-"""Bytes of an identifier in PostgreSQL."""
-
 
 def postgres_listen(url: str, channel: str) -> PostgresNotifications:
-    """Return a source of what is notified on a channel of PostgreSQL, over a connection of its own.
+    """Return a source of the notifications on a channel of PostgreSQL, over a connection of its own.
 
-    What is notified while nobody listens is gone: PostgreSQL keeps nothing for those who come
-    later. So it serves best as the ``wake`` of :func:`poll`, which finds what there is, and
-    asks more often while the connection is lost::
+    PostgreSQL keeps no notifications: those sent while nobody listens are lost. So a source is most useful as the
+    ``wake`` of :func:`poll`, which reads the rows, and polls more often while the connection is lost::
 
         poll(new_rows, every=30, wake=postgres_listen(url, "orders"), …)
 
-    with a trigger on the table that calls ``pg_notify('orders', '')``. As a source by itself it gives
+    with a trigger on the table that calls ``pg_notify('orders', '')``. As a source by itself it yields
     the payloads as text; they have no key (``hub.feed(…, key=None)``).
 
     LISTEN needs a session: connect to PostgreSQL itself, not to a pooler in transaction mode.
 
     Arguments:
         url: ``postgresql://[user[:password]@]host[:port]/database`` with libpq's options, and
-            ``?timeout=`` and ``?connect_timeout=`` in seconds; that of a hub's log will do.
+            ``?timeout=`` and ``?connect_timeout=`` in seconds. You can use the URL of a hub's log.
         channel: its name, exactly as ``pg_notify`` has it. (``NOTIFY Orders`` without quotes is ``orders``.)
 
     Raises:
         BrokerError: the URL is wrong, or psycopg is missing: ``pip install 'tickertape[postgres]'``.
-        ValueError: the channel is no identifier of PostgreSQL.
+        ValueError: the channel is not an identifier of PostgreSQL.
     """
-    with extra_needed("psycopg", "postgres"):
-        from ..broker.postgres.link import Link, parse_url
-    if not 0 < len(channel.encode()) <= _MAX_CHANNEL or "\0" in channel:
-        raise ValueError(f"expected a channel of 1 to {_MAX_CHANNEL} bytes, got {channel!r}")
-    conninfo, options, where = parse_url(url, ("schema", "failover", "connect_timeout", "timeout"))
-    connect_timeout = read_seconds(options, "connect_timeout", DEFAULT_CONNECT_TIMEOUT)
-    timeout = read_seconds(options, "timeout", DEFAULT_TIMEOUT)
-    return PostgresNotifications(lambda: Link(conninfo, where, connect_timeout, timeout), channel, where, timeout)
+    with extra_needed("psycopg", "postgres"), extra_needed("psycopg_pool", "postgres"):
+        from ..broker.postgres import PostgresListener
+    return PostgresNotifications(PostgresListener(url, channel))
 
 
 class PostgresNotifications:
-    """A source of payloads, and what wakes a poll; made by :func:`postgres_listen`.
+    """A source of payloads, and a wake-up for a poll; made by :func:`postgres_listen`.
 
-    A connection that is lost raises ``BrokerError``: whoever reads this listens anew then, as feeds
-    and polls do.
+    If the connection is lost, it raises ``BrokerError``. Feeds and polls listen again then.
     """
 
-    def __init__(self, connect: Any, channel: str, where: str, timeout: float) -> None:
-        self._connect = connect
-        self._channel = channel
-        self._where = where
-        self._timeout = timeout
+    def __init__(self, listener: Any) -> None:
+        self._listener = listener
 
     def __repr__(self) -> str:
-        return f"<PostgresNotifications {self._where} {self._channel!r}>"
+        return f"<PostgresNotifications {self._listener.where} {self._listener.channel!r}>"
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
-        async with aclosing(self._listen()) as heard:
-            async for payloads in heard:
+        async with aclosing(self._listener.listen()) as notifications:
+            async for payloads in notifications:
                 for payload in payloads:
                     yield payload
 
     async def wakes(self) -> AsyncGenerator[object, None]:
-        """Give something as soon as notifications would be heard, and at each of them."""
-        async with aclosing(self._listen()) as heard:
-            async for payloads in heard:
+        """Yield once when the server listens, and at each notification."""
+        async with aclosing(self._listener.listen()) as notifications:
+            async for payloads in notifications:
                 yield payloads
-
-    async def _listen(self) -> AsyncGenerator[list[str], None]:
-        """Give an empty list when it listens, then the payloads that come."""
-        link = self._connect()
-        quoted = self._channel.replace('"', '""')
-        try:
-            await self._answered(link, f'LISTEN "{quoted}"')
-            yield []
-            while True:
-                payloads: list[str] = await link.payloads(_LOOK)
-                if payloads:
-                    yield payloads
-                else:
-                    await self._answered(link, "SELECT 1")
-        finally:
-            await link.close()
-
-    async def _answered(self, link: Any, statement: str) -> None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                await link.fetch(statement.encode())
-        except TimeoutError:
-            said = f"expected an answer of {self._where} within {self._timeout:g} s, got none while listening"
-            raise BrokerError(said) from None

@@ -28,8 +28,8 @@ from ...errors import BatchTooLargeError, BrokerError, LogResetError
 from ...wire import Cursor, Draft
 from ..options import choice, read_nats_url
 from ..protocol import DEFAULT_RETENTION, Retention
-from ..records import LogState, Record
-from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker
+from ..records import LogState, Page, Record
+from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, epoch_changed
 from .link import ConnectionLost, Inbox, Link, NoStream
 from .messages import ID, Message, encode, parse, records_of
 from .stream import Extent, NatsStream
@@ -92,7 +92,7 @@ class NatsBroker(RemoteBroker):
 
     Arguments:
         url: ``nats://host:4222/stream``, with ``user:password@`` or ``token@``, several servers between
-            commas, or ``tls://``. ``?replicas=3`` and ``?storage=memory`` apply when the stream is created;
+            commas, or ``nats+tls://``. ``?replicas=3`` and ``?storage=memory`` apply when the stream is created;
             ``?creds=`` names a file of credentials, ``?timeout=`` and ``?connect_timeout=`` are seconds.
         retention: the limits of what is kept. Records and bytes become the stream's own limits of messages and
             of bytes with headers, so a log to which everybody publishes batches may hold more records for a
@@ -133,7 +133,7 @@ class NatsBroker(RemoteBroker):
         self._head: _Head | None = None
 
     def __repr__(self) -> str:
-        return f"<NatsBroker {self._url.hosts}/{self._stream} epoch={self._current} seen={self._seen.offset}>"
+        return f"<NatsBroker {self._url.hosts}/{self._stream} seen={self._seen}>"
 
     def _where(self) -> str:
         return f"NATS at {self._url.hosts}"
@@ -147,7 +147,7 @@ class NatsBroker(RemoteBroker):
                 self._head = None  # an append whose answer was lost may have moved it
                 link = Link(self._stream, self._where(), self._timeout)
                 await link.connect(self._url.servers, self._connect_timeout, **self._url.credentials)
-                if self._closing.is_set():
+                if self._closed:
                     await link.close()
                 self._check_open()
                 self._link = link
@@ -163,7 +163,7 @@ class NatsBroker(RemoteBroker):
 
     # The state of the log.
 
-    async def _establish(self, seen: Cursor) -> LogState:
+    async def _fence(self, seen: Cursor) -> LogState:
         return (await self._prepare(await self._linked(), seen)).state
 
     async def _prepare(self, link: Link, seen: Cursor) -> Extent:
@@ -194,6 +194,25 @@ class NatsBroker(RemoteBroker):
             await self._log.adjust(link, info)
             await self._log.trim(link, info, extent)
             return extent
+        raise BrokerError(f"stream {self._stream!r} kept changing while it was read")
+
+    async def _state(self) -> LogState:
+        return (await self._look(await self._linked())).state
+
+    async def _look(self, link: Link) -> Extent:
+        """Return the extent of the log, and change nothing.
+
+        Raises:
+            LogResetError: the stream was deleted or purged.
+        """
+        for _ in range(_ATTEMPTS):
+            info = await link.info()
+            extent = None if info is None else await self._log.survey(link, info)
+            if info is None or (extent is not None and extent.state.newest < 0):
+                raise LogResetError(f"there is no log in the stream {self._stream!r} any more")
+            if extent is not None:
+                return extent
+            await asyncio.sleep(_PAUSE)
         raise BrokerError(f"stream {self._stream!r} kept changing while it was read")
 
     # Appending.
@@ -286,16 +305,16 @@ class NatsBroker(RemoteBroker):
 
     # Reading.
 
-    async def _page(self, epoch: str, after: int, limit: int) -> list[Record]:
+    async def _page(self, after: int, limit: int) -> Page:
         link = await self._linked()
-        extent = await self._prepare(link, self._seen)
-        self._check_epoch(epoch, extent.state.epoch)
-        after = max(after, extent.state.oldest - 1)
+        extent = await self._look(link)
+        epoch, oldest, newest = extent.state
+        after = start = max(after, oldest - 1)
         records: list[Record] = []
-        if after >= extent.state.newest:
-            return records
+        if after >= newest:
+            return Page(extent.state, records)
         async with link.consume(await self._log.locate(link, extent, after)) as inbox:
-            while len(records) < limit and after < extent.state.newest:
+            while len(records) < limit and after < newest:
                 messages = await self._take(link, inbox, epoch)
                 for message in messages:
                     if message.newest > after:
@@ -304,7 +323,11 @@ class NatsBroker(RemoteBroker):
                         self._log.remember(message)
                     if len(records) >= limit:
                         break
-        return records[:limit]
+        records = records[:limit]
+        if records:  # others may have appended, and the stream trimmed, while it was read
+            newest = max(newest, records[-1].offset)
+            oldest = records[0].offset if records[0].offset > start + 1 else oldest
+        return Page(LogState(epoch, oldest, newest), records)
 
     async def _follow(self, epoch: str, after: int) -> AsyncGenerator[list[Record], None]:
         link = await self._linked()
@@ -332,7 +355,7 @@ class NatsBroker(RemoteBroker):
 
     def _check_epoch(self, expected: str, epoch: str | None) -> None:
         if epoch != expected:
-            raise LogResetError(f"the log has epoch {epoch} instead of {expected}: it was wiped or has lost records")
+            raise epoch_changed(expected, epoch)
 
 
 def _replicas(text: str) -> int:

@@ -1,5 +1,6 @@
 """The log in a PostgreSQL database."""
 
 from .broker import PostgresBroker
+from .connections import PostgresListener
 
-__all__ = ["PostgresBroker"]
+__all__ = ["PostgresBroker", "PostgresListener"]

@@ -1,4 +1,4 @@
-"""Clients of Redis by URL: one server, Sentinel's master, a cluster; and their errors as sentences."""
+"""Redis clients made from a URL (one server, Sentinel's master, a cluster), and their errors as sentences."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from redis.backoff import NoBackoff
 
 from ...errors import BrokerError
 
-__all__ = ["Client", "RedisURL", "close_client", "explain"]
+__all__ = ["Client", "RedisURL", "close_client", "translate_error"]
 
 Client: TypeAlias = "Redis | RedisCluster"
 
-_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
-"""Our schemes, and what redis-py calls them."""
+_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+"""Our schemes, and redis-py's names for them."""
 
-_WAYS: Final = ("", "sentinel", "cluster")
+_MODES: Final = ("", "sentinel", "cluster", "unix")
 
 _SENTINEL_PORT: Final = 26379
 
 _OPTIONS: Final = ("prefix", "failover", "connect_timeout", "timeout", "sentinel_username", "sentinel_password")
-"""What we take out of the query; the rest is redis-py's."""
+"""Our options in the query. All others are redis-py's."""
 
 
 class RedisURL:
-    """A URL, checked, that makes clients.
+    """A checked URL that makes clients.
 
     Arguments:
-        url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, ``unix:///path?db=0``,
+        url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, ``redis+unix:///path?db=0``,
             ``redis+sentinel://[[user]:password@]host[:port],…/service[/db]``, ``redis+cluster://host[:port]``.
 
     Attributes:
-        options: ours, out of the query.
-        cluster: whether it names a cluster.
+        options: our options of the query.
+        cluster: True if the URL is that of a cluster.
         where: the server in words, without credentials.
 
     Raises:
@@ -46,38 +46,42 @@ class RedisURL:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        scheme, _, way = parts.scheme.partition("+")
-        if scheme not in _SCHEMES or way not in _WAYS or (way and scheme == "unix"):
+        scheme, _, mode = parts.scheme.partition("+")
+        if scheme not in _SCHEMES or mode not in _MODES or (mode == "unix" and scheme != "redis"):
             raise BrokerError(
-                f"expected a URL like redis://host, redis+sentinel://… or redis+cluster://…, got {scheme}:"
+                f"expected a URL like redis://host, redis+sentinel://… or redis+cluster://…, got {parts.scheme}:"
             )
         query = parse_qsl(parts.query, keep_blank_values=True)
         self.options = {name: value for name, value in query if name in _OPTIONS}
-        self.cluster = way == "cluster"
-        self._way = way
+        self.cluster = mode == "cluster"
+        self._mode = mode
         rest = urlencode([(name, value) for name, value in query if name not in _OPTIONS])
-        self._parts = parts._replace(scheme=_SCHEMES[scheme], query=rest)
+        self._parts = parts._replace(scheme="unix" if mode == "unix" else _SCHEMES[scheme], query=rest)
         self._hosts = parts.netloc.rpartition("@")[2]
         self.where = f"Redis at {self._hosts or parts.path}"
-        try:
-            self._sentinels = self._parse_sentinels() if way == "sentinel" else []
-            client = self.client(1.0)  # nothing connects yet: it is for what redis-py thinks of the URL
-            if isinstance(client, Redis):
-                pool: Any = client.connection_pool
-                pool.make_connection()  # and of its options
-        except (TypeError, ValueError, exceptions.RedisError, exceptions.RedisClusterException) as error:
-            raise BrokerError(f"expected the URL of a Redis server, got one that is wrong: {error}") from None
 
     def client(self, connect_timeout: float) -> Client:
         """Return a client that connects when it is used, and waits for answers until it is cancelled.
 
         Arguments:
             connect_timeout: seconds for a connection.
+
+        Raises:
+            BrokerError: redis-py refuses the URL or one of its options.
         """
-        options = _options(connect_timeout)
-        if self._way == "sentinel":
+        try:
+            client = self._client(_options(connect_timeout))
+            if isinstance(client, Redis):
+                pool: Any = client.connection_pool
+                pool.connection_class(**pool.connection_kwargs)  # redis-py checks its options here, without I/O
+        except (TypeError, ValueError, exceptions.RedisError, exceptions.RedisClusterException) as error:
+            raise BrokerError(f"expected the URL of a Redis server: {error}") from None
+        return client
+
+    def _client(self, options: dict[str, Any]) -> Client:
+        if self._mode == "sentinel":
             return self._sentinel_client(options)
-        if self._way == "cluster":
+        if self._mode == "cluster":
             return RedisCluster.from_url(self._parts.geturl(), **options)
         return Redis.from_url(self._parts.geturl(), **options)
 
@@ -89,31 +93,29 @@ class RedisURL:
         tls = self._parts.scheme == "rediss"
         return Redis(host=host, port=port, ssl=tls, **_options(timeout), **options)
 
-    def _parse_sentinels(self) -> list[tuple[str, int]]:
-        return [_address(host) for host in self._hosts.split(",") if host]
-
     def _sentinel_client(self, options: dict[str, Any]) -> Redis:
         service, _, db = self._parts.path.strip("/").partition("/")
-        if not service or not self._sentinels:
+        sentinels = [_address(host) for host in self._hosts.split(",") if host]
+        if not service or not sentinels:
             raise ValueError("expected redis+sentinel://host[:port],…/service[/db]")
         if self._parts.query:
-            raise ValueError(f"expected no options of redis-py beside Sentinel, got {self._parts.query!r}")
-        guards = {name.removeprefix("sentinel_"): self.options.get(name) for name in _OPTIONS[-2:]}
+            raise ValueError(f"redis-py's options cannot be used with Sentinel, got {self._parts.query!r}")
+        credentials = {name.removeprefix("sentinel_"): self.options.get(name) for name in _OPTIONS[-2:]}
         if self._parts.scheme == "rediss":
             options["ssl"] = True
-        make: Any = Sentinel  # redis-py gives it no types
-        sentinel = make(self._sentinels, sentinel_kwargs={**options, **guards})
+        make: Any = Sentinel  # redis-py does not annotate it
+        sentinel = make(sentinels, sentinel_kwargs={**options, **credentials})
         client: Redis = sentinel.master_for(service, db=int(db or 0), **options, **_credentials(self._parts))
         return client
 
 
 def _options(connect_timeout: float) -> dict[str, Any]:
     return {
-        # A command that redis-py sends again may have been carried out the first time.
+        # A command that redis-py repeats may have been executed the first time.
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": connect_timeout,
         # With a timeout of its own, redis-py sends under `asyncio.wait_for`, which loses cancellations
-        # before Python 3.12: a tail would not end. Who asks has a deadline anyway.
+        # before Python 3.12: a tail would not end. Each request has a deadline anyway.
         "socket_timeout": None,
         "protocol": 2,  # replies have one shape, and no server pushes anything between them
     }
@@ -131,37 +133,44 @@ def _credentials(parts: SplitResult) -> dict[str, str]:
 
 
 async def close_client(client: Client) -> None:
-    """Close all connections of a client, those to its sentinels included; never fails."""
+    """Close all connections of a client, including those to its sentinels; never fails."""
     pool = client.connection_pool if isinstance(client, Redis) else None
     sentinels = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
     for one in (client, *sentinels):
         try:
             await one.aclose()
         except (exceptions.RedisError, exceptions.RedisClusterException, OSError):
-            continue  # it is gone, which is what was wanted
+            continue  # the connection was lost already
 
 
-def explain(error: Exception, where: str) -> BrokerError:
-    """Say what went wrong in one sentence."""
-    # Of a master that no sentinel knows, redis-py describes the whole client that asked.
+def translate_error(error: Exception, where: str) -> BrokerError:
+    """Return redis-py's error as a ``BrokerError`` with one sentence."""
+    # Of a master that no sentinel knows, redis-py describes the whole client.
     text = str(error).partition(" : <")[0] or type(error).__name__
     match error:
         case exceptions.NoPermissionError():
-            said = f"expected a user who may do this, got a refusal of {where}: {text}"
+            sentence = f"permission denied by {where}: {text}"
         case exceptions.AuthenticationError() | exceptions.AuthenticationWrongNumberOfArgsError():
-            said = f"expected valid credentials, got a refusal of {where}: {text}"
+            sentence = f"{where} rejected the credentials: {text}"
         case exceptions.BusyLoadingError():
-            said = f"expected a server that is ready, got {where}, which is loading its data"
+            sentence = f"{where} is still loading its data"
         case exceptions.ReadOnlyError():
-            said = f"expected a master, got a read-only replica: {where}"
+            sentence = f"{where} is a read-only replica"
         case exceptions.OutOfMemoryError():
-            said = f"expected memory for another event, got none of {where}: raise maxmemory or keep less ({text})"
+            sentence = f"{where} is out of memory: raise maxmemory or lower the retention"
         case exceptions.TimeoutError():
-            said = f"expected an answer of {where}, got none in time: {text}"
+            sentence = f"no answer from {where} in time: {text}"
         case exceptions.ConnectionError() | OSError():
-            said = f"cannot reach {where}: {text}"
+            sentence = f"cannot reach {where}: {text}"
+        # Errors within a script keep their class only in later versions of Redis.
+        case _ if "OOM " in text:
+            sentence = f"{where} is out of memory: raise maxmemory or lower the retention"
+        case _ if "MISCONF" in text:
+            sentence = f"{where} cannot write to its disk: free space there, or see its log ({text})"
+        case _ if "NOREPLICAS" in text:
+            sentence = f"{where} has fewer replicas than min-replicas-to-write requires"
         case _ if "NOAUTH" in text:
-            said = f"expected valid credentials, got a refusal of {where}: {text}"
+            sentence = f"{where} rejected the credentials: {text}"
         case _:
-            said = f"{where} refused: {text}"
-    return BrokerError(said)
+            sentence = f"{where} refused the request: {text}"
+    return BrokerError(sentence)

@@ -1,18 +1,15 @@
-"""The Lua that Redis runs for us: what must happen at once, happens in one script.
+"""The Lua scripts that Redis runs: whatever must happen at once happens in one script.
 
-A log named ``{prefix}`` is these keys; the braces are a hash tag, which puts all of them on one node
-of a cluster:
+A log named ``{prefix}`` is these keys. The braces are a hash tag, which puts all of them on one node of a cluster:
 
-- ``{prefix}:meta``, a hash: ``epoch``, ``newest`` (the offset), ``bytes`` (of what is kept), and the
-  server that the epoch is bound to: ``replid``, ``run_id``, ``durable``;
-- ``{prefix}:log:<epoch>``, a stream with the ids ``<offset>-0`` and the fields ``t`` topic, ``e`` event
-  type, ``d`` data, ``k`` idempotency key, ``a`` the server's time in milliseconds. ``e`` and ``k``
-  start with ``+``, or are empty when there is none: entries whose fields have the same names are
-  stored without the names;
+- ``{prefix}:meta``, a hash: ``epoch``, ``newest`` (the offset), ``bytes`` and ``keys`` (the number of each in the
+  records that are kept), and the server that the epoch is bound to: ``replid``, ``run_id``, ``durable``;
+- ``{prefix}:log:<epoch>``, a stream with the ids ``<offset>-0`` and the fields ``t`` topic, ``e`` event type,
+  ``d`` data, ``k`` idempotency key, ``a`` the server's time in milliseconds. ``e`` and ``k`` start with ``+``, or are
+  empty if there is none: Redis stores the names of fields once if they are the same in each entry;
 - ``{prefix}:keys:<epoch>``, a hash from idempotency keys to offsets.
 
-The epoch in the names is a fence of its own: whoever reads or blocks on the log of one epoch can never
-be given a record of another.
+The epoch in the names is a fence of its own: a reader of one epoch can never receive a record of another.
 """
 
 from __future__ import annotations
@@ -20,36 +17,64 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import Final
 
-__all__ = ["APPEND", "BIND", "STATE", "Script"]
+__all__ = ["APPEND", "BIND", "PAGE", "STATE", "Script"]
 
 
 class Script:
-    """A script and the name under which the server remembers it."""
+    """A script, and the digest by which the server remembers it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-APPEND: Final = Script("""
+_PRELUDE: Final = """
+local function text(number) return string.format('%.0f', number) end
+
+local function now()
+  local clock = redis.call('TIME')
+  return clock[1] * 1000 + math.floor(clock[2] / 1000)
+end
+
+-- Returns the offset of the oldest record that is not too old. Older ones may wait for an append to remove them.
+local function oldest(log, newest, age)
+  local low, high = newest - redis.call('XLEN', log) + 1, newest + 1
+  if age < 0 then return low end
+  local deadline = now() - age
+  local function expired(offset)
+    local entry = redis.call('XRANGE', log, text(offset) .. '-0', text(offset) .. '-0')[1]
+    return not entry or tonumber(entry[2][10] or '0') < deadline
+  end
+  if low == high or not expired(low) then return low end
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if expired(middle) then low = middle + 1 else high = middle end
+  end
+  return low
+end
+"""
+
+APPEND: Final = Script(
+    _PRELUDE
+    + """
 -- KEYS: meta, log, keys
 -- ARGV: epoch, most events, most bytes, greatest age in ms (-1 for no limit), most removals,
 --       then topic, event, data, key of each draft
--- Returns the offsets, or nil if this is not the log, or not the server, that the epoch belongs to.
+-- Returns the offsets, or nil if the epoch is another one, is bound to another server, or has lost something.
 local meta, log, keys = KEYS[1], KEYS[2], KEYS[3]
-local known = redis.call('HMGET', meta, 'epoch', 'newest', 'bytes', 'replid')
-if known[1] ~= ARGV[1] or redis.call('EXISTS', log) == 0 then return false end
+local known = redis.call('HMGET', meta, 'epoch', 'newest', 'bytes', 'replid', 'keys')
+if known[1] ~= ARGV[1] or redis.call('EXISTS', log) == 0 or redis.call('HLEN', keys) ~= tonumber(known[5] or '-1') then
+  return false
+end
 local info = redis.call('INFO', 'replication')
 if string.match(info, 'master_replid:(%w+)') ~= known[4] or not string.find(info, 'role:master', 1, true) then
   return false
 end
 
-local newest, bytes = tonumber(known[2]), tonumber(known[3])
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local function text(number) return string.format('%.0f', number) end
+local newest, bytes, keyed = tonumber(known[2]), tonumber(known[3]), tonumber(known[5])
+local time = now()
 
--- All that could refuse a write (memory, disk, replicas) refuses the first one: then nothing is written.
+-- If anything refuses a write (memory, disk, replicas), it refuses the first one: then nothing is written.
 local offsets = {}
 for i = 6, #ARGV, 4 do
   local topic, event, data, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
@@ -59,8 +84,8 @@ for i = 6, #ARGV, 4 do
   else
     newest = newest + 1
     bytes = bytes + #topic + math.max(#event - 1, 0) + #data
-    redis.call('XADD', log, text(newest) .. '-0', 't', topic, 'e', event, 'd', data, 'k', key, 'a', text(now))
-    if key ~= '' then redis.call('HSET', keys, key, text(newest)) end
+    redis.call('XADD', log, text(newest) .. '-0', 't', topic, 'e', event, 'd', data, 'k', key, 'a', text(time))
+    if key ~= '' then keyed = keyed + redis.call('HSET', keys, key, text(newest)) end
     offsets[#offsets + 1] = newest
   end
 end
@@ -74,40 +99,66 @@ while kept > 0 and budget > 0 and (full() or age >= 0) do
   local removed, forgotten = 0, {}
   for _, entry in ipairs(page) do
     local fields = entry[2]
-    if not (full() or (age >= 0 and tonumber(fields[10]) < now - age)) then break end
+    if not (full() or (age >= 0 and tonumber(fields[10]) < time - age)) then break end
     bytes = bytes - #fields[2] - math.max(#fields[4] - 1, 0) - #fields[6]
     if fields[8] ~= '' then forgotten[#forgotten + 1] = fields[8] end
     kept, removed = kept - 1, removed + 1
   end
   if removed == 0 then break end
   redis.call('XTRIM', log, 'MINID', '=', text(newest - kept + 1))
-  if #forgotten > 0 then redis.call('HDEL', keys, unpack(forgotten)) end
+  if #forgotten > 0 then keyed = keyed - redis.call('HDEL', keys, unpack(forgotten)) end
   budget = budget - removed
   if removed < #page then break end
 end
-redis.call('HSET', meta, 'newest', text(newest), 'bytes', text(bytes))
+redis.call('HSET', meta, 'newest', text(newest), 'bytes', text(bytes), 'keys', text(keyed))
 return offsets
-""")
+"""
+)
 
-STATE: Final = Script("""
+STATE: Final = Script(
+    _PRELUDE
+    + """
 -- KEYS: meta
--- ARGV: what the log's key starts with
--- Returns what the log is bound to, how many records it keeps (-1 for no log), and what the server is.
-local meta = redis.call('HMGET', KEYS[1], 'epoch', 'newest', 'replid', 'run_id', 'durable')
-local kept = -1
-if meta[1] then
-  local log = ARGV[1] .. meta[1]
-  if redis.call('EXISTS', log) == 1 then kept = redis.call('XLEN', log) end
+-- ARGV: the prefix of the log's keys, greatest age in ms (-1 for no limit)
+-- Returns what the epoch is bound to, the oldest offset (-1 if there is no log), 1 if its idempotency keys are
+-- complete, and the server's description of itself.
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'newest', 'replid', 'run_id', 'durable', 'keys')
+local first, complete = -1, 0
+if meta[1] and redis.call('EXISTS', ARGV[1] .. 'log:' .. meta[1]) == 1 then
+  first = oldest(ARGV[1] .. 'log:' .. meta[1], tonumber(meta[2]), tonumber(ARGV[2]))
+  if redis.call('HLEN', ARGV[1] .. 'keys:' .. meta[1]) == tonumber(meta[6] or '-1') then complete = 1 end
 end
-return {meta, kept, redis.call('INFO', 'replication') .. redis.call('INFO', 'server')}
-""")
+return {meta, first, complete, redis.call('INFO', 'replication') .. redis.call('INFO', 'server')}
+"""
+)
+
+PAGE: Final = Script(
+    _PRELUDE
+    + """
+-- KEYS: meta
+-- ARGV: the prefix of the log's keys, greatest age in ms (-1 for no limit), the offset to read after, most records
+-- Returns epoch, oldest and newest offset, and offset, topic, event, data of each record; nil if there is no log.
+local meta = redis.call('HMGET', KEYS[1], 'epoch', 'newest')
+if not meta[1] then return false end
+local log, newest = ARGV[1] .. 'log:' .. meta[1], tonumber(meta[2])
+if redis.call('EXISTS', log) == 0 then return false end
+local first = oldest(log, newest, tonumber(ARGV[2]))
+local start = math.max(tonumber(ARGV[3]) + 1, first)
+local found = {meta[1], first, newest}
+for _, entry in ipairs(redis.call('XRANGE', log, text(start) .. '-0', '+', 'COUNT', ARGV[4])) do
+  local at, fields = #found, entry[2]
+  found[at + 1], found[at + 2] = string.match(entry[1], '%d+'), fields[2] or ''
+  found[at + 3], found[at + 4] = fields[4] or '', fields[6] or ''
+end
+return found
+"""
+)
 
 BIND: Final = Script("""
--- KEYS: meta, log and keys of the epoch before, log and keys of the epoch from now on
--- ARGV: the epoch and the replid that the meta has had ('' for none), the server's replid,
---       the epoch from now on, run_id, durable
--- Binds the log to the server; in another epoch, with the records that are there. Returns 0 if any of
--- it has changed meanwhile.
+-- KEYS: meta, log and keys of the current epoch, log and keys of the next one
+-- ARGV: the epoch and the replid that the meta had ('' for none), the server's replid, the next epoch, run_id, durable
+-- Binds the log to the server. If the next epoch is another one, it begins with the records that are there. Returns 0
+-- if any of it has changed meanwhile.
 local meta = KEYS[1]
 local known = redis.call('HMGET', meta, 'epoch', 'replid', 'newest')
 if (known[1] or '') ~= ARGV[1] or (known[2] or '') ~= ARGV[2] then return 0 end
@@ -118,11 +169,12 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   redis.call('RENAME', KEYS[2], KEYS[4])
   if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('RENAME', KEYS[3], KEYS[5]) end
 else
-  -- An empty stream cannot be written as such: it is what a consumer group leaves behind.
+  -- An empty stream cannot be written as such: it is what remains after a consumer group.
   redis.call('DEL', KEYS[3])
   redis.call('XGROUP', 'CREATE', KEYS[4], 'x', '0', 'MKSTREAM')
   redis.call('XGROUP', 'DESTROY', KEYS[4], 'x')
   redis.call('HSET', meta, 'newest', '0', 'bytes', '0')
 end
+redis.call('HSET', meta, 'keys', redis.call('HLEN', KEYS[5]))
 return 1
 """)
