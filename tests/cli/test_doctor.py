@@ -181,6 +181,13 @@ def test_table() -> None:
     assert any("FAULT" in line and "status" in line and "404" in line and "check the path" in line for line in lines)
 
 
+def test_long_text_is_cut() -> None:
+    with RawServer(answer(200, f"Content-Type: {'x' * 60_000}")) as server:
+        status, output, _ = run("doctor", server.url, "--seconds", "0.5")
+    assert status == 1
+    assert output.count("x") < 1000
+
+
 # Observations that take time, as values.
 
 

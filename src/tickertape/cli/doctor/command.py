@@ -31,6 +31,10 @@ Examples:
 """
 
 _COMMAND: Final = "tickertape doctor"
+
+_MAX_TEXT: Final = 300
+"""Characters of a finding in the table."""
+
 _MARKS: Final = {
     "ok": ("ok", "green"),
     "info": ("info", "dim"),
@@ -82,5 +86,6 @@ def _table(url: str, findings: list[Finding]) -> Table:
         table.add_column(name, header_style="dim", overflow="fold")
     for level, subject, text, advice in findings:
         mark, style = _MARKS[level]
-        table.add_row(Text(mark, style), Text(subject), Text(visible(text)), Text(advice))
+        shown = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"  # a server may send long headers
+        table.add_row(Text(mark, style), Text(subject), Text(visible(shown)), Text(advice))
     return table
