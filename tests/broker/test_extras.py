@@ -18,4 +18,4 @@ def test_a_missing_driver_is_said_with_its_extra(url: str, extra: str) -> None:
     bare = [sys.executable, "-I", "-S", "-c", code]  # no site-packages: only the standard library is there
     done = subprocess.run(bare, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith(f"got none: pip install 'tickertape[{extra}]'")
+    assert done.stderr.splitlines()[-1].endswith(f"is not installed: pip install 'tickertape[{extra}]'")

@@ -65,8 +65,8 @@ async def stream_of(log: NatsLog) -> nats.js.api.StreamInfo:
     [
         ("nats:///log", "expected a URL such as nats://host:4222, got one without a host"),
         ("nats://localhost/a.b", "expected a stream name of letters, digits, - and _, got 'a.b'"),
-        ("nats://localhost/log?replicas=6", "expected a value of replicas that is a number from 1 to 5, got '6'"),
-        ("nats://localhost/log?storage=tape", "expected a value of storage that is one of file, memory, got 'tape'"),
+        ("nats://localhost/log?replicas=6", "expected replicas to be a number from 1 to 5, got '6'"),
+        ("nats://localhost/log?storage=tape", "expected storage to be one of file, memory, got 'tape'"),
         (
             "nats://localhost/log?copies=3",
             "expected an option of nats:// (connect_timeout, creds, replicas, storage, timeout), got 'copies'",

@@ -59,11 +59,11 @@ def test_url_names_a_file(url: str, path: str) -> None:
         ("sqlite://", "expected sqlite:///relative.db or sqlite:////absolute.db, got 'sqlite://'"),
         ("sqlite://log.db", "expected sqlite:///relative.db or sqlite:////absolute.db, got 'sqlite://log.db'"),
         ("sqlite:///", "expected sqlite:///relative.db or sqlite:////absolute.db, got 'sqlite:///'"),
-        ("sqlite:///l.db?synchronous=off", "expected a value of synchronous that is one of full, normal, got 'off'"),
-        ("sqlite:///l.db?timeout=0", "expected a value of timeout that is a positive number of seconds, got '0'"),
-        ("sqlite:///l.db?timeout=x", "expected a value of timeout that is a positive number of seconds, got 'x'"),
+        ("sqlite:///l.db?synchronous=off", "expected synchronous to be one of full, normal, got 'off'"),
+        ("sqlite:///l.db?timeout=0", "expected timeout to be a positive number of seconds, got '0'"),
+        ("sqlite:///l.db?timeout=x", "expected timeout to be a positive number of seconds, got 'x'"),
         ("sqlite:///l.db?sync=full", "expected an option of sqlite:// (synchronous, timeout), got 'sync'"),
-        ("sqlite:///l.db?timeout=1&timeout=2", "expected the option timeout once, got it twice"),
+        ("sqlite:///l.db?timeout=1&timeout=2", "the option timeout is given twice"),
     ],
 )
 def test_url_that_names_none_is_refused(url: str, sentence: str) -> None:

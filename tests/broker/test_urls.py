@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tickertape.broker import MemoryBroker, SQLiteBroker, create_broker
-from tickertape.broker.urls import without_secrets
+from tickertape.broker import MemoryBroker, SQLiteBroker, create_broker, without_secrets
 from tickertape.errors import BrokerError
 
 
@@ -42,10 +41,10 @@ def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
         ("redis://:secret/1@host/0", "percent-encoded"),
         ("postgresql://user:secret#1@host/db", "percent-encoded"),
         ("nats://secret/1@host/stream", "percent-encoded"),
-        ("redis://:secret@host/0?timeout=0", "a value of timeout that is a positive number of seconds, got '0'"),
-        ("postgresql://u:secret@host/db?timeout=soon", "a value of timeout that is a positive number of seconds"),
-        ("postgresql://u:secret@host/db?connect_timeout=inf", "a value of connect_timeout that is a positive number"),
-        ("nats://u:secret@host/stream?timeout=-1", "a value of timeout that is a positive number of seconds"),
+        ("redis://:secret@host/0?timeout=0", "expected timeout to be a positive number of seconds, got '0'"),
+        ("postgresql://u:secret@host/db?timeout=soon", "expected timeout to be a positive number of seconds"),
+        ("postgresql://u:secret@host/db?connect_timeout=inf", "expected connect_timeout to be a positive number"),
+        ("nats://u:secret@host/stream?timeout=-1", "expected timeout to be a positive number of seconds"),
     ],
 )
 def test_what_is_refused_without_telling_the_password(url: str, said: str) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from support.program import serving
 from support.servers import Connection, Program
-from tickertape.broker import urls
+from tickertape.broker import factory
 from tickertape.cli.app import app
 from tickertape.server import DEFAULT_BROKER, Settings
 from tickertape.testing import ScriptedBroker
@@ -158,7 +158,7 @@ def test_a_port_in_use_is_one_sentence_with_the_next_step() -> None:
 def test_an_unreachable_broker_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = ScriptedBroker()
     broker.fail("open")
-    monkeypatch.setitem(urls._FACTORIES, "memory", lambda url, retention: broker)
+    monkeypatch.setitem(factory._FACTORIES, "memory", lambda url, retention: broker)
     status, output, errors = run("--port", "0", "--broker", "memory://user:secret@host")
     assert (status, errors) == (1, "")
     assert output == ("tickertape: the broker memory://user:***@host does not work: scripted failure\n")

@@ -28,7 +28,7 @@ def without_packages(code: str) -> subprocess.CompletedProcess[str]:
 def test_a_missing_driver_is_said_with_its_extra(call: str, package: str, extra: str) -> None:
     done = without_packages(call)
     assert done.returncode == 1
-    sentence = f"expected the package '{package}', got none: pip install 'tickertape[{extra}]'"
+    sentence = f"the package '{package}' is not installed: pip install 'tickertape[{extra}]'"
     assert done.stderr.splitlines()[-1].endswith(sentence)
 
 

@@ -260,7 +260,7 @@ asyncio.run(main())
         (POSTGRES_URL, "é" * 32, ValueError, "expected a channel of 1 to 63 bytes"),
         (POSTGRES_URL, "a\0b", ValueError, "expected a channel"),
         ("postgresql://h/d?nothing=1", "c", BrokerError, "expected the URL of a PostgreSQL database"),
-        (f"{POSTGRES_URL}?timeout=soon", "c", BrokerError, "expected a value of timeout"),
+        (f"{POSTGRES_URL}?timeout=soon", "c", BrokerError, "expected timeout to be"),
     ],
 )
 def test_what_cannot_be_listened_to_is_refused(url: str, channel: str, error: type[Exception], sentence: str) -> None:

@@ -79,7 +79,7 @@ def serve(
     Press `Ctrl-C` or send SIGTERM to stop it. The server ends the streams one after the other; clients reconnect later.
     """
     flags = {name: value for name, value in locals().items() if name != "config" and value not in (None, [])}
-    from ..broker.urls import without_secrets
+    from ..broker import without_secrets
     from ..errors import BrokerError
     from ..server import NotStartedError, SettingsError, check_broker, listen, load_settings
     from ..server import serve as run

@@ -26,10 +26,10 @@ from typing import Final
 
 from ...errors import BatchTooLargeError, BrokerError, LogResetError
 from ...wire import Cursor, Draft
-from ..options import choice, read_nats_url
 from ..protocol import DEFAULT_RETENTION, Retention
 from ..records import LogState, Page, Record
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, epoch_changed
+from ..urls import choice, read_nats_url
 from .link import ConnectionLost, Inbox, Link, NoStream
 from .messages import ID, Message, encode, parse, records_of
 from .stream import Extent, NatsStream

@@ -18,8 +18,8 @@ from psycopg.pq import Format
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from ...errors import BrokerError
-from ..options import read_seconds
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
+from ..urls import read_seconds
 
 __all__ = ["Address", "ByteArray", "Connection", "Pool", "PostgresListener", "Session", "parse_url", "translate_error"]
 

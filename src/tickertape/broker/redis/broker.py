@@ -25,10 +25,10 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 
 from ...errors import BrokerError, LogResetError
 from ...wire import Cursor, Draft
-from ..options import read_seconds
 from ..protocol import DEFAULT_RETENTION, Retention
 from ..records import LogState, Page, Record, new_epoch
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, is_lossless
+from ..urls import read_seconds
 from .client import Client, RedisURL, close_client, translate_error
 from .fencing import Binding, Decision, Server, decide, parse_info
 from .scripts import APPEND, BIND, PAGE, STATE, Script

@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 from ...errors import BrokerError, LogResetError, LogTrimmedError
 from ...wire import Cursor, Draft
-from ..options import choice, read_options, seconds
 from ..protocol import DEFAULT_RETENTION, Retention, TopicFilter
 from ..records import LogState, Page, Record
+from ..urls import choice, read_options, seconds
 from .log import LogFile
 from .threads import Reader, Signal, Writer
 
