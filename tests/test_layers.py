@@ -35,7 +35,6 @@ OUTSIDE = {
     "broker/redis": {"redis"},
     "broker/postgres": {"psycopg", "psycopg_pool"},
     "broker/nats": {"nats"},
-    "sources/postgres.py": {"psycopg"},
     "sources/subjects.py": {"nats"},
     "client": {"httpx2"},
     "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic"},

@@ -291,6 +291,12 @@ class Forwarder:
         self.target = target
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+
+    def stall(self) -> None:
+        """Forward nothing more, and keep all connections."""
+        self._flowing.clear()
 
     def move(self, target: int) -> None:
         """Lead to another server, and cut the connections to the one before."""
@@ -310,7 +316,7 @@ class Forwarder:
             with suppress(OSError):
                 there = await asyncio.open_connection("127.0.0.1", self.target)
                 try:
-                    await _first(_pump(reader, there[1]), _pump(there[0], writer))
+                    await _first(self._pump(reader, there[1]), self._pump(there[0], writer))
                 finally:
                     there[1].close()
         except asyncio.CancelledError:
@@ -318,6 +324,13 @@ class Forwarder:
         finally:
             self._tasks.discard(task)
             writer.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(65536):
+                await self._flowing.wait()
+                writer.write(piece)
+                await writer.drain()
 
 
 async def _first(*works: Coroutine[None, None, None]) -> None:
@@ -328,13 +341,6 @@ async def _first(*works: Coroutine[None, None, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while piece := await reader.read(65536):
-            writer.write(piece)
-            await writer.drain()
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The page about feeds: its programs run as they stand there, on databases of the test's own."""
+"""The programs of the page on feeds, run on databases of the test."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ PATIENCE = 30.0
 
 
 def block(heading: str, language: str) -> str:
-    """The first block of code below a heading."""
+    """Return the first block of code below a heading."""
     section = PAGE.partition(f"## {heading}")[2].partition("\n## ")[0]
     found: list[str] = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
     return found[0]
 
 
 def run(program: str, **instead: str) -> dict[str, Any]:
-    """Run a program of the page, with other words in place of some of its own."""
+    """Run a program of the page with some words replaced."""
     for word in instead.values():
         found, _, other = word.partition(" -> ")
         assert found in program, found
@@ -64,7 +64,7 @@ async def test_notifications_from_sqlite(tmp_path: Path) -> None:
         async with client.open("/users/bob/events") as stream:
             assert (await stream.next_event(PATIENCE)).json() == {"id": 2, "text": "for bob"}
     with names["database"]() as connection:
-        assert connection.execute("SELECT position FROM places").fetchone()[0] == 3
+        assert connection.execute("SELECT position FROM positions").fetchone()[0] == 3
 
 
 @asynccontextmanager

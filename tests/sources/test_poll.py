@@ -1,4 +1,4 @@
-"""Polling: every row once and in order, asked for when it is time, and woken up by what there is."""
+"""Polling: every row once and in order, on time, and woken up."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 
 from support.hub import settle
 from tickertape.hub import Hub
-from tickertape.sources import Poll, poll
+from tickertape.sources import Poll
 from tickertape.testing import FakeClock, ScriptedBroker
 
 
 class Table:
-    """Rows and a position, kept as an application keeps them; a query that can be told to fail.
+    """Rows and a position, as an application keeps them, with a query that can fail.
 
     Attributes:
-        rows: what there is.
+        rows: all rows.
         saved: all positions that were saved.
         asked: the position of each query.
     """
@@ -55,7 +55,7 @@ class Table:
 @asynccontextmanager
 async def hub_of(broker: ScriptedBroker | None = None) -> AsyncIterator[tuple[Hub, FakeClock]]:
     clock = FakeClock()
-    async with Hub(broker or ScriptedBroker(), clock=clock, random=lambda: 1.0) as hub:
+    async with Hub(broker or ScriptedBroker(), clock=clock, random=lambda: 0.0) as hub:
         yield hub, clock
 
 
@@ -69,17 +69,17 @@ def feed(hub: Hub, source: Poll) -> None:
 
 
 async def turn(clock: FakeClock, seconds: float, step: float = 0.25) -> None:
-    """Let time pass, so that each step has its consequences."""
+    """Advance the clock in steps, and let each take effect."""
     for _ in range(round(seconds / step)):
         await settle()
         clock.advance(step)
     await settle()
 
 
-async def test_rows_come_at_once_while_there_are_some_and_then_every_so_often() -> None:
+async def test_every() -> None:
     table = Table(*range(1, 26))
     async with hub_of() as (hub, clock):
-        feed(hub, poll(table.query, every=2.0, clock=clock))
+        feed(hub, Poll(table.query, every=2.0, clock=clock))
         await settle(100)
         assert table.asked == [None, 10, 20, 25]
         await turn(clock, 1.75)
@@ -90,11 +90,11 @@ async def test_rows_come_at_once_while_there_are_some_and_then_every_so_often() 
         assert await ids(hub) == list(range(1, 27))
 
 
-async def test_the_position_is_saved_when_its_rows_are_stored() -> None:
+async def test_save_after_storing() -> None:
     broker, table = ScriptedBroker(), Table(1, 2, 3)
     async with hub_of(broker) as (hub, clock):
         broker.hold("append")
-        feed(hub, poll(table.query, save=table.save, clock=clock))
+        feed(hub, Poll(table.query, save=table.save, clock=clock))
         await settle()
         assert (table.asked, table.saved) == ([None], [])
         broker.release()
@@ -103,18 +103,18 @@ async def test_the_position_is_saved_when_its_rows_are_stored() -> None:
 
 
 @pytest.mark.parametrize("trouble", ["query", "save"])
-async def test_a_failure_in_between_repeats_nothing_and_loses_nothing(trouble: str) -> None:
+async def test_failures(trouble: str) -> None:
     table = Table(*range(1, 26))
     async with hub_of() as (hub, clock):
         (table.failures if trouble == "query" else table.unsaved).extend([OSError("away"), OSError("away")])
-        feed(hub, poll(table.query, save=table.save, after=table.load, clock=clock))
+        feed(hub, Poll(table.query, save=table.save, after=table.load, clock=clock))
         await turn(clock, 10)
         assert await ids(hub) == list(range(1, 26))
         assert table.saved == [10, 20, 25]
         assert hub.statistics().feeds["t"].failures == 2
 
 
-async def test_a_process_that_was_killed_before_it_saved_publishes_each_row_once() -> None:
+async def test_killed_before_save() -> None:
     broker, table = ScriptedBroker(), Table(*range(1, 16))
 
     async def save(position: Any) -> None:
@@ -123,11 +123,11 @@ async def test_a_process_that_was_killed_before_it_saved_publishes_each_row_once
         await table.save(position)
 
     async with hub_of(broker) as (hub, clock):
-        feed(hub, poll(table.query, save=save, after=table.load, clock=clock))
+        feed(hub, Poll(table.query, save=save, after=table.load, clock=clock))
         await settle(100)
         assert table.saved == [10]
         async with Hub(broker, clock=clock) as second:  # the next process, on the same log
-            feed(second, poll(table.query, save=table.save, after=table.load, clock=clock))
+            feed(second, Poll(table.query, save=table.save, after=table.load, clock=clock))
             table.add(16)
             await settle(100)
             assert (await ids(second), table.saved) == (list(range(1, 17)), [10, 16])
@@ -142,7 +142,7 @@ POSITIONS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("after", "first"), POSITIONS)
-async def test_where_it_begins(after: Any, first: Any) -> None:
+async def test_first_position(after: Any, first: Any) -> None:
     table = Table(5, 8)
     if after is Table.load:
         table.saved = [5]
@@ -156,16 +156,16 @@ async def test_where_it_begins(after: Any, first: Any) -> None:
         return rows
 
     async with hub_of() as (hub, clock):
-        feed(hub, poll(query, after=after, clock=clock))
+        feed(hub, Poll(query, after=after, clock=clock))
         async with asyncio.timeout(10):
             await asked.wait()
         assert table.asked == [first, 8]
 
 
-async def test_it_goes_on_where_it_was_when_its_feed_begins_anew() -> None:
+async def test_read_again() -> None:
     table = Table(1, 2)
     async with hub_of() as (hub, clock):
-        feed(hub, poll(table.query, after=0, clock=clock))
+        feed(hub, Poll(table.query, after=0, clock=clock))
         await settle()
         table.failures.append(OSError("away"))
         await turn(clock, 3)
@@ -173,7 +173,7 @@ async def test_it_goes_on_where_it_was_when_its_feed_begins_anew() -> None:
         assert set(table.asked[3:]) == {2}
 
 
-async def test_plain_functions_run_in_threads_on_a_database(tmp_path: Path) -> None:
+async def test_blocking_functions(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     threads: set[int] = set()
 
@@ -204,7 +204,7 @@ async def test_plain_functions_run_in_threads_on_a_database(tmp_path: Path) -> N
             connection.execute("UPDATE place SET position = ?", [position])
 
     async with Hub() as hub, hub.subscribe("orders") as subscription:
-        source = poll(new_orders, every=600, after=load, save=save)
+        source = Poll(new_orders, every=600, after=load, save=save)
         hub.feed("orders", source, key="id", data=dict, event="order")
         async with asyncio.timeout(20):
             assert [(await anext(subscription)).json()["item"] for _ in range(3)] == ["a", "b", "c"]
@@ -221,43 +221,43 @@ async def test_plain_functions_run_in_threads_on_a_database(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("query", "sentence"),
     [
-        (lambda position: None, "TypeError: expected rows of the query, got None"),
-        (lambda position: "rows", "TypeError: expected rows of the query, got 'rows'"),
-        (lambda position: [{"id": 7}], "ValueError: expected rows behind the position 7, got some that end there"),
+        (lambda position: None, "TypeError: expected the query to return rows, got None"),
+        (lambda position: "rows", "TypeError: expected the query to return rows, got 'rows'"),
+        (lambda position: [{"id": 7}], "ValueError: expected rows after the position 7, got rows that end with it"),
         (lambda position: [{"name": 7}], "KeyError: 'id'"),
     ],
 )
-async def test_a_query_that_does_not_do_as_it_should_is_told(query: Callable[[Any], Any], sentence: str) -> None:
+async def test_broken_queries(query: Callable[[Any], Any], sentence: str) -> None:
     async def asked(position: Any) -> Any:
         return query(position)
 
     async with hub_of() as (hub, clock):
-        feed(hub, poll(asked, after=7, clock=clock))
+        feed(hub, Poll(asked, after=7, clock=clock))
         await settle()
         assert hub.statistics().feeds["t"].last_error == sentence
         assert hub.statistics().feeds["t"].state == "retrying"
 
 
-async def test_one_feed_reads_a_poll() -> None:
+async def test_second_reader() -> None:
     async with hub_of() as (hub, clock):
-        source = poll(Table(1).query, clock=clock)
+        source = Poll(Table(1).query, clock=clock)
         feed(hub, source)
         await settle()
         hub.feed("u", source, key="id")
         await settle()
         said = hub.statistics().feeds["u"].last_error or ""
-        assert "expected a poll that is read by one feed, got a second reader" in said
-        assert repr(source) == "<Poll Table.query behind 1>"
+        assert "a poll is read by one feed" in said
+        assert repr(source) == "<Poll Table.query after 1>"
 
 
-# What wakes it up.
+# Wake-ups.
 
 
 class Bell:
-    """What wakes a poll, as the test tells it.
+    """A wake-up that a test controls.
 
     Attributes:
-        listening: how many listen.
+        listening: the number of iterators that listen.
     """
 
     def __init__(self) -> None:
@@ -267,7 +267,7 @@ class Bell:
         self._changed = asyncio.Event()
 
     def become(self, state: str) -> None:
-        """Be ``away`` or ``there``, or ``ring``."""
+        """Change to ``away`` or ``there``, or ``ring``."""
         self._state = state
         self._changed.set()
         self._changed = asyncio.Event()
@@ -288,16 +288,16 @@ class Bell:
             self.listening -= 1
 
 
-async def test_it_is_woken_up_and_asks_more_often_while_nobody_would(caplog: pytest.LogCaptureFixture) -> None:
+async def test_wake_and_fallback(caplog: pytest.LogCaptureFixture) -> None:
     bell, table = Bell(), Table(1)
     bell.become("there")
     async with hub_of() as (hub, clock):
-        feed(hub, poll(table.query, every=30, fallback=1, wake=bell, clock=clock))
+        feed(hub, Poll(table.query, every=30, fallback=1, wake=bell, clock=clock))
         await settle()
         assert bell.listening == 1
         table.asked.clear()
         await turn(clock, 20)
-        assert table.asked == [], "expected no query while it would be woken up"
+        assert table.asked == [], "expected no query while it can be woken up"
         table.add(2)
         bell.become("ring")
         await settle()
@@ -307,7 +307,7 @@ async def test_it_is_woken_up_and_asks_more_often_while_nobody_would(caplog: pyt
         table.asked.clear()
         await turn(clock, 20)
         assert 18 <= len(table.asked) <= 30
-        assert "nothing wakes <Poll Table.query behind 2>, which asks every 1 s meanwhile: lost" in caplog.text
+        assert "the wake-up of <Poll Table.query after 2> failed, polling every 1 s meanwhile: lost" in caplog.text
         assert 3 <= bell.attempts <= 7
         bell.become("there")
         await turn(clock, 10)
@@ -318,10 +318,10 @@ async def test_it_is_woken_up_and_asks_more_often_while_nobody_would(caplog: pyt
     assert bell.listening == 0
 
 
-async def test_it_asks_at_once_when_what_wakes_it_is_back() -> None:
+async def test_wake_recovers() -> None:
     bell, table = Bell(), Table(1)
     async with hub_of() as (hub, clock):
-        feed(hub, poll(table.query, every=600, fallback=600, wake=bell, clock=clock))
+        feed(hub, Poll(table.query, every=600, fallback=600, wake=bell, clock=clock))
         await settle()
         bell.become("there")
         table.add(2)
@@ -330,7 +330,7 @@ async def test_it_asks_at_once_when_what_wakes_it_is_back() -> None:
         assert await ids(hub) == [1, 2]
 
 
-async def test_any_async_iterable_wakes_it() -> None:
+async def test_wake_by_iterable() -> None:
     rung: asyncio.Queue[str] = asyncio.Queue()
 
     class Iterable:
@@ -340,7 +340,7 @@ async def test_any_async_iterable_wakes_it() -> None:
 
     table = Table(1)
     async with hub_of() as (hub, clock):
-        feed(hub, poll(table.query, every=600, wake=Iterable(), clock=clock))
+        feed(hub, Poll(table.query, every=600, wake=Iterable(), clock=clock))
         await settle()
         table.asked.clear()
         await turn(clock, 10)
@@ -362,6 +362,6 @@ async def test_any_async_iterable_wakes_it() -> None:
         ({"wake": "orders"}, TypeError, "expected wake to be postgres_listen"),
     ],
 )
-def test_a_poll_that_cannot_be_is_refused(fields: dict[str, Any], error: type[Exception], sentence: str) -> None:
+def test_invalid_arguments(fields: dict[str, Any], error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
-        poll(**{"query": Table().query, **fields})
+        Poll(**{"query": Table().query, **fields})

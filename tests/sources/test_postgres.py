@@ -1,4 +1,4 @@
-"""Notifications of a real PostgreSQL: what wakes a poll, while they come and while they do not."""
+"""Notifications of a real PostgreSQL, as a source and as the wake-up of a poll."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sources.reading import PATIENCE, reading
 from tickertape.broker.postgres import PostgresListener
 from tickertape.errors import BrokerError
 from tickertape.hub import Hub
-from tickertape.sources import PostgresNotifications, poll, postgres_listen
+from tickertape.sources import Poll, PostgresNotifications, postgres_listen
 
 
 class Shop:
@@ -61,7 +61,7 @@ class Shop:
             await self.execute("INSERT INTO $t (item) VALUES (%s)", item)
 
     async def new_rows(self, position: Any) -> list[Any]:
-        """The query of the docstring of :func:`poll`."""
+        """The query of the docstring of :class:`Poll`."""
         async with await psycopg.AsyncConnection.connect(POSTGRES_URL, row_factory=namedtuple_row) as connection:
             query = (
                 "SELECT *, xact::text::bigint AS x FROM $t"
@@ -105,7 +105,7 @@ async def shop() -> AsyncIterator[Shop]:
             await shop.remove()
 
 
-async def test_payloads_come_in_order_from_one_channel(shop: Shop) -> None:
+async def test_payloads(shop: Shop) -> None:
     channel = 'Orders "new" é'
     source = postgres_listen(shop.url, channel)
     assert repr(source) == f"<PostgresNotifications PostgreSQL at 127.0.0.1/test {channel!r}>"
@@ -123,9 +123,9 @@ async def test_payloads_come_in_order_from_one_channel(shop: Shop) -> None:
     await shop.until(lambda sessions: not sessions)
 
 
-async def test_a_connection_that_is_lost_is_an_error(shop: Shop) -> None:
+async def test_lost_connection(shop: Shop) -> None:
     async with reading(postgres_listen(shop.url, shop.name).wakes()) as found:
-        assert await found.get() == [], "it tells that it listens"
+        assert await found.get() == [], "it reports that it listens"
         (pid,) = await shop.sessions()
         await shop.execute("SELECT pg_terminate_backend(%s)", pid)
         error = await found.get()
@@ -147,9 +147,21 @@ async def test_checks_of_the_connection_lose_nothing(shop: Shop) -> None:
         assert heard[-10:] == [*map(str, range(41, 50)), "end"], "expected no loss once it listens"
 
 
-async def test_notifications_wake_a_poll_and_polling_goes_on_without_them(
-    shop: Shop, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_silent_server(shop: Shop) -> None:
+    """A server that stops answering is an error in time, also for a statement that cannot be cancelled."""
+    async with forwarded(5432) as forwarder:
+        there = shop.url.replace("@127.0.0.1", f"@127.0.0.1:{forwarder.port}")
+        async with reading(
+            PostgresNotifications(PostgresListener(f"{there}&timeout=0.2", shop.name, silence=0.05)).wakes()
+        ) as found:
+            assert await found.get() == []
+            forwarder.stall()
+            error = await found.get()
+            assert isinstance(error, BrokerError)
+            assert f"no answer from PostgreSQL at 127.0.0.1:{forwarder.port}/test within 0.2 s" in str(error)
+
+
+async def test_wake_and_fallback(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     await shop.insert("before")
     async with forwarded(5432) as forwarder, Hub() as hub, hub.subscribe("orders") as subscription:
         there = shop.url.replace("@127.0.0.1", f"@127.0.0.1:{forwarder.port}")
@@ -158,7 +170,7 @@ async def test_notifications_wake_a_poll_and_polling_goes_on_without_them(
             return [(await anext(subscription)).data or "" for _ in range(count)]
 
         wake = postgres_listen(there, shop.name)
-        source = poll(shop.sequential, every=3600, fallback=0.05, wake=wake, after=0, position=lambda row: row[0])
+        source = Poll(shop.sequential, every=3600, fallback=0.05, wake=wake, after=0, position=lambda row: row[0])
         hub.feed("orders", source, key=lambda row: row[0], data=lambda row: row[1])
         async with asyncio.timeout(PATIENCE):
             assert await items(1) == ["before"]
@@ -168,7 +180,7 @@ async def test_notifications_wake_a_poll_and_polling_goes_on_without_them(
             forwarder.move(0)  # cut, and out of reach
             await shop.insert("unheard", "of")
             assert await items(2) == ["unheard", "of"]
-            assert "which asks every 0.05 s meanwhile: cannot reach PostgreSQL" in caplog.text
+            assert "failed, polling every 0.05 s meanwhile: cannot reach PostgreSQL" in caplog.text
             forwarder.move(5432)
             await shop.until(len)
             await shop.insert("back")
@@ -181,10 +193,10 @@ async def test_notifications_wake_a_poll_and_polling_goes_on_without_them(
     await shop.until(lambda sessions: not sessions)
 
 
-async def test_rows_that_commit_out_of_the_order_of_their_ids_are_found(shop: Shop) -> None:
+async def test_commits_out_of_order(shop: Shop) -> None:
     async with Hub() as hub, hub.subscribe("orders") as subscription:
         # Transactions of others, on this server, are waited for too: of their end no one tells.
-        source = poll(shop.new_rows, every=0.1, after=(0, 0), position=lambda row: (row.x, row.id))
+        source = Poll(shop.new_rows, every=0.1, after=(0, 0), position=lambda row: (row.x, row.id))
         hub.feed("orders", source, key="id", data=lambda row: row.item)
         async with asyncio.timeout(PATIENCE):
             async with await psycopg.AsyncConnection.connect(POSTGRES_URL) as slow:
@@ -199,9 +211,7 @@ async def test_rows_that_commit_out_of_the_order_of_their_ids_are_found(shop: Sh
             ]
 
 
-async def test_a_process_that_is_killed_between_storing_and_saving_publishes_each_row_once(
-    shop: Shop, tmp_path: Path
-) -> None:
+async def test_process_killed_before_save(shop: Shop, tmp_path: Path) -> None:
     """The log in SQLite and the position in a file, that a kill -9 comes between."""
     rows = [f"row {number}" for number in range(60)]
     await shop.insert(*rows)
@@ -211,7 +221,7 @@ from pathlib import Path
 import psycopg
 from psycopg.rows import dict_row
 from tickertape.hub import Hub
-from tickertape.sources import poll
+from tickertape.sources import Poll
 
 place = Path({str(tmp_path / "place")!r})
 
@@ -233,7 +243,7 @@ def save(position):
 
 async def main():
     async with Hub("sqlite:///{tmp_path / "log.db"}") as hub:
-        hub.feed("orders", poll(query, after=load, save=save), key="id", data=lambda row: row["item"])
+        hub.feed("orders", Poll(query, after=load, save=save), key="id", data=lambda row: row["item"])
         while load() < {len(rows)}:
             await asyncio.sleep(0.02)
 
@@ -263,12 +273,12 @@ asyncio.run(main())
         (f"{POSTGRES_URL}?timeout=soon", "c", BrokerError, "expected timeout to be"),
     ],
 )
-def test_what_cannot_be_listened_to_is_refused(url: str, channel: str, error: type[Exception], sentence: str) -> None:
+def test_invalid_arguments(url: str, channel: str, error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence):
         postgres_listen(url, channel)
 
 
-async def test_a_server_that_is_away_is_told() -> None:
+async def test_unreachable_server() -> None:
     async with reading(postgres_listen("postgresql://127.0.0.1:1/none", "c")) as found:
         error = await found.get()
         assert isinstance(error, BrokerError)

@@ -1,4 +1,4 @@
-"""Calls on threads: what comes back, and that a call that hangs holds nobody up."""
+"""Calls in threads: results, errors, context, and calls that hang."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 import tickertape
 from support.hub import settle
-from tickertape.sources.threads import call
+from tickertape.sources.polling import call
 
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("NAME")
 
@@ -30,7 +30,7 @@ def plain(value: Any) -> tuple[Any, bool]:
 
 
 class AwaitedHere:
-    """Not seen to be async, and called on a thread; its coroutine is awaited here."""
+    """Not recognised as async: called in a thread; its coroutine is awaited here."""
 
     async def __call__(self, value: Any) -> tuple[Any, bool]:
         return await coroutine(value)
@@ -46,14 +46,14 @@ class AwaitedHere:
         (functools.partial(plain), False),
     ],
 )
-async def test_async_functions_run_here_and_others_on_a_thread(function: Callable[..., Any], here: bool) -> None:
+async def test_call(function: Callable[..., Any], here: bool) -> None:
     assert await call(function, 5) == (5, here)
 
 
 @pytest.mark.parametrize(
-    ("error", "sentence"), [(ValueError("as raised"), "as raised"), (StopIteration(5), "expected a result, got Stop")]
+    ("error", "sentence"), [(ValueError("as raised"), "as raised"), (StopIteration(5), "the call raised Stop")]
 )
-async def test_what_is_raised_is_raised_here(error: Exception, sentence: str) -> None:
+async def test_errors(error: Exception, sentence: str) -> None:
     def fail() -> None:
         raise error
 
@@ -61,13 +61,13 @@ async def test_what_is_raised_is_raised_here(error: Exception, sentence: str) ->
         await call(fail)
 
 
-async def test_the_context_goes_along() -> None:
+async def test_context() -> None:
     NAME.set("here")
     assert await call(NAME.get) == "here"
 
 
 @pytest.mark.parametrize("ends", [lambda: 5, lambda: coroutine(5), lambda: 1 / 0])
-async def test_a_call_that_is_given_up_ends_in_silence(ends: Callable[[], Any]) -> None:
+async def test_cancelled_call(ends: Callable[[], Any]) -> None:
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def slow() -> Any:
@@ -88,11 +88,11 @@ async def test_a_call_that_is_given_up_ends_in_silence(ends: Callable[[], Any]) 
     await settle()
 
 
-def test_a_query_that_hangs_keeps_no_process_from_exiting() -> None:
+def test_hanging_query_at_exit() -> None:
     program = """
 import asyncio, threading
 from tickertape.hub import Hub
-from tickertape.sources import poll
+from tickertape.sources import Poll
 
 asked = threading.Event()
 
@@ -102,7 +102,7 @@ def query(position):
 
 async def main():
     async with Hub() as hub:
-        hub.feed("t", poll(query), key="id")
+        hub.feed("t", Poll(query), key="id")
         await asyncio.to_thread(asked.wait)
 
 asyncio.run(main())

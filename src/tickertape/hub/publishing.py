@@ -187,7 +187,7 @@ class Publishing(ABC):
         Arguments:
             topic: where the items go, or a function of the item.
             source: an async iterable that can be iterated anew, or a function that returns one: an
-                async generator function, :func:`tickertape.sources.poll`. A :class:`Batch` that it
+                async generator function, :class:`tickertape.sources.Poll`. A :class:`Batch` that it
                 gives is stored as a whole.
             key: what tells one item from another: the name of a field, or a function of the item;
                 text or a number. ``None`` for a source whose items have nothing of the kind: what

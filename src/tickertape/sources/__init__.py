@@ -1,11 +1,11 @@
-"""Where events come from: tables that are polled, notifications of PostgreSQL, subjects of NATS.
+"""Sources of events: tables that are polled, notifications of PostgreSQL, subjects of NATS.
 
 Each is an async iterable for :meth:`tickertape.Hub.feed`.
 """
 
 from ..hub import Batch
 from .nats import NatsMessage, NatsSubject, nats_subject
-from .polling import DEFAULT_EVERY, DEFAULT_FALLBACK, Poll, Wake, poll
+from .polling import DEFAULT_EVERY, DEFAULT_FALLBACK, Poll, Wake
 from .postgres import PostgresNotifications, postgres_listen
 
 __all__ = [
@@ -18,6 +18,5 @@ __all__ = [
     "PostgresNotifications",
     "Wake",
     "nats_subject",
-    "poll",
     "postgres_listen",
 ]

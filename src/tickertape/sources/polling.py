@@ -1,61 +1,53 @@
-"""``poll``: the rows of a query, as they come."""
+"""``Poll``: the rows of a query, as they appear."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import random
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from ..hub import Batch, Field, field_reader
-from ..timing import Clock, sleep
-from .threads import call
+from ..threads import call_in_thread
+from ..timing import Clock, backoff, sleep
 
-__all__ = ["DEFAULT_EVERY", "DEFAULT_FALLBACK", "Poll", "Query", "Wake", "poll"]
+__all__ = ["DEFAULT_EVERY", "DEFAULT_FALLBACK", "Poll", "Query", "Wake", "call"]
 
 logger = logging.getLogger("tickertape.sources")
 
 Query: TypeAlias = Callable[[Any], Iterable[Any] | Awaitable[Iterable[Any]]]
-"""What returns the rows behind a position, in order; a plain function runs in a thread."""
+"""Returns the rows after a position, in order. A function that is not async runs in a thread."""
 
 DEFAULT_EVERY: Final = 1.0
-"""Seconds between two queries that find nothing: what a user does not call late, and a database does not feel."""
+"""Seconds between two queries that find nothing: soon enough for users, rare enough for a database."""
 
 DEFAULT_FALLBACK: Final = 1.0
-"""Seconds between two queries while nobody would wake us up."""
+"""Seconds between two queries while the wake-up fails."""
 
 _PAUSE: Final = 1.0
-"""Seconds until what wakes us up is listened to again; twice as many after each failure in a row."""
+"""Seconds until a wake-up that failed is tried again. The pause doubles with each failure in a row."""
 
 _LONGEST_PAUSE: Final = 8.0
-"""Seconds between such attempts, at most: queries go on meanwhile."""
+"""Seconds between such attempts, at most. The query is repeated meanwhile."""
 
 
 @runtime_checkable
 class Wake(Protocol):
-    """What tells that there may be new rows."""
+    """Reports that there may be new rows, and when it starts to listen."""
 
     def wakes(self) -> AsyncIterator[object]:
-        """Give something as soon as it listens, and each time that there may be news.
+        """Yield anything once it listens, and each time that there may be new rows.
 
         Raises:
-            Exception: it hears nothing any more; it is asked for another iterator after a moment.
+            Exception: it no longer listens. It is asked for another iterator after a pause.
         """
 
 
-def poll(
-    query: Query,
-    *,
-    every: float = DEFAULT_EVERY,
-    position: Field = "id",
-    after: Any = None,
-    save: Callable[[Any], Any] | None = None,
-    wake: Wake | AsyncIterable[object] | None = None,
-    fallback: float = DEFAULT_FALLBACK,
-    clock: Clock | None = None,
-) -> Poll:
-    """Return a source of the rows that a query finds: new rows, or those that have changed.
+class Poll:
+    """A source of the rows that a query finds: new rows, or rows that have changed.
 
     ::
 
@@ -66,33 +58,35 @@ def poll(
                     "SELECT * FROM orders WHERE id > ? ORDER BY id LIMIT 500", [position or 0]
                 ).fetchall()
 
-        hub.feed("orders", poll(new_orders, every=1.0), key="id", data=dict)
+        hub.feed("orders", Poll(new_orders, every=1.0), key="id", data=dict)
 
-    While the query finds rows, it is asked again at once; else after ``every`` seconds, or when it
-    is woken up. What it returns is published together, and is held in memory: let it have a limit.
+    While the query finds rows, it is repeated at once; else after ``every`` seconds, or when it is woken up.
+    The rows of one query are published together and held in memory, so give the query a limit.
+    One feed reads a poll. If it reads it again, the poll continues where it was.
 
     Arguments:
-        query: a function of a position, that returns the rows behind it, in order: an async one, or a
-            plain one, which runs in a thread (open the connection in it, or use a pool).
+        query: a function of a position that returns the rows after it, in order. If it is not async, it runs in a
+            thread (open the connection in it, or use a pool).
         every: seconds between two queries that find nothing.
-        position: what gives a row's position: the name of a field, or a function of the row. The
-            next query gets that of the last row.
-        after: the first position, or a function, plain or async, that loads it. ``None`` makes the
-            query begin where it likes.
-        save: a function, plain or async, that is called with a position when the rows up to it are
-            in the log. Without it, a process that starts begins ``after`` again. If the process dies
-            before it is called, rows are published again, and their keys make them appear once.
-        wake: what tells that there may be new rows: :func:`postgres_listen`, or any async iterable.
-            ``every`` is the safety net then, of 30 seconds, say.
-        fallback: seconds between two queries while ``wake`` fails. It is tried again by itself, and
-            when it is back, the query is asked at once.
-        clock: where timers are set; by default the event loop.
+        position: the position of a row: the name of a field, or a function of the row. The next query gets the
+            position of the last row.
+        after: the first position, or a function, async or not, that loads it. With ``None``, the query
+            chooses where to begin.
+        save: a function, async or not, that is called with a position when the rows up to it are in the
+            log. Without it, a new process begins with ``after`` again. If the process dies before
+            ``save``, rows are published again, and their keys make them appear once.
+        wake: reports that there may be new rows: :func:`postgres_listen`, or any async iterable. Then
+            ``every`` is only a safety net: make it 30 seconds, for example.
+        fallback: seconds between two queries while ``wake`` fails. ``wake`` is retried, and when it listens again,
+            the query is repeated at once.
+        clock: the clock of all pauses; by default the event loop.
+        random: returns numbers from 0 to 1, for the jitter of retries.
 
-    **Which position.** A row that becomes visible behind the position is never found. In SQLite there is
-    one writer, and an id of ``INTEGER PRIMARY KEY AUTOINCREMENT`` is safe. In PostgreSQL an id of a
-    sequence is *not*: it is taken before the commit, so that of two transactions the one with the smaller
-    id may commit later, after the greater id was seen. Nor is a time. Order by the transaction instead, and
-    read only what no open transaction can come before::
+    **Choose the position carefully.** A row that becomes visible with a position before the current one is
+    never found. SQLite has one writer, and an id of ``INTEGER PRIMARY KEY AUTOINCREMENT`` is safe. In PostgreSQL an
+    id of a sequence is *not* safe: it is taken before the commit, so of two transactions the one with the
+    smaller id may commit later, after the greater id was seen. A time is not safe either. Order by the transaction
+    instead, and read only rows that no open transaction can precede::
 
         ALTER TABLE orders ADD COLUMN xact xid8 NOT NULL DEFAULT pg_current_xact_id();
         CREATE INDEX ON orders (xact, id);
@@ -101,32 +95,26 @@ def poll(
         WHERE (xact, id) > (%s::text::xid8, %s) AND xact < pg_snapshot_xmin(pg_current_snapshot())
         ORDER BY xact, id LIMIT 500
 
-    with ``position=lambda row: (row.x, row.id)``. A transaction that stays open delays what came after it,
-    then, until the next query behind its end, of which nothing tells: let ``every`` be a few seconds.
+    with ``position=lambda row: (row.x, row.id)``. An open transaction then delays the rows of later ones until
+    the next query after its end. Nothing reports that end, so let ``every`` be a few seconds.
 
     Raises:
-        TypeError: an argument is not what it should be.
-        ValueError: seconds that are not positive.
+        TypeError: an argument has the wrong type.
+        ValueError: a number of seconds is not positive.
     """
-    return Poll(
-        query, every=every, position=position, after=after, save=save, wake=wake, fallback=fallback, clock=clock
-    )
-
-
-class Poll:
-    """A source of rows; made by :func:`poll`. It is read by one feed, and goes on where it was when read anew."""
 
     def __init__(
         self,
         query: Query,
         *,
-        every: float,
-        position: Field,
-        after: Any,
-        save: Callable[[Any], Any] | None,
-        wake: Wake | AsyncIterable[object] | None,
-        fallback: float,
-        clock: Clock | None,
+        every: float = DEFAULT_EVERY,
+        position: Field = "id",
+        after: Any = None,
+        save: Callable[[Any], Any] | None = None,
+        wake: Wake | AsyncIterable[object] | None = None,
+        fallback: float = DEFAULT_FALLBACK,
+        clock: Clock | None = None,
+        random: Callable[[], float] = random.random,
     ) -> None:
         for name, function in (("query", query), ("save", save)):
             if function is not None and not callable(function):
@@ -139,30 +127,31 @@ class Poll:
         self._query = query
         self._every = every
         self._fallback = min(every, fallback)
-        self._read = field_reader(position)
+        self._position_of = field_reader(position)
         self._after = after
         self._save = save
         self._wake = wake
         self._clock = clock
+        self._random = random
         self._position: Any = None
-        self._known = False  # whether the position is, or is still to be loaded
+        self._loaded = False  # False until the first position is known
         self._loop: asyncio.AbstractEventLoop | None = None  # while it is read
         self._news = asyncio.Event()
-        self._deaf = False
+        self._deaf = False  # True while the wake-up fails
 
     def __repr__(self) -> str:
         name = getattr(self._query, "__qualname__", repr(self._query))
-        return f"<Poll {name} behind {self._position!r}>"
+        return f"<Poll {name} after {self._position!r}>"
 
     def wake(self) -> None:
-        """Ask the query now: there may be new rows. From any thread, and without effect while nobody reads."""
+        """Repeat the query now: there may be new rows. Call it from any thread; it has no effect while nobody reads."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # a loop that is closed
+            with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._news.set)
 
     async def __aiter__(self) -> AsyncGenerator[Batch[Any], None]:
         if self._loop is not None:
-            raise RuntimeError("expected a poll that is read by one feed, got a second reader: make another poll")
+            raise RuntimeError("a poll is read by one feed: make another poll")
         loop = self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         clock = self._clock or loop
@@ -170,11 +159,11 @@ class Poll:
         try:
             while True:
                 self._news.clear()
-                rows = await self._ask()
+                rows = await self._find()
                 if rows:
-                    position = self._behind(rows)
+                    position = self._position_after(rows)
                     yield rows
-                    if self._save is not None:  # stored: what comes behind a `yield` is an acknowledgement
+                    if self._save is not None:  # the rows are stored: the feed asks for more
                         await call(self._save, position)
                     self._position = position
                 else:
@@ -185,37 +174,45 @@ class Poll:
                 listening.cancel()
                 await asyncio.wait([listening])
 
-    async def _ask(self) -> Batch[Any]:
-        if not self._known:
+    async def _find(self) -> Batch[Any]:
+        if not self._loaded:
             self._position = await call(self._after) if callable(self._after) else self._after
-            self._known = True
+            self._loaded = True
         rows = await call(self._query, self._position)
         if rows is None or isinstance(rows, str | bytes):
-            raise TypeError(f"expected rows of the query, got {rows!r}")
+            raise TypeError(f"expected the query to return rows, got {rows!r}")
         return Batch(rows)
 
-    def _behind(self, rows: Batch[Any]) -> Any:
-        position = self._read(rows[-1])
+    def _position_after(self, rows: Batch[Any]) -> Any:
+        position = self._position_of(rows[-1])
         if position == self._position:
-            raise ValueError(f"expected rows behind the position {position!r}, got some that end there")
+            raise ValueError(f"expected rows after the position {position!r}, got rows that end with it")
         return position
 
     async def _listen(self, wake: Wake | AsyncIterable[object], clock: Clock) -> None:
-        pause = _PAUSE
+        failures = 0
         while True:
-            # What has no word for it listens, we assume, as soon as it is asked.
+            # Only a `Wake` reports when it starts to listen; any other iterable is assumed to listen at once.
             self._deaf = isinstance(wake, Wake)
             self._news.set()
             try:
                 async for _ in wake.wakes() if isinstance(wake, Wake) else wake:
                     self._deaf = False
-                    pause = _PAUSE
+                    failures = 0
                     self._news.set()
-                reason = "it has ended"
+                reason = "it ended"
             except Exception as error:
                 reason = str(error) or type(error).__name__
+            failures += 1
             self._deaf = True
-            self._news.set()  # or it would wait for what is no safety net any more
-            logger.warning("nothing wakes %r, which asks every %g s meanwhile: %s", self, self._fallback, reason)
-            await sleep(clock, pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            self._news.set()  # ends a pause of `every`, which is too long without a wake-up
+            logger.warning("the wake-up of %r failed, polling every %g s meanwhile: %s", self, self._fallback, reason)
+            await sleep(clock, backoff(failures, self._random, first=_PAUSE, cap=_LONGEST_PAUSE))
+
+
+async def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, in a thread unless it is async, and await its result if that is awaitable."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*arguments)
+    result = await call_in_thread(function, *arguments)
+    return await result if inspect.isawaitable(result) else result

@@ -15,9 +15,9 @@ def postgres_listen(url: str, channel: str) -> PostgresNotifications:
     """Return a source of the notifications on a channel of PostgreSQL, over a connection of its own.
 
     PostgreSQL keeps no notifications: those sent while nobody listens are lost. So a source is most useful as the
-    ``wake`` of :func:`poll`, which reads the rows, and polls more often while the connection is lost::
+    ``wake`` of :class:`Poll`, which reads the rows, and polls more often while the connection is lost::
 
-        poll(new_rows, every=30, wake=postgres_listen(url, "orders"), …)
+        Poll(new_rows, every=30, wake=postgres_listen(url, "orders"), …)
 
     with a trigger on the table that calls ``pg_notify('orders', '')``. As a source by itself it yields
     the payloads as text; they have no key (``hub.feed(…, key=None)``).

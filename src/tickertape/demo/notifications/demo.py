@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from ...errors import TickertapeError
 from ...hub import Hub, HubResponse
-from ...sources import NatsMessage, Poll, nats_subject, poll, postgres_listen
+from ...sources import NatsMessage, Poll, nats_subject, postgres_listen
 from ...wire import Cursor
 from ..identity import signed_in
 from ..requests import read_json
@@ -249,7 +249,7 @@ def notifications_demo(*, folder: Path, database: str | None = None, queue: str 
     postgres = None if isinstance(table_database, SQLite) else database
     table = Table(table_database)
     hub = Hub(postgres or log_url(folder / "notifications-log.db"), retry=RETRY / 1000)
-    source = poll(
+    source = Poll(
         table.newer_settled,
         position="position",
         after=table.position,
