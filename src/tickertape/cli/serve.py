@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from .console import address_of, explain, fail
+from .console import address_of, explain, fail, misuse
 
 __all__ = ["SERVE_EPILOG", "serve"]
 
@@ -87,7 +87,7 @@ def serve(
     try:
         settings = load_settings(flags, config)
     except SettingsError as error:
-        _misuse(str(error))
+        misuse(str(error), command="tickertape serve")
     shown = without_secrets(settings.broker)
     try:
         listener = listen(settings.host, settings.port, workers=settings.workers)
@@ -101,11 +101,6 @@ def serve(
         fail(f"the broker {shown} does not work: {error}")
     except NotStartedError:
         fail("the server did not start: see the log above")
-
-
-def _misuse(sentence: str) -> NoReturn:
-    typer.echo(f"tickertape: {sentence}; next step: tickertape serve --help", err=True)
-    raise typer.Exit(2)
 
 
 def _greet(address: str, broker: str) -> None:
