@@ -1,4 +1,4 @@
-"""SQLite logs whose processes are killed, whose disk is full, and whose files may not be written."""
+"""The SQLite broker when processes are killed or stopped, the disk is full, or the file is read-only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -39,7 +39,7 @@ async def main():
 
 asyncio.run(main())
 """
-"""Prints what is acknowledged, line by line, until it is killed."""
+"""Publishes, and prints acknowledged records line by line, until it is killed."""
 
 _FILLER: Final = """
 import asyncio, resource, sys
@@ -68,7 +68,7 @@ async def main():
 
 asyncio.run(main())
 """
-"""Appends until a file may not grow any more, then with that limit lifted."""
+"""Appends until the file may not grow any more, and again when it may."""
 
 _STRANGER: Final = """
 import asyncio, os, sys
@@ -90,7 +90,7 @@ async def main():
 
 asyncio.run(main())
 """
-"""Appends as a user to whom the file does not belong."""
+"""Appends as a user who does not own the file."""
 
 
 @asynccontextmanager
@@ -120,38 +120,88 @@ async def lines_of(process: asyncio.subprocess.Process, count: int) -> list[str]
 
 
 async def rest_of(process: asyncio.subprocess.Process) -> list[str]:
-    """Kill a process under load; return what it had still said."""
+    """Kill a process under load, and return the rest of its output."""
     assert process.stdout is not None
     process.send_signal(signal.SIGKILL)
     return (await process.stdout.read()).decode().splitlines(keepends=True)
 
 
 @pytest.mark.parametrize("synchronous", ["full", "normal"])
-async def test_what_was_acknowledged_survives_a_kill_exactly_once(synchronous: str, tmp_path: Path) -> None:
+async def test_kill(synchronous: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/log.db?synchronous={synchronous}"
-    said: list[str] = []
+    output: list[str] = []
     for life in range(3):
         async with running(_PUBLISHER, url, f"one{life}") as one, running(_PUBLISHER, url, f"two{life}") as two:
             for process in (one, two):
-                said += await lines_of(process, 100)
-            said += await rest_of(one)
-            said += await lines_of(two, 100)  # the other goes on
-            said += await rest_of(two)
-    acknowledged = [line.rstrip("\n").split(" ", 1) for line in said if line.endswith("\n")]
+                output += await lines_of(process, 100)
+            output += await rest_of(one)
+            output += await lines_of(two, 100)  # the other continues
+            output += await rest_of(two)
+    acknowledged = [line.rstrip("\n").split(" ", 1) for line in output if line.endswith("\n")]
     broker = SQLiteBroker.from_url(url)
     await broker.open()
     records = (await broker.read(0, 1_000_000)).records
     await broker.close()
     assert [record.offset for record in records] == list(range(1, len(records) + 1))
     stored = {record.data: record.offset for record in records}
-    assert len(stored) == len(records), "expected each event once"
+    assert len(stored) == len(records), "a record is stored twice"
     assert {data: int(offset) for offset, data in acknowledged}.items() <= stored.items()
     for record in records:  # batches are whole
         other = record.data[:-1] + ("b" if record.data.endswith("a") else "a")
         assert abs(stored[other] - record.offset) == 1
 
 
-async def test_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+_WATCHER: Final = """
+import asyncio, sys
+from tickertape.broker import create_broker
+from tickertape.wire import Cursor
+
+async def main():
+    broker = create_broker(sys.argv[1])
+    state = await broker.open()
+    tail = broker.tail(Cursor(state.epoch, state.newest))
+    while True:
+        await asyncio.gather(*(broker.state() for _ in range(3)), *(broker.read(0, 10) for _ in range(3)))
+        try:
+            records = await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(anext(tail))), 10)
+        except Exception as error:
+            print(f"tail failed: {error!r}", flush=True)
+            return
+        for record in records:
+            print(f"{(await broker.state()).epoch} {record.offset}", flush=True)
+
+asyncio.run(main())
+"""
+"""Follows a log, asks for its state and reads; prints the epoch and offset of each record."""
+
+
+async def test_stopped_process(tmp_path: Path) -> None:
+    """A process that stands still while others append neither resets the log nor misses a record."""
+    url = f"sqlite:///{tmp_path}/log.db"
+    broker = SQLiteBroker.from_url(url)
+    epoch = (await broker.open()).epoch
+    async with running(_WATCHER, url) as process:
+        seen: list[str] = []
+        while not seen:  # until it follows
+            await broker.append([Draft("t", "x")])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    seen += await lines_of(process, 1)
+        for _ in range(5):
+            process.send_signal(signal.SIGSTOP)
+            for _ in range(50):
+                await broker.append([Draft("t", "x")])
+            process.send_signal(signal.SIGCONT)
+            await broker.append([Draft("t", "x")])
+        state = await broker.state()
+        first = int(seen[0].split()[1])
+        seen += await lines_of(process, state.newest - first)
+    await broker.close()
+    assert state.epoch == epoch
+    assert [line.split() for line in seen] == [[epoch, f"{offset}"] for offset in range(first, state.newest + 1)]
+
+
+async def test_full_disk(tmp_path: Path) -> None:
     out, error = await run(_FILLER, f"sqlite:///{tmp_path}/log.db")
     stored = int(out)
     assert 100 < stored < 10_000
@@ -166,7 +216,7 @@ async def test_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "sentence"), [(0o400, "unable to open"), (0o444, "may not write")])
-async def test_file_of_another_user_is_refused(mode: int, sentence: str) -> None:
+async def test_file_of_another_user(mode: int, sentence: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     with TemporaryDirectory() as directory:  # tmp_path is for its owner alone

@@ -1,4 +1,4 @@
-"""What is an SQLite log's own: its URL, its file, and what may go wrong with that."""
+"""The SQLite broker: its URL, its file, its threads, and their failures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tickertape.broker import Retention, SQLiteBroker, create_broker
+from tickertape.broker import Page, Record, Retention, SQLiteBroker, create_broker
+from tickertape.broker.sqlite.broker import _LOOK, _OFFERED
 from tickertape.broker.sqlite.log import LogFile
-from tickertape.broker.sqlite.threads import _LOOK
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.testing.contract.checks import PATIENCE
-from tickertape.testing.contract.steps import collect, tailing
+from tickertape.testing.contract.steps import collect, drafts_of, offsets, raised, tailing
 from tickertape.wire import Cursor, Draft
 
 KIB = Draft("t", "x" * 1024)
@@ -49,7 +49,7 @@ async def opened(broker: SQLiteBroker) -> AsyncIterator[SQLiteBroker]:
         ("sqlite:///log.db?synchronous=normal&timeout=0.5", "{here}/log.db"),
     ],
 )
-def test_url_names_a_file(url: str, path: str) -> None:
+def test_url(url: str, path: str) -> None:
     assert f"{path.format(here=Path.cwd())!r}" in repr(create_broker(url))
 
 
@@ -64,15 +64,28 @@ def test_url_names_a_file(url: str, path: str) -> None:
         ("sqlite:///l.db?timeout=x", "expected timeout to be a positive number of seconds, got 'x'"),
         ("sqlite:///l.db?sync=full", "expected an option of sqlite:// (synchronous, timeout), got 'sync'"),
         ("sqlite:///l.db?timeout=1&timeout=2", "the option timeout is given twice"),
+        (
+            "sqlite:///:memory:",
+            "SQLite cannot share a log in memory: use memory:// instead of sqlite:///:memory:",
+        ),
+        (
+            "sqlite://:memory:",
+            "SQLite cannot share a log in memory: use memory:// instead of sqlite://:memory:",
+        ),
     ],
 )
-def test_url_that_names_none_is_refused(url: str, sentence: str) -> None:
+def test_invalid_url(url: str, sentence: str) -> None:
     with pytest.raises(BrokerError) as caught:
         create_broker(url)
     assert str(caught.value) == sentence
 
 
-# Opening what cannot be.
+def test_memory_is_no_path() -> None:
+    with pytest.raises(BrokerError, match="use memory://"):
+        SQLiteBroker(":memory:")
+
+
+# Files that cannot be opened.
 
 
 def nothing(path: Path) -> None:
@@ -117,25 +130,23 @@ def headless(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentences"),
     [
-        (nothing, ["expected a directory for the log {path}, got {path.parent}: there is none"]),
-        (Path.mkdir, ["cannot open the log {path}: unable to open database file; it cannot be opened or made"]),
+        (nothing, ["cannot open the log {path}: no such directory: {path.parent}"]),
+        (Path.mkdir, ["cannot open the log {path}: unable to open database file; check that its directory exists"]),
         (text, ["cannot open the log {path}: file is not a database; it is another kind of file"]),
-        (other, ["expected a log of tickertape in {path}, got another program's database"]),
-        (newer, ["expected a log of format 1 in {path}, got format 2: a newer tickertape has written it"]),
-        (headless, ["expected the head of the log {path}, got none: its content is damaged"]),
+        (other, ["cannot open the log {path}: it is a database of another program"]),
+        (newer, ["cannot open the log {path}: its format is 2, of a newer tickertape; this one reads format 1"]),
+        (headless, ["cannot read the log {path}: its content is damaged"]),
         (damaged, ["the log {path}: database disk image is malformed; its content is damaged"]),
     ],
 )
-def test_file_that_is_no_log_is_refused_at_once(
-    spoil: Callable[[Path], None], sentences: list[str], tmp_path: Path
-) -> None:
+def test_file_that_is_no_log(spoil: Callable[[Path], None], sentences: list[str], tmp_path: Path) -> None:
     path = tmp_path / "logs" / "log.db"
     path.parent.mkdir()
     spoil(path)
     before = path.read_bytes() if path.is_file() else None
 
     async def open_it() -> None:
-        for _ in range(2):  # a health endpoint asks again
+        for _ in range(2):  # as a health endpoint does
             broker = SQLiteBroker(path)
             with pytest.raises(BrokerError) as caught:
                 await broker.open()
@@ -145,10 +156,10 @@ def test_file_that_is_no_log_is_refused_at_once(
 
     with asyncio.Runner() as runner:
         runner.run(open_it())
-    assert before is None or path.read_bytes() == before, "expected a file that is left alone"
+    assert before is None or path.read_bytes() == before, "the file was changed"
 
 
-async def test_open_that_failed_may_be_tried_again(tmp_path: Path) -> None:
+async def test_open_again_after_a_failure(tmp_path: Path) -> None:
     broker = SQLiteBroker(tmp_path / "later" / "log.db")
     with pytest.raises(BrokerError):
         await broker.open()
@@ -162,7 +173,7 @@ async def test_open_that_failed_may_be_tried_again(tmp_path: Path) -> None:
 # Locks.
 
 
-async def test_locked_log_refuses_after_its_timeout_and_goes_on_afterwards(tmp_path: Path) -> None:
+async def test_lock_of_another_process(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     async with opened(SQLiteBroker(path, timeout=0.2)) as broker, tailing(broker, 0) as tail:
         await broker.append([KIB])
@@ -172,7 +183,7 @@ async def test_locked_log_refuses_after_its_timeout_and_goes_on_afterwards(tmp_p
             for result in results:
                 assert isinstance(result, BrokerError)
                 assert "database is locked; another process holds its lock" in str(result)
-            assert len((await broker.read(0, 10)).records) == 1, "expected a log that can be read while someone writes"
+            assert len((await broker.read(0, 10)).records) == 1, "readers wait for a writer"
         assert (await broker.append([KIB]))[0].offset == 2
         assert [record.offset for record in await collect(tail, 2)] == [1, 2]
 
@@ -185,7 +196,7 @@ async def test_locked_log_refuses_after_its_timeout_and_goes_on_afterwards(tmp_p
     [Retention(events=200, bytes=None), Retention(events=None, bytes=200 * 1024), Retention(events=None, age=0.01)],
     ids=["events", "bytes", "age"],
 )
-async def test_file_stops_growing(retention: Retention, tmp_path: Path) -> None:
+async def test_file_size_is_bounded(retention: Retention, tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     ticks = itertools.count()
     log = SQLiteBroker(path, retention=retention, synchronous="normal", now=lambda: next(ticks) / 1000)
@@ -199,7 +210,7 @@ async def test_file_stops_growing(retention: Retention, tmp_path: Path) -> None:
         assert sizes[-1] < 6 * 1000 * 1024
 
 
-async def test_less_retention_counts_at_once_and_is_enforced_in_steps(tmp_path: Path) -> None:
+async def test_lowered_retention(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     async with opened(SQLiteBroker(path)) as broker:
         await broker.append([Draft("t", "x")] * 10_000)
@@ -218,7 +229,7 @@ async def test_less_retention_counts_at_once_and_is_enforced_in_steps(tmp_path: 
         assert kept == 10
 
 
-# Another file in its place.
+# Replaced files.
 
 
 def remove(path: Path) -> None:
@@ -233,14 +244,14 @@ def replace(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [remove, replace])
-async def test_file_that_is_removed_or_replaced_resets_the_log(change: Callable[[Path], None], tmp_path: Path) -> None:
+async def test_removed_or_replaced_file(change: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     async with opened(SQLiteBroker(path)) as broker, tailing(broker, 0) as tail:
         before = await broker.state()
         await broker.append([Draft("t", "1")])
         await collect(tail, 1)
         await asyncio.to_thread(change, path)
-        with pytest.raises(LogResetError, match="another file or none in its place"):
+        with pytest.raises(LogResetError, match="was replaced or removed"):
             async with asyncio.timeout(PATIENCE):
                 await anext(tail)
         with pytest.raises(LogResetError):
@@ -256,14 +267,14 @@ def files(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
-async def test_closed_log_is_one_file(tmp_path: Path) -> None:
+async def test_close_leaves_one_file(tmp_path: Path) -> None:
     for _ in range(20):
         async with opened(SQLiteBroker(tmp_path / "log.db")) as broker:
             await broker.append([KIB])
         assert files(tmp_path) == ["log.db"]
 
 
-async def test_older_copy_in_its_place_is_another_log_with_what_it_still_has(tmp_path: Path) -> None:
+async def test_older_copy_in_its_place(tmp_path: Path) -> None:
     path, copy = tmp_path / "log.db", tmp_path / "copy.db"
     async with opened(SQLiteBroker(path)) as broker:
         await broker.append([Draft("t", "1")])
@@ -282,7 +293,7 @@ async def test_older_copy_in_its_place_is_another_log_with_what_it_still_has(tmp
         assert await broker.append([Draft("t", "3")]) == [Cursor(after.epoch, 2)]
 
 
-async def test_who_lets_go_of_a_removed_file_does_not_harm_the_new_one(tmp_path: Path) -> None:
+async def test_close_after_the_file_was_removed(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     async with opened(SQLiteBroker(path)) as old:
         await old.append([KIB] * 10)
@@ -292,14 +303,14 @@ async def test_who_lets_go_of_a_removed_file_does_not_harm_the_new_one(tmp_path:
             await old.close()
             await new.append([Draft("t", "2")])
             copy = tmp_path / "copy.db"
-            for suffix in ("", "-wal"):  # as it would be found if the process ended here
+            for suffix in ("", "-wal"):  # as after a crash at this moment
                 shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
             async with opened(SQLiteBroker(copy)) as found:
                 assert [record.data for record in (await found.read(0, 10)).records] == ["1", "2"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names its boots")
-async def test_restart_of_the_machine_begins_an_epoch_only_if_records_may_be_lost(tmp_path: Path) -> None:
+async def test_restart_of_the_machine(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
 
     async def epoch(synchronous: str) -> str:
@@ -323,64 +334,181 @@ async def test_restart_of_the_machine_begins_an_epoch_only_if_records_may_be_los
     assert await epoch("full") == third
 
 
-# Looking for appends.
+# Lost records in the same file.
 
 
-class Blind(LogFile):
-    """Does not see what changed."""
+def lose(path: Path, newest: int) -> None:
+    """Restore an older backup into the file, as ``.restore`` of the sqlite3 program does."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("DELETE FROM records WHERE offset > ?", (newest,))
+        database.execute("UPDATE log SET newest = ?", (newest,))
 
-    def changed(self) -> bool:
-        return False
 
-    def moved(self) -> bool:
-        return False
+async def test_lost_records_begin_an_epoch_at_the_next_append(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with opened(SQLiteBroker(path)) as broker:
+        before = await broker.state()
+        await broker.append(drafts_of(5))
+        await asyncio.to_thread(lose, path, 3)
+        assert await broker.state() == (before.epoch, 1, 3), "state() changes nothing"
+        assert (await broker.read(0, 10)).state == (before.epoch, 1, 3)
+        (cursor,) = await broker.append([Draft("t", "new")])
+        assert cursor.epoch != before.epoch
+        assert cursor.offset == 4
+        assert (await broker.state()).epoch == cursor.epoch
+
+
+async def test_lost_records_end_tails_under_a_new_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with opened(SQLiteBroker(path)) as broker, opened(SQLiteBroker(path)) as late, tailing(broker, 0) as tail:
+        before = await broker.state()
+        await broker.append(drafts_of(5))
+        await collect(tail, 5)
+        await asyncio.to_thread(lose, path, 3)
+        await raised(tail, LogResetError)
+        after = await broker.state()
+        assert after.epoch != before.epoch
+        assert await late.append(drafts_of(1)) == [Cursor(after.epoch, 4)]
+
+
+# Tails.
 
 
 class Counting(LogFile):
-    """Counts how often it is looked at."""
+    """Counts the reads of tails and the looks for appends of other processes."""
 
+    pages = 0
     looks = 0
 
-    def changed(self) -> bool:
+    def page(self, after: int, limit: int, size: int | None = None) -> Page:
+        self.pages += size is not None
+        return super().page(after, limit, size)
+
+    def newest(self) -> Cursor:
         self.looks += 1
-        return super().changed()
+        return super().newest()
 
 
-async def test_own_appends_need_no_look(tmp_path: Path) -> None:
+def counted(broker: SQLiteBroker, path: Path) -> Counting:
+    """Let a broker count its reads."""
+    log = broker._reader.log = Counting(path, Retention(), "full", PATIENCE)
+    return log
+
+
+async def test_own_records_are_not_read_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     broker = SQLiteBroker(path)
-    broker._read = Blind(path, Retention(), "full", PATIENCE)
-    async with opened(broker), opened(SQLiteBroker(path)) as other, tailing(broker, 0) as tail:
-        for number in range(1, 20, 2):
-            await other.append([Draft("t", "of another")])  # comes along with the own one
+    log = counted(broker, path)
+    async with opened(broker), tailing(broker, 0) as tail:
+        await broker.append(drafts_of(1))
+        assert offsets(await collect(tail, 1)) == [1]
+        pages = log.pages
+        for number in range(2, 52):
+            await broker.append([Draft("t", f"{number}", key="first" if number == 2 else None)])
+            assert await anext(tail) == [Record(number, "t", None, f"{number}")]
+        await broker.append([Draft("t", "again", key="first"), Draft("t", "last")])
+        assert await anext(tail) == [Record(52, "t", None, "last")]
+        # A look may see a commit before the event loop hears of it, and then the tail reads in vain.
+        assert log.pages <= pages + 5
+
+
+async def test_own_records_wait_for_those_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with opened(SQLiteBroker(path)) as broker, opened(SQLiteBroker(path)) as other, tailing(broker, 0) as tail:
+        for number in range(1, 40, 2):
+            await other.append([Draft("t", "of another")])
             await broker.append([Draft("t", "own")])
             assert [record.offset for record in await collect(tail, 2)] == [number, number + 1]
 
 
-async def test_others_appends_are_looked_for_every_few_milliseconds_and_only_by_tails(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [_OFFERED - 1, _OFFERED + 500])
+async def test_slow_tail(count: int, tmp_path: Path) -> None:
+    """Records that wait for the reader of a tail are bounded; the tail reads the others from the file."""
+    async with opened(SQLiteBroker(tmp_path / "log.db")) as broker, tailing(broker, 0) as tail:
+        await broker.append(drafts_of(1))
+        await collect(tail, 1)
+        for start in range(0, count, 500):
+            await broker.append(drafts_of(min(500, count - start)))
+        assert offsets(await collect(tail, count)) == list(range(2, count + 2))
+
+
+async def test_records_of_others_are_seen_within_10_ms(tmp_path: Path) -> None:
     assert _LOOK < 0.01
     path = tmp_path / "log.db"
     broker = SQLiteBroker(path)
-    broker._read = file = Counting(path, Retention(), "full", PATIENCE)
+    log = counted(broker, path)
     async with opened(broker), opened(SQLiteBroker(path)) as other:
         async with tailing(broker, 0) as tail:
-            began = time.monotonic()
+            start = time.monotonic()
             for number in range(1, 21):
                 await other.append([KIB])
                 assert [record.offset for record in await collect(tail, 1)] == [number]
-            assert 0 < file.looks <= (time.monotonic() - began) / _LOOK + 1
-        await broker.read(0, 1)  # behind what the reader was about
-        seen = file.looks
+            assert 0 < log.looks <= (time.monotonic() - start) / _LOOK + 1
+        await broker.read(0, 1)  # after any look that was on its way
+        seen = log.looks
         for _ in range(20):
             await other.append([KIB])
             await broker.read(0, 1)
-        assert file.looks == seen
+        assert log.looks == seen, "looks without a tail"
+
+
+# Filtered reads.
+
+
+async def test_filter_is_called_once_for_each_topic(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def topics(topic: str) -> bool:
+        asked.append(topic)
+        return topic == "t/3"
+
+    async with opened(SQLiteBroker(tmp_path / "log.db")) as broker:
+        await broker.append([Draft(f"t/{number % 10}", "x") for number in range(20_000)])
+        assert len((await broker.read(0, 10_000, topics)).records) == 2_000
+    assert sorted(asked) == [f"t/{number}" for number in range(10)]
+
+
+async def test_filtered_read_lets_others_read(tmp_path: Path) -> None:
+    """A filter that takes a second in all does not delay another read by more than a slice."""
+
+    def topics(topic: str) -> bool:
+        time.sleep(0.002)
+        return topic == "t/499"
+
+    async with opened(SQLiteBroker(tmp_path / "log.db")) as broker:
+        await broker.append([Draft(f"t/{number}", "x") for number in range(500)])
+        slow = asyncio.create_task(broker.read(0, 10, topics))
+        for _ in range(3):
+            assert len((await broker.read(0, 1)).records) == 1
+        assert not slow.done()
+        assert offsets((await slow).records) == [500]
+
+
+async def test_filtered_read_of_a_log_that_is_reset(tmp_path: Path) -> None:
+    """If the epoch changes during a read, the page has only records of the new epoch's log."""
+    path = tmp_path / "log.db"
+
+    def topics(topic: str) -> bool:
+        time.sleep(0.001)
+        return True
+
+    async with opened(SQLiteBroker(path)) as broker, opened(SQLiteBroker(path)) as other:
+        before = await other.state()
+        await broker.append([Draft(f"t/{number}", "x") for number in range(100)])
+        reading = asyncio.create_task(broker.read(0, 200, topics))
+        await broker.read(0, 1)
+        await asyncio.to_thread(lose, path, 50)
+        await broker.append([Draft("t", "new")])
+        state, records = await reading
+        assert state.epoch != before.epoch
+        assert offsets(records) == list(range(1, 52))
+        assert records[-1].data == "new"
 
 
 # Threads.
 
 
-async def test_closing_ends_the_threads(tmp_path: Path) -> None:
+async def test_close_ends_the_threads(tmp_path: Path) -> None:
     def threads() -> int:
         return sum(thread.name.startswith("tickertape-sqlite") for thread in threading.enumerate())
 
@@ -396,7 +524,7 @@ async def test_closing_ends_the_threads(tmp_path: Path) -> None:
     assert threads() == before
 
 
-def test_program_that_does_not_close_its_broker_ends(tmp_path: Path) -> None:
+def test_program_that_does_not_close_ends(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys\n"
         "from tickertape.broker import create_broker\n"

@@ -70,6 +70,11 @@ class GroupCommit:
             self._worker = loop.create_task(self._work())
         return await done
 
+    async def finish(self) -> None:
+        """Wait until no append waits or is on its way."""
+        while self._worker is not None:
+            await asyncio.wait([self._worker])
+
     async def close(self) -> None:
         """Fail what waits, and what is on its way; may be called twice."""
         if self._worker is not None:

@@ -1,4 +1,4 @@
-"""The log in the memory of one process."""
+"""``MemoryBroker``, the log in the memory of one process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import islice
+from typing import Final
 
 from ..errors import BrokerError, LogResetError, LogTrimmedError
 from ..wire import Cursor, Draft
@@ -14,6 +15,12 @@ from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
 from .records import LogState, Page, Record, new_epoch
 
 __all__ = ["MemoryBroker"]
+
+_SLICE: Final = 0.005
+"""Seconds for which a filtered read may run before other tasks have their turn."""
+
+_LOOKS: Final = 64
+"""Records of a filtered read between two looks at the clock."""
 
 
 class MemoryBroker:
@@ -93,20 +100,27 @@ class MemoryBroker:
 
     async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
         state = await self.state()
-        kept = islice(self._records, max(0, after + 1 - state.oldest), None)
-        return Page(state, list(islice((record for record in kept if topics is None or topics(record.topic)), limit)))
+        if topics is None:
+            first = max(0, after + 1 - state.oldest)
+            return Page(state, list(islice(self._records, first, first + limit)))
+        # A copy, so that the page is of this moment although others append and trim during the read.
+        return Page(state, await _select(self._after(max(after, state.oldest - 1)), limit, topics))
+
+    def _after(self, offset: int) -> list[Record]:
+        """Return the records after an offset that is kept, or the one before, in time for those alone."""
+        records = list(islice(reversed(self._records), max(0, self._newest - offset)))
+        records.reverse()
+        return records
 
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         epoch, offset = after.epoch, after.offset
         while not self._closed:
             if self._epoch != epoch or self._newest < offset:
-                raise LogResetError(f"expected the log {epoch} with {offset} records, got {self!r}")
+                raise LogResetError(f"the log was reset: {self!r} does not have {after}")
             if offset + 1 < self._oldest:
                 raise LogTrimmedError(offset, self._oldest)
             if offset < self._newest:
-                # From the newest end: the tail has yielded all but the few newest records.
-                records = list(islice(reversed(self._records), self._newest - offset))
-                records.reverse()
+                records = self._after(offset)
                 offset = self._newest
                 yield records
             else:
@@ -147,3 +161,22 @@ class MemoryBroker:
     def _check_open(self) -> None:
         if self._closed:
             raise BrokerError("broker is closed")
+
+
+async def _select(records: Sequence[Record], limit: int, topics: TopicFilter) -> list[Record]:
+    """Return the first records with the right topics; other tasks run between slices."""
+    wanted: dict[str, bool] = {}
+    found: list[Record] = []
+    deadline = time.monotonic() + _SLICE
+    for number, record in enumerate(records):
+        if len(found) >= limit:
+            break
+        if number % _LOOKS == 0 and time.monotonic() > deadline:
+            await asyncio.sleep(0)
+            deadline = time.monotonic() + _SLICE
+        topic = record.topic
+        if topic not in wanted:
+            wanted[topic] = topics(topic)
+        if wanted[topic]:
+            found.append(record)
+    return found

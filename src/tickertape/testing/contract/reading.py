@@ -7,7 +7,7 @@ import asyncio
 from ...broker import Broker, Page, Retention
 from ...wire import Draft
 from .checks import SHARED, Log, check, check_if
-from .steps import append_one_by_one, drafts_of, offsets, opened, until
+from .steps import appending, drafts_of, offsets, opened, until
 
 # States.
 
@@ -36,15 +36,14 @@ async def state_while_appending(log: Log) -> None:
     """States change nothing: the epoch stays the same, and ``newest`` never falls."""
     async with opened(log) as broker:
         epoch = (await broker.state()).epoch
-        appending = asyncio.create_task(append_one_by_one(broker, 200))
         newest = 0
-        while not appending.done():
-            states = await asyncio.gather(*(broker.state() for _ in range(3)))
-            assert {state.epoch for state in states} == {epoch}
-            assert min(state.newest for state in states) >= newest
-            newest = max(state.newest for state in states)
-        await appending
-        assert await broker.state() == (epoch, 1, 200)
+        async with appending(broker, 100) as done:
+            while not done():
+                states = await asyncio.gather(*(broker.state() for _ in range(3)))
+                assert {state.epoch for state in states} == {epoch}
+                assert min(state.newest for state in states) >= newest
+                newest = max(state.newest for state in states)
+        assert await broker.state() == (epoch, 1, 100)
 
 
 # Pages.
@@ -79,15 +78,14 @@ async def short_page_means_the_end(log: Log) -> None:
 @check
 async def page_is_of_one_moment(log: Log) -> None:
     """The state of a page is that of the moment when its records were read, while others are appended and dropped."""
-    async with opened(log, Retention(events=100, bytes=None)) as broker:
+    async with opened(log, Retention(events=50, bytes=None)) as broker:
         epoch = (await broker.state()).epoch
-        appending = asyncio.create_task(append_one_by_one(broker, 300))
-        while not appending.done():
-            pages = await asyncio.gather(broker.read(0, 1000), broker.read(0, 1000, lambda topic: True))
-            for page in pages:
-                assert page.state.epoch == epoch
-                _assert_complete(page)
-        await appending
+        async with appending(broker, 150) as done:
+            while not done():
+                pages = await asyncio.gather(broker.read(0, 1000), broker.read(0, 1000, lambda topic: True))
+                for page in pages:
+                    assert page.state.epoch == epoch
+                    _assert_complete(page)
         _assert_complete(await broker.read(0, 1000))
 
 

@@ -14,6 +14,7 @@ from .checks import Log, patiently
 
 __all__ = [
     "append_one_by_one",
+    "appending",
     "assert_contiguous",
     "collect",
     "drafts_of",
@@ -85,6 +86,18 @@ async def append_one_by_one(broker: Broker, count: int) -> None:
     for draft in drafts_of(count):
         await broker.append([draft])
         await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def appending(broker: Broker, count: int) -> AsyncIterator[Callable[[], bool]]:
+    """Append ``count`` drafts in another task during the block; yield a function that returns True at their end."""
+    task = asyncio.create_task(append_one_by_one(broker, count))
+    try:
+        yield task.done
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def offsets(found: Sequence[Record] | Sequence[Cursor]) -> list[int]:

@@ -9,7 +9,19 @@ from ...broker import Broker, Record, Retention, new_epoch
 from ...errors import BrokerError, LogResetError, LogTrimmedError
 from ...wire import Cursor
 from .checks import SHARED, Log, check, check_if, patiently
-from .steps import append_one_by_one, collect, drafts_of, offsets, opened, raised, refused, tailed, tailing, until
+from .steps import (
+    append_one_by_one,
+    appending,
+    collect,
+    drafts_of,
+    offsets,
+    opened,
+    raised,
+    refused,
+    tailed,
+    tailing,
+    until,
+)
 
 # Tails.
 
@@ -35,13 +47,12 @@ async def tail_after_any_offset(log: Log) -> None:
 async def tail_continues_a_page(log: Log) -> None:
     """Nothing is missing between a page and a tail after it, while others append."""
     async with opened(log) as broker:
-        appending = asyncio.create_task(append_one_by_one(broker, 200))
         history: list[Record] = []
-        while len(history) < 50:
-            history += (await broker.read(history[-1].offset if history else 0, 20)).records
-            await asyncio.sleep(0)
-        rest = await tailed(broker, history[-1].offset, 200 - len(history))
-        await appending
+        async with appending(broker, 200):
+            while len(history) < 50:
+                history += (await broker.read(history[-1].offset if history else 0, 20)).records
+                await asyncio.sleep(0)
+            rest = await tailed(broker, history[-1].offset, 200 - len(history))
         assert offsets([*history, *rest]) == list(range(1, 201))
 
 
@@ -152,20 +163,20 @@ async def close_without_open(log: Log) -> None:
 async def everything_at_once(log: Log) -> None:
     """Append, ask for the state, read pages and start tails concurrently: one epoch, each record once."""
     async with opened(log) as broker:
-        await _use([broker], 4, 75)
+        await _use([broker], 4, 40)
 
 
 @check_if(SHARED)
 async def everything_at_once_on_two_brokers(log: Log) -> None:
     async with opened(log) as one, opened(log) as two:
-        await _use([one, two], 4, 50)
+        await _use([one, two], 4, 30)
 
 
 async def _use(brokers: list[Broker], publishers: int, each: int) -> None:
     """Use all brokers of a log in all ways while ``publishers`` append ``each`` records."""
     total = publishers * each
     epoch = (await brokers[0].state()).epoch
-    appending = [
+    publishing = [
         asyncio.create_task(append_one_by_one(brokers[number % len(brokers)], each)) for number in range(publishers)
     ]
     watching = [
@@ -175,11 +186,11 @@ async def _use(brokers: list[Broker], publishers: int, each: int) -> None:
     ]
     async with patiently():
         try:
-            await asyncio.gather(*appending, *watching)
+            await asyncio.gather(*publishing, *watching)
         finally:
-            for task in (*appending, *watching):
+            for task in (*publishing, *watching):
                 task.cancel()
-            await asyncio.gather(*appending, *watching, return_exceptions=True)
+            await asyncio.gather(*publishing, *watching, return_exceptions=True)
     for broker in brokers:
         state, records = await broker.read(0, total + 1)
         assert state == (epoch, 1, total)
