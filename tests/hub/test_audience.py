@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from tickertape.hub import DirectSubscriber
-from tickertape.hub.audience import Audience, Pace, frame
+from tickertape.hub.audience import Audience, frame
 from tickertape.wire import HEARTBEAT
 
-WHOLE = Pace(writes=64, seconds=1000.0)
-SLICES = Pace(writes=2, seconds=0.0)
+WHOLE = 1000.0
 
 
 class Member:
@@ -26,7 +24,6 @@ class Member:
             end.setblocking(False)
         self.descriptor = self.ours.fileno()
         self.place = -1
-        self.position = 7
         self.stalled: list[tuple[int, int]] = []
         self.aborted = 0
 
@@ -35,6 +32,9 @@ class Member:
 
     def abort(self) -> None:
         self.aborted += 1
+
+    def move_to(self, offset: int) -> None:
+        self.moved_to = offset
 
     def read(self) -> bytes:
         try:
@@ -55,14 +55,14 @@ class Crowd:
         self.audience = Audience(("t",), 0.0)
         self.members = [Member() for _ in range(count)]
         for member in self.members:
-            self.audience.join(cast("DirectSubscriber", member), 0.0)
+            self.audience.join(member, 0.0)
 
-    def write(self, chunk: bytes, pace: Pace = WHOLE) -> int:
-        """Write a chunk to the end; return how often it gave way."""
-        return len(list(self.audience.write(chunk, 9, 1.0, pace)))
+    def write(self, chunk: bytes, turn: float = WHOLE) -> int:
+        """Write a chunk to all, two members between looks at the time; return the number of yields."""
+        return len(list(self.audience.write(chunk, 9, 1.0, stride=2, turn=turn)))
 
     def leave(self, place: int) -> None:
-        self.audience.leave(cast("DirectSubscriber", self.members[place]))
+        self.audience.leave(self.members[place])
 
     def read(self) -> list[bytes]:
         return [member.read() for member in self.members]
@@ -104,13 +104,13 @@ def test_all_who_are_live_get_the_chunk_and_who_left_does_not(crowds: Any) -> No
 @pytest.mark.parametrize(("count", "slices"), [(0, 0), (1, 1), (2, 1), (3, 2), (10, 5)])
 def test_a_long_fan_out_gives_way_in_between(crowds: Any, count: int, slices: int) -> None:
     crowd = crowds(count)
-    assert crowd.write(b"x", SLICES) == slices
+    assert crowd.write(b"x", turn=0.0) == slices
     assert crowd.write(b"x", WHOLE) == 0
 
 
 def test_who_leaves_between_two_slices_is_not_written_to(crowds: Any) -> None:
     crowd = crowds(6)
-    running = crowd.audience.write(b"x", 9, 1.0, SLICES)
+    running = crowd.audience.write(b"x", 9, 1.0, stride=2, turn=0.0)
     next(running)
     crowd.leave(0)
     crowd.leave(4)
@@ -149,7 +149,7 @@ def test_heartbeats_come_after_silence_and_are_spread(crowds: Any) -> None:
     crowd = crowds(120)
     beats: list[int] = []
     for quarter in range(1, 4 * 60 + 1):
-        crowd.audience.beat(HEARTBEAT, quarter / 4, 15.0)
+        crowd.audience.beat(HEARTBEAT, 7, quarter / 4, 15.0)
         beats.append(sum(data == frame(HEARTBEAT) for data in crowd.read()))
     assert beats[: 4 * 15 - 1] == [0] * (4 * 15 - 1)
     assert max(beats) <= 11  # a twelfth of them at a time
@@ -162,7 +162,7 @@ def test_heartbeats_reach_the_last_one_whatever_the_interval(crowds: Any, interv
     crowd = crowds(7)
     beats = [0] * 7
     for number in range(1, 101):
-        crowd.audience.beat(HEARTBEAT, number * turn, interval)
+        crowd.audience.beat(HEARTBEAT, 7, number * turn, interval)
         beats = [count + bool(data) for count, data in zip(beats, crowd.read(), strict=True)]
     assert min(beats) >= 100 * turn / (2 * interval) - 1
     assert max(beats) <= 100 * turn / interval
@@ -170,11 +170,11 @@ def test_heartbeats_reach_the_last_one_whatever_the_interval(crowds: Any, interv
 
 def test_a_write_is_no_silence(crowds: Any) -> None:
     crowd = crowds(3)
-    list(crowd.audience.write(b"x", 9, 14.0, WHOLE))
+    list(crowd.audience.write(b"x", 9, 14.0, turn=WHOLE))
     crowd.read()
-    crowd.audience.beat(HEARTBEAT, 28.0, 15.0)
+    crowd.audience.beat(HEARTBEAT, 7, 28.0, 15.0)
     assert crowd.read() == [b""] * 3
-    crowd.audience.beat(HEARTBEAT, 29.0, 15.0)
+    crowd.audience.beat(HEARTBEAT, 7, 29.0, 15.0)
     assert any(crowd.read())
 
 
@@ -183,7 +183,7 @@ def test_a_heartbeat_finds_those_who_are_gone_and_those_who_do_not_read(crowds: 
     crowd.members[0].theirs.close()
     crowd.members[1].fill()
     for call in range(3):
-        crowd.audience.beat(HEARTBEAT, 20.0 + call, 15.0)
+        crowd.audience.beat(HEARTBEAT, 7, 20.0 + call, 15.0)
     assert crowd.members[0].aborted == 1
     assert crowd.members[1].stalled == [(len(frame(HEARTBEAT)), 7)]
     assert crowd.audience.live == 0

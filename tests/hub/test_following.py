@@ -13,7 +13,6 @@ from support.hub import HubClient, gap_of, settle
 from tickertape.broker import MemoryBroker, Retention
 from tickertape.errors import BrokerError
 from tickertape.hub import Hub
-from tickertape.hub.audience import Pace
 from tickertape.hub.window import Window
 from tickertape.testing import FakeClock, ScriptedBroker
 from tickertape.wire import Cursor
@@ -40,7 +39,7 @@ async def test_a_log_that_is_lost_is_opened_again_and_again_ever_later(direct: b
         await hub.publish("t", "before")
         assert await read(client) == ["before"]
         await hub.check()
-        broker.fail("tail", "open", "append")
+        broker.fail("tail", "state", "append")
         await settle()
         with pytest.raises(BrokerError, match="scripted failure"):
             await hub.publish("t", "never stored")
@@ -48,16 +47,16 @@ async def test_a_log_that_is_lost_is_opened_again_and_again_ever_later(direct: b
             await hub.check()
         attempts = []
         for _ in range(20):
-            before = broker.calls["open"]
+            before = broker.calls["state"]
             clock.advance(5)
             await settle()
-            attempts.append(broker.calls["open"] - before)
+            attempts.append(broker.calls["state"] - before)
         assert 8 <= sum(attempts) <= 20, attempts
         assert all(attempt <= 5 for attempt in attempts), attempts
         broker.recover()
         await hub.publish("t", "stored, and not seen yet")
         await settle()
-        with pytest.raises(BrokerError, match="connecting to it again"):
+        with pytest.raises(BrokerError, match="is reconnecting"):
             await hub.check()
         clock.advance(10)
         await settle()
@@ -177,8 +176,8 @@ async def test_a_burst_larger_than_the_log_is_told_as_far_as_it_is_lost(direct: 
 @pytest.mark.parametrize("batches", [1, 100])
 async def test_what_waits_for_its_round_is_bounded_however_much_is_published(batches: int) -> None:
     async with hub_of() as (hub, _, _):
-        delivery = hub._opened()
-        delivery.pace = Pace(writes=1, seconds=0.0)
+        delivery = hub.delivery
+        delivery.stride, delivery.turn = 1, 0.0
         clients = [HubClient(hub, "t", direct=True) for _ in range(3)]
         await settle()
         sent, count = 0, 500 // batches
@@ -202,8 +201,8 @@ async def test_what_waits_for_its_round_is_bounded_however_much_is_published(bat
 
 async def test_a_round_that_is_under_way_ends_before_the_log_is_replaced() -> None:
     async with hub_of(keep=20) as (hub, broker, _):
-        delivery = hub._opened()
-        delivery.pace = Pace(writes=1, seconds=0.0)
+        delivery = hub.delivery
+        delivery.stride, delivery.turn = 1, 0.0
         clients = [HubClient(hub, "t", direct=True) for _ in range(10)]
         await settle()
         await hub.publish("t", "0")
@@ -221,18 +220,19 @@ async def test_a_round_that_is_under_way_ends_before_the_log_is_replaced() -> No
 
 
 async def test_a_page_that_is_asked_for_when_the_log_was_just_replaced_comes_behind_the_gap() -> None:
-    async with hub_of() as (hub, broker, _):
+    async with hub_of(retention=Retention(events=1)) as (hub, broker, _):
         client = HubClient(hub, "t", direct=True)
         await hub.publish("t", "old")
-        assert await read(client) == ["old"]
+        await hub.publish("t", "older")
+        assert await read(client) == ["old", "older"]
         broker.hold("tail")
         broker.reset()
         cursors = [await hub.publish("t", f"new {number}") for number in range(3)]
-        subscriber, delivery = client.subscriber, hub._opened()
-        assert subscriber is not None
-        subscriber.audience.leave(subscriber)
-        subscriber.cursor = -1
-        subscriber.wake()
+        output, delivery = client.output, hub.delivery
+        assert output is not None
+        output.subscription.audience.leave(output)
+        output.subscription.cursor = 0
+        output.wake()
         delivery.rebase(Window(cursors[0].epoch, 3, Retention()), oldest=1)
         events = await client.read_all()
         assert [event.event or event.data for event in events] == ["stream:gap", "new 0", "new 1", "new 2"]
@@ -243,8 +243,8 @@ async def test_a_subscriber_that_is_called_twice_is_written_to_once() -> None:
     async with hub_of() as (hub, _, _):
         client = HubClient(hub, "t", direct=True)
         await settle()
-        assert client.subscriber is not None
-        for call in (client.subscriber.advance, client.subscriber.wake, client.subscriber.resume_writing):
+        assert client.output is not None
+        for call in (client.output.advance, client.output.wake, client.output.resume_writing):
             call()
         await hub.publish("t", "once")
         assert await read(client) == ["once"]
@@ -294,12 +294,14 @@ async def test_an_iterator_that_waits_for_another_log_ends_with_its_hub() -> Non
                 await asyncio.wait_for(waiting, 5)
 
 
-async def test_a_log_that_cannot_be_opened_opens_no_hub() -> None:
+async def test_open_fails() -> None:
+    """If a hub cannot be opened, nothing stays open: its broker is closed."""
     broker = ScriptedBroker()
     broker.fail("open")
     hub = Hub(broker)
-    with pytest.raises(BrokerError):
+    with pytest.raises(BrokerError, match="scripted failure"):
         await hub.open()
     broker.recover()
-    async with hub:
-        await hub.publish("t", "x")
+    with pytest.raises(BrokerError, match="broker is closed"):
+        await broker.state()
+    assert "closed" in repr(hub)

@@ -19,7 +19,8 @@ from tickertape.errors import (
     InvalidEventError,
     InvalidTopicError,
 )
-from tickertape.hub import Hub, Subscription
+from tickertape.hub import Hub, OverflowPolicy, PullOutput
+from tickertape.hub.log import Start
 from tickertape.testing import FakeClock, ScriptedBroker
 from tickertape.wire import Cursor, Draft
 
@@ -35,7 +36,7 @@ async def hub(broker: ScriptedBroker) -> AsyncIterator[Hub]:
         yield hub
 
 
-async def take(subscription: Subscription, count: int) -> list[str]:
+async def take(subscription: PullOutput, count: int) -> list[str]:
     """The data of the next events."""
     async with asyncio.timeout(5):
         return [(await anext(subscription)).data or "" for _ in range(count)]
@@ -53,11 +54,15 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"topic": ""}, InvalidTopicError, "expected a topic of 1 to 255 characters"),
     ({"topic": "a/*"}, InvalidTopicError, r"expected a topic without '\*'"),
     ({"topic": "a//b"}, InvalidTopicError, "expected a topic without empty segments"),
-    ({"data": object()}, InvalidEventError, "expected data that JSON can say, got a object"),
-    ({"data": float("nan")}, InvalidEventError, "expected data that JSON can say"),
+    ({"data": object()}, InvalidEventError, "object cannot be written as JSON"),
+    ({"data": float("nan")}, InvalidEventError, "cannot be written as JSON"),
     ({"event": "a\nb"}, InvalidEventError, "event"),
-    ({"event": "stream:gap"}, InvalidEventError, "does not start with 'stream:', got 'stream:gap'"),
-    ({"event": "stream:"}, InvalidEventError, "does not start with 'stream:'"),
+    (
+        {"event": "stream:gap"},
+        InvalidEventError,
+        "event types that start with 'stream:' are reserved, got 'stream:gap'",
+    ),
+    ({"event": "stream:"}, InvalidEventError, "event types that start with 'stream:' are reserved"),
     ({"key": ""}, InvalidEventError, "expected a key of 1 to 255 characters, got 0"),
     ({"key": "k" * 256}, InvalidEventError, "expected a key of 1 to 255 characters, got 256"),
     ({"data": "x" * 101}, EventTooLargeError, "expected an event of at most 100 bytes, got 101"),
@@ -101,11 +106,8 @@ async def test_what_is_refused_is_refused_before_anything_is_stored(
 @pytest.mark.parametrize(
     ("draft", "kind"),
     [
-        (Draft("a//b", "x"), InvalidTopicError),
         (Draft("t", "x" * 101), EventTooLargeError),
-        (Draft("t", "x", event="stream:gap"), InvalidEventError),
-        (Draft("t", "x", event="a\rb"), InvalidEventError),
-        (Draft("t", "x", key=""), InvalidEventError),
+        (Draft("t", "é" * 51), EventTooLargeError),
     ],
 )
 async def test_drafts_made_by_hand_are_checked_too(
@@ -200,7 +202,7 @@ async def test_a_thread_that_waited_too_long_publishes_nothing_later(hub: Hub, b
 
 
 async def test_the_loop_itself_cannot_wait_for_itself(hub: Hub, broker: ScriptedBroker) -> None:
-    with pytest.raises(HubClosedError, match=r"expected a call from another thread.*: await publish\(\)"):
+    with pytest.raises(HubClosedError, match=r"publish_sync\(\) blocks"):
         hub.publish_sync("t", "x")
     assert broker.calls["append"] == 0
 
@@ -217,7 +219,7 @@ async def test_what_fails_later_is_logged(hub: Hub, broker: ScriptedBroker, capl
     task = hub.publish_soon("t", "x")
     await settle(task.done)
     await settle(turns=2)
-    assert "an event was not published: expected a log, got a scripted failure" in caplog.text
+    assert "an event was not published: scripted failure" in caplog.text
 
 
 async def test_who_cancels_what_was_to_come_soon_is_not_told_of_it(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
@@ -297,7 +299,7 @@ async def test_what_is_no_subscription(
 @pytest.mark.parametrize("policy", ["disconnect", "skip", "latest"])
 async def test_the_policy_is_one_of_three(hub: Hub, policy: str) -> None:
     async with hub.subscribe("a", on_overflow=policy) as subscription:
-        assert subscription.policy == policy
+        assert subscription.subscription.policy == policy
 
 
 async def test_subscribers_are_counted_by_the_topic_that_reaches_them(hub: Hub) -> None:
@@ -323,7 +325,7 @@ async def test_statistics_count_what_happened(hub: Hub) -> None:
         await take(two, 3)
         statistics = hub.statistics()
         assert statistics.window_bytes > 0
-        assert statistics._replace(window_bytes=0) == (2, 2, 2, 0, 2, 3, 0, {"expired": 0, "reset": 1}, {}, {})
+        assert statistics._replace(window_bytes=0) == (2, 2, 2, 0, 2, 3, 0, 0, {"expired": 0, "reset": 1}, {}, {})
     statistics = hub.statistics()
     assert (statistics.subscribers, statistics.disconnects) == (0, {"client_closed": 2})
 
@@ -369,7 +371,7 @@ async def test_history(
 
 
 class ReplacedOnRead(ScriptedBroker):
-    """A log that begins another life while it is read for the first time."""
+    """A log that gets a new epoch just after it was read for the first time."""
 
     async def read(self, after: int, limit: int, topics: Any = None) -> Any:
         found = await super().read(after, limit, topics)
@@ -384,9 +386,10 @@ async def test_history_is_of_one_log() -> None:
     async with Hub(broker, clock=FakeClock()) as hub:
         old = await hub.publish("t", "old")
         found, gap = await hub.history("t", after=str(Cursor(old.epoch, 0)))
-        assert [record.data for _, record in found] == ["new"]
+        assert ([record.data for _, record in found], found[0][0].epoch, gap) == (["old"], old.epoch, None)
+        found, gap = await hub.history("t", after=str(old))
+        assert ([record.data for _, record in found], gap) == (["new"], "reset")
         assert found[0][0].epoch != old.epoch
-        assert gap == "reset"
 
 
 async def test_history_is_asked_for_patterns(hub: Hub) -> None:
@@ -404,13 +407,13 @@ async def test_check_asks_the_log_from_end_to_end(hub: Hub, broker: ScriptedBrok
     state = await hub.check()
     assert isinstance(state, LogState)
     assert (state.oldest, state.newest) == (1, 1)
-    broker.fail("open")
+    broker.fail("state")
     with pytest.raises(BrokerError, match="scripted failure"):
         await hub.check()
     broker.recover()
     assert await hub.check() == state
     hub.drain()
-    with pytest.raises(HubClosedError, match="expected an open hub, got one that is draining"):
+    with pytest.raises(HubClosedError, match="hub is draining"):
         await hub.check()
 
 
@@ -440,14 +443,14 @@ async def test_a_hub_that_is_not_open_says_so(call: Callable[[Hub], Any], closed
         found = call(hub)
         return await found if asyncio.iscoroutine(found) else found
 
-    with pytest.raises(HubClosedError, match="expected an open hub"):
+    with pytest.raises(HubClosedError, match="hub is closed"):
         await result()
 
 
 async def test_a_hub_is_opened_once() -> None:
     hub = Hub(clock=FakeClock())
     async with hub:
-        with pytest.raises(HubClosedError, match="expected a hub that is not open yet, got one that is"):
+        with pytest.raises(HubClosedError, match="hub is already open"):
             await hub.open()
         assert (await hub.publish("t")).offset == 1  # it goes on
     await hub.close()  # for the second time
@@ -459,9 +462,22 @@ async def test_a_hub_whose_log_is_not_there_does_not_open(broker: ScriptedBroker
     with pytest.raises(BrokerError):
         await hub.open()
     await hub.close()
-    broker.recover()
-    async with hub:  # and may be tried again
-        assert (await hub.check()).newest == 0
+    assert len(hub.presence) == 0
+
+
+async def test_reopen() -> None:
+    """A hub with a URL can be opened again, as the tests of an application do."""
+    hub = Hub(clock=FakeClock())
+    epochs = set()
+    for _ in range(3):
+        async with hub, hub.subscribe("t") as events:
+            await hub.publish("t", "x")
+            assert (await anext(events)).data == "x"
+            assert not hub.draining
+            hub.drain()
+            epochs.add(hub.epoch)
+        assert not hub.draining
+    assert len(epochs) == 3
 
 
 @pytest.mark.parametrize("broker_given", ["memory://", MemoryBroker])
@@ -513,11 +529,13 @@ async def test_closing_ends_who_waits() -> None:
 
 async def test_draining_ends_the_streams_over_the_window_and_takes_no_more() -> None:
     clock = FakeClock()
-    numbers = iter([0.1, 0.9])
+    numbers = iter([0.1, 0.9, *([0.5] * 5000)])
     async with Hub(clock=clock, drain_window=10.0, random=lambda: next(numbers)) as hub:
         async with hub.subscribe("t") as early, hub.subscribe("t") as late:
+            for _ in range(5000):
+                hub.subscribe_at(Start(0), ("many",), OverflowPolicy.DISCONNECT, None)
             assert hub.drain() == 10.0
-            assert hub.drain() == 10.0  # asked for again, nothing starts over
+            assert hub.drain() == 10.0  # a second call changes nothing
             assert hub.draining
             with pytest.raises(HubClosedError, match="draining"):
                 async with hub.subscribe("t"):
@@ -528,10 +546,10 @@ async def test_draining_ends_the_streams_over_the_window_and_takes_no_more() -> 
             assert sorted(map(str, (early.reason, late.reason))) == ["None", "draining"]
             clock.advance(8)
             assert (early.reason, late.reason) == ("draining", "draining")
-        assert hub.statistics().disconnects == {"draining": 2}
+        assert hub.statistics().disconnects == {"draining": 5002}
 
 
 @pytest.mark.parametrize(("number", "retry"), [(0.0, 2400), (0.5, 3000), (0.75, 3300)])
 async def test_clients_come_back_apart(number: float, retry: int) -> None:
     hub = Hub(retry=3.0, random=lambda: number)
-    assert hub.jittered_retry() == b"retry: %d\n\n" % retry
+    assert hub.retry_block() == b"retry: %d\n\n" % retry

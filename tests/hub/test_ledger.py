@@ -19,7 +19,6 @@ from support.hub import HubClient, settle
 from support.ledger import Account, Ledger, Published
 from tickertape.broker import Retention
 from tickertape.hub import Hub
-from tickertape.hub.audience import Pace
 from tickertape.testing import FakeClock, ScriptedBroker
 from tickertape.wire import Cursor
 
@@ -200,7 +199,7 @@ async def world_of(seed: int, share_direct: float, **options: Any) -> AsyncItera
     clock = FakeClock()
     broker = ScriptedBroker(keep=options.pop("keep", None))
     async with Hub(broker, clock=clock, random=random.Random(seed).random, **options) as hub:
-        hub._opened().pace = Pace(writes=2, seconds=0.0)
+        hub.delivery.stride, hub.delivery.turn = 2, 0.0
         world = World(seed, hub, broker, clock, share_direct)
         try:
             yield world

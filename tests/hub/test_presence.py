@@ -10,7 +10,7 @@ import pytest
 from support.asgi import settle
 from tickertape import Hub
 from tickertape.asgi import DisconnectReason
-from tickertape.hub import Presence, SubscriberInfo
+from tickertape.hub import DirectOutput, Presence, SubscriberInfo
 from tickertape.testing import EventStreamClient, FakeClock
 
 
@@ -56,8 +56,8 @@ async def test_who_is_present(hub: Hub) -> None:
 async def test_the_first_reason_is_the_one_that_is_told(hub: Hub, reason: DisconnectReason) -> None:
     log = Log(hub.presence)
     async with hub.subscribe("t") as subscription:
-        subscription.end(reason)
-        subscription.end(DisconnectReason.ERROR)
+        hub.delivery.end(subscription.subscription, reason)
+        hub.delivery.end(subscription.subscription, DisconnectReason.ERROR)
     assert log.told == [("join", None), ("leave", None, reason)]
     assert hub.statistics().disconnects == {reason: 1}
 
@@ -123,17 +123,17 @@ async def test_a_callback_may_publish_what_it_sees(hub: Hub) -> None:
         assert (await anext(watcher)).data == "ada left: client_closed"
 
 
-async def test_one_that_is_served_in_another_way_has_neither_come_nor_gone(hub: Hub) -> None:
+async def test_handover(hub: Hub) -> None:
+    """A hand-over replaces the output of a subscription. Nobody joins or leaves."""
     log = Log(hub.presence)
-    async with hub.subscribe("t", user="ada") as subscription:
-        direct = hub.serve_direct(subscription)
-        assert subscription.reason == "replaced"
+    async with hub.subscribe("t", user="ada") as pulled:
+        subscription = pulled.subscription
+        direct = DirectOutput(hub.delivery, subscription, hub.drain)
+        subscription.output = direct
         assert log.told == [("join", "ada")]
         assert list(hub.presence) == [subscription.info]
         assert (hub.subscribers(), hub.subscribers("t")) == (1, 1)
-    assert log.told == [("join", "ada")]  # what it was before is over, it is not
-    assert (direct.cursor, direct.gap, direct.policy) == (0, None, "disconnect")
-    direct.end(DisconnectReason.SEND_TIMEOUT)
+        direct.abort(DisconnectReason.SEND_TIMEOUT)
     assert log.told[1:] == [("leave", "ada", "send_timeout")]
     assert hub.statistics().disconnects == {"send_timeout": 1}
     assert list(hub.presence) == []
@@ -156,6 +156,6 @@ async def test_who_was_never_here_does_not_leave(hub: Hub) -> None:
     async with hub.subscribe("t") as subscription:
         presence = Presence()
         other = Log(presence)
-        presence.leave(subscription)
+        presence.leave(subscription.subscription)
         assert other.told == []
     assert len(log.told) == 2

@@ -61,10 +61,10 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"topic": ""}, InvalidTopicError, "expected a topic of 1 to 255 characters, got 0"),
     ({"topic": "a/*"}, InvalidTopicError, "expected a topic without"),
     ({"topic": "a//b"}, InvalidTopicError, "empty segments"),
-    ({"event": "stream:gap"}, InvalidEventError, "does not start with 'stream:'"),
-    ({"event": "stream:"}, InvalidEventError, "does not start with 'stream:'"),
+    ({"event": "stream:gap"}, InvalidEventError, "event types that start with 'stream:' are reserved"),
+    ({"event": "stream:"}, InvalidEventError, "event types that start with 'stream:' are reserved"),
     ({"event": "a\nb"}, InvalidEventError, "expected event without"),
-    ({"data": {1, 2}}, InvalidEventError, "JSON"),
+    ({"data": object()}, InvalidEventError, "JSON"),
     ({"data": float("nan")}, InvalidEventError, "JSON"),
     ({"data": "x" * 101}, EventTooLargeError, "at most 100 bytes, got 101"),
     ({"data": "€" * 34}, EventTooLargeError, "at most 100 bytes, got 102"),
@@ -88,12 +88,8 @@ async def test_what_cannot_be_published_is_refused_and_nothing_stored(
         for call in calls:
             with pytest.raises(error, match=sentence):
                 await call()
-        if isinstance(arguments["data"], str):  # as a draft made by hand has it
-            by_hand = Draft(
-                arguments["topic"], arguments["data"], event=arguments.get("event"), key=arguments.get("key")
-            )
-            with pytest.raises(error, match=sentence):
-                await hub.publish_many([hub.draft("t", "good"), by_hand])
+        with pytest.raises(error, match=sentence):
+            await hub.publish_many([hub.draft("t", "good"), Draft(**arguments)])
         assert await stored(hub) == []
         assert hub.statistics().published == 0
 
@@ -133,7 +129,7 @@ async def test_a_key_publishes_once() -> None:
 
 async def test_threads_publish_and_wait_for_their_cursors() -> None:
     async with hub_of() as (hub, broker):
-        with pytest.raises(HubClosedError, match="another thread"):
+        with pytest.raises(HubClosedError, match="publish_sync"):
             hub.publish_sync("t")
         cursors = await asyncio.gather(*(asyncio.to_thread(hub.publish_sync, "t", number) for number in range(40)))
         assert sorted(cursor.offset for cursor in cursors) == list(range(1, 41))
@@ -157,8 +153,8 @@ async def test_synchronous_code_in_the_loop_publishes_without_waiting(caplog: py
         broker.fail("append")
         hub.publish_soon("t")
         await settle()
-        assert "an event was not published: expected a log, got a scripted failure" in caplog.text
-        assert not hub._soon
+        assert "an event was not published: scripted failure" in caplog.text
+        assert not hub._publishing
 
 
 async def test_what_is_published_is_stored_before_it_is_delivered() -> None:
@@ -206,7 +202,8 @@ async def test_the_history_in_pages() -> None:
         assert gap == "reset"
 
 
-async def test_a_history_that_is_trimmed_while_it_is_read_says_so() -> None:
+async def test_history_is_of_one_moment() -> None:
+    """Records and gap belong to the moment of the read, whatever is trimmed after it."""
     async with hub_of() as (hub, broker):
         for number in range(30):
             await hub.publish("t", str(number))
@@ -215,5 +212,6 @@ async def test_a_history_that_is_trimmed_while_it_is_read_says_so() -> None:
         await settle()
         broker.trim(keep=5)
         broker.release()
-        _, gap = await asked
-        assert gap == "expired"
+        records, gap = await asked
+        assert ([record.data for _, record in records], gap) == ([str(number) for number in range(3, 30)], None)
+        assert (await hub.history("t", after=f"{hub.epoch}-3"))[1] == "expired"

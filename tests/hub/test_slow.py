@@ -12,7 +12,7 @@ from support.hub import HubClient, gap_of, settle
 from tickertape import ServerSentEvent
 from tickertape.broker import Retention
 from tickertape.errors import SlowConsumerError
-from tickertape.hub import DirectSubscriber, Hub
+from tickertape.hub import DirectOutput, Hub
 from tickertape.testing import FakeClock, ScriptedBroker
 
 WAYS = pytest.mark.parametrize("direct", [False, True], ids=["portable", "direct"])
@@ -109,7 +109,7 @@ async def test_an_iterator_that_is_too_slow_is_told_its_place() -> None:
         for number in range(2, 40):
             await hub.publish("t", str(number))
             await settle(5)
-        with pytest.raises(SlowConsumerError, match=f"cursor {hub.epoch}-1 is no longer kept"):
+        with pytest.raises(SlowConsumerError, match=f"cursor {hub.epoch}-1 are no longer kept"):
             await anext(subscription)
         with pytest.raises(StopAsyncIteration):
             await anext(subscription)
@@ -145,7 +145,7 @@ async def test_who_has_not_read_the_answer_before_its_stream_is_dropped() -> Non
         assert client.transport is not None
         client.transport.write(b"x" * 200_000)  # an answer on the same connection, of which the kernel took a part
         await settle()
-        assert client.subscriber is not None
+        assert client.output is not None
         await sees_it_dropped(hub, clock)
         await client.close()
         assert hub.statistics().disconnects == {"send_timeout": 1}
@@ -185,7 +185,7 @@ async def test_who_reads_a_little_now_and_then_is_kept() -> None:
         await client.close()
 
 
-def held(subscriber: DirectSubscriber) -> int:
+def held(subscriber: DirectOutput) -> int:
     """Bytes that a connection holds."""
     transport = subscriber._transport
     assert transport is not None
@@ -205,8 +205,8 @@ async def test_a_stalled_connection_holds_little(size: int, policy: str, lazy: b
             await settle(5)
             if number % 7 == 0:
                 client.read(5000)
-            assert client.subscriber is not None
-            greatest = max(greatest, held(client.subscriber))
+            assert client.output is not None
+            greatest = max(greatest, held(client.output))
         assert 0 < greatest <= STALLED_OUTPUT
         await client.close()
 
@@ -232,7 +232,7 @@ async def test_one_stalled_client_delays_nobody_and_many_hold_shared_bytes() -> 
             await hub.publish("t", sent[-1])
             await settle()
             assert quick.read()[-1].data == sent[-1], "it has come although all others wait"
-        subscribers = [client.subscriber for client in stalled if client.subscriber is not None]
+        subscribers = [client.output for client in stalled if client.output is not None]
         assert len(subscribers) == len(stalled)
         assert sum(held(subscriber) for subscriber in subscribers) <= len(stalled) * 64 * 1024
         for client in stalled:

@@ -13,10 +13,10 @@ from support.asgi import settle
 from tickertape import ServerSentEvent
 from tickertape.broker import Retention
 from tickertape.errors import BrokerError
-from tickertape.hub import Hub, OverflowPolicy
-from tickertape.hub.subscriber import Start
+from tickertape.hub import Hub
+from tickertape.hub.log import Start
 from tickertape.testing import FakeClock, ScriptedBroker
-from tickertape.wire import Cursor, Draft
+from tickertape.wire import Cursor, Draft, Gap
 
 
 class World:
@@ -32,8 +32,7 @@ class World:
 
     async def start(self, *patterns: str, last_event_id: str | None = None, last: int | None = None) -> Start:
         text = None if last_event_id is None else last_event_id.format(epoch=self.epoch)
-        request = await self.hub.request(tuple(sorted(patterns)), text, last, OverflowPolicy.DISCONNECT, None)
-        return request.start
+        return await self.hub.find_start(tuple(sorted(patterns)), text, last)
 
 
 @asynccontextmanager
@@ -113,7 +112,7 @@ async def test_last_is_limited() -> None:
     broker = ScriptedBroker()
     async with Hub(broker, clock=FakeClock()) as hub:
         await broker.append([Draft("a", "x")] * 10_100)
-        await settle()
+        await settle(turns=200)
         world = World(hub, broker, "")
         assert (await world.start("**", last=1_000_000)).cursor == 100
 
@@ -164,7 +163,7 @@ GARBAGE = [
 async def test_what_is_no_cursor_of_this_log_is_a_reset_and_gives_all_that_is_kept(world: World, text: str) -> None:
     start = await world.start("a", last_event_id=text)
     assert start.cursor == 5
-    assert start.gap == ("reset", text.format(epoch=world.epoch), Cursor(world.epoch, 5))
+    assert start.gap == Gap.create("reset", text.format(epoch=world.epoch), Cursor(world.epoch, 5))
     assert world.hub.statistics().gaps == {"reset": 1, "expired": 0}
 
 
@@ -185,7 +184,7 @@ async def test_a_future_that_the_log_knows_is_waited_for(world: World) -> None:
 
 
 async def test_a_log_that_cannot_be_asked_what_it_knows_is_an_error(world: World) -> None:
-    world.broker.fail("open")
+    world.broker.fail("state")
     with pytest.raises(BrokerError):
         await world.start("**", last_event_id="other-3")
     assert await world.start("**", last_event_id="{epoch}-3") == Start(3)
@@ -198,7 +197,7 @@ async def test_a_log_that_cannot_be_asked_what_it_knows_is_an_error(world: World
 async def test_a_place_in_a_log_that_was_replaced_meanwhile_is_looked_for_again(
     world: World, options: dict[str, Any]
 ) -> None:
-    world.broker.hold("open", "read")
+    world.broker.hold("state", "read")
 
     async def first_event() -> ServerSentEvent:
         async with world.hub.subscribe("a", **options) as subscription:

@@ -1,4 +1,4 @@
-"""``Subscription``: what it gives, and what happens to one that is read too slowly."""
+"""``PullOutput``: what it gives, and what happens to one that is read too slowly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.asgi import settle
 from tickertape import ServerSentEvent
 from tickertape.broker import Retention
 from tickertape.errors import BrokerError, SlowConsumerError
-from tickertape.hub import Hub, HubEvent, Subscription
+from tickertape.hub import Hub, HubEvent, PullOutput
 from tickertape.testing import FakeClock, ScriptedBroker
 
 
@@ -30,7 +30,7 @@ class World:
             await settle()
 
 
-async def take(subscription: Subscription, count: int) -> list[Any]:
+async def take(subscription: PullOutput, count: int) -> list[Any]:
     """The next events: their data, or of a gap its reason, after and resumed offset."""
     async with asyncio.timeout(5):
         events = [await anext(subscription) for _ in range(count)]
@@ -115,7 +115,7 @@ async def test_one_that_fell_off_the_log_is_ended() -> None:
             await take(subscription, 1)
         assert error.value.cursor == f"{epoch}-1"
         assert (
-            str(error.value) == f"expected a subscriber that keeps up, got one whose cursor {epoch}-1 is no longer kept"
+            str(error.value) == f"the subscriber read too slowly: events after its cursor {epoch}-1 are no longer kept"
         )
         assert subscription.reason == "slow_consumer"
         assert [event async for event in subscription] == []  # ended is ended

@@ -10,7 +10,7 @@ import pytest
 from uvicorn import Config, Server
 
 from support.servers import Connection
-from tickertape.hub import DirectSubscriber, Hub
+from tickertape.hub import DirectOutput, Hub
 from tickertape.server import listen
 from tickertape.server.app import create_app
 from tickertape.server.descriptors import LimitedHTTPProtocol
@@ -44,7 +44,7 @@ async def test_a_subscriber_is_its_own_connection(cors_origins: tuple[str, ...],
             event = await subscriber.event()
             assert (event.event, event.data) == ("e", "")
         kinds = [type(connection) for connection in server.server_state.connections]
-        assert DirectSubscriber in kinds
+        assert DirectOutput in kinds
 
 
 async def test_after_a_body_that_was_too_large_the_connection_is_still_good() -> None:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from tickertape.asgi import DisconnectReason
 from tickertape.asgi.types import ASGIApp, Message, Receive, Scope, Send
 from tickertape.broker import Retention
-from tickertape.hub import DirectSubscriber, Hub, SubscriberInfo
+from tickertape.hub import DirectOutput, Hub, SubscriberInfo
 
 __all__ = ["app"]
 
@@ -165,9 +165,9 @@ async def publish(query: dict[str, str]) -> Any:
 
 async def ways(query: dict[str, str]) -> Any:
     """Say in which way each subscriber of a topic is served, and of direct ones whether they are live."""
-    present = [each for each in hub.presence._present.values() if each.info.topics == (query["topic"],)]
+    present = [each.output for each in hub.presence.subscriptions if each.info.topics == (query["topic"],)]
     return [
-        "portable" if not isinstance(each, DirectSubscriber) else "direct" if each.place >= 0 else "direct, behind"
+        "portable" if not isinstance(each, DirectOutput) else "direct" if each.place >= 0 else "direct, behind"
         for each in present
     ]
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from tickertape import Decoder, ServerSentEvent
 from tickertape.asgi import Message, Receive, frame
-from tickertape.hub import DirectSubscriber, Hub
+from tickertape.hub import DirectOutput, Hub
 
 __all__ = ["Chunks", "HubClient", "ScriptedTransport", "gap_of", "settle"]
 
@@ -98,7 +98,7 @@ class ScriptedTransport(asyncio.Transport):
         self._high = 64 * 1024
         self._paused = False
         self._closing = False
-        self._protocol: DirectSubscriber | None = None
+        self._protocol: DirectOutput | None = None
         self.lost = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -316,13 +316,13 @@ class HubClient:
     # The client's side.
 
     @property
-    def subscriber(self) -> DirectSubscriber | None:
+    def subscriber(self) -> DirectOutput | None:
         return None if self.transport is None else self.transport.get_protocol()
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
-        if self.subscriber is not None:
+        if self.output is not None:
             assert self.transport is not None
             return self.transport.lost
         return self.task.done()
@@ -368,9 +368,9 @@ class HubClient:
         """Hang up; the server sees it at once, or when it writes next."""
         if self.transport is not None:
             self.transport.hang_up()
-            if self.subscriber is not None and noticed:
+            if self.output is not None and noticed:
                 self.transport.notice()
-        if noticed or self.subscriber is None:
+        if noticed or self.output is None:
             self._left.set()
             self._may_send.set()
 

@@ -1,19 +1,13 @@
 """Topics over one shared log: publish, subscribe, resume without silent loss."""
 
-from .defaults import (
-    DEFAULT_DRAIN_WINDOW,
-    DEFAULT_MAX_EVENT_SIZE,
-    DEFAULT_RETRY,
-)
-from .direct import DirectSubscriber
+from .direct import DirectOutput
 from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
-from .hub import Hub, SubscriptionRequest
+from .hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, Hub, HubStatistics
+from .log import MAX_LAST
 from .presence import Presence
+from .pull import HubEvent, PullOutput
 from .response import HubResponse
-from .starting import MAX_LAST
-from .statistics import HubStatistics
-from .subscriber import OverflowPolicy, SubscriberInfo
-from .subscription import HubEvent, Subscription
+from .subscription import OverflowPolicy, SubscriberInfo, Subscription
 from .topics import MAX_TOPICS, check_patterns
 
 __all__ = [
@@ -23,7 +17,7 @@ __all__ = [
     "MAX_LAST",
     "MAX_TOPICS",
     "Batch",
-    "DirectSubscriber",
+    "DirectOutput",
     "Feed",
     "FeedState",
     "FeedStatistics",
@@ -34,9 +28,9 @@ __all__ = [
     "HubStatistics",
     "OverflowPolicy",
     "Presence",
+    "PullOutput",
     "SubscriberInfo",
     "Subscription",
-    "SubscriptionRequest",
     "check_patterns",
     "field_reader",
 ]

@@ -1,4 +1,4 @@
-"""Subscribers with the same patterns, and the fast way to write to those who are live."""
+"""Subscribers with the same patterns, and the fast way to write to those that are live."""
 
 from __future__ import annotations
 
@@ -6,48 +6,63 @@ import math
 import os
 from collections.abc import Iterator
 from time import perf_counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, Protocol
 
+from ..asgi import frame
 from .topics import Patterns
 
-if TYPE_CHECKING:
-    from .direct import DirectSubscriber
-    from .subscription import Subscription
+__all__ = ["STRIDE", "TURN", "Audience"]
 
-__all__ = ["Audience", "Pace", "frame"]
+STRIDE: Final = 64
+"""Writes between two looks at the time: about a third of a millisecond."""
+
+TURN: Final = 0.004
+"""Seconds for which a fan-out may hold the loop before others have their turn."""
 
 _SPREAD: Final = 3.0
-"""Seconds over which the heartbeats of an audience are spread; over half of their interval, if that is less."""
+"""Seconds over which the heartbeats of an audience are spread; half of their interval, if that is less."""
 
 
-class Pace(NamedTuple):
-    """How a fan-out shares the loop with others.
+class Member(Protocol):
+    """A live direct output.
 
     Attributes:
-        writes: between two looks at the time: a third of a millisecond.
-        seconds: for which it may hold the loop before others have their turn.
+        descriptor: the file descriptor of its socket.
+        place: its index in the audience's list; -1 if it is not live.
     """
 
-    writes: int = 64
-    seconds: float = 0.004
+    descriptor: int
+    place: int
+
+    def stall(self, framed: bytes, written: int, upto: int) -> None:
+        """Keep the rest of a chunk of which the peer took only ``written`` bytes; ``upto`` is its cursor now."""
+
+    def abort(self) -> None:
+        """Drop the connection."""
+
+    def move_to(self, offset: int) -> None:
+        """Write the cursor down: the member is no longer live."""
 
 
-def frame(chunk: bytes) -> bytes:
-    """Return a chunk of an HTTP/1.1 chunked body (RFC 9112, 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(chunk), chunk)
+class Waiter(Protocol):
+    """A pull output whose reader waits for the next event."""
+
+    def skip_to(self, offset: int) -> None:
+        """Wake up: up to ``offset`` the log has nothing for this reader."""
 
 
 class Audience:
-    """Hold the subscribers that share a set of patterns.
+    """The subscribers that share a set of patterns.
 
-    Those who are live and direct are a list of file descriptors in the order in which they
-    connected, which is the order of their sockets in the kernel's memory: any other costs a quarter
-    more. They have no state of their own; whoever leaves the list gets a cursor written down. A
-    place in the list is not given up while a fan-out runs over it, only marked empty.
+    The live direct ones are a list of file descriptors, in the order in which they connected. That is
+    the order of their sockets in the kernel's memory; any other costs a quarter more. They have no
+    state of their own. Whoever leaves the list gets its cursor written down. While a fan-out runs over
+    the list, places in it are only marked empty.
 
     Attributes:
-        members: number of subscribers, live or not.
-        last_write: when live direct subscribers were last written to, in seconds.
+        members: the number of subscribers, live or not.
+        last_write: the time of the last write to the live direct subscribers, in seconds.
+        waiters: pull outputs whose readers wait for the next event, in order.
     """
 
     __slots__ = (
@@ -66,11 +81,11 @@ class Audience:
         self.patterns = patterns
         self.members = 0
         self.last_write = now
-        self._beaten = now  # when heartbeats were last looked after
-        self.waiters: dict[Subscription, None] = {}  # a set that keeps its order
+        self.waiters: dict[Waiter, None] = {}
+        self._beaten = now  # the last time at which heartbeats were due for some
         self._descriptors: list[int] = []
-        self._live: list[DirectSubscriber | None] = []
-        self._beats: list[float] = []  # when each was written to last, by a heartbeat or before it was live
+        self._live: list[Member | None] = []
+        self._beats: list[float] = []  # the last write to each, by a heartbeat or before it was live
         self._empty = 0
 
     def __repr__(self) -> str:
@@ -78,25 +93,25 @@ class Audience:
 
     @property
     def live(self) -> int:
-        """Number of direct subscribers that are live."""
+        """The number of direct subscribers that are live."""
         return len(self._live) - self._empty
 
-    def join(self, member: DirectSubscriber, now: float) -> None:
-        """Put a subscriber whose cursor is the head at the end of the list."""
+    def join(self, member: Member, now: float) -> None:
+        """Append a member whose cursor is the head to the list."""
         member.place = len(self._live)
         self._live.append(member)
         self._descriptors.append(member.descriptor)
         self._beats.append(now)
 
-    def leave(self, member: DirectSubscriber) -> None:
-        """Take a live subscriber from the list, at once: its descriptor may soon be another's."""
+    def leave(self, member: Member) -> None:
+        """Remove a live member from the list at once: its descriptor may soon be another's."""
         self._live[member.place] = None
         self._descriptors[member.place] = -1
         self._empty += 1
         member.place = -1
 
-    def leave_all(self) -> list[DirectSubscriber]:
-        """Take every live subscriber from the list and return them."""
+    def leave_all(self) -> list[Member]:
+        """Remove every live member from the list and return them."""
         members = [member for member in self._live if member is not None]
         for member in members:
             member.place = -1
@@ -104,7 +119,7 @@ class Audience:
         return members
 
     def compact(self) -> None:
-        """Close the empty places; not while a fan-out runs."""
+        """Close the empty places. Must not be called while a fan-out runs."""
         if not self._empty:
             return
         kept = [(member, beat) for member, beat in zip(self._live, self._beats, strict=True) if member is not None]
@@ -115,22 +130,23 @@ class Audience:
         for place, (member, _) in enumerate(kept):
             member.place = place
 
-    def write(self, chunk: bytes, upto: int, now: float, pace: Pace) -> Iterator[None]:
-        """Write ``chunk`` to all who are live; gives way when its share of the loop's time is used.
+    def write(self, chunk: bytes, upto: int, now: float, *, stride: int = STRIDE, turn: float = TURN) -> Iterator[None]:
+        """Write ``chunk`` to all live members; yield when the turn is over.
 
         Arguments:
             chunk: whole blocks.
-            upto: the offset up to which a subscriber is served once it has the chunk.
-            now: the present moment, in seconds.
-            pace: when to give way.
+            upto: the cursor of a member that has the chunk.
+            now: the current time, in seconds.
+            stride: writes between two looks at the time.
+            turn: seconds after which to yield.
         """
         self.last_write = now
         framed = frame(chunk)
         size = len(framed)
         write = os.write
-        until = perf_counter() + pace.seconds
-        for start in range(0, len(self._descriptors), pace.writes):
-            for place, descriptor in enumerate(self._descriptors[start : start + pace.writes], start):
+        until = perf_counter() + turn
+        for start in range(0, len(self._descriptors), stride):
+            for place, descriptor in enumerate(self._descriptors[start : start + stride], start):
                 try:
                     written = write(descriptor, framed)
                 except BlockingIOError:
@@ -141,7 +157,7 @@ class Audience:
                     self._stall(place, framed, written, upto)
             if perf_counter() > until:
                 yield
-                until = perf_counter() + pace.seconds
+                until = perf_counter() + turn
 
     def _stall(self, place: int, framed: bytes, written: int, upto: int) -> None:
         member = self._live[place]
@@ -153,12 +169,18 @@ class Audience:
         else:
             member.stall(framed, written, upto)
 
-    def beat(self, heartbeat: bytes, now: float, interval: float) -> None:
-        """Write a heartbeat to live subscribers that were silent for ``interval`` seconds.
+    def beat(self, heartbeat: bytes, upto: int, now: float, interval: float) -> None:
+        """Write a heartbeat to live members that were silent for ``interval`` seconds.
 
-        All of an audience fall silent with one event. At each call only a part of them is written to,
-        which spreads this heartbeat, and so all later ones: as large a part as it takes to reach the last of
-        them before the first falls silent again.
+        All members of an audience become silent with one event. Each call writes to only a part of them,
+        which spreads this heartbeat, and so all later ones. The part is as large as it takes to reach the
+        last of them before the first is silent again.
+
+        Arguments:
+            heartbeat: a whole block.
+            upto: the cursor of live members.
+            now: the current time, in seconds.
+            interval: seconds of silence.
         """
         elapsed, self._beaten = now - self._beaten, now
         if now - self.last_write < interval:
@@ -178,14 +200,13 @@ class Audience:
             except OSError:
                 written = -1
             if written != len(framed):
-                self._stall(place, framed, written, member.position)
+                self._stall(place, framed, written, upto)
             quota -= 1
             if quota == 0:
                 return
 
     def wake(self, position: int) -> None:
-        """Let those who wait look again: nothing of theirs stood in the log up to ``position``."""
+        """Wake all waiters: up to ``position`` the log has nothing for them."""
         waiters, self.waiters = self.waiters, {}
         for waiter in waiters:
-            waiter.cursor = max(waiter.cursor, position)
-            waiter.wake()
+            waiter.skip_to(position)

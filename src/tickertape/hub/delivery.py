@@ -1,73 +1,78 @@
-"""From the log to its subscribers: who gets what, and when.
+"""``Delivery``: bring records from the log to the subscriptions that want them.
 
-One fan-out, a *round*, runs at a time. It takes the records that came since the last one, joins the
-bytes that each audience wants, and writes them. Between rounds every live direct subscriber is
-served up to the same offset, ``position``. A round that takes long lets the loop go on in between;
-whoever wants to join meanwhile waits for its end, so that nothing is lost or repeated.
+One fan-out, a *round*, runs at a time. It takes the records that arrived since the last one, joins the
+bytes that each audience wants, and writes them. Between rounds every live direct output is served up to
+the same offset, ``position``. A round that takes long lets the loop continue in between. A subscriber that
+joins meanwhile waits until the round ends and then catches up, so nothing is lost or repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from time import perf_counter
+from typing import Any, Final, NamedTuple, Protocol
 
+from ..asgi import DisconnectReason
 from ..broker import Broker, Record
+from ..errors import SlowConsumerError
 from ..timing import Clock
 from ..wire import Cursor, Gap, GapReason
-from .audience import Audience, Pace
-from .topics import Patterns, TopicIndex, matches
-from .window import Entry, Window, encode_block
+from .audience import STRIDE, TURN, Audience, Member
+from .presence import Presence
+from .subscription import OverflowPolicy, Subscription
+from .topics import Patterns, TopicIndex, compile_patterns
+from .window import Entry, Window, encode_record
 
-if TYPE_CHECKING:
-    from .direct import DirectSubscriber
-    from .subscriber import Subscriber
-
-__all__ = ["PAGE", "Counters", "Delivery", "Range"]
+__all__ = ["PAGE", "Counters", "Delivery", "LiveOutput", "Slice"]
 
 logger = logging.getLogger("tickertape.hub")
 
 PAGE: Final = 32 * 1024
-"""Bytes in which a subscriber that is behind catches up: what it holds if it stops reading again."""
+"""Bytes in which a subscriber catches up: what is held for it if it stops reading again."""
 
 _PAGE_RECORDS: Final = 100
-"""Records asked of the broker at a time."""
+"""Records read from the broker at a time."""
 
 _PAGE_BYTES: Final = 128 * 1024
-"""Bytes taken of them: what is over is read again, and is not held for a subscriber that reads slowly."""
+"""Bytes used of them. The rest is read again, so that nothing is held for a subscriber that reads slowly."""
 
 _ROUND: Final = 64 * 1024
-"""Bytes of a round: more would not fit into a socket at once, and make a slow consumer of everyone."""
+"""Bytes of a round. More would not fit into a socket at once, and would make a slow consumer of everyone."""
 
-_MOST_PENDING: Final = 1024 * 1024
-"""Bytes that wait for their round: beyond them no more is taken from the log, which keeps what is to come."""
+_MAX_PENDING: Final = 1024 * 1024
+"""Bytes that wait for their round. Beyond them nothing more is taken from the log, which keeps the rest."""
 
-_MEMO: Final = 64
-"""Ranges of the log kept joined: clients that lost their connection together come back with one cursor."""
+_SEARCHES: Final = 8
+"""Searches for the audiences of a topic between two looks at the time: each takes less than a millisecond."""
+
+_MAX_MEMO: Final = 64
+"""Joined slices that are kept: clients that lost their connection together come back with one cursor."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """Count what happened; nothing is lost silently."""
+    """Counts of what happened: nothing is lost silently."""
 
-    published: int = 0
     delivered: int = 0
     gaps: dict[str, int] = field(default_factory=lambda: {"expired": 0, "reset": 0})
     superseded: int = 0
+    skipped: int = 0
     disconnects: dict[str, int] = field(default_factory=dict)
 
 
-class Range(NamedTuple):
-    """A part of the log for one subscriber.
+class Slice(NamedTuple):
+    """A part of the log for one subscription.
 
     Attributes:
         chunk: the blocks of the entries, joined.
-        upto: the offset up to which the subscriber is served then.
-        entries: what it gets.
-        gap: what it cannot get, told before the entries.
+        upto: the cursor of a subscription that has the slice.
+        entries: the events.
+        gap: sent before the entries, if some events are no longer kept.
     """
 
     chunk: bytes
@@ -76,112 +81,142 @@ class Range(NamedTuple):
     gap: Gap | None = None
 
     @classmethod
-    def of(cls, entries: list[Entry], upto: int, gap: Gap | None = None) -> Range:
-        """Join the entries' blocks."""
+    def of(cls, entries: list[Entry], upto: int, gap: Gap | None = None) -> Slice:
+        """Join the blocks of the entries."""
         return cls(b"".join([entry.block for entry in entries]), upto, entries, gap)
 
 
+class LiveOutput(Member, Protocol):
+    """An output that can be live: it is served by its audience's fan-out, up to :attr:`Delivery.position`."""
+
+    subscription: Subscription
+
+    def advance(self) -> None:
+        """Write what is between the cursor and the position, then join the live ones."""
+
+    def check(self, now: float, send_timeout: float) -> None:
+        """Drop the connection if its peer has taken nothing for ``send_timeout`` seconds."""
+
+
 class Delivery:
-    """Take records in, and bring every subscriber what lies between its cursor and the head.
+    """Take records in, and bring every subscription what is between its cursor and the head.
 
     Arguments:
-        broker: where records are read that are no longer in the window.
+        broker: the source of records that are no longer in the window.
         window: the newest part of the log.
-        clock: what last writes are measured on.
+        clock: the clock for last writes.
+        presence: the registry of subscriptions.
+
+    Attributes:
+        position: the offset up to which live outputs are served.
+        behind: direct outputs that are not live.
+        stride, turn: see :meth:`Audience.write`.
     """
 
-    def __init__(self, broker: Broker, window: Window, clock: Clock) -> None:
+    def __init__(self, broker: Broker, window: Window, clock: Clock, presence: Presence) -> None:
         self.window = window
         self.position = window.newest
         self.counters = Counters()
-        self.subscribers: set[Subscriber] = set()
-        self.behind: set[DirectSubscriber] = set()  # those that are not live
+        self.presence = presence
+        self.behind: set[LiveOutput] = set()
         self.clock = clock
-        self.pace = Pace()
-        self._audiences: dict[Patterns, Audience] = {}
+        self.stride = STRIDE
+        self.turn = TURN
         self._broker = broker
+        self._audiences: dict[Patterns, Audience] = {}
         self._index: TopicIndex[Audience] = TopicIndex()
         self._pending: deque[Entry] = deque()
         self._pending_bytes = 0
         self._room = asyncio.Event()
-        self._joining: dict[DirectSubscriber, None] = {}  # a set that keeps its order
+        self._joining: dict[LiveOutput, None] = {}  # a set that keeps its order
         self._replaced = asyncio.Event()
         self._closed = False
         self._round: Iterator[None] | None = None
-        self._upto = self.position  # where the round ends
-        self._served: Collection[Audience] = ()  # by the round that runs: who of them was written to is not known
+        self._upto = self.position  # the offset at which the round ends
+        self._served: Collection[Audience] = ()  # by the current round: it is unknown which members have been
         self._loop = asyncio.get_running_loop()
-        self._memo: dict[tuple[Patterns, int, int], Range] = {}
+        self._memo: dict[tuple[Patterns, int, int], Slice] = {}
 
-    # Subscribers come and go.
+    # Subscriptions begin and end.
 
-    def add(self, subscriber: Subscriber, patterns: Patterns) -> Audience:
-        """Count a subscriber in and return its audience."""
+    def subscribe(
+        self, patterns: Patterns, cursor: int, gap: Gap | None, policy: OverflowPolicy, user: Any
+    ) -> Subscription:
+        """Register a subscription; see :class:`Subscription`. It is served as soon as it has an output."""
         audience = self._audiences.get(patterns)
         if audience is None:
             audience = self._audiences[patterns] = Audience(patterns, self.clock.time())
             self._index.add(patterns, audience)
         audience.members += 1
-        self.subscribers.add(subscriber)
-        return audience
+        subscription = Subscription(self.presence.new_id(), audience, cursor, gap, policy, time.time(), user)
+        self.presence.join(subscription)
+        return subscription
 
-    def discard(self, subscriber: Subscriber) -> None:
-        """Count a subscriber out; the last one takes its audience with it."""
-        self.subscribers.discard(subscriber)
-        audience = subscriber.audience
+    def end(self, subscription: Subscription, reason: DisconnectReason) -> None:
+        """End a subscription. If it has ended before, the first reason stays."""
+        if subscription.reason is not None:
+            return
+        subscription.reason = reason
+        if subscription.output is not None:
+            subscription.output.ended()
+        self.counters.disconnects[reason] = self.counters.disconnects.get(reason, 0) + 1
+        audience = subscription.audience
         audience.members -= 1
         if not audience.members:
             del self._audiences[audience.patterns]
             self._index.remove(audience.patterns, audience)
+        self.presence.leave(subscription)
 
-    def join(self, member: DirectSubscriber) -> None:
-        """Make a subscriber live if it is served up to the head; else let it advance after the round."""
-        if self._round is None and member.cursor == self.position:
-            member.audience.join(member, self.clock.time())
-            self.behind.discard(member)
+    def join(self, output: LiveOutput) -> None:
+        """Make an output live if it is served up to the position; else let it advance after the round."""
+        subscription = output.subscription
+        if self._round is None and subscription.cursor == self.position:
+            subscription.audience.join(output, self.clock.time())
+            self.behind.discard(output)
         else:
-            self._joining[member] = None
+            self._joining[output] = None
 
-    def forget(self, member: DirectSubscriber) -> None:
-        """Let go of a direct subscriber that has ended."""
-        self.behind.discard(member)
-        self._joining.pop(member, None)
+    def forget(self, output: LiveOutput) -> None:
+        """Remove an output that has ended."""
+        if output.place >= 0:
+            output.move_to(self.position)
+            output.subscription.audience.leave(output)
+        self.behind.discard(output)
+        self._joining.pop(output, None)
 
     def count(self, topic: str | None = None) -> int:
-        """Return the number of subscribers, of those who get what is published to ``topic``."""
+        """Return the number of subscriptions, or of those that get the events of ``topic``."""
         if topic is None:
-            return len(self.subscribers)
+            return len(self.presence)
         return sum(audience.members for audience in self._index.find(topic))
 
-    def patterns(self) -> dict[Patterns, int]:
-        """Return the patterns in use with the number of their subscribers."""
-        return {patterns: audience.members for patterns, audience in self._audiences.items()}
-
     def check(self, send_timeout: float) -> None:
-        """Drop direct subscribers whose peers have taken nothing for ``send_timeout`` seconds."""
+        """Drop direct outputs whose peers have taken nothing for ``send_timeout`` seconds."""
         now = self.clock.time()
-        for member in list(self.behind):
-            member.check(now, send_timeout)
+        for output in list(self.behind):
+            output.check(now, send_timeout)
 
     def beat(self, heartbeat: bytes, interval: float) -> None:
-        """Write a heartbeat to direct subscribers that were silent for ``interval`` seconds."""
+        """Write a heartbeat to direct outputs that were silent for ``interval`` seconds."""
         for audience in list(self._audiences.values()):
             if audience not in self._served:
                 audience.compact()
-                audience.beat(heartbeat, self.clock.time(), interval)
+                audience.beat(heartbeat, self.position, self.clock.time(), interval)
 
     # Records come in and go out.
 
     def ingest(self, records: list[Record]) -> None:
-        """Take the next records of the log; they go out in the loop's next turn, together with others."""
+        """Take the next records of the log. They go out in the next turn of the loop, together with others."""
+        skipped = self.window.skipped
         entries = self.window.append(records, self.clock.time())
+        self.counters.skipped += self.window.skipped - skipped
         self._pending.extend(entries)
         self._pending_bytes += sum(len(entry.block) for entry in entries)
         self._start_round()
 
     async def wait_for_room(self) -> None:
-        """Return when more records may come: a hub that is slower than its publishers is a cursor in the log too."""
-        while self._pending_bytes > _MOST_PENDING:
+        """Wait until more records may come. If a hub is slower than its publishers, the log keeps the rest."""
+        while self._pending_bytes > _MAX_PENDING:
             self._room.clear()
             await self._room.wait()
 
@@ -206,39 +241,54 @@ class Delivery:
 
     def _fan_out(self, entries: list[Entry]) -> Iterator[None]:
         wanted: dict[Audience, list[bytes]] = {}
-        for entry in entries:
+        until = perf_counter() + self.turn
+        for number, entry in enumerate(entries, 1):
+            if not entry.block:
+                continue
             for audience in self._index.find(entry.topic):
                 wanted.setdefault(audience, []).append(entry.block)
+            if number % _SEARCHES == 0 and perf_counter() > until:
+                yield
+                until = perf_counter() + self.turn
         self._served = wanted
         for audience, blocks in wanted.items():
             audience.compact()
             if audience.live:
                 live = audience.live
-                yield from audience.write(b"".join(blocks), self._upto, self.clock.time(), self.pace)
+                chunk, now = b"".join(blocks), self.clock.time()
+                yield from audience.write(chunk, self._upto, now, stride=self.stride, turn=self.turn)
                 self.counters.delivered += live * len(blocks)
             audience.wake(self.position)
 
     def _continue(self, running: Iterator[None]) -> None:
-        if running is not self._round:  # the log was replaced meanwhile
-            return
-        if self._step(running):
-            self._loop.call_soon(self._continue, running)
-        else:
+        """Continue a round, and run the next ones, until the turn is over."""
+        until = perf_counter() + self.turn
+        while running is self._round:  # else the log was replaced meanwhile
+            if self._step(running):
+                self._loop.call_soon(self._continue, running)
+                return
             self._end_round()
             joining, self._joining = self._joining, {}
-            for member in joining:
-                member.advance()
-            self._start_round()
+            for output in joining:
+                output.advance()
+            if not self._pending:
+                return
+            if perf_counter() > until:
+                self._start_round()
+                return
+            entries = self._take_pending()
+            self._upto = entries[-1].offset
+            running = self._round = self._fan_out(entries)
 
     def _step(self, running: Iterator[None]) -> bool:
-        """Let a round go on for its share of time; return whether there is more to do."""
+        """Let a round run for its share of time; return whether there is more to do."""
         try:
             next(running)
         except StopIteration:
             return False
         except Exception:
-            # Who has been written to is not known: all come back, each from its own last event.
-            logger.exception("a fan-out failed; its subscribers are disconnected and resume")
+            # It is unknown who has been written to. All are disconnected and resume from their own last event.
+            logger.exception("a fan-out failed: its subscribers are disconnected and resume")
             for audience in list(self._audiences.values()):
                 for member in audience.leave_all():
                     member.abort()
@@ -253,14 +303,14 @@ class Delivery:
         self._memo.clear()
 
     def rebase(self, window: Window, oldest: int) -> None:
-        """Go on with another window: everyone catches up from its cursor, or is told of a gap.
+        """Continue with another window: every subscription catches up from its cursor, or gets a gap.
 
         Arguments:
             window: the new one, of the same log or of another.
             oldest: the offset of the oldest record that its log keeps.
         """
         if self._round is not None:
-            # Some of its subscribers have been served and some not: with its end all are in one place.
+            # Some of its subscribers have been served and some not. At its end all have the same position.
             while self._step(self._round):
                 pass
             self._end_round()
@@ -270,65 +320,89 @@ class Delivery:
         position, self.position = self.position, window.newest
         self._pending.clear()
         self._pending_bytes = 0
+        self._room.set()
         self._joining = {}
         self._memo.clear()
         for audience in self._audiences.values():
             for member in audience.leave_all():
-                member.cursor = position
+                member.move_to(position)
             audience.wake(position)
-        for subscriber in list(self.subscribers):
-            if window.epoch != before.epoch or subscriber.cursor > window.newest:
-                after = Cursor(before.epoch, subscriber.cursor)
-                subscriber.cursor = oldest - 1
-                subscriber.gap = self.gap("reset", str(after), oldest - 1)
-            subscriber.wake()
+        for subscription in self.presence.subscriptions:
+            if window.epoch != before.epoch or subscription.cursor > window.newest:
+                after = Cursor(before.epoch, subscription.cursor)
+                subscription.cursor = oldest - 1
+                subscription.gap = self.gap("reset", str(after), oldest - 1)
+            if subscription.output is not None:
+                subscription.output.wake()
+
+    async def confirm(self, window: Window, epoch: str) -> bool:
+        """Return whether ``window`` is still current after the log was seen with ``epoch``.
+
+        If the log has another epoch than the window, wait until the window is replaced.
+        """
+        while epoch != window.epoch and self.window is window and not self._closed:
+            await self._replaced.wait()
+        return self.window is window and not self._closed
 
     def close(self) -> None:
-        """Let those go who wait for another log."""
+        """Release those who wait for another log."""
         self._closed = True
         self._replaced.set()
 
-    # Ranges of the log, for those who are behind.
+    # Slices of the log, for subscriptions that are behind.
 
-    def range(self, patterns: Patterns, cursor: int, upto: int) -> Range:
-        """Return the next page behind a cursor within the window, joined."""
+    def in_window(self, subscription: Subscription) -> bool:
+        """Return whether everything after the cursor is in the window."""
+        return self.window.oldest - 1 <= subscription.cursor
+
+    def next_slice(self, subscription: Subscription, upto: int) -> Slice:
+        """Return the next slice of the window, up to the offset ``upto``. It may be empty and still move the cursor.
+
+        A subscription that was caught up and fell behind gets only the newest event of each topic, if its
+        policy is ``latest``.
+        """
+        patterns, cursor = subscription.audience.patterns, subscription.cursor
+        if subscription.caught_up and subscription.policy is OverflowPolicy.LATEST:
+            entries, reached, superseded = self.window.latest(cursor, patterns, PAGE, upto)
+            self.counters.superseded += superseded
+            return Slice.of(entries, reached)
         key = patterns, cursor, upto
         known = self._memo.get(key)
         if known is None:
             entries, reached = self.window.after(cursor, patterns, PAGE, upto)
-            known = Range.of(entries, reached)
-            if len(self._memo) >= _MEMO:
+            known = Slice.of(entries, reached)
+            if len(self._memo) >= _MAX_MEMO:
                 self._memo.clear()
             self._memo[key] = known
         return known
 
-    def latest(self, patterns: Patterns, cursor: int, upto: int) -> Range:
-        """Return the next page of events that are the newest of their topics; the others are counted as superseded."""
-        entries, reached, passed = self.window.latest(cursor, patterns, PAGE, upto)
-        self.counters.superseded += passed
-        return Range.of(entries, reached)
+    async def fetch_slice(self, subscription: Subscription) -> Slice | None:
+        """Read the next slice from the broker, for a cursor that is older than the window.
 
-    def thin(self, found: Range) -> Range:
-        """Leave out of a page that was read from the broker what is superseded by a newer event of its topic."""
-        newest = {entry.topic: entry for entry in found.entries if self.window.newest_of(entry.topic) <= entry.offset}
-        entries = [entry for entry in found.entries if newest.get(entry.topic) is entry]
-        self.counters.superseded += len(found.entries) - len(entries)
-        return Range.of(entries, found.upto, found.gap)
-
-    async def fetch(self, patterns: Patterns, cursor: int) -> Range | None:
-        """Read the next page behind a cursor from the broker, for a cursor older than the window.
-
-        Returns ``None`` if the log was replaced meanwhile: its subscribers are in another place then.
+        Returns ``None`` if the log was replaced meanwhile: the cursor is another one then.
 
         Raises:
+            SlowConsumerError: the next events are no longer kept, and the policy is ``disconnect``.
             BrokerError: the log cannot be read.
         """
+        found = await self._read(subscription.audience.patterns, subscription.cursor)
+        if found is None or not subscription.caught_up:
+            return found
+        if subscription.policy is OverflowPolicy.LATEST:
+            return self._drop_superseded(found)
+        if found.gap is None:
+            return found
+        if subscription.policy is OverflowPolicy.DISCONNECT:
+            raise SlowConsumerError(str(Cursor(self.window.epoch, subscription.cursor)))
+        head = self.window.newest
+        gap = Gap.create("expired", found.gap.after or "", Cursor(self.window.epoch, head))
+        return Slice(b"", head, [], gap)
+
+    async def _read(self, patterns: Patterns, cursor: int) -> Slice | None:
         window = self.window
         known = window.newest
-        state, records = await self._broker.read(cursor, _PAGE_RECORDS, lambda topic: matches(patterns, topic))
-        while state.epoch != window.epoch and self.window is window and not self._closed:
-            await self._replaced.wait()
-        if self.window is not window or self._closed:
+        state, records = await self._broker.read(cursor, _PAGE_RECORDS, compile_patterns(patterns))
+        if not await self.confirm(window, state.epoch):
             return None
         last = records[-1].offset if records else cursor
         upto = last if len(records) == _PAGE_RECORDS else max(known, last)
@@ -336,18 +410,28 @@ class Delivery:
         entries: list[Entry] = []
         size = 0
         for record in records:
-            entry = Entry(record, encode_block(state.epoch, record), now)
+            entry = Entry(record, encode_record(state.epoch, record), now)
+            if not entry.block:
+                self.counters.skipped += 1
+                continue
             size += len(entry.block)
             if entries and size > _PAGE_BYTES:
                 upto = entries[-1].offset
                 break
             entries.append(entry)
         if state.oldest <= cursor + 1:
-            return Range.of(entries, upto)
-        gap = self.gap("expired", str(Cursor(state.epoch, cursor)), state.oldest - 1)
-        return Range.of(entries, max(upto, state.oldest - 1), gap)
+            return Slice.of(entries, upto)
+        resumed = state.oldest - 1
+        return Slice.of(entries, max(upto, resumed), self.gap("expired", str(Cursor(state.epoch, cursor)), resumed))
+
+    def _drop_superseded(self, found: Slice) -> Slice:
+        """Return a slice without entries that have a newer one of their topic."""
+        newest = {entry.topic: entry for entry in found.entries if self.window.newest_of(entry.topic) <= entry.offset}
+        entries = [entry for entry in found.entries if newest.get(entry.topic) is entry]
+        self.counters.superseded += len(found.entries) - len(entries)
+        return Slice.of(entries, found.upto, found.gap)
 
     def gap(self, reason: GapReason, after: str, resumed: int) -> Gap:
-        """Make a gap, and count it."""
+        """Return a gap of the current log, and count it."""
         self.counters.gaps[reason] += 1
         return Gap.create(reason, after, Cursor(self.window.epoch, resumed))

@@ -1,9 +1,9 @@
-"""``DirectSubscriber``: a subscriber that is the protocol of its own connection.
+"""``DirectOutput``, which serves a subscription as the protocol of its own connection.
 
-It costs a transport, this object and a cursor. While it is live it does nothing at all: its audience
-writes to its descriptor. When the peer stops reading, what was left of a chunk is kept as a view of
-bytes that all share, given to the transport a piece at a time; when all is written it catches up
-from the log, page by page, and is live again.
+It costs a transport, this object and a subscription. While it is live it does nothing at all: its
+audience writes to its descriptor. When the peer stops reading, the rest of a chunk is kept as a view of
+bytes that all share, and passed to the transport a piece at a time. When all is written, the output
+catches up from the log, page by page, and is live again.
 """
 
 from __future__ import annotations
@@ -17,132 +17,130 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..asgi import DisconnectReason
+from ..asgi import DisconnectReason, frame
 from ..errors import BrokerError, SlowConsumerError
-from .audience import frame
-from .delivery import PAGE, Delivery, Range
-from .subscriber import OverflowPolicy, Start, Subscriber, SubscriberInfo
+from .delivery import PAGE, Delivery, Slice
+from .subscription import Subscription
 
-__all__ = ["DirectSubscriber"]
+__all__ = ["DirectOutput"]
 
 logger = logging.getLogger("tickertape.hub")
 
 _PAGES_A_TURN: Final = 8
 """Pages written to one subscriber before others have their turn."""
 
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+MAX_RECEIVED: Final = 64 * 1024
+"""Bytes that a client may send after its request. A stream has no end, so nothing it asks for will be answered."""
 
-MAX_IGNORED: Final = 64 * 1024
-"""Bytes that a peer may send after its request: some pipelined requests, but no endless upload."""
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-class DirectSubscriber(Subscriber, asyncio.Protocol):
-    """Serve one subscriber over the transport of its connection, HTTP/1.1 chunked.
+class DirectOutput(asyncio.Protocol):
+    """Serve one subscription over the transport of its connection, HTTP/1.1 chunked.
 
     Arguments:
-        delivery: where events come from.
-        info: who it is.
-        start: where it starts; all before that was sent already.
-        policy: what happens when it reads too slowly.
-        on_end: called once, with the subscriber, when it is gone.
+        delivery: the source of events.
+        subscription: its head and its first chunk were sent already.
         on_shutdown: called when the server wants its connections to end.
+
+    Attributes:
+        descriptor: the file descriptor of the socket.
+        place: the index in the audience's list while the output is live; else -1.
     """
 
     __slots__ = (
         "_connections",
+        "_delivery",
         "_fetching",
-        "_ignored",
         "_left",
         "_on_shutdown",
+        "_received",
         "_rest",
         "_since",
         "_transport",
         "descriptor",
         "place",
+        "subscription",
     )
 
-    def __init__(
-        self,
-        delivery: Delivery,
-        info: SubscriberInfo,
-        start: Start,
-        policy: OverflowPolicy,
-        on_end: Callable[[Subscriber], Any],
-        on_shutdown: Callable[[], Any],
-    ) -> None:
-        super().__init__(delivery, info, start, policy, on_end)
-        self._transport: asyncio.Transport | None = None
+    def __init__(self, delivery: Delivery, subscription: Subscription, on_shutdown: Callable[[], Any]) -> None:
+        self.subscription = subscription
         self.descriptor = -1
-        self.place = -1  # in the audience's list, while it is live
+        self.place = -1
+        self._delivery = delivery
+        self._transport: asyncio.Transport | None = None
         self._rest: memoryview | None = None  # of a chunk that the peer did not take whole
-        self._since: float | None = None  # when it last took anything, if it is not live
+        self._since: float | None = None  # the last time at which it took anything, if it is not live
         self._left = 0
+        self._received = 0
         self._fetching: asyncio.Task[None] | None = None
         self._on_shutdown = on_shutdown
         self._connections: set[Any] | None = None
-        self._ignored = 0
 
     def __repr__(self) -> str:
-        state = self.reason or ("live" if self.place >= 0 else "behind")
-        return f"<DirectSubscriber {self.info.id} {self.info.topics} cursor={self.cursor} {state}>"
+        return f"<DirectOutput {'live' if self.place >= 0 else 'behind'} {self.subscription!r}>"
 
     def start(self, transport: asyncio.Transport, connections: set[Any]) -> None:
-        """Take over a connection whose response headers were sent.
+        """Begin to write.
 
         Arguments:
-            transport: the connection; this is its protocol already.
-            connections: those of the server; this one leaves them when it is closed.
+            transport: the connection, without a write buffer limit; this is its protocol already.
+            connections: the server's connections; this one is removed when it is closed.
         """
+        self.subscription.output = self
         self._transport = transport
         self._connections = connections
         self.descriptor = transport.get_extra_info("socket").fileno()
-        # With the mark at nothing, `resume_writing` comes when all is written, not when most is.
-        transport.set_write_buffer_limits(high=0)
         if transport.get_write_buffer_size():
-            self._wait_for_peer()  # it has not read the answer before this one yet
-        asyncio.get_running_loop().call_soon(self.advance)
+            self._wait_for_peer()  # it has not read the response before this one yet
+        self.advance()
 
-    # What the audience and the delivery call.
+    # Called by the audience and the delivery.
 
     def stall(self, framed: bytes, written: int, upto: int) -> None:
-        """Keep what the peer did not take of a chunk; its audience has let go of it."""
-        self.cursor = upto
+        """Keep the rest of a chunk of which the peer took only ``written`` bytes."""
+        self.subscription.cursor = upto
         self._keep(memoryview(framed)[written:])
         self.advance()  # if the peer has taken the rest already, nobody else will call
 
+    def move_to(self, offset: int) -> None:
+        """Write the cursor down: the output is no longer live."""
+        self.subscription.cursor = offset
+
     def abort(self, reason: DisconnectReason = DisconnectReason.CLIENT_CLOSED) -> None:
-        """Drop the connection and what is unsent."""
-        self.end(reason)
+        """Drop the connection and everything unsent."""
+        self._delivery.end(self.subscription, reason)
         if self._transport is not None:
             self._transport.abort()
 
     def wake(self) -> None:
-        """Look again what lies behind the cursor."""
+        """Continue: the log was replaced."""
         self.advance()
 
     def advance(self) -> None:
-        """Write what lies between the cursor and the head, as far as the peer takes it; then be live."""
+        """Write what is between the cursor and the position, as far as the peer takes it; then be live."""
+        subscription, delivery = self.subscription, self._delivery
         pages = 0
         while self._may_write():
-            gap, self.gap = self.gap, None
+            gap = subscription.take_gap()
             if gap is not None:
                 self._write(gap.encode())
-            elif self.cursor >= self.position:
-                self._caught_up = True
+            elif subscription.cursor >= delivery.position:
+                subscription.caught_up = True
                 self._since = None
-                self._delivery.join(self)
+                delivery.join(self)
                 return
-            elif not self._in_window():
-                self._fetching = asyncio.get_running_loop().create_task(self._fetch_page())
+            elif not delivery.in_window(subscription):
+                self._fetching = asyncio.get_running_loop().create_task(self._fetch_slice())
                 return
             elif pages == _PAGES_A_TURN:
                 asyncio.get_running_loop().call_soon(self.advance)
                 return
             else:
                 pages += 1
-                self._take(self._next_in_window(self.position, behind=self._caught_up))
+                self._take(delivery.next_slice(subscription, delivery.position))
 
     def check(self, now: float, send_timeout: float) -> None:
         """Drop the connection if the peer has taken nothing for ``send_timeout`` seconds."""
@@ -153,7 +151,7 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
             self._left = left
             self._since = now
         elif left and now - self._since >= send_timeout:
-            # A peer that reads nothing would not see the end, and the kernel would keep all that it holds for it.
+            # A peer that reads nothing would not see a clean end, and the kernel would keep everything for it.
             with contextlib.suppress(OSError):
                 self._transport.get_extra_info("socket").setsockopt(
                     socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
@@ -161,45 +159,41 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
             self.abort(DisconnectReason.SEND_TIMEOUT)
 
     def finish(self, chunk: bytes, reason: DisconnectReason) -> None:
-        """Say a last word and end the response; a peer that is not reading is dropped."""
-        if self.reason is not None or self._transport is None:
+        """Write a last chunk and end the response; a peer that is not reading is dropped."""
+        if self.subscription.reason is not None or self._transport is None:
             return
-        taken = self._flush(self._transport)
-        self.end(reason)
-        if taken:
+        flushed = self._flush(self._transport)
+        self._delivery.end(self.subscription, reason)
+        if flushed:
             self._transport.write(frame(chunk) + _LAST_CHUNK)
             self._transport.close()
         if self._transport.get_write_buffer_size():
             self._transport.abort()
 
-    def end(self, reason: DisconnectReason) -> None:
-        """Leave the hub, and its audience's list at once: the descriptor may soon be another's."""
-        if self.place >= 0:
-            self.cursor = self.position
-            self.audience.leave(self)
+    def ended(self) -> None:
+        """Leave the audience at once: the descriptor may soon be another's."""
         self._delivery.forget(self)
         if self._fetching is not None:
             self._fetching.cancel()
-        super().end(reason)
 
-    # What the event loop and the server call.
+    # Called by the event loop and the server.
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take note that the peer has left."""
-        self.end(DisconnectReason.CLIENT_CLOSED)
+        """End the subscription: the peer has left."""
+        self._delivery.end(self.subscription, DisconnectReason.CLIENT_CLOSED)
         self._rest = None
         if self._connections is not None:
             self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Ignore what the peer sends after its request; close the connection if that is much."""
-        self._ignored += len(data)
-        if self._ignored > MAX_IGNORED:
-            logger.info("closed the connection of subscriber %d: it keeps sending data", self.info.id)
+        """Ignore what the client sends after its request, up to a limit; then drop the connection."""
+        self._received += len(data)
+        if self._received > MAX_RECEIVED:
+            logger.info("closed the connection of subscriber %d: it keeps sending data", self.subscription.id)
             self.abort()
 
     def resume_writing(self) -> None:
-        """Go on: all that the transport held is written."""
+        """Continue: everything that the transport held is written."""
         if self._since is not None:
             self._since = self._delivery.clock.time()
         self.advance()
@@ -211,19 +205,19 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
     # Writing.
 
     def _may_write(self) -> bool:
-        if self._transport is None or self.reason is not None or self.place >= 0 or self._fetching is not None:
+        if self._transport is None or self.subscription.reason is not None:
             return False
-        return self._flush(self._transport)
+        return self.place < 0 and self._fetching is None and self._flush(self._transport)
 
     def _flush(self, transport: asyncio.Transport) -> bool:
-        """Hand on what is left of a chunk; return whether nothing is unwritten before the next."""
+        """Pass on the rest of a chunk; return whether nothing is unwritten before the next."""
         while self._rest is not None and not transport.get_write_buffer_size() and not transport.is_closing():
             piece, self._rest = self._rest[:PAGE], self._rest[PAGE:] or None
             transport.write(piece)
         return self._rest is None and not transport.get_write_buffer_size() and not transport.is_closing()
 
-    def _take(self, found: Range) -> None:
-        self.cursor = found.upto
+    def _take(self, found: Slice) -> None:
+        self.subscription.cursor = found.upto
         self._delivery.counters.delivered += len(found.entries)
         if found.chunk:
             self._write(found.chunk)
@@ -249,19 +243,19 @@ class DirectSubscriber(Subscriber, asyncio.Protocol):
             self._since = self._delivery.clock.time()
         self._delivery.behind.add(self)
 
-    async def _fetch_page(self) -> None:
+    async def _fetch_slice(self) -> None:
         try:
-            found = await self._fetch()
+            found = await self._delivery.fetch_slice(self.subscription)
         except Exception as error:
             slow = isinstance(error, SlowConsumerError)
             if not slow:
                 expected = isinstance(error, BrokerError)
-                logger.error("subscriber %d cannot catch up: %s", self.info.id, error, exc_info=not expected)
+                logger.error("subscriber %d cannot catch up: %s", self.subscription.id, error, exc_info=not expected)
             self._fetching = None
             self.abort(DisconnectReason.SLOW_CONSUMER if slow else DisconnectReason.ERROR)
             return
         self._fetching = None
-        if found is not None and self.gap is None:  # else the log was replaced before the page was asked for
+        if found is not None and self.subscription.gap is None:  # else the log was replaced before the read
             if found.gap is not None:
                 found = found._replace(chunk=found.gap.encode() + found.chunk)
             self._take(found)

@@ -1,17 +1,18 @@
-"""``Hub``: publish to topics, subscribe to patterns of them, resume without silent loss."""
+"""``Hub``: publish to topics, subscribe to topic patterns, resume without silent loss."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import itertools
 import logging
+import multiprocessing
+import os
 import random
-import time
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, overload
 
 from ..asgi import (
     DEFAULT_HEARTBEAT,
@@ -22,62 +23,110 @@ from ..asgi import (
     get_last_event_id,
     open_streams,
 )
-from ..broker import DEFAULT_RETENTION, Broker, LogState, Record, Retention, create_broker
-from ..errors import BrokerError, HubClosedError
-from ..timing import Clock
-from ..wire import HEARTBEAT, Cursor, ServerSentEvent, check_topic
-from .defaults import (
-    DEFAULT_DRAIN_WINDOW,
-    DEFAULT_MAX_EVENT_SIZE,
-    DEFAULT_RETRY,
+from ..broker import (
+    DEFAULT_RETENTION,
+    Broker,
+    LogState,
+    MemoryBroker,
+    Record,
+    Retention,
+    SQLConnection,
+    TransactionalBroker,
+    create_broker,
 )
+from ..errors import BrokerError, EventTooLargeError, HubClosedError
+from ..timing import Clock
+from ..wire import HEARTBEAT, Cursor, Draft, check_topic
 from .delivery import Delivery
-from .direct import DirectSubscriber
-from .following import Follower
+from .direct import DirectOutput
+from .feeds import MAX_NAME_LENGTH, Feed, FeedStatistics, Field, Shape, Source
+from .log import Follower, Start, find_start
 from .presence import Presence
-from .publishing import Publishing
+from .pull import PullOutput
 from .response import HubResponse
-from .starting import find_start
-from .statistics import HubStatistics
-from .subscriber import OverflowPolicy, Start, Subscriber, SubscriberInfo
-from .subscription import Subscription
-from .topics import MAX_TOPICS, Patterns, check_patterns, matches
+from .subscription import OverflowPolicy, Subscription
+from .topics import MAX_TOPICS, Patterns, check_patterns, compile_patterns
 from .wheel import Wheel
 
-__all__ = ["Hub", "SubscriptionRequest"]
+__all__ = ["DEFAULT_DRAIN_WINDOW", "DEFAULT_MAX_EVENT_SIZE", "DEFAULT_RETRY", "Hub", "HubStatistics"]
 
 logger = logging.getLogger("tickertape.hub")
 
-_JITTER: Final = 0.2
-"""Part by which reconnection times differ, so that clients which were lost together return apart."""
+DEFAULT_RETRY: Final = 3.0
+"""Seconds until a client reconnects: the default of browsers."""
+
+DEFAULT_DRAIN_WINDOW: Final = 5.0
+"""Seconds over which a stopping hub ends its streams at most, so that clients do not all reconnect at once."""
+
+DEFAULT_MAX_EVENT_SIZE: Final = 1024 * 1024
+"""Bytes of an event's data: the default limit of decoders."""
+
+_RETRY_JITTER: Final = 0.2
+"""The part by which reconnection times differ: clients that were lost together reconnect apart."""
+
+_DRAIN_STEP: Final = 0.002
+"""Seconds of the drain window for each stream: 500 reconnects a second are easy, and a single stream ends at once."""
+
+_MAX_RETRY: Final = 24 * 3600.0
+"""Seconds: no client should stay away for more than a day."""
 
 
-class SubscriptionRequest(NamedTuple):
-    """A subscription that is checked and has its place, and needs someone to be served."""
+class HubStatistics(NamedTuple):
+    """The state of a hub, and its counters since it was opened.
 
-    info: SubscriberInfo
-    start: Start
-    policy: OverflowPolicy
+    Attributes:
+        subscribers: the current number of subscribers.
+        topics: the number of topics with records in the window.
+        window_events: records in the window.
+        window_bytes: bytes of the window, approximately.
+        published: events that this hub appended.
+        delivered: events that went to subscribers.
+        superseded: events skipped for a newer one of their topic, as ``on_overflow="latest"`` asks.
+        skipped: records of other programs that could not be encoded.
+        gaps: gaps sent to subscribers, by reason.
+        disconnects: subscribers that left, by reason.
+        feeds: the statistics of each feed, by name.
+    """
+
+    subscribers: int
+    topics: int
+    window_events: int
+    window_bytes: int
+    published: int
+    delivered: int
+    superseded: int
+    skipped: int
+    gaps: dict[str, int]
+    disconnects: dict[str, int]
+    feeds: dict[str, FeedStatistics]
 
 
-class Hub(Publishing):
-    """Publish events to topics and bring them to every subscriber, in one order, from a log.
+class Hub:
+    """Publish events to topics, and deliver them to every subscriber, in one order, from a log.
 
     Arguments:
-        broker: the log, as a URL (``memory://``) or a broker.
-        retention: how much is kept, in a log that the URL makes and in memory.
+        broker: the log: a URL (``memory://``, ``sqlite:///log.db``, …) or a broker.
+        retention: the limits of a log that the URL creates, and of the part that is kept in memory.
         heartbeat: seconds of silence after which a stream gets a comment; ``None`` for never.
         send_timeout: seconds after which a subscriber that takes nothing is dropped; ``None`` for never.
-        retry: seconds after which clients are told to reconnect, give or take a fifth.
+        retry: seconds after which clients should reconnect, plus or minus a fifth.
         max_event_size: the greatest number of bytes of an event's data.
         max_topics: the greatest number of patterns of a subscription.
-        drain_window: seconds over which streams are ended when the server stops.
-        clock: where timers are set; by default the running event loop.
-        random: gives numbers from 0 to 1, for jitter.
+        drain_window: the longest time over which streams end when the server stops, in seconds.
+        clock: the clock for timers; by default the running event loop.
+        random: returns numbers from 0 to 1, for jitter.
 
     Open it with ``async with``, or as the lifespan of an application: ``FastAPI(lifespan=hub.lifespan)``.
-    A hub belongs to the event loop in which it was opened; :meth:`publish_sync` is for other threads.
+    A hub belongs to the event loop in which it was opened; :meth:`publish_sync` is for other threads. If
+    it was given a URL, it can be opened again after it was closed.
+
+    Raises:
+        ValueError: an option is out of its range.
+        BrokerError: the URL is wrong.
     """
+
+    _warned: ClassVar = False
+    """The warning about several workers was logged; once is enough for all hubs of a process."""
 
     def __init__(
         self,
@@ -93,31 +142,39 @@ class Hub(Publishing):
         clock: Clock | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
-        log = create_broker(broker, retention=retention) if isinstance(broker, str) else broker
-        super().__init__(log, max_event_size, random)
-        self.heartbeat = heartbeat
-        self.send_timeout = send_timeout
-        self.retry = retry
-        self.max_topics = max_topics
-        self.drain_window = drain_window
+        self.heartbeat = None if heartbeat is None else _check_seconds("heartbeat", heartbeat, above=0)
+        self.send_timeout = None if send_timeout is None else _check_seconds("send_timeout", send_timeout, above=0)
+        self.retry = _check_seconds("retry", retry, most=_MAX_RETRY)
+        self.max_event_size = _check_count("max_event_size", max_event_size)
+        self.max_topics = _check_count("max_topics", max_topics)
+        self.drain_window = _check_seconds("drain_window", drain_window)
+        self.random = random
         self.presence = Presence()
-        self.draining = False
+        self._url = broker if isinstance(broker, str) else None
         self._retention = retention
-        self._given_clock = clock
-        self._ids = itertools.count(1)
+        self._broker = create_broker(broker, retention=retention) if isinstance(broker, str) else broker
+        self._clock = clock
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self._opening = False
+        self._draining = False
         self._wheel: Wheel | None = None
         self._delivery: Delivery | None = None
         self._follower: Follower | None = None
+        self._published = 0
+        self._publishing: set[asyncio.Task[list[Cursor]]] = set()
+        self._feeds: dict[str, Feed] = {}
+        self._replaced_feeds: list[Feed] = []
 
     def __repr__(self) -> str:
-        state = "closed" if self._delivery is None else "draining" if self.draining else "open"
+        state = "closed" if self._delivery is None else "draining" if self._draining else "open"
         return f"<Hub {self._broker!r} {state}>"
 
     # Opening and closing.
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:
-        """Be open while an application runs: give it as the ``lifespan`` of Starlette or FastAPI."""
+        """Open the hub while an application runs: pass it as the ``lifespan`` of Starlette or FastAPI."""
         async with self:
             yield
 
@@ -131,50 +188,305 @@ class Hub(Publishing):
         await self.close()
 
     async def open(self) -> None:
-        """Connect to the log and begin to follow it.
+        """Connect to the log and begin to follow it. If that fails, nothing stays open.
 
         Raises:
+            HubClosedError: the hub is open already.
             BrokerError: the log cannot be reached.
         """
-        if self._delivery is not None:
-            raise HubClosedError("expected a hub that is not open yet, got one that is: a hub is opened once")
-        self._loop = asyncio.get_running_loop()
-        self._wheel = Wheel(self._given_clock or self._loop)
-        self._follower = Follower(self._broker, self._retention, self._wheel, self.random)
-        self._delivery = await self._follower.start(await self._broker.open())
-        self._wheel.start(self._beat, self._check)
-        self._start_feeds(self._wheel)
+        if self._delivery is not None or self._opening:
+            raise HubClosedError("hub is already open")
+        self._opening = True
+        try:
+            self._loop = asyncio.get_running_loop()
+            self._process = os.getpid()
+            wheel = Wheel(self._clock or self._loop)
+            follower = Follower(self._broker, self._retention, wheel, self.random)
+            try:
+                delivery = await follower.start(await self._broker.open(), self.presence)
+            except BaseException:
+                await self._close_broker()
+                raise
+        finally:
+            self._opening = False
+        self._wheel, self._follower, self._delivery = wheel, follower, delivery
+        self._published = 0
+        wheel.start(self._beat, self._check)
+        for feed in self._feeds.values():
+            feed.start(wheel)
+        self._warn_about_workers()
 
     async def close(self) -> None:
-        """End all streams and let go of the log; may be called twice."""
+        """End all streams and close the log; may be called twice."""
         open_streams.discard(self)
-        if self._delivery is None:
+        delivery, wheel, follower = self._delivery, self._wheel, self._follower
+        if delivery is None or wheel is None or follower is None:
             return
-        self.draining = True
-        delivery, self._delivery = self._delivery, None
-        for subscriber in list(delivery.subscribers):
-            self._finish(subscriber)
+        self._draining = True
+        self._delivery = None
+        for subscription in self.presence.subscriptions:
+            self._finish(delivery, subscription)
         delivery.close()
-        if self._wheel is not None:
-            self._wheel.stop()
+        wheel.stop()
         await self._stop_feeds()
-        if self._follower is not None:
-            await self._follower.stop()
+        await follower.stop()
+        await self._close_broker()
+        self._draining = False
+
+    async def _close_broker(self) -> None:
         await self._broker.close()
+        if self._url is not None:
+            self._broker = create_broker(self._url, retention=self._retention)
+
+    def _warn_about_workers(self) -> None:
+        """Warn if this process looks like one of several workers, and the log is in its memory."""
+        gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
+        worker = gunicorn or (multiprocessing.parent_process() is not None and "--reload" not in sys.argv)
+        if worker and isinstance(self._broker, MemoryBroker) and not Hub._warned:
+            Hub._warned = True
+            logger.warning(
+                "memory:// keeps events in one process: if the server runs several workers, subscribers of the "
+                "others will not get them. Use sqlite:///, redis://, postgresql:// or nats:// instead"
+            )
 
     async def check(self) -> LogState:
-        """Ask the log for its state, from end to end: what a health endpoint calls.
+        """Return the state of the log, asked for from end to end; for a health endpoint.
 
         Raises:
             HubClosedError: the hub is closed or draining.
-            BrokerError: the log cannot be reached, or the hub has lost touch with it.
+            BrokerError: the log cannot be reached, or the hub has lost its connection to it.
         """
-        if self._delivery is None or self.draining:
-            raise HubClosedError("expected an open hub, got one that is " + ("draining" if self.draining else "closed"))
+        self._check_accepting()
         state = await self._broker.state()
         if self._follower is None or not self._follower.healthy:
-            raise BrokerError("expected a hub that follows its log, got one that is connecting to it again")
+            raise BrokerError("the hub has lost its log and is reconnecting")
         return state
+
+    @property
+    def draining(self) -> bool:
+        """Whether the hub is ending its streams. It accepts no subscriptions then."""
+        return self._draining
+
+    @property
+    def clock(self) -> Clock:
+        """One coarse clock for all timers of this hub's streams."""
+        if self._wheel is None:
+            raise HubClosedError("hub was never opened")
+        return self._wheel
+
+    @property
+    def epoch(self) -> str:
+        """The current epoch of the log."""
+        return self.delivery.window.epoch
+
+    @property
+    def delivery(self) -> Delivery:
+        """The delivery of an open hub, for those that serve its streams.
+
+        Raises:
+            HubClosedError: the hub is not open.
+        """
+        if self._delivery is None:
+            raise HubClosedError("hub is closed: open it with `async with hub`, or as the lifespan of your application")
+        return self._delivery
+
+    def _check_accepting(self) -> None:
+        if self._draining:
+            raise HubClosedError("hub is draining")
+        _ = self.delivery
+
+    # Publishing. An event is stored in the log first; the follower then brings it to the delivery.
+
+    @overload
+    async def publish(
+        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None, connection: None = None
+    ) -> Cursor: ...
+
+    @overload
+    async def publish(
+        self,
+        topic: str,
+        data: Any = "",
+        *,
+        event: str | None = None,
+        key: str | None = None,
+        connection: SQLConnection,
+    ) -> str: ...
+
+    async def publish(
+        self,
+        topic: str,
+        data: Any = "",
+        *,
+        event: str | None = None,
+        key: str | None = None,
+        connection: SQLConnection | None = None,
+    ) -> Cursor | str:
+        """Append one event to the log and return its cursor. It is stored before it is delivered.
+
+        Arguments:
+            topic: segments between slashes, as ``orders/42``.
+            data: the payload: ``str`` as text, ``bytes`` as UTF-8 text, anything else as JSON.
+            event: the event type; types that start with ``stream:`` are reserved.
+            key: makes it safe to publish again. While the log keeps the event, the same key appends
+                nothing and returns the first cursor.
+            connection: your own connection to the database that holds the log, with an open transaction.
+                The event exists if, and only if, that transaction commits. There is no cursor until
+                then, so the event's key is returned.
+
+        Raises:
+            InvalidTopicError: the topic breaks the syntax.
+            InvalidEventError: the data or the event type cannot be sent.
+            EventTooLargeError: the data is over ``max_event_size``.
+            HubClosedError: the hub is not open.
+            BrokerError: the event was not stored, or that is unknown; or the log is in no database.
+        """
+        draft = self.draft(topic, data, event=event, key=key)
+        if connection is None:
+            return (await self._append([draft]))[0]
+        _ = self.delivery
+        if not isinstance(self._broker, TransactionalBroker):
+            kind = type(self._broker).__name__
+            raise BrokerError(f"connection= needs a log in your own database (postgresql://), and this one is a {kind}")
+        keys = await self._broker.append_with(connection, [draft])
+        self._published += 1
+        return keys[0]
+
+    async def publish_many(self, drafts: Iterable[Draft]) -> list[Cursor]:
+        """Append several events next to each other, all or none; see :meth:`draft` and :meth:`publish`."""
+        return await self._append([self._check_size(draft) for draft in drafts])
+
+    def publish_soon(
+        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None
+    ) -> asyncio.Task[list[Cursor]]:
+        """Publish from synchronous code that runs in the hub's loop. Await the task if you need to be sure.
+
+        An invalid event raises at once; a later failure is logged.
+        """
+        _ = self.delivery
+        draft = self.draft(topic, data, event=event, key=key)
+        task = asyncio.get_running_loop().create_task(self._append([draft]))
+        self._publishing.add(task)
+        task.add_done_callback(self._published_soon)
+        return task
+
+    def _published_soon(self, task: asyncio.Task[list[Cursor]]) -> None:
+        self._publishing.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("an event was not published: %s", task.exception())
+
+    def publish_sync(
+        self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None, timeout: float = 10.0
+    ) -> Cursor:
+        """Publish from another thread, and wait for the cursor; otherwise as :meth:`publish`.
+
+        Arguments:
+            timeout: seconds to wait.
+
+        Raises:
+            TimeoutError: the event was not stored in time; it may be published all the same.
+            HubClosedError: the hub is not open, or it was opened in another process than this one.
+        """
+        _ = self.delivery
+        if os.getpid() != self._process:
+            raise HubClosedError(
+                "the hub was opened in another process: open it after the fork, or publish over HTTP with SyncPublisher"
+            )
+        if self._loop is None or _running_loop() is self._loop:
+            raise HubClosedError("publish_sync() blocks: in the hub's own loop, use `await hub.publish()`")
+        draft = self.draft(topic, data, event=event, key=key)
+        future = asyncio.run_coroutine_threadsafe(self._append([draft]), self._loop)
+        try:
+            return future.result(timeout)[0]
+        except TimeoutError:
+            future.cancel()
+            raise TimeoutError(f"the event was not stored within {timeout:g} s") from None
+
+    def draft(self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None) -> Draft:
+        """Check an event, and return it for :meth:`publish_many`. Arguments and errors as of :meth:`publish`."""
+        return self._check_size(Draft(topic, data, event=event, key=key))
+
+    def _check_size(self, draft: Draft) -> Draft:
+        if draft.size > self.max_event_size:
+            raise EventTooLargeError(draft.size, self.max_event_size)
+        return draft
+
+    async def _append(self, drafts: list[Draft]) -> list[Cursor]:
+        _ = self.delivery
+        cursors = await self._broker.append(drafts) if drafts else []
+        self._published += len(drafts)
+        return cursors
+
+    def feed(
+        self,
+        topic: str | Callable[[Any], str],
+        source: Source,
+        *,
+        key: Field | None,
+        event: str | Callable[[Any], str | None] | None = None,
+        data: Callable[[Any], Any] | None = None,
+        name: str | None = None,
+        on_error: Literal["skip", "stop"] = "skip",
+    ) -> Feed:
+        """Publish the items of a source while the hub is open.
+
+        The next item is requested when the one before is stored. If the source fails, it is read again
+        after 0.5 to 30 seconds, longer after each failure in a row. If the log is unreachable, the current
+        item is kept and tried again. Keys let items that are read twice appear once, also when
+        several hubs on one log run the same feed. Every failure is logged and counted.
+
+        Arguments:
+            topic: the topic of the items, or a function of the item.
+            source: an async iterable that can be iterated again, or a function that returns one: an
+                async generator function, :func:`tickertape.sources.poll`. If it yields a :class:`Batch`,
+                that is stored as a whole.
+            key: identifies an item: the name of a field, or a function of the item; text or a number.
+                ``None`` if items have nothing of the kind: after a failure, an item that was stored but
+                not acknowledged may then appear twice.
+            event: the event type, or a function of the item.
+            data: a function that returns the payload of an item; by default the item itself.
+            name: the name of the feed in logs and before each key, the same in every process; by default
+                the topic. Needed if the topic is a function. Another name makes other keys.
+            on_error: the treatment of an item that can never be published, because its topic is invalid, it
+                is too large, or your function raises: ``"skip"`` logs and counts it and continues,
+                ``"stop"`` ends the feed there.
+
+        Raises:
+            ValueError: a name is missing, too long, or that of another feed; or ``on_error`` is invalid.
+            TypeError: the source cannot be iterated again.
+            InvalidTopicError: the topic breaks the syntax.
+            InvalidEventError: the event type cannot be sent.
+        """
+        shape = Shape(name=self._name_feed(topic, name), topic=topic, event=event, key=key, data=data)
+        if on_error not in ("skip", "stop"):
+            raise ValueError(f"expected on_error to be 'skip' or 'stop', got {on_error!r}")
+        self.draft("any" if callable(topic) else topic, event=None if callable(event) else event)
+        feed = Feed(source, shape, skip=on_error == "skip", draft=self.draft, append=self._append, random=self.random)
+        replaced = self._feeds.get(feed.name)
+        if replaced is not None:
+            self._replaced_feeds.append(replaced)
+        self._feeds[feed.name] = feed
+        if self._delivery is not None and self._wheel is not None:
+            feed.start(self._wheel)
+        return feed
+
+    def _name_feed(self, topic: object, name: str | None) -> str:
+        found = topic if name is None else name
+        if not isinstance(found, str):
+            raise ValueError("a feed whose topic is a function needs a name: name=")
+        if not 0 < len(found) <= MAX_NAME_LENGTH:
+            raise ValueError(f"expected a name of 1 to {MAX_NAME_LENGTH} characters, got {len(found)}: name=")
+        other = self._feeds.get(found)
+        if other is not None and other.active:
+            raise ValueError(f"there is another feed with the name {found!r}: name=")
+        return found
+
+    async def _stop_feeds(self) -> None:
+        feeds = [*self._feeds.values(), *self._replaced_feeds]
+        self._replaced_feeds = []
+        for feed in feeds:  # all at once, before one of them finds the hub closed
+            feed.cancel()
+        await asyncio.gather(*(feed.stop() for feed in feeds))
 
     # Subscribing.
 
@@ -186,26 +498,28 @@ class Hub(Publishing):
         last: int | None = None,
         on_overflow: str = OverflowPolicy.DISCONNECT,
         user: Any = None,
-    ) -> AsyncIterator[Subscription]:
-        """Enter with ``async with``, and iterate over the subscription with ``async for``.
+    ) -> AsyncIterator[PullOutput]:
+        """Subscribe in this process: enter with ``async with``, and iterate with ``async for``.
 
         Arguments:
             topics: patterns: ``*`` for one segment, ``**`` for any number.
-            last_event_id: the cursor to go on from.
+            last_event_id: the cursor after which to start.
             last: without a cursor, the number of past events to start with.
-            on_overflow: what to do when it is read too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
-            user: who it is, for :attr:`presence`.
+            on_overflow: the treatment of a reader that is too slow: ``"disconnect"``, ``"skip"`` or ``"latest"``.
+            user: a value for :attr:`presence`.
 
         Raises:
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
             BrokerError: the log cannot be read.
         """
         patterns = check_patterns(topics, limit=self.max_topics)
-        subscription = self.serve(await self.request(patterns, last_event_id, last, OverflowPolicy(on_overflow), user))
+        start = await self.find_start(patterns, last_event_id, last)
+        subscription = self.subscribe_at(start, patterns, OverflowPolicy(on_overflow), user)
+        output = PullOutput(self.delivery, subscription)
         try:
-            yield subscription
+            yield output
         finally:
-            subscription.close()
+            output.close()
 
     def response(
         self,
@@ -220,60 +534,57 @@ class Hub(Publishing):
         """Return a response that streams the events of ``topics`` to the client.
 
         Arguments:
-            request: what is answered; its ``Last-Event-ID`` tells where to go on.
+            request: the request; its ``Last-Event-ID`` is the cursor after which to start.
             topics: a pattern or several: ``*`` for one segment, ``**`` for any number.
             last: for a client without a ``Last-Event-ID``, the number of past events to start with.
-            on_overflow: what to do when the client reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
-            headers: more headers; one of the same name takes the place of ours.
-            user: who it is, for :attr:`presence`.
+            on_overflow: the treatment of a client that reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
+            headers: more headers; one of the same name replaces ours.
+            user: a value for :attr:`presence`.
 
         Raises:
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
         """
-        patterns = check_patterns(topics, limit=self.max_topics)
-        last_event_id = get_last_event_id(request)
-        return HubResponse(self, patterns, last_event_id, last, OverflowPolicy(on_overflow), headers, user)
-
-    async def request(
-        self,
-        patterns: Patterns,
-        last_event_id: str | None,
-        last: int | None,
-        policy: OverflowPolicy,
-        user: Any,
-    ) -> SubscriptionRequest:
-        """Find the place where a subscription starts; for those who serve it."""
-        delivery = self._opened()
-        start = await find_start(self._broker, delivery, patterns, last_event_id, last)
-        return SubscriptionRequest(SubscriberInfo(next(self._ids), patterns, time.time(), user), start, policy)
-
-    def serve(self, request: SubscriptionRequest) -> Subscription:
-        """Serve a subscription to whoever asks it for events."""
-        if self.draining:
-            raise HubClosedError("expected an open hub, got one that is draining")
-        subscription = Subscription(self._opened(), *request, self.presence.leave)
-        self.presence.join(subscription)
-        return subscription
-
-    def serve_direct(self, subscription: Subscription) -> DirectSubscriber:
-        """Go on serving a subscription as the protocol of its own connection."""
-        start = Start(subscription.cursor, subscription.gap)
-        return DirectSubscriber(
-            self._opened(), subscription.info, start, subscription.policy, self.presence.leave, self.drain
+        return HubResponse(
+            self,
+            check_patterns(topics, limit=self.max_topics),
+            get_last_event_id(request),
+            last=last,
+            policy=OverflowPolicy(on_overflow),
+            headers=headers,
+            user=user,
         )
 
+    async def find_start(self, patterns: Patterns, last_event_id: str | None, last: int | None) -> Start:
+        """Return the position at which a subscription starts; for those that serve it.
+
+        Raises:
+            HubClosedError: the hub is closed or draining.
+            BrokerError: the log cannot be read.
+        """
+        self._check_accepting()
+        return await find_start(self._broker, self.delivery, patterns, last_event_id, last)
+
+    def subscribe_at(self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any) -> Subscription:
+        """Register a subscription that has no output yet; for those that serve it.
+
+        Raises:
+            HubClosedError: the hub is closed or draining.
+        """
+        self._check_accepting()
+        return self.delivery.subscribe(patterns, start.cursor, start.gap, policy, user)
+
     def subscribers(self, topic: str | None = None) -> int:
-        """Return the number of subscribers, or of those who get what is published to ``topic``."""
-        return self._opened().count(None if topic is None else check_topic(topic))
+        """Return the number of subscribers, or of those that get the events of ``topic``."""
+        return self.delivery.count(None if topic is None else check_topic(topic))
 
     def topics(self, *, after: str = "", limit: int | None = None) -> dict[str, int]:
         """Return the topics with records in the window, sorted, each with the number of its subscribers.
 
         Arguments:
-            after: the topic behind which to start.
+            after: the topic after which to start.
             limit: the greatest number of topics.
         """
-        delivery = self._opened()
+        delivery = self.delivery
         topics = (topic for topic in delivery.window.topics if topic > after)
         page = sorted(topics) if limit is None else heapq.nsmallest(limit, topics)
         return {topic: delivery.count(topic) for topic in page}
@@ -285,20 +596,21 @@ class Hub(Publishing):
 
         Arguments:
             topics: patterns.
-            after: the text of the cursor to start behind; by default, with the oldest.
+            after: the text of the cursor after which to start; by default, with the oldest.
             limit: the greatest number of events.
 
         Returns:
             The records with their cursors, and the reason of the gap before them, if there is one.
         """
         patterns = check_patterns(topics, limit=self.max_topics)
-        self._opened()
+        epoch = self.epoch
         cursor = None if after is None else Cursor.parse(after)
-        start = cursor.offset if cursor is not None and cursor.epoch == self.epoch else 0
-        state, records = await self._broker.read(start, limit, lambda topic: matches(patterns, topic))
+        start = cursor.offset if cursor is not None and cursor.epoch == epoch else 0
+        wanted = compile_patterns(patterns)
+        state, records = await self._broker.read(start, limit, wanted)
         known = cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest
         if start and not known:
-            state, records = await self._broker.read(0, limit, lambda topic: matches(patterns, topic))
+            state, records = await self._broker.read(0, limit, wanted)
         gap = None
         if after is not None:
             gap = "reset" if not known else "expired" if start + 1 < state.oldest else None
@@ -307,67 +619,55 @@ class Hub(Publishing):
     # Ending.
 
     def drain(self) -> float:
-        """Take no more subscriptions, and end all streams; return the seconds that this may take.
+        """Accept no more subscriptions, and end all streams. Return the seconds that this may take.
 
-        Events are taken until the hub is closed: requests under way may publish their last ones.
+        Streams end one after the other, so that their clients do not all reconnect at once: over 2 ms for each
+        stream, at most over ``drain_window``. Events are accepted until the hub is closed.
         """
-        if not self.draining and self._delivery is not None:
-            self.draining = True
-            logger.info("draining %d subscribers over %.1f s", len(self._delivery.subscribers), self.drain_window)
-            now = self.clock.time()
-            for subscriber in self._delivery.subscribers:
-                self.clock.call_at(now + self.random() * self.drain_window, self._finish, subscriber)
-        return self.drain_window
+        delivery = self._delivery
+        subscriptions = self.presence.subscriptions
+        spread = min(self.drain_window, _DRAIN_STEP * (len(subscriptions) - 1)) if subscriptions else 0.0
+        if self._draining or delivery is None:
+            return spread
+        self._draining = True
+        logger.info("draining %d subscribers over %.1f s", len(subscriptions), spread)
+        now = self.clock.time()
+        for subscription in subscriptions:
+            if spread:
+                self.clock.call_at(now + self.random() * spread, self._finish, delivery, subscription)
+            else:
+                self._finish(delivery, subscription)
+        return spread
 
-    def jittered_retry(self) -> bytes:
-        """Return a block that tells a client when to reconnect, each client another time."""
-        spread = 1 + _JITTER * (2 * self.random() - 1)
-        return ServerSentEvent(retry=int(self.retry * spread * 1000)).encode()
+    def retry_block(self) -> bytes:
+        """Return a block with a reconnection time, another one for each client."""
+        spread = 1 + _RETRY_JITTER * (2 * self.random() - 1)
+        return b"retry: %d\n\n" % int(self.retry * spread * 1000)
 
-    def _finish(self, subscriber: Subscriber) -> None:
-        if isinstance(subscriber, DirectSubscriber):
-            subscriber.finish(self.jittered_retry(), DisconnectReason.DRAINING)
+    def _finish(self, delivery: Delivery, subscription: Subscription) -> None:
+        if isinstance(subscription.output, DirectOutput):
+            subscription.output.finish(self.retry_block(), DisconnectReason.DRAINING)
         else:
-            subscriber.end(DisconnectReason.DRAINING)
+            delivery.end(subscription, DisconnectReason.DRAINING)
 
     def statistics(self) -> HubStatistics:
-        """Return what the hub holds now, and what it did since it was opened."""
-        delivery = self._opened()
-        counters = delivery.counters
+        """Return the state of the hub, and its counters since it was opened."""
+        window, counters = self.delivery.window, self.delivery.counters
         return HubStatistics(
-            subscribers=len(delivery.subscribers),
-            topics=len(delivery.window.topics),
-            window_events=len(delivery.window),
-            window_bytes=delivery.window.bytes,
+            subscribers=len(self.presence),
+            topics=len(window.topics),
+            window_events=len(window),
+            window_bytes=window.bytes,
             published=self._published,
             delivered=counters.delivered,
             superseded=counters.superseded,
+            skipped=counters.skipped,
             gaps=dict(counters.gaps),
             disconnects=dict(counters.disconnects),
             feeds={name: feed.statistics() for name, feed in self._feeds.items()},
         )
 
-    @property
-    def clock(self) -> Clock:
-        """One coarse clock for all timers of this hub's streams."""
-        if self._wheel is None:
-            raise HubClosedError("expected an open hub, got one that was never opened")
-        return self._wheel
-
-    @property
-    def epoch(self) -> str:
-        """The life of the log that this hub follows."""
-        return self._opened().window.epoch
-
-    def _check_open(self) -> None:
-        self._opened()
-
-    def _opened(self) -> Delivery:
-        if self._delivery is None:
-            raise HubClosedError("expected an open hub, got one that is closed: use `async with hub` or its lifespan")
-        return self._delivery
-
-    # Turning the wheel.
+    # Regular work.
 
     def _beat(self) -> None:
         if self._delivery is not None and self.heartbeat is not None:
@@ -376,3 +676,25 @@ class Hub(Publishing):
     def _check(self) -> None:
         if self._delivery is not None and self.send_timeout is not None:
             self._delivery.check(self.send_timeout)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _check_seconds(name: str, value: object, *, above: float = -1.0, most: float = sys.float_info.max) -> float:
+    """Return a number of seconds from 0 to ``most``, and greater than ``above``."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most and value > above:
+        return float(value)
+    least = "greater than 0" if above == 0 else "of at least 0"
+    limit = "" if most == sys.float_info.max else f" and at most {most:g}"
+    raise ValueError(f"expected {name} to be a number of seconds {least}{limit}, got {value!r}")
+
+
+def _check_count(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"expected {name} to be an int of at least 1, got {value!r}")
+    return value

@@ -1,13 +1,14 @@
-"""Who is subscribed, and who comes and goes."""
+"""``Presence``, the current subscribers of a hub."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from ..asgi import DisconnectReason
-from .subscriber import Subscriber, SubscriberInfo
+from .subscription import SubscriberInfo, Subscription
 
 __all__ = ["JoinCallback", "LeaveCallback", "Presence"]
 
@@ -18,52 +19,59 @@ LeaveCallback: TypeAlias = Callable[[SubscriberInfo, DisconnectReason], Any]
 
 
 class Presence:
-    """Know the present subscribers of a hub, and tell of each that joins and leaves.
+    """The current subscribers of a hub, with callbacks for those that join and leave.
 
-    One whose connection is closed or reset leaves at once. One that vanishes without a word, as behind
-    a closed lid, leaves when the kernel finds that nothing arrives any more: under ``tickertape serve``
-    after one and a half times ``send_timeout``, elsewhere as long as the system takes (Linux, unless told
-    otherwise: a quarter of an hour; ``sysctl net.ipv4.tcp_retries2``).
+    If a connection is closed or reset, its subscriber leaves at once. If a client vanishes without a
+    word, as when a laptop is closed, its subscriber leaves when the kernel finds that nothing arrives any
+    more: on Linux after one and a half times ``send_timeout``, elsewhere after the system's own timeout.
     """
 
     def __init__(self) -> None:
-        self._present: dict[int, Subscriber] = {}
+        self._subscriptions: dict[int, Subscription] = {}
+        self._ids = itertools.count(1)
         self._on_join: list[JoinCallback] = []
         self._on_leave: list[LeaveCallback] = []
 
     def __len__(self) -> int:
-        return len(self._present)
+        return len(self._subscriptions)
 
     def __iter__(self) -> Iterator[SubscriberInfo]:
-        return iter([subscriber.info for subscriber in self._present.values()])
+        return iter([subscription.info for subscription in self._subscriptions.values()])
 
     def __repr__(self) -> str:
         return f"<Presence {len(self)} subscribers>"
 
     def on_join(self, callback: JoinCallback) -> JoinCallback:
-        """Call ``callback(info)`` when a subscriber joins; returns it, so that it may stand as a decorator."""
+        """Call ``callback(info)`` when a subscriber joins. Returns the callback, so this works as a decorator."""
         self._on_join.append(callback)
         return callback
 
     def on_leave(self, callback: LeaveCallback) -> LeaveCallback:
-        """Call ``callback(info, reason)`` when a subscriber has left; returns it."""
+        """Call ``callback(info, reason)`` when a subscriber has left. Returns the callback."""
         self._on_leave.append(callback)
         return callback
 
-    def join(self, subscriber: Subscriber) -> None:
-        """Note a subscriber that came."""
-        self._present[subscriber.info.id] = subscriber
-        _call(self._on_join, subscriber.info)
+    # For the delivery.
 
-    def leave(self, subscriber: Subscriber) -> None:
-        """Note a subscriber that ended."""
-        if self._present.pop(subscriber.info.id, None) is not None:
-            _call(self._on_leave, subscriber.info, subscriber.reason)
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """A copy of the list of current subscriptions, in the order in which they joined."""
+        return list(self._subscriptions.values())
 
-    def replace(self, subscriber: Subscriber, successor: Subscriber) -> None:
-        """Note that the same one is served in another way."""
-        self._present[successor.info.id] = successor
-        subscriber.hand_over()
+    def new_id(self) -> int:
+        """Return the next unused number for a subscriber."""
+        return next(self._ids)
+
+    def join(self, subscription: Subscription) -> None:
+        """Add a subscription and call the callbacks."""
+        self._subscriptions[subscription.id] = subscription
+        if self._on_join:
+            _call(self._on_join, subscription.info)
+
+    def leave(self, subscription: Subscription) -> None:
+        """Remove a subscription that has ended and call the callbacks."""
+        if self._subscriptions.pop(subscription.id, None) is not None and self._on_leave:
+            _call(self._on_leave, subscription.info, subscription.reason)
 
 
 def _call(callbacks: list[Any], *args: Any) -> None:

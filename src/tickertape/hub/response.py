@@ -1,36 +1,80 @@
-"""``Hub`` with responses: subscriptions as event streams, in any ASGI application."""
+"""``HubResponse``: a subscription as an event stream, in any ASGI application."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
-from ..asgi import DisconnectReason, Receive, Scope, Send, Stream, StreamResponse, Takeover, open_streams, send_problem
+from ..asgi import (
+    DisconnectReason,
+    Receive,
+    Scope,
+    Send,
+    Stream,
+    StreamResponse,
+    Takeover,
+    open_streams,
+    send_problem,
+)
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
-from ..wire import ServerSentEvent
-from .subscriber import OverflowPolicy
-from .subscription import Subscription
+from ..timing import Clock
+from ..wire import Cursor, ServerSentEvent
+from .delivery import Delivery
+from .direct import DirectOutput
+from .log import Start
+from .pull import PullOutput
+from .subscription import OverflowPolicy, Subscription
+from .topics import Patterns
 
-__all__ = ["HubResponse"]
+__all__ = ["HubResponse", "StreamingHub", "opening_block"]
+
+
+class StreamingHub(Protocol):
+    """The part of a hub that a response needs."""
+
+    heartbeat: float | None
+    send_timeout: float | None
+
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def draining(self) -> bool: ...
+    @property
+    def delivery(self) -> Delivery: ...
+    def drain(self) -> float: ...
+    def retry_block(self) -> bytes: ...
+    async def find_start(self, patterns: Patterns, last_event_id: str | None, last: int | None) -> Start: ...
+    def subscribe_at(self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any) -> Subscription: ...
+
+
+def opening_block(subscription: Subscription, epoch: str, retry: bytes) -> bytes:
+    """Return the first block of a stream: its cursor or its gap, and the reconnection time.
+
+    It is one block, also with a gap: a client that had the cursor alone would never see the gap.
+    """
+    gap = subscription.take_gap()
+    first = ServerSentEvent(id=str(Cursor(epoch, subscription.cursor))) if gap is None else gap
+    return first.encode().removesuffix(b"\n") + retry
 
 
 class HubResponse(StreamResponse):
-    """Answer a request with the events of a subscription; made by :meth:`Hub.response`.
+    """Stream the events of a subscription to a client; made by :meth:`Hub.response`.
 
-    The first bytes are the place where the stream starts and the time after which to reconnect, in
-    a block without data, so that a client that is lost before its first event resumes all the same.
-    Then the hub takes the connection over, if its server offers that and nothing stands between;
-    else the response sends what the hub gives it, as any other.
+    The first block has the cursor at which the stream starts and the reconnection time, but no data: a
+    client that loses its connection before the first event resumes all the same. If the server and the
+    middleware allow it, the hub then takes the connection over (see :class:`tickertape.asgi.Takeover`),
+    and nothing remains of the request. Otherwise the response pulls the events and sends them.
 
-    A hub that is draining, or has no log, answers 503 as ``application/problem+json``.
+    If the hub is draining or has no log, the response is 503 as ``application/problem+json``.
     """
 
     def __init__(
         self,
-        hub: Any,
-        patterns: tuple[str, ...],
+        hub: StreamingHub,
+        patterns: Patterns,
         last_event_id: str | None,
+        *,
         last: int | None,
         policy: OverflowPolicy,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
@@ -38,99 +82,101 @@ class HubResponse(StreamResponse):
     ) -> None:
         super().__init__(HTTPStatus.OK, headers, None)
         self._hub = hub
-        self._wanted = patterns, last_event_id, last, policy, user
+        self._patterns = patterns
+        self._last_event_id = last_event_id
+        self._last = last
+        self._policy = policy
+        self._user = user
 
     def __repr__(self) -> str:
-        return f"<HubResponse {self._wanted[0]}>"
+        return f"<HubResponse {self._patterns}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] != "http":
+            raise RuntimeError(f"a hub's response answers HTTP requests, not a scope of type {scope['type']!r}")
         hub = self._hub
         if hub.draining:
-            await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, "The hub is draining: come back in a moment.")
+            await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, "The hub is draining: try again in a moment.")
             return
         try:
-            request = await hub.request(*self._wanted)
+            start = await hub.find_start(self._patterns, self._last_event_id, self._last)
+            if scope["method"] == "HEAD":
+                await self._answer_head(send)
+                return
+            subscription = hub.subscribe_at(start, self._patterns, self._policy, self._user)
         except (BrokerError, HubClosedError) as error:
             await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             return
-        if scope["method"] == "HEAD":
-            await self._answer_head(send)
-        else:
-            await self._serve(request, scope, receive, send)
+        await self._serve(subscription, scope, receive, send)
 
-    async def _serve(self, request: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, subscription: Subscription, scope: Scope, receive: Receive, send: Send) -> None:
         hub = self._hub
+        delivery = hub.delivery
+        opening = opening_block(subscription, delivery.window.epoch, hub.retry_block())
+        started = False
         try:
-            subscription = hub.serve(request)
-        except HubClosedError as error:
-            await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
-            return
-        takeover = await Takeover.find(receive)
-
-        def hand_over(chunk: bytes) -> bool:
-            if takeover is None:
-                return False
-            # A stream that is ending already was told so in the way in which it is served now.
-            if subscription.reason or hub.draining:
-                takeover.release()
-                return False
-            direct = hub.serve_direct(subscription)
-            transport = takeover.take(chunk, direct)
-            if transport is None:
-                direct.hand_over()
-                return False
-            hub.presence.replace(subscription, direct)
-            direct.start(transport, takeover.connections)
-            # The server may have told its connections of a shutdown before this became one of them.
-            open_streams.add(hub, {"server": scope.get("server")})
-            return True
-
+            takeover = await Takeover.find(receive)
+            if takeover is not None:
+                started = True
+                await send(self._start())
+                await send({"type": "http.response.body", "body": opening, "more_body": True})
+                if self._hand_over(takeover, opening, delivery, subscription):
+                    # The server may have told its connections of a shutdown before this became one of them.
+                    open_streams.add(hub, scope)
+                    return
+        except BaseException:
+            delivery.end(subscription, DisconnectReason.CLIENT_CLOSED)
+            raise
         stream = Stream(
-            _Chunks(hub, subscription),
-            self._start(),
+            _Chunks(hub, PullOutput(delivery, subscription), b"" if started else opening),
+            None if started else self._start(),
             heartbeat=hub.heartbeat,
             send_timeout=hub.send_timeout,
             clock=hub.clock,
-            hand_over=hand_over,
             on_drain=hub.drain,
         )
         try:
             await stream.run(scope, receive, send)
         finally:
-            subscription.end(stream.reason or DisconnectReason.CLIENT_CLOSED)
+            delivery.end(subscription, stream.reason or DisconnectReason.CLIENT_CLOSED)
+
+    def _hand_over(self, takeover: Takeover, opening: bytes, delivery: Delivery, subscription: Subscription) -> bool:
+        """Make a direct output the owner of the connection, if everything went out unchanged."""
+        if subscription.reason is not None or self._hub.draining:
+            takeover.release()  # a stream that was told to end says its last word in the portable way
+            return False
+        output = DirectOutput(delivery, subscription, self._hub.drain)
+        transport = takeover.take(opening, output)
+        if transport is None:
+            return False
+        output.start(transport, takeover.connections)
+        return True
 
 
 class _Chunks(AsyncIterator[bytes]):
-    """The bytes of a subscription: its place, its events, and a last word when the hub drains."""
+    """The bytes of a portable stream: the opening, the events, and a last word when the hub drains."""
 
-    __slots__ = ("_hub", "_over", "_primed", "_subscription")
+    __slots__ = ("_hub", "_opening", "_output", "_over")
 
-    def __init__(self, hub: Any, subscription: Subscription) -> None:
+    def __init__(self, hub: StreamingHub, output: PullOutput, opening: bytes) -> None:
         self._hub = hub
-        self._subscription = subscription
-        self._primed = False
+        self._output = output
+        self._opening = opening
         self._over = False
 
     async def __anext__(self) -> bytes:
-        if not self._primed:
-            self._primed = True
-            return self._opening()
+        if self._opening:
+            opening, self._opening = self._opening, b""
+            return opening
         if self._over:
             raise StopAsyncIteration
         try:
-            found = await self._subscription.next_range()
+            found = await self._output.next_slice()
         except SlowConsumerError:
-            # Ended as a clean end: the client comes back with its cursor, and is told of the gap.
+            # A clean end: the client reconnects with its cursor and gets the gap.
             raise StopAsyncIteration from None
         if found is not None:
-            return (b"" if found.gap is None else found.gap.encode()) + found.chunk
+            return found.chunk if found.gap is None else found.gap.encode() + found.chunk
         self._over = True
-        return bytes(self._hub.jittered_retry())
-
-    def _opening(self) -> bytes:
-        subscription = self._subscription
-        gap, subscription.gap = subscription.gap, None
-        # One block also with a gap: a client that had the place alone would never be told of the gap.
-        place = ServerSentEvent(id=str(subscription.resume_from)) if gap is None else gap
-        return place.encode().removesuffix(b"\n") + bytes(self._hub.jittered_retry())
+        return self._hub.retry_block()

@@ -1,136 +1,108 @@
-"""``Subscription``: a subscriber that asks for what comes next, in this process or for a portable response."""
+"""``Subscription``, the state of one subscriber: its patterns, its position in the log, and how it ended."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Any, Self
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
 
 from ..asgi import DisconnectReason
-from ..errors import SlowConsumerError
-from ..wire import ServerSentEvent
-from .delivery import Delivery, Range
-from .subscriber import OverflowPolicy, Start, Subscriber, SubscriberInfo
-from .window import Entry
+from ..wire import Gap
+from .audience import Audience
+from .topics import Patterns
 
-__all__ = ["HubEvent", "Subscription"]
+__all__ = ["Output", "OverflowPolicy", "SubscriberInfo", "Subscription"]
 
 
-class HubEvent(ServerSentEvent):
-    """An event of a hub's log: its ``id`` is its cursor, and it knows its ``topic``."""
+class OverflowPolicy(StrEnum):
+    """Treatment of a subscriber that reads too slowly."""
 
-    __slots__ = ("topic",)
-
-    topic: str
-
-    def __init__(self, entry: Entry, epoch: str) -> None:
-        record = entry.record
-        super().__init__(record.data, event=record.event, id=f"{epoch}-{record.offset}")
-        object.__setattr__(self, "topic", record.topic)
+    DISCONNECT = "disconnect"
+    """End its stream when its next events are no longer kept. It reconnects and gets a gap."""
+    SKIP = "skip"
+    """Send it a gap and continue with live events."""
+    LATEST = "latest"
+    """When it falls behind, send it only the newest event of each topic: for dashboards and prices."""
 
 
-class Subscription(Subscriber):
-    """Iterate over the events of a hub's topics; made by :meth:`Hub.subscribe`.
+class SubscriberInfo(NamedTuple):
+    """Description of a subscriber for presence.
 
-    Gives a :class:`HubEvent` for each event, and ``stream:gap`` as a ``ServerSentEvent`` where some
-    are missing. It holds a cursor, not a queue: what is not asked for stays in the log.
-
-    Raises:
-        SlowConsumerError: the log has moved on beyond the cursor, and ``on_overflow`` is
-            ``"disconnect"``.
+    Attributes:
+        id: a number that is unique within the hub.
+        topics: its patterns.
+        since: the time of its arrival, in seconds since the Unix epoch.
+        user: the value that the application passed as ``user=``.
     """
 
-    __slots__ = ("_events", "_waiting")
+    id: int
+    topics: Patterns
+    since: float
+    user: Any = None
+
+
+class Output(Protocol):
+    """The way in which a subscription is served: pulled by a reader, or written to a socket."""
+
+    def wake(self) -> None:
+        """Continue: there may be something after the cursor, or the cursor or the gap has changed."""
+
+    def ended(self) -> None:
+        """Release everything that waits: the subscription has ended."""
+
+
+class Subscription:
+    """The state of one subscriber; it computes nothing.
+
+    Arguments:
+        id: a number that is unique within the hub.
+        audience: the subscribers with the same patterns.
+        cursor: the offset after which the subscriber gets every event.
+        gap: sent before the next event, if the subscriber could not start where it wanted to.
+        policy: the treatment if it reads too slowly.
+        since: the time of its arrival, in seconds since the Unix epoch.
+        user: a value of the application.
+
+    Attributes:
+        output: the current way in which it is served; ``None`` until there is one.
+        caught_up: it has reached the newest event once. From then on it can only fall behind.
+        reason: why it ended; ``None`` while it is open.
+
+    While a direct output is live, its cursor is the delivery's position, and ``cursor`` is out of date.
+    """
+
+    # One for each connection: every slot costs 8 bytes of each.
+    __slots__ = ("audience", "caught_up", "cursor", "gap", "id", "output", "policy", "reason", "since", "user")
 
     def __init__(
         self,
-        delivery: Delivery,
-        info: SubscriberInfo,
-        start: Start,
+        id: int,
+        audience: Audience,
+        cursor: int,
+        gap: Gap | None,
         policy: OverflowPolicy,
-        on_end: Callable[[Subscriber], Any],
+        since: float,
+        user: Any,
     ) -> None:
-        super().__init__(delivery, info, start, policy, on_end)
-        self._waiting: asyncio.Future[None] | None = None
-        self._events: list[ServerSentEvent] = []
+        self.id = id
+        self.audience = audience
+        self.cursor = cursor
+        self.gap = gap
+        self.policy = policy
+        self.since = since
+        self.user = user
+        self.output: Output | None = None
+        self.caught_up = False
+        self.reason: DisconnectReason | None = None
 
     def __repr__(self) -> str:
-        state = self.reason or "open"
-        return f"<Subscription {self.info.id} {self.info.topics} cursor={self.cursor} {state}>"
+        return f"<Subscription {self.id} {self.audience.patterns} cursor={self.cursor} {self.reason or 'open'}>"
 
-    async def __aenter__(self) -> Self:
-        return self
+    @property
+    def info(self) -> SubscriberInfo:
+        """The description of the subscriber for presence."""
+        return SubscriberInfo(self.id, self.audience.patterns, self.since, self.user)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __aiter__(self) -> AsyncIterator[ServerSentEvent]:
-        return self
-
-    async def __anext__(self) -> ServerSentEvent:
-        while not self._events:
-            found = await self.next_range()
-            if found is None:
-                raise StopAsyncIteration
-            if found.gap is not None:
-                self._events.append(found.gap)
-            self._events += [HubEvent(entry, self._delivery.window.epoch) for entry in found.entries]
-            self._events.reverse()
-        return self._events.pop()
-
-    async def next_range(self) -> Range | None:
-        """Return the next events and gaps, as soon as there are any; ``None`` when the subscription was closed.
-
-        Raises:
-            SlowConsumerError: the cursor fell off the log.
-            BrokerError: the log cannot be read.
-        """
-        behind = self._caught_up
-        while self.reason is None:
-            newest = self._delivery.window.newest
-            if self.gap is not None:
-                gap, self.gap = self.gap, None
-                return Range(b"", self.cursor, [], gap)
-            if self.cursor >= newest:
-                self._caught_up = True
-                await self._wait()
-                behind = False
-                continue
-            try:
-                found = self._next_in_window(newest, behind=behind) if self._in_window() else await self._fetch()
-            except SlowConsumerError:
-                self.end(DisconnectReason.SLOW_CONSUMER)
-                raise
-            if found is None or self.reason is not None:
-                continue
-            self.cursor = found.upto
-            self._delivery.counters.delivered += len(found.entries)
-            if found.entries or found.gap is not None:
-                return found
-        return None
-
-    async def _wait(self) -> None:
-        self._waiting = asyncio.get_running_loop().create_future()
-        self.audience.waiters[self] = None
-        try:
-            await self._waiting
-        finally:
-            self._waiting = None
-            self.audience.waiters.pop(self, None)
-
-    def wake(self) -> None:
-        """Look again what lies behind the cursor."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    def end(self, reason: DisconnectReason) -> None:
-        """Leave the hub; who waits for the next event is woken."""
-        super().end(reason)
-        self.wake()
-
-    def close(self) -> None:
-        """End the subscription; may be called twice."""
-        self.end(DisconnectReason.CLIENT_CLOSED)
+    def take_gap(self) -> Gap | None:
+        """Return the gap that is to be sent, and forget it."""
+        gap, self.gap = self.gap, None
+        return gap

@@ -1,4 +1,4 @@
-"""One timer of the event loop for all timers of a hub."""
+"""``Wheel``, one timer of the event loop for all timers of a hub."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ __all__ = ["Wheel"]
 
 logger = logging.getLogger("tickertape.hub")
 
-_SPOKE: Final = 0.25
-"""Seconds between two turns: heartbeats and timeouts of seconds need no finer clock."""
+_SLOT: Final = 0.25
+"""Seconds between two turns: heartbeats and timeouts take seconds and need no finer clock."""
 
 
 class Wheel:
-    """A coarse clock: callbacks come up to a quarter of a second late, and cost one timer together.
+    """A coarse clock. Callbacks run up to a quarter of a second late, and need only one timer together.
 
     Arguments:
-        clock: what turns the wheel; an event loop, or a fake clock.
+        clock: the clock that turns the wheel: an event loop, or a fake clock.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._spokes: dict[int, list[_Spin]] = {}
-        self._turned = int(clock.time() / _SPOKE)
+        self._slots: dict[int, list[_Callback]] = {}
+        self._turned = int(clock.time() / _SLOT)
         self._timer: Timer | None = None
         self._every: list[Callable[[], Any]] = []
         self._stopped = False
 
     def time(self) -> float:
-        """Return the present moment, in seconds."""
+        """Return the current time, in seconds."""
         return self._clock.time()
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
-        """Call ``callback`` soon after the moment ``when``."""
-        spin = _Spin(callback, args)
-        spoke = max(int(when / _SPOKE) + 1, self._turned + 1)
-        self._spokes.setdefault(spoke, []).append(spin)
-        return spin
+        """Call ``callback(*args)`` soon after the time ``when``."""
+        entry = _Callback(callback, args)
+        slot = max(int(when / _SLOT) + 1, self._turned + 1)
+        self._slots.setdefault(slot, []).append(entry)
+        return entry
 
     def start(self, *every: Callable[[], Any]) -> None:
-        """Begin to turn; call each of ``every`` at each turn."""
+        """Begin to turn, and call each of ``every`` at each turn."""
         self._every = list(every)
-        self._timer = self._clock.call_at(self._clock.time() + _SPOKE, self._turn)
+        self._timer = self._clock.call_at(self._clock.time() + _SLOT, self._turn)
 
     def stop(self) -> None:
-        """Stand still once the callbacks that are to come have come: streams that end may need them."""
+        """Stop after the pending callbacks have run: streams that are ending may need them."""
         self._every = []
         self._stopped = True
 
     def _turn(self) -> None:
         self._timer = None
-        if not self._stopped or self._spokes:
-            self._timer = self._clock.call_at(self._clock.time() + _SPOKE, self._turn)
-        now = int(self._clock.time() / _SPOKE)
-        due = [spin for spoke in range(self._turned + 1, now + 1) for spin in self._spokes.pop(spoke, ())]
+        if not self._stopped or self._slots:
+            self._timer = self._clock.call_at(self._clock.time() + _SLOT, self._turn)
+        now = int(self._clock.time() / _SLOT)
+        due = [entry for slot in range(self._turned + 1, now + 1) for entry in self._slots.pop(slot, ())]
         self._turned = now
         callbacks: list[Callable[[], Any]] = [*self._every, *due]
         for callback in callbacks:
@@ -67,7 +67,7 @@ class Wheel:
                 logger.exception("a timer failed")
 
 
-class _Spin:
+class _Callback:
     __slots__ = ("_args", "_callback")
 
     def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:

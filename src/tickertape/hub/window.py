@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
+import logging
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
-from itertools import chain, dropwhile, islice, takewhile
+from itertools import islice
 from typing import Final
 
 from ..broker import Record, Retention
-from ..errors import BrokerError
+from ..errors import BrokerError, InvalidEventError
 from ..wire import encode_fields
-from .topics import Patterns, matches
+from .topics import Patterns, compile_patterns
 
-__all__ = ["Entry", "Window", "encode_block"]
+__all__ = ["Entry", "Window", "encode_record"]
+
+logger = logging.getLogger("tickertape.hub")
 
 _ENTRY_OVERHEAD: Final = 400
-"""Bytes that an entry takes beside its topic and its block: objects, list and index."""
+"""Bytes of an entry besides its topic and its block: objects, list and index."""
 
 _SPARE: Final = 1024
-"""Dropped entries at the list's start before it is cut: cutting moves all that follow."""
+"""Dropped entries at the start of the list before it is cut: cutting moves all that follow."""
+
+_SCAN: Final = 2000
+"""Entries that one call examines: below a millisecond, also with a hundred patterns."""
 
 
-def encode_block(epoch: str, record: Record) -> bytes:
-    """Return a record as it goes to every subscriber."""
-    return encode_fields(record.data, record.event, f"{epoch}-{record.offset}")
+def encode_record(epoch: str, record: Record) -> bytes:
+    """Return a record as the block that goes to every subscriber; empty if it cannot be encoded.
+
+    Only another program can have stored such a record: drafts are checked when they are built. It is
+    skipped and logged, so that it does not stop every hub on the log.
+    """
+    try:
+        return encode_fields(record.data, record.event, f"{epoch}-{record.offset}")
+    except InvalidEventError as error:
+        logger.error("skipped record %s-%d, which another program has written: %s", epoch, record.offset, error)
+        return b""
 
 
 class Entry:
-    """A record with its bytes on the wire; shared by all who send it."""
+    """A record with its bytes on the wire, shared by all who send it."""
 
     __slots__ = ("added", "block", "record")
 
@@ -54,26 +68,27 @@ class Entry:
 
 
 _GONE: Final = Entry(Record(0, "", None, ""), b"", 0.0)
-"""Stands where an entry was dropped, until the list is cut."""
+"""Takes the place of a dropped entry until the list is cut."""
 
 
 class Window:
-    """Hold the newest records of a log without holes between them.
+    """The newest records of a log, without holes.
 
     Arguments:
-        epoch: the life of the log.
-        newest: the offset behind which the window starts, empty.
-        retention: how much is held.
+        epoch: the epoch of the log.
+        newest: the offset after which the window starts, empty.
+        retention: the limits of what it holds.
     """
 
     def __init__(self, epoch: str, newest: int, retention: Retention) -> None:
         self.epoch = epoch
         self.newest = newest
         self.bytes = 0
+        self.skipped = 0  # records that could not be encoded
         self._retention = retention
         self._entries: list[Entry] = []
-        self._dead = 0  # entries at the list's start that were dropped
-        self._offsets: dict[str, deque[int]] = {}  # by topic
+        self._dead = 0  # dropped entries at the start of the list
+        self._offsets: dict[str, _Offsets] = {}  # by topic
 
     def __len__(self) -> int:
         return len(self._entries) - self._dead
@@ -91,26 +106,32 @@ class Window:
         """The topics of the records held."""
         return self._offsets.keys()
 
-    def reaches(self, after: int) -> bool:
-        """Tell whether all that follows offset ``after`` is here."""
-        return self.oldest - 1 <= after <= self.newest
+    # Records arrive and are dropped.
 
     def append(self, records: Iterable[Record], now: float) -> list[Entry]:
-        """Take the next records and return them encoded; drop what is over the limits."""
-        added = [Entry(record, encode_block(self.epoch, record), now) for record in records]
-        for offset, entry in enumerate(added, self.newest + 1):  # all or none: what was taken must be delivered
+        """Append the next records and return them encoded, then drop what is over the limits.
+
+        Raises:
+            BrokerError: a record does not follow the one before it. Nothing is appended then.
+        """
+        added = [Entry(record, encode_record(self.epoch, record), now) for record in records]
+        for offset, entry in enumerate(added, self.newest + 1):
             if entry.offset != offset:
                 raise BrokerError(f"expected a record with offset {offset}, got {entry.offset}")
         for entry in added:
+            offsets = self._offsets.get(entry.topic)
+            if offsets is None:
+                offsets = self._offsets[entry.topic] = _Offsets()
+            offsets.items.append(entry.offset)
+            self._entries.append(entry)
             self.newest = entry.offset
             self.bytes += entry.size
-            self._entries.append(entry)
-            self._offsets.setdefault(entry.topic, deque()).append(entry.offset)
+            self.skipped += not entry.block
         self.trim(now)
         return added
 
     def trim(self, now: float) -> None:
-        """Drop what the retention does not hold at the moment ``now``."""
+        """Drop what the retention does not keep at the time ``now``."""
         keep = self._retention
         deadline = None if keep.age is None else now - keep.age
         while self and (
@@ -128,86 +149,113 @@ class Window:
         self._entries[self._dead] = _GONE
         self._dead += 1
         self.bytes -= entry.size
-        offsets = self._offsets[entry.topic]
-        offsets.popleft()
-        if not offsets:
+        if self._offsets[entry.topic].drop_first():
             del self._offsets[entry.topic]
 
-    def after(self, offset: int, patterns: Patterns, limit: int | None, upto: int) -> tuple[list[Entry], int]:
-        """Return the entries behind ``offset``, up to ``upto``, that match.
+    # Finding records. A call examines a bounded number of them, and returns how far it got.
 
-        At most ``limit`` bytes of them, but at least one. The second value is the offset up to which
-        nothing was left out.
+    def after(self, offset: int, patterns: Patterns, limit: int, upto: int) -> tuple[list[Entry], int]:
+        """Return matching entries after ``offset``, up to ``upto``.
+
+        Arguments:
+            offset: must not be older than the window.
+            patterns: the topics to return.
+            limit: bytes of all entries together; at least one is returned if there is any.
+            upto: the last offset to examine.
+
+        Returns:
+            The entries, and the offset up to which none is left out.
         """
         found: list[Entry] = []
         size = 0
-        for entry in self._candidates(offset, patterns, upto):
+        candidates, reached = self._candidates(offset, patterns, upto)
+        for entry in candidates:
             size += len(entry.block)
-            if found and limit is not None and size > limit:
+            if found and size > limit:
                 return found, found[-1].offset
             found.append(entry)
-        return found, upto
+        return found, reached
 
     def latest(self, offset: int, patterns: Patterns, limit: int, upto: int) -> tuple[list[Entry], int, int]:
-        """Return what :meth:`after` does, but for entries that have a newer one of their topic, and count those."""
+        """Return the same as :meth:`after` without entries that have a newer one of their topic, and count those."""
         found: list[Entry] = []
-        size = passed = 0
-        for entry in self._candidates(offset, patterns, upto):
+        size = superseded = 0
+        candidates, reached = self._candidates(offset, patterns, upto)
+        for entry in candidates:
             if self.newest_of(entry.topic) > entry.offset:
-                passed += 1
+                superseded += 1
                 continue
             size += len(entry.block)
             if found and size > limit:
-                return found, entry.offset - 1, passed
+                return found, entry.offset - 1, superseded
             found.append(entry)
-        return found, upto, passed
+        return found, reached, superseded
+
+    def last(self, count: int, patterns: Patterns, upto: int) -> tuple[list[int], int]:
+        """Find the newest matching records up to the offset ``upto``.
+
+        Returns:
+            At most ``count`` offsets, newest first, and the offset before which to go on; if that is
+            older than the window, there are no more.
+        """
+        wanted = compile_patterns(patterns)
+        if wanted.wild:
+            stop = max(self.oldest, upto - _SCAN + 1)
+            shift = self._dead - self.oldest
+            matching = (at for at in range(upto, stop - 1, -1) if wanted(self._entries[at + shift].topic))
+            found = list(islice(matching, count))
+            return found, stop - 1
+        known = (self._offsets[topic].newest_first(upto) for topic in patterns if topic in self._offsets)
+        return list(islice(heapq.merge(*known, reverse=True), count)), self.oldest - 1
 
     def newest_of(self, topic: str) -> int:
-        """Return the offset of a topic's newest record; 0 if there is none here."""
+        """Return the offset of the newest record of a topic; 0 if there is none here."""
         offsets = self._offsets.get(topic)
-        return offsets[-1] if offsets else 0
+        return offsets.items[-1] if offsets is not None else 0
 
-    def _candidates(self, offset: int, patterns: Patterns, upto: int) -> Iterator[Entry]:
-        """Find the matching entries by whichever is shorter: the part of the log, or their topics' own records."""
+    def _candidates(self, offset: int, patterns: Patterns, upto: int) -> tuple[Iterator[Entry], int]:
+        """Return matching entries, from the records of their topics or else from a part of the log.
+
+        The second value is the offset up to which the entries are complete.
+        """
         entry_at = self._entries.__getitem__
         shift = self._dead - self.oldest
-        topics = [] if _wild(patterns) else list(self._matching(patterns))
-        if not _wild(patterns) and sum(len(self._offsets[topic]) for topic in topics) < upto - offset:
-            known = (_between(self._offsets[topic], offset, upto) for topic in topics)
-            return (entry_at(found + shift) for found in sorted(chain.from_iterable(known)))
-        wanted = _Memo(patterns)
-        span = range(max(offset + 1, self.oldest) + shift, upto + 1 + shift)
-        return (entry for entry in map(entry_at, span) if wanted[entry.topic])
-
-    def last(self, count: int, patterns: Patterns) -> tuple[int, int]:
-        """Find the newest ``count`` matching records: how many there are, and the offset behind which they stand."""
-        newest_first = heapq.merge(
-            *(reversed(self._offsets[topic]) for topic in self._matching(patterns)), reverse=True
-        )
-        offsets = list(islice(newest_first, count))
-        return len(offsets), offsets[-1] - 1 if offsets else self.newest
-
-    def _matching(self, patterns: Patterns) -> Iterator[str]:
-        if _wild(patterns):
-            return (topic for topic in self._offsets if matches(patterns, topic))
-        return (pattern for pattern in patterns if pattern in self._offsets)
+        first = max(offset + 1, self.oldest)
+        wanted = compile_patterns(patterns)
+        if not wanted.wild:
+            known = (self._offsets[topic].between(offset, upto) for topic in patterns if topic in self._offsets)
+            found = (entry_at(at + shift) for at in heapq.merge(*known))
+            return (entry for entry in found if entry.block), upto
+        reached = min(upto, first + _SCAN - 1)
+        span = map(entry_at, range(first + shift, reached + 1 + shift))
+        return (entry for entry in span if entry.block and wanted(entry.topic)), reached
 
 
-class _Memo(dict[str, bool]):
-    """Which topics match, each found out once."""
+class _Offsets:
+    """The offsets of one topic, in order. The first of the list may be dead: cutting moves all that follow."""
 
-    def __init__(self, patterns: Patterns) -> None:
-        self._patterns = patterns
+    __slots__ = ("_dead", "items")
 
-    def __missing__(self, topic: str) -> bool:
-        self[topic] = match = matches(self._patterns, topic)
-        return match
+    def __init__(self) -> None:
+        self.items: list[int] = []
+        self._dead = 0
+
+    def drop_first(self) -> bool:
+        """Drop the oldest offset, and return whether none is left."""
+        self._dead += 1
+        if self._dead == len(self.items):
+            return True
+        if self._dead > 16 and 2 * self._dead > len(self.items):
+            del self.items[: self._dead]
+            self._dead = 0
+        return False
+
+    def between(self, after: int, upto: int) -> Iterator[int]:
+        start = bisect_right(self.items, after, self._dead)
+        return map(self.items.__getitem__, range(start, bisect_right(self.items, upto, start)))
+
+    def newest_first(self, upto: int) -> Iterator[int]:
+        end = bisect_right(self.items, upto, self._dead)
+        return map(self.items.__getitem__, range(end - 1, self._dead - 1, -1))
 
 
-def _wild(patterns: Patterns) -> bool:
-    return any("*" in pattern for pattern in patterns)
-
-
-def _between(offsets: deque[int], after: int, upto: int) -> Iterator[int]:
-    newest_first = dropwhile(lambda offset: offset > upto, reversed(offsets))
-    return takewhile(lambda offset: offset > after, newest_first)

@@ -152,7 +152,7 @@ class Chat:
         ):
             # The first event has an id, so that a client can resume even if it disconnects before its first message.
             # If there is a gap, the gap notice has the id.
-            cursor = str(messages.resume_from) if messages.gap is None else None
+            cursor = str(messages.cursor) if messages.gap is None else None
             yield ServerSentEvent(self._present(room), event="present", id=cursor)
             async with aclosing(merge(messages, ephemeral)) as events:
                 async for source, event in events:

@@ -1,0 +1,227 @@
+"""Reading a hub's log: where a subscription starts, and following everything that is appended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import Final, NamedTuple, cast
+
+from ..broker import Broker, LogState, Record, Retention
+from ..errors import BrokerError, LogResetError, LogTrimmedError
+from ..timing import Clock, backoff, sleep
+from ..wire import Cursor, Gap
+from .delivery import Delivery
+from .presence import Presence
+from .topics import Patterns, compile_patterns
+from .window import Window
+
+__all__ = ["MAX_LAST", "Follower", "Start", "find_start", "start_in_window"]
+
+logger = logging.getLogger("tickertape.hub")
+
+MAX_LAST: Final = 10_000
+"""The greatest value of ``last``. More is a download, for which there is the history."""
+
+_PREFILL: Final = 10_000
+"""Records read into the window when a hub opens: clients of the last minutes may ask for them."""
+
+_PAGE: Final = 1_000
+"""Records read at a time."""
+
+_PIECE: Final = 100
+"""Records delivered before the follower checks for room and lets others run: a tail may yield a whole log at once."""
+
+_PAUSE: Final = 0.25
+"""Seconds until a lost log is followed again. The pause doubles with each failure in a row."""
+
+_LONGEST_PAUSE: Final = 8.0
+"""Seconds: no log that may be back is left alone for longer."""
+
+
+class Start(NamedTuple):
+    """The position at which a subscription starts.
+
+    Attributes:
+        cursor: the offset after which it gets every event.
+        gap: sent first, if it cannot start where the client asked.
+    """
+
+    cursor: int
+    gap: Gap | None = None
+
+
+def start_in_window(delivery: Delivery, last_event_id: str | None, last: int | None) -> Start | None:
+    """Return where a subscription starts if no search is needed, else ``None``.
+
+    A cursor of this log needs none: if it is older than the log, that is found when it is read.
+    """
+    window = delivery.window
+    if last_event_id is not None:
+        cursor = Cursor.parse(last_event_id)
+        known = cursor is not None and cursor.epoch == window.epoch and cursor.offset <= window.newest
+        return Start(cursor.offset) if cursor is not None and known else None
+    return Start(window.newest) if last is None or last <= 0 else None
+
+
+async def find_start(
+    broker: Broker, delivery: Delivery, patterns: Patterns, last_event_id: str | None, last: int | None
+) -> Start:
+    """Return where a subscription starts, and the gap if it cannot start where the client asks.
+
+    An id that is not a cursor of this log, or one of the future, is a ``reset`` and never an error:
+    browsers give up for good on an error.
+
+    Raises:
+        BrokerError: the log cannot be read.
+    """
+    while True:
+        start = start_in_window(delivery, last_event_id, last)
+        if start is None and last_event_id is not None:
+            start = await _after(broker, delivery, last_event_id)
+        elif start is None:
+            start = await _before_last(broker, delivery, patterns, min(last or 0, MAX_LAST))
+        if start is not None:  # else the log was replaced meanwhile
+            return start
+
+
+async def _after(broker: Broker, delivery: Delivery, last_event_id: str) -> Start | None:
+    window = delivery.window
+    cursor = Cursor.parse(last_event_id)
+    state = await broker.state()
+    if not await delivery.confirm(window, state.epoch):
+        return None
+    if cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest:
+        return Start(cursor.offset)  # another hub on the same log was faster; this one will see it soon
+    return Start(state.oldest - 1, delivery.gap("reset", last_event_id, state.oldest - 1))
+
+
+async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, last: int) -> Start | None:
+    """Return the position before the newest ``last`` matching records."""
+    window = delivery.window
+    start = at = window.newest
+    missing = last
+    while missing and at >= window.oldest:
+        found, at = window.last(missing, patterns, at)
+        missing -= len(found)
+        start = found[-1] - 1 if found else start
+        if missing and at >= window.oldest:
+            await asyncio.sleep(0)  # a long window must not hold the loop
+    if not missing:
+        return Start(start) if delivery.window is window else None
+    oldest = window.oldest  # everything found so far is newer, whatever the window drops meanwhile
+    state = await broker.state()
+    older: deque[int] = deque(maxlen=missing)
+    after = state.oldest - 1
+    while after < oldest - 1:
+        state, records = await broker.read(after, _PAGE, compile_patterns(patterns))
+        older.extend(record.offset for record in records if record.offset < oldest)
+        if len(records) < _PAGE:
+            break
+        after = records[-1].offset
+    if not await delivery.confirm(window, state.epoch):
+        return None
+    return Start(older[0] - 1 if older else start)
+
+
+class Follower:
+    """Bring everything that is appended to a log, by anyone, into a hub's delivery.
+
+    This is the only link from a publish to its delivery: a publish ends when its record is stored.
+
+    Arguments:
+        broker: the log, open.
+        retention: the limits of the window.
+        clock: the clock for ages and pauses.
+        random: returns numbers from 0 to 1, for jitter.
+
+    Attributes:
+        healthy: whether the log is being followed now.
+    """
+
+    def __init__(self, broker: Broker, retention: Retention, clock: Clock, random: Callable[[], float]) -> None:
+        self.healthy = False
+        self._broker = broker
+        self._retention = retention
+        self._clock = clock
+        self._random = random
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, state: LogState, presence: Presence) -> Delivery:
+        """Read the last records of the log, and begin to follow it."""
+        delivery = Delivery(self._broker, await self._read_window(state), self._clock, presence)
+        self._task = asyncio.get_running_loop().create_task(self._follow(delivery), name="tickertape follower")
+        self.healthy = True
+        return delivery
+
+    async def stop(self) -> None:
+        """Stop following."""
+        self.healthy = False
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _follow(self, delivery: Delivery) -> None:
+        """Follow the log for ever.
+
+        ============================  =================================================
+        failure                       action
+        ============================  =================================================
+        the log has a new epoch, or   read a new window; subscribers get a gap
+        has lost records
+        records were trimmed, or      read a new window; subscribers catch up from their
+        could not be delivered        cursors, or get a gap
+        anything else                 wait, then follow from the last record again
+        ============================  =================================================
+        """
+        failures = 0
+        replace = False
+        while True:
+            ingesting = False
+            try:
+                # A tail reports only what happens while it runs, so look at the log first.
+                state = await self._broker.state()
+                window = delivery.window
+                if replace or state.epoch != window.epoch or state.newest < window.newest:
+                    delivery.rebase(await self._read_window(state), state.oldest)
+                    replace = False
+                self.healthy = True
+                after = Cursor(delivery.window.epoch, delivery.window.newest)
+                tail = cast("AsyncGenerator[list[Record], None]", self._broker.tail(after))
+                async with aclosing(tail):
+                    async for records in tail:
+                        for start in range(0, len(records), _PIECE):
+                            ingesting = True
+                            delivery.ingest(records[start : start + _PIECE])
+                            ingesting = False
+                            await delivery.wait_for_room()
+                            if start + _PIECE < len(records):
+                                await asyncio.sleep(0)
+                        failures = 0
+                raise BrokerError("the tail of the log has ended")
+            except (LogResetError, LogTrimmedError) as error:
+                logger.warning("the log has changed: %s", error)
+                replace = True
+                pause = failures > 0  # the first time, at once
+            except Exception as error:
+                logger.error("lost the log: %s", error, exc_info=not isinstance(error, BrokerError))
+                self.healthy = False
+                replace = replace or ingesting  # a part of the records may be in the window, and not delivered
+                pause = True
+            failures += 1
+            if pause:
+                await sleep(self._clock, backoff(failures, self._random, first=_PAUSE, cap=_LONGEST_PAUSE))
+
+    async def _read_window(self, state: LogState) -> Window:
+        """Return a window with the last records of the log."""
+        window = Window(state.epoch, max(state.oldest - 1, state.newest - _PREFILL), self._retention)
+        while window.newest < state.newest:
+            current, records = await self._broker.read(window.newest, _PAGE)
+            if current.epoch != state.epoch:
+                raise LogResetError(f"the log was reset while it was read: {state.epoch} became {current.epoch}")
+            if not records or records[0].offset != window.newest + 1:  # trimmed meanwhile
+                return Window(state.epoch, state.newest, self._retention)
+            window.append(records, self._clock.time())
+        return window

@@ -1,0 +1,176 @@
+"""``PullOutput``, which serves a subscription to a reader: an iterator in this process, or a portable response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+
+from ..asgi import DisconnectReason
+from ..errors import SlowConsumerError
+from ..wire import Cursor, Gap, ServerSentEvent
+from .delivery import Delivery, Slice
+from .subscription import SubscriberInfo, Subscription
+
+__all__ = ["HubEvent", "PullOutput"]
+
+
+class HubEvent(ServerSentEvent):
+    """An event of a hub's log: its ``id`` is its cursor, and it has a ``topic``."""
+
+    __slots__ = ("topic",)
+
+    topic: str
+
+    def __init__(self, topic: str, data: str, *, event: str | None = None, id: str | None = None) -> None:
+        super().__init__(data, event=event, id=id)
+        object.__setattr__(self, "topic", topic)
+
+    def _key(self) -> tuple[Any, ...]:
+        return (*super()._key(), self.topic)
+
+    def __repr__(self) -> str:
+        return f"HubEvent({self.topic!r}, {self.data!r}, event={self.event!r}, id={self.id!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.topic, self.data, self.event, self.id)
+
+
+def _rebuild(topic: str, data: str, event: str | None, id: str | None) -> HubEvent:
+    return HubEvent(topic, data, event=event, id=id)
+
+
+class PullOutput:
+    """Iterate over the events of a subscription; :meth:`Hub.subscribe` yields it.
+
+    Yields a :class:`HubEvent` for each event, and a :class:`Gap` where some are no longer kept. It has
+    no queue: events that are not read yet stay in the log.
+
+    Raises:
+        SlowConsumerError: the next events are no longer kept, and ``on_overflow`` is ``"disconnect"``.
+        BrokerError: the log cannot be read.
+    """
+
+    __slots__ = ("_delivery", "_events", "_waiting", "subscription")
+
+    def __init__(self, delivery: Delivery, subscription: Subscription) -> None:
+        self.subscription = subscription
+        subscription.output = self
+        self._delivery = delivery
+        self._events: list[HubEvent | Gap] = []  # the current slice, last event first
+        self._waiting: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<PullOutput {self.subscription!r}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __aiter__(self) -> AsyncIterator[HubEvent | Gap]:
+        return self
+
+    async def __anext__(self) -> HubEvent | Gap:
+        while not self._events:
+            found = await self.next_slice()
+            if found is None:
+                raise StopAsyncIteration
+            epoch = self._delivery.window.epoch
+            records = [entry.record for entry in reversed(found.entries)]
+            self._events = [
+                HubEvent(record.topic, record.data, event=record.event, id=f"{epoch}-{record.offset}")
+                for record in records
+            ]
+            if found.gap is not None:
+                self._events.append(found.gap)
+        return self._events.pop()
+
+    @property
+    def info(self) -> SubscriberInfo:
+        """The description of the subscriber."""
+        return self.subscription.info
+
+    @property
+    def cursor(self) -> Cursor:
+        """The cursor after which the next events follow. Those of the current slice count as read."""
+        return Cursor(self._delivery.window.epoch, self.subscription.cursor)
+
+    @property
+    def gap(self) -> Gap | None:
+        """The gap that comes first, if the subscription could not start where it was asked to."""
+        return self.subscription.gap
+
+    @property
+    def reason(self) -> DisconnectReason | None:
+        """Why the subscription ended; ``None`` while it is open."""
+        return self.subscription.reason
+
+    def close(self) -> None:
+        """End the subscription; may be called twice."""
+        self._delivery.end(self.subscription, DisconnectReason.CLIENT_CLOSED)
+
+    async def next_slice(self) -> Slice | None:
+        """Return the next events and gaps as soon as there are any; ``None`` if the subscription has ended.
+
+        Raises:
+            SlowConsumerError: the next events are no longer kept.
+            BrokerError: the log cannot be read.
+        """
+        subscription, delivery = self.subscription, self._delivery
+        while subscription.reason is None:
+            gap = subscription.take_gap()
+            if gap is not None:
+                return Slice(b"", subscription.cursor, [], gap)
+            if subscription.cursor >= delivery.window.newest:
+                await self._wait()
+                continue
+            try:
+                found = await self._find_slice()
+            except SlowConsumerError:
+                delivery.end(subscription, DisconnectReason.SLOW_CONSUMER)
+                raise
+            if found is None or subscription.reason is not None:
+                continue
+            subscription.cursor = found.upto
+            delivery.counters.delivered += len(found.entries)
+            if found.entries or found.gap is not None:
+                return found
+            await asyncio.sleep(0)  # a long part of the log without matching events must not hold the loop
+        return None
+
+    async def _find_slice(self) -> Slice | None:
+        delivery, subscription = self._delivery, self.subscription
+        if delivery.in_window(subscription):
+            return delivery.next_slice(subscription, delivery.window.newest)
+        return await delivery.fetch_slice(subscription)
+
+    async def _wait(self) -> None:
+        self.subscription.caught_up = True
+        self._waiting = asyncio.get_running_loop().create_future()
+        self.subscription.audience.waiters[self] = None
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            self.subscription.audience.waiters.pop(self, None)
+
+    # Called by the audience and the delivery.
+
+    def skip_to(self, offset: int) -> None:
+        """Wake up: up to ``offset`` the log has nothing for this reader."""
+        self.subscription.cursor = max(self.subscription.cursor, offset)
+        self.wake()
+
+    def wake(self) -> None:
+        """Continue if the reader waits."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def ended(self) -> None:
+        """Let the iteration end if the reader waits."""
+        self.wake()
