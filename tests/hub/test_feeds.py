@@ -385,7 +385,7 @@ async def test_stop_and_declare_again() -> None:
     source = Script("a")
     hub = Hub(ScriptedBroker(), clock=FakeClock())
     never = hub.feed("t", source, key=str)
-    with pytest.raises(ValueError, match="expected a name of its own for each feed, got 't' again"):
+    with pytest.raises(ValueError, match="there is another feed with the name 't'"):
         hub.feed("t", source, key=str)
     await never.stop()
     async with hub:
@@ -582,9 +582,9 @@ DECLARATIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"topic": "a//b"}, InvalidTopicError, "empty segments"),
     ({"topic": "a/*"}, InvalidTopicError, "expected a topic without"),
     ({"event": "stream:x"}, InvalidEventError, "are reserved"),
-    ({"topic": lambda item: "t"}, ValueError, "expected a name for a feed whose topic is a function, got none"),
-    ({"name": ""}, ValueError, "expected a name of 1 to 100 characters for a feed, got 0"),
-    ({"topic": "x" * 101}, ValueError, "expected a name of 1 to 100 characters for a feed, got 101"),
+    ({"topic": lambda item: "t"}, ValueError, "a feed whose topic is a function needs a name"),
+    ({"name": ""}, ValueError, "expected a name of 1 to 100 characters, got 0"),
+    ({"topic": "x" * 101}, ValueError, "expected a name of 1 to 100 characters, got 101"),
     ({"on_error": "ignore"}, ValueError, "expected on_error to be 'skip' or 'stop', got 'ignore'"),
 ]
 

@@ -335,15 +335,6 @@ class Delivery:
             if subscription.output is not None:
                 subscription.output.wake()
 
-    async def confirm(self, window: Window, epoch: str) -> bool:
-        """Return whether ``window`` is still current after the log was seen with ``epoch``.
-
-        If the log has another epoch than the window, wait until the window is replaced.
-        """
-        while epoch != window.epoch and self.window is window and not self._closed:
-            await self._replaced.wait()
-        return self.window is window and not self._closed
-
     def close(self) -> None:
         """Release those who wait for another log."""
         self._closed = True
@@ -402,7 +393,9 @@ class Delivery:
         window = self.window
         known = window.newest
         state, records = await self._broker.read(cursor, _PAGE_RECORDS, compile_patterns(patterns))
-        if not await self.confirm(window, state.epoch):
+        while state.epoch != window.epoch and self.window is window and not self._closed:
+            await self._replaced.wait()
+        if self.window is not window or self._closed:
             return None
         last = records[-1].offset if records else cursor
         upto = last if len(records) == _PAGE_RECORDS else max(known, last)

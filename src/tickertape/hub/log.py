@@ -78,28 +78,29 @@ async def find_start(
         BrokerError: the log cannot be read.
     """
     while True:
+        window = delivery.window
         start = start_in_window(delivery, last_event_id, last)
         if start is None and last_event_id is not None:
             start = await _after(broker, delivery, last_event_id)
         elif start is None:
-            start = await _before_last(broker, delivery, patterns, min(last or 0, MAX_LAST))
-        if start is not None:  # else the log was replaced meanwhile
+            start = Start(await _before_last(broker, delivery, patterns, min(last or 0, MAX_LAST)))
+        if delivery.window.epoch == window.epoch:  # else the log was replaced during the search
             return start
 
 
-async def _after(broker: Broker, delivery: Delivery, last_event_id: str) -> Start | None:
+async def _after(broker: Broker, delivery: Delivery, last_event_id: str) -> Start:
     window = delivery.window
     cursor = Cursor.parse(last_event_id)
     state = await broker.state()
-    if not await delivery.confirm(window, state.epoch):
-        return None
-    if cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest:
+    if cursor is not None and cursor.epoch == state.epoch == window.epoch and cursor.offset <= state.newest:
         return Start(cursor.offset)  # another hub on the same log was faster; this one will see it soon
-    return Start(state.oldest - 1, delivery.gap("reset", last_event_id, state.oldest - 1))
+    # If the log has a new epoch that this hub has not seen yet, there will be another gap in a moment.
+    oldest = state.oldest if state.epoch == window.epoch else window.oldest
+    return Start(oldest - 1, delivery.gap("reset", last_event_id, oldest - 1))
 
 
-async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, last: int) -> Start | None:
-    """Return the position before the newest ``last`` matching records."""
+async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, last: int) -> int:
+    """Return the offset before the newest ``last`` matching records."""
     window = delivery.window
     start = at = window.newest
     missing = last
@@ -110,20 +111,20 @@ async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, l
         if missing and at >= window.oldest:
             await asyncio.sleep(0)  # a long window must not hold the loop
     if not missing:
-        return Start(start) if delivery.window is window else None
+        return start
     oldest = window.oldest  # everything found so far is newer, whatever the window drops meanwhile
     state = await broker.state()
+    if state.oldest >= oldest or state.epoch != window.epoch:
+        return start
     older: deque[int] = deque(maxlen=missing)
     after = state.oldest - 1
     while after < oldest - 1:
-        state, records = await broker.read(after, _PAGE, compile_patterns(patterns))
+        _, records = await broker.read(after, _PAGE, compile_patterns(patterns))
         older.extend(record.offset for record in records if record.offset < oldest)
         if len(records) < _PAGE:
             break
         after = records[-1].offset
-    if not await delivery.confirm(window, state.epoch):
-        return None
-    return Start(older[0] - 1 if older else start)
+    return older[0] - 1 if older else start
 
 
 class Follower:

@@ -257,5 +257,3 @@ class _Offsets:
     def newest_first(self, upto: int) -> Iterator[int]:
         end = bisect_right(self.items, upto, self._dead)
         return map(self.items.__getitem__, range(end - 1, self._dead - 1, -1))
-
-
