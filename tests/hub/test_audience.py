@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tickertape.hub.audience import Audience, frame
+from tickertape.asgi import frame
+from tickertape.hub.audience import Audience
 from tickertape.wire import HEARTBEAT
 
 WHOLE = 1000.0

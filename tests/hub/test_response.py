@@ -145,6 +145,7 @@ async def test_the_headers_are_those_of_a_stream(app: App) -> None:
             (b"cache-control", b"no-cache"),
             (b"content-type", b"text/event-stream"),
             (b"x-accel-buffering", b"no"),
+            (b"incremental", b"?1"),
             (b"x-one", b"1"),
         ]
 

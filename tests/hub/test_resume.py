@@ -54,6 +54,7 @@ async def test_the_first_block_is_a_place_without_data(direct: bool) -> None:
             "content-type": "text/event-stream",
             "cache-control": "no-store, no-transform",
             "x-accel-buffering": "no",
+            "incremental": "?1",
         }
         await client.close()
         await hub.publish("t/0", "4")

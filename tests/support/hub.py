@@ -239,7 +239,7 @@ class HubClient:
         body: of the response, as far as it was read; its start, if that is long.
         received: bytes of the body read.
         complete: whether the body has ended as it should.
-        subscriber: the direct one, once it was handed over.
+        output: the direct output, once the connection was handed over.
         stalled: whether the peer does not read; a portable one's server waits in ``send`` then.
     """
 
@@ -316,7 +316,7 @@ class HubClient:
     # The client's side.
 
     @property
-    def subscriber(self) -> DirectOutput | None:
+    def output(self) -> DirectOutput | None:
         return None if self.transport is None else self.transport.get_protocol()
 
     @property

@@ -37,6 +37,12 @@ _PIECE: Final = 100
 _PAUSE: Final = 0.25
 """Seconds until a lost log is followed again. The pause doubles with each failure in a row."""
 
+_IMMEDIATE: Final = 3
+"""Changes of the log in a row that are followed without a pause: an operator's reset may come in several steps."""
+
+_STABLE: Final = 10.0
+"""Seconds for which the log must be followed until a failure counts as the first in a row again."""
+
 _LONGEST_PAUSE: Final = 8.0
 """Seconds: no log that may be back is left alone for longer."""
 
@@ -170,8 +176,8 @@ class Follower:
         ============================  =================================================
         failure                       action
         ============================  =================================================
-        the log has a new epoch, or   read a new window; subscribers get a gap
-        has lost records
+        the log has a new epoch, or   read a new window; subscribers get a gap. After
+        has lost records              several times in a row, wait before that
         records were trimmed, or      read a new window; subscribers catch up from their
         could not be delivered        cursors, or get a gap
         anything else                 wait, then follow from the last record again
@@ -181,6 +187,7 @@ class Follower:
         replace = False
         while True:
             ingesting = False
+            began = self._clock.time()
             try:
                 # A tail reports only what happens while it runs, so look at the log first.
                 state = await self._broker.state()
@@ -205,13 +212,13 @@ class Follower:
             except (LogResetError, LogTrimmedError) as error:
                 logger.warning("the log has changed: %s", error)
                 replace = True
-                pause = failures > 0  # the first time, at once
+                pause = failures >= _IMMEDIATE
             except Exception as error:
                 logger.error("lost the log: %s", error, exc_info=not isinstance(error, BrokerError))
                 self.healthy = False
                 replace = replace or ingesting  # a part of the records may be in the window, and not delivered
                 pause = True
-            failures += 1
+            failures = 1 if self._clock.time() - began >= _STABLE else failures + 1
             if pause:
                 await sleep(self._clock, backoff(failures, self._random, first=_PAUSE, cap=_LONGEST_PAUSE))
 

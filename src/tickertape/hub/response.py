@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from ..asgi import (
     Takeover,
     open_streams,
     send_problem,
+    set_tcp_timeout,
+    tcp_timeout_for,
 )
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
@@ -151,6 +154,9 @@ class HubResponse(StreamResponse):
         if transport is None:
             return False
         output.start(transport, takeover.connections)
+        if self._hub.send_timeout is not None:
+            with suppress(OSError):  # not a TCP socket
+                set_tcp_timeout(transport.get_extra_info("socket"), tcp_timeout_for(self._hub.send_timeout))
         return True
 
 
