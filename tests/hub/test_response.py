@@ -144,8 +144,8 @@ async def test_the_headers_are_those_of_a_stream(app: App) -> None:
         assert sorted(stream.headers.raw) == [
             (b"cache-control", b"no-cache"),
             (b"content-type", b"text/event-stream"),
-            (b"x-accel-buffering", b"no"),
             (b"incremental", b"?1"),
+            (b"x-accel-buffering", b"no"),
             (b"x-one", b"1"),
         ]
 

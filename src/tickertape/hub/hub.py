@@ -438,7 +438,7 @@ class Hub:
         Arguments:
             topic: the topic of the items, or a function of the item.
             source: an async iterable that can be iterated again, or a function that returns one: an
-                async generator function, :func:`tickertape.sources.poll`. If it yields a :class:`Batch`,
+                async generator function, :class:`tickertape.sources.Poll`. If it yields a :class:`Batch`,
                 that is stored as a whole.
             key: identifies an item: the name of a field, or a function of the item; text or a number.
                 ``None`` if items have nothing of the kind: after a failure, an item that was stored but
