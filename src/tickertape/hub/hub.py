@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import multiprocessing
 import os
 import random
 import sys
@@ -241,7 +240,9 @@ class Hub:
     def _warn_about_workers(self) -> None:
         """Warn if this process looks like one of several workers, and the log is in its memory."""
         gunicorn = os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn")
-        worker = gunicorn or (multiprocessing.parent_process() is not None and "--reload" not in sys.argv)
+        multiprocessing = sys.modules.get("multiprocessing")  # imported already in a process that it started
+        spawned = multiprocessing is not None and multiprocessing.parent_process() is not None
+        worker = gunicorn or (spawned and "--reload" not in sys.argv)
         if worker and isinstance(self._broker, MemoryBroker) and not Hub._warned:
             Hub._warned = True
             logger.warning(
