@@ -24,7 +24,16 @@ from redis.retry import Retry
 
 from support.servers import free_port
 
-__all__ = ["IN_CI", "PrivateNats", "PrivatePostgres", "PrivateRedis", "find_program", "forwarded", "require"]
+__all__ = [
+    "IN_CI",
+    "PrivateNats",
+    "PrivatePgbouncer",
+    "PrivatePostgres",
+    "PrivateRedis",
+    "find_program",
+    "forwarded",
+    "require",
+]
 
 IN_CI: Final = os.environ.get("CI", "").lower() == "true"
 """Where a server that is absent is a failure, not a reason to skip."""
@@ -251,6 +260,10 @@ class PrivatePostgres:
             return False
         return True
 
+    def log(self) -> str:
+        """Return what the server has logged."""
+        return (self._home / "log").read_text("utf-8", errors="replace")
+
     def execute(self, statement: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
@@ -276,6 +289,46 @@ class PrivatePostgres:
     def end(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.signal(signal.SIGKILL)
+        shutil.rmtree(self._home, ignore_errors=True)
+
+
+class PrivatePgbouncer:
+    """A pgbouncer in front of a PostgreSQL server that asks for no password.
+
+    Arguments:
+        target: the port of the server on 127.0.0.1.
+        mode: ``session``, ``transaction`` or ``statement``.
+    """
+
+    def __init__(self, target: int, mode: str) -> None:
+        self.port = free_port()
+        user = "postgres" if os.geteuid() == 0 else None  # it refuses to run as root
+        self._home = Path(tempfile.mkdtemp(prefix="tickertape-pgbouncer-"))
+        users, settings = self._home / "users", self._home / "pgbouncer.ini"
+        users.write_text('"postgres" ""\n')
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={target}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+            f"auth_type = trust\nauth_file = {users}\npool_mode = {mode}\n"
+        )
+        if user is not None:
+            for path in (self._home, users, settings):
+                shutil.chown(path, user)
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_program("pgbouncer"), str(settings)], user=user, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_until(self._answers, "a pgbouncer that listens")
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, (self._home / "log").read_text()
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+            return True
+        return False
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
         shutil.rmtree(self._home, ignore_errors=True)
 
 

@@ -6,13 +6,16 @@ import asyncio
 import secrets
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from psycopg import errors
 
 from tickertape.broker import Broker, Record, Retention, create_broker
 from tickertape.broker.postgres import PostgresBroker
+from tickertape.broker.postgres.connections import translate_error
 from tickertape.broker.transactional import TransactionalBroker
 from tickertape.errors import BrokerError, LogResetError
 from tickertape.hub import Hub
@@ -21,7 +24,7 @@ from tickertape.testing.contract.steps import collect, tailing
 from tickertape.wire import Cursor, Draft
 
 from .postgres_logs import POSTGRES_URL, postgres_absent
-from .private_servers import PrivatePostgres, forwarded, require
+from .private_servers import PrivatePgbouncer, PrivatePostgres, forwarded, require
 
 
 @pytest.fixture
@@ -43,6 +46,17 @@ def cluster() -> Iterator[PrivatePostgres]:
         yield server
     finally:
         server.end()
+
+
+@contextmanager
+def pooled(mode: str) -> Iterator[str]:
+    """Yield the URL of the test database behind a pgbouncer."""
+    parts = urlsplit(POSTGRES_URL)
+    pooler = PrivatePgbouncer(parts.port or 5432, mode)
+    try:
+        yield parts._replace(netloc=f"postgres@127.0.0.1:{pooler.port}").geturl()
+    finally:
+        pooler.end()
 
 
 @asynccontextmanager
@@ -353,6 +367,71 @@ async def test_a_request_that_is_cancelled_disturbs_no_other(schema: str) -> Non
         assert data((await broker.read(0, 10)).records) == ["1", "2"]
 
 
+async def test_catching_up_costs_one_statement_per_page(cluster: PrivatePostgres) -> None:
+    broker = PostgresBroker(cluster.url + "?schema=pages&options=-clog_statement%3Dall")
+    await broker.open()
+    await broker.append(drafts(*(f"{number}" for number in range(5000))))
+    before = len(statements(cluster))
+    after = 0
+    while after < 5000:
+        page = await broker.read(after, 100)
+        assert page.state.newest == 5000
+        after = page.records[-1].offset
+    assert len(statements(cluster)) - before == 50
+    await broker.state()
+    assert len(statements(cluster)) - before == 51
+    await broker.close()
+
+
+def statements(cluster: PrivatePostgres) -> list[str]:
+    return [line for line in cluster.log().splitlines() if "LOG:  execute" in line or "LOG:  statement" in line]
+
+
+async def test_request_after_all_sessions_were_terminated(schema: str) -> None:
+    """Idle connections that the server has closed are replaced before they are used."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+    broker = PostgresBroker(f"{POSTGRES_URL}?schema={schema}&application_name={schema}")
+    await broker.open()
+    await asyncio.gather(*(broker.read(0, 5) for _ in range(20)))
+    execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", schema)
+    async with asyncio.timeout(10.0):
+        while execute(count, schema) != [(0,)]:  # noqa: ASYNC110 - sessions end some time after the signal
+            await asyncio.sleep(0.01)
+    assert await asyncio.gather(*(broker.state() for _ in range(20))) == [await broker.state()] * 20
+    await broker.close()
+
+
+async def test_more_requests_than_connections(schema: str) -> None:
+    async with opened(schema) as broker:
+        await broker.append(drafts("1"))
+        pages = await asyncio.gather(*(broker.read(0, 5) for _ in range(50)))
+        assert [data(page.records) for page in pages] == [["1"]] * 50
+
+
+async def test_waiting_requests_fail_with_the_reason(cluster: PrivatePostgres) -> None:
+    """All requests fail as soon as connecting fails, not when their time is up."""
+    broker = PostgresBroker(f"postgresql://postgres:wrong@127.0.0.1:{cluster.port}/postgres", timeout=60.0)
+    async with asyncio.timeout(20.0):
+        errors = await asyncio.gather(*(broker.state() for _ in range(10)), return_exceptions=True)
+    assert [str(error) for error in errors if "password authentication failed" not in str(error)] == []
+    await broker.close()
+
+
+async def test_invalid_utf8_of_another_program(schema: str) -> None:
+    async with opened(schema) as broker, tailing(broker, 0) as tail:
+        execute(
+            f'SELECT "{schema}".append(%s, NULL, NULL, NULL, %s, %s, %s, %s::bytea[])',
+            (await broker.state()).epoch,
+            [b"t\xff"],
+            [b"e\xff"],
+            [b"d\xff"],
+            [],
+        )
+        expected = [Record(1, "t\ufffd", "e\ufffd", "d\ufffd")]
+        assert (await broker.read(0, 10)).records == expected
+        assert await collect(tail, 1) == expected
+
+
 # Epochs.
 
 
@@ -367,6 +446,23 @@ async def test_a_schema_that_is_dropped_is_made_anew(schema: str) -> None:
         cursors = await broker.append(drafts("3"))
         assert cursors == [Cursor((await broker.open()).epoch, 1)]
         assert cursors[0].epoch != before.epoch
+
+
+async def test_state_and_read_begin_no_epoch(schema: str) -> None:
+    async with opened(schema) as broker:
+        before = await broker.open()
+        await broker.append(drafts("1", "2", "3"))
+        execute(f'DELETE FROM "{schema}".log WHERE "offset" = 3')
+        execute(f'UPDATE "{schema}".meta SET newest = 2, life = %s', "7/00000001")
+        assert await broker.state() == (before.epoch, 1, 2)
+        assert (await broker.read(0, 10)).state == (before.epoch, 1, 2)
+        assert execute(f'SELECT epoch, life FROM "{schema}".meta') == [(before.epoch, "7/00000001")]
+        assert (await broker.open()).epoch != before.epoch
+        execute(f'DROP SCHEMA "{schema}" CASCADE')
+        with pytest.raises(LogResetError, match="there is no log in the schema"):
+            await broker.state()
+        with pytest.raises(LogResetError, match="there is no log in the schema"):
+            await broker.read(0, 10)
 
 
 async def test_a_log_with_less_than_was_seen_is_another(schema: str) -> None:
@@ -490,6 +586,45 @@ async def test_wrong_credentials_and_what_is_not_there(cluster: PrivatePostgres)
     elsewhere = impatient(cluster.url.removesuffix("postgres") + "nowhere")
     assert 'database "nowhere" does not exist' in await refused(elsewhere)
     assert "cannot reach PostgreSQL at 127.0.0.1:1" in await refused(impatient("postgresql://127.0.0.1:1/postgres"))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (errors.ReadOnlySqlTransaction("no INSERT"), "PostgreSQL at db is read-only: no INSERT"),
+        (errors.DiskFull("could not extend file"), "PostgreSQL at db is out of disk space: could not extend file"),
+        (errors.InsufficientPrivilege("denied"), "permission denied by PostgreSQL at db: denied"),
+        (errors.QueryCanceled("timeout"), "no answer from PostgreSQL at db in time: timeout"),
+        (errors.AdminShutdown("terminated"), "cannot reach PostgreSQL at db: terminated"),
+        (psycopg.OperationalError("refused\n\tby it"), "cannot reach PostgreSQL at db: refused by it"),
+        (ConnectionResetError("reset"), "cannot reach PostgreSQL at db: reset"),
+        (TimeoutError("no answer within 3 s"), "cannot reach PostgreSQL at db: no answer within 3 s"),
+        (errors.UniqueViolation("twice"), "PostgreSQL at db refused the request: twice"),
+    ],
+)
+def test_errors_as_sentences(error: Exception, sentence: str) -> None:
+    assert str(translate_error(error, "PostgreSQL at db")) == sentence
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+async def test_pooler_in_transaction_mode(schema: str, mode: str) -> None:
+    with pooled(mode) as url:
+        error = await refused(PostgresBroker(f"{url}?schema={schema}"))
+    place = urlsplit(url)
+    assert error == (
+        f"PostgreSQL at 127.0.0.1:{place.port}{place.path} is a pooler in transaction mode, which loses notifications:"
+        " connect to PostgreSQL itself, or use session mode"
+    )
+
+
+async def test_pooler_in_session_mode(schema: str) -> None:
+    with pooled("session") as url:
+        broker = PostgresBroker(f"{url}?schema={schema}", poll=60.0)
+        await broker.open()
+        async with tailing(broker, 0) as tail:
+            await broker.append(drafts("1"))
+            assert data(await collect(tail, 1)) == ["1"]
+        await broker.close()
 
 
 async def test_a_role_without_the_right_to_make_the_schema(cluster: PrivatePostgres) -> None:

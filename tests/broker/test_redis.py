@@ -138,6 +138,76 @@ async def test_a_server_without_memory_refuses_a_batch_as_a_whole(start: Start) 
     await broker.close()
 
 
+async def test_server_that_cannot_save(start: Start, tmp_path: Path) -> None:
+    server = start("--save", "3600 1", "--enable-protected-configs", "local")
+    broker = RedisBroker(server.url)
+    await broker.open()
+    with server.client() as client:
+        (tmp_path / "gone").mkdir()
+        client.config_set("dir", str(tmp_path / "gone"))
+        (tmp_path / "gone").rmdir()
+        client.bgsave()
+        wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "a failed save")
+        with pytest.raises(BrokerError, match=r"^Redis at 127.0.0.1:\d+/?\d* cannot write to its disk: free space"):
+            await broker.append(drafts(1, 1))
+        client.config_set("dir", str(tmp_path))
+        client.save()
+    assert (await broker.append(drafts(1, 1)))[0].offset == 1
+    await broker.close()
+
+
+async def test_server_with_too_few_replicas(start: Start) -> None:
+    server = start("--min-replicas-to-write", "1")
+    error = await refused(RedisBroker(server.url))
+    assert error == f"Redis at 127.0.0.1:{server.port} has fewer replicas than min-replicas-to-write requires"
+
+
+async def test_catching_up_costs_one_script_per_page(start: Start) -> None:
+    server = start()
+    broker = RedisBroker(server.url)
+    await broker.open()
+    await broker.append(drafts(1, 5000))
+    await broker.state()
+    await broker.read(0, 1)  # the server learns the scripts
+    with server.client() as client, client.monitor() as monitor:
+        after = 0
+        while after < 5000:
+            page = await broker.read(after, 100)
+            assert page.state.newest == 5000
+            after = page.records[-1].offset
+        await broker.state()
+        client.echo("over")
+        asked: list[str] = []
+        for command in iter(monitor.next_command, None):
+            name = command["command"].split()[0].upper()
+            if name == "ECHO":
+                break
+            if command["client_type"] != "lua":
+                asked.append(name)
+    assert [name for name in asked if name not in ("HELLO", "CLIENT")] == ["EVALSHA"] * 51
+    await broker.close()
+
+
+async def test_foreign_entries(start: Start) -> None:
+    """An entry of another program, without our fields or not in UTF-8, is read as well as possible."""
+    server = start()
+    broker = fast(server.url)
+    epoch = (await broker.open()).epoch
+    await broker.append(drafts(1, 1))
+    with server.client() as client:
+        fields: dict[bytes, bytes] = {b"t": b"t\xff", b"e": b"+e\xff", b"d": b"d\xff", b"k": b"", b"a": b"0"}
+        client.xadd(f"{PREFIX}log:{epoch}", fields, id="2-0")
+        client.xadd(f"{PREFIX}log:{epoch}", {"x": "y"}, id="3-0")
+        client.hset(META, "newest", "3")
+    expected = [Record(2, "t\ufffd", "e\ufffd", "d\ufffd"), Record(3, "", None, "")]
+    async with tailing(broker, 1) as tail:
+        assert await collect(tail, 2) == expected
+    found = (await broker.read(1, 10)).records
+    assert [record.offset for record in found] == [2, 3]
+    assert found[0] == expected[0]
+    await broker.close()
+
+
 # Epochs.
 
 BINDING = Binding("e", 10, "a" * 40, "run", durable=True)
@@ -210,6 +280,64 @@ async def test_flushall_resets_tails_and_what_is_published_goes_into_the_next_li
     page = await broker.read(0, 10)
     assert page.state == (cursors[0].epoch, 1, 1)
     assert numbers(page.records) == [6]
+    await broker.close()
+
+
+async def test_state_and_read_begin_no_epoch(start: Start) -> None:
+    server = start()
+    broker = fast(server.url)
+    before = await broker.open()
+    await broker.append(drafts(1, 5))
+    with server.client() as client:
+        client.hset(META, mapping={"newest": "4", "replid": "other"})
+        client.xdel(f"{PREFIX}log:{before.epoch}", "5-0")
+        meta = client.hgetall(META)
+        assert await broker.state() == (before.epoch, 1, 4)
+        assert (await broker.read(0, 10)).state == (before.epoch, 1, 4)
+        assert client.hgetall(META) == meta
+        assert (await broker.open()).epoch != before.epoch
+        client.flushall()
+    with pytest.raises(LogResetError, match="there is no log"):
+        await broker.state()
+    with pytest.raises(LogResetError, match="there is no log"):
+        await broker.read(0, 10)
+    await broker.close()
+
+
+@pytest.mark.parametrize("lost", ["all", "one"])
+async def test_lost_keys_of_idempotency_end_the_epoch(start: Start, lost: str) -> None:
+    server = start()
+    broker = fast(server.url)
+    before = await broker.open()
+    await broker.append([Draft("numbers", "1", key="1"), Draft("numbers", "2", key="2"), Draft("numbers", "3")])
+    async with tailing(broker, 3) as tail:
+        waiting = asyncio.create_task(collect(tail, 1))
+        with server.client() as client:
+            if lost == "all":
+                client.delete(f"{PREFIX}keys:{before.epoch}")
+            else:
+                client.hdel(f"{PREFIX}keys:{before.epoch}", "+1")
+        cursors = await broker.append([Draft("numbers", "1", key="1")])
+        assert cursors == [Cursor((await broker.state()).epoch, 4)]
+        assert cursors[0].epoch != before.epoch
+        with pytest.raises(LogResetError):
+            await waiting
+    assert await broker.append([Draft("numbers", "1", key="1")]) == cursors
+    assert numbers((await broker.read(0, 10)).records) == [1, 2, 3, 1]
+    await broker.close()
+
+
+async def test_keys_are_counted_with_what_is_kept(start: Start) -> None:
+    """The count of keys is right under any retention, so that no epoch ends without a loss."""
+    server = start()
+    broker = RedisBroker(server.url, retention=Retention(events=5, bytes=None))
+    before = await broker.open()
+    for number in range(40):
+        key = str(number % 7) if number % 3 else None
+        await broker.append([Draft("t", "x", key=key), Draft("t", "y"), Draft("t", "z", key=key)])
+    with server.client() as client:
+        assert int(client.hget(META, "keys") or 0) == client.hlen(f"{PREFIX}keys:{before.epoch}")
+    assert (await broker.open()).epoch == before.epoch
     await broker.close()
 
 
