@@ -1,0 +1,44 @@
+"""``HubEvent``: its topic is a part of the value."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from tickertape import ServerSentEvent
+from tickertape.hub import Hub, HubEvent
+from tickertape.wire import Gap
+
+EVENT = HubEvent("orders/42", '{"total":1}', event="paid", id="e-7")
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, copy.deepcopy, *(lambda event, n=n: pickle.loads(pickle.dumps(event, n)) for n in range(6))],
+)
+def test_copies_keep_the_topic(duplicate: object) -> None:
+    assert callable(duplicate)
+    again = duplicate(EVENT)
+    assert type(again) is HubEvent
+    assert (again.topic, again.data, again.event, again.id) == ("orders/42", '{"total":1}', "paid", "e-7")
+    assert again == EVENT
+    assert hash(again) == hash(EVENT)
+
+
+def test_topic_is_part_of_the_value() -> None:
+    assert HubEvent("orders/43", EVENT.data or "", event=EVENT.event, id=EVENT.id) != EVENT
+    assert ServerSentEvent(EVENT.data, event=EVENT.event, id=EVENT.id) != EVENT
+    assert repr(EVENT) == "HubEvent('orders/42', '{\"total\":1}', event='paid', id='e-7')"
+
+
+async def test_types() -> None:
+    """Iterating yields events with a topic, and gaps."""
+    async with Hub() as hub, hub.subscribe("a", last_event_id="foreign") as events:
+        await hub.publish("a", "x")
+        first = await anext(events)
+        second = await anext(events)
+    assert isinstance(first, Gap)
+    assert isinstance(second, HubEvent)
+    assert second.topic == "a"
