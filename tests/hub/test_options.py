@@ -57,16 +57,10 @@ def test_valid_options(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("limit", "value"),
     [
-        ("events", -1),
-        ("events", 0),
-        ("events", 1.0),
-        ("events", True),
-        ("bytes", 0),
-        ("bytes", "1"),
-        ("age", 0),
-        ("age", -1),
-    ]
-    + [("age", math.nan), ("age", True), ("age", "1")],
+        *(("events", value) for value in (-1, 0, 1.0, True)),
+        *(("bytes", value) for value in (0, "1")),
+        *(("age", value) for value in (0, -1, math.nan, True, "1")),
+    ],
 )
 def test_retention_out_of_range(limit: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"expected {limit} to be "):
