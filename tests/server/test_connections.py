@@ -1,0 +1,109 @@
+"""Connections of the server: HTTP/1.0, and the memory of those that are closed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from support.servers import until
+from tickertape import EventSourceResponse, Hub
+from tickertape.asgi import ASGIApp, Receive, Scope, Send
+from tickertape.server import create_app, listen
+from tickertape.server.uvicorn import Server, create_server
+
+
+@asynccontextmanager
+async def server_of(app: ASGIApp) -> AsyncIterator[tuple[Server, int]]:
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    server = create_server(app, grace=1, access_log=False)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield server, port
+    finally:
+        server.should_exit = True
+        await running
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a stream, a body of known length, or a body of unknown length, by the path."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    elif scope["path"] == "/events":
+        await EventSourceResponse(["a", "b"])(scope, receive, send)
+    else:
+        headers = [(b"content-length", b"6")] if scope["path"] == "/known" else []
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        await send({"type": "http.response.body", "body": b"def"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/events", b"data: a\n\ndata: b\n\n"),
+        ("HEAD", "/events", b""),
+        ("GET", "/known", b"abcdef"),
+        ("GET", "/unknown", b"abcdef"),
+    ],
+)
+async def test_http_1_0_is_not_chunked(method: str, path: str, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with server_of(app) as (_, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"{method} {path} HTTP/1.0\r\nconnection: keep-alive\r\n\r\n".encode())
+        head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert rest == body
+    assert caplog.messages == []
+
+
+HEAD = " HTTP/1.1\r\nhost: a\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_head", "waiting"),
+    [
+        (f"GET /history?topic=large{HEAD}", False),
+        (f"GET /events?topic=large&last=1{HEAD.replace('1.1', '1.0')}", False),
+        (f"GET /nothing{HEAD}", False),
+        (f"POST /events/a{HEAD}content-length: 1000000\r\n", True),
+        (f"POST /events{HEAD}content-length: 2\r\ncontent-type: application/json\r\n", False),
+        ("GET /topics HTTP/1.1\r\n", False),
+    ],
+)
+async def test_closed_connections_leave_nothing_behind(request_head: str, waiting: bool) -> None:
+    """Objects of a connection with large buffers must be freed when it is closed, not by a later collection."""
+    hub = Hub()
+    async with server_of(create_app(hub)) as (server, port):
+        await until(lambda: server.started, lambda: "a start")
+        await hub.publish("large", "x" * 1_000_000)
+        gc.collect()
+        gc.disable()
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+            await until(lambda: len(server.server_state.connections) == 1, lambda: "a connection")
+            [connection] = server.server_state.connections
+            refs = [weakref.ref(connection)]
+            writer.write(f"{request_head}\r\n[]".encode())
+            if not waiting:
+                await reader.readexactly(1)
+            cycle: Any = getattr(connection, "cycle", None)
+            if cycle is not None:
+                refs.append(weakref.ref(cycle))
+            del connection, cycle
+            writer.transport.abort()
+            await until(lambda: not any(ref() for ref in refs), lambda: f"freed objects, got {[ref() for ref in refs]}")
+        finally:
+            gc.enable()
