@@ -1,4 +1,4 @@
-"""Group commit: appends that wait for the server are stored together."""
+"""``GroupCommit``: appends that wait for the store are stored together."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..wire import Cursor, Draft
 __all__ = ["DEFAULT_GROUP", "GroupCommit"]
 
 DEFAULT_GROUP: Final = 500
-"""Drafts stored together at most: a few milliseconds of the server's time, in which it serves nobody else."""
+"""The greatest number of drafts stored together: a few milliseconds in which the server serves nobody else."""
 
 DEFAULT_GROUP_SIZE: Final = 1024 * 1024
-"""Bytes stored together, for the same reason. A larger append is stored alone."""
+"""The greatest number of bytes stored together, for the same reason. A larger append is stored alone."""
 
 _OVERHEAD: Final = 100
 """Bytes that a store adds to a record, with the digest of its key."""
@@ -25,80 +25,78 @@ _OVERHEAD: Final = 100
 Commit: TypeAlias = Callable[[Sequence[Draft]], Awaitable[list[Cursor]]]
 
 
-class _Waiting(NamedTuple):
+class _Append(NamedTuple):
     drafts: Sequence[Draft]
     size: int
     done: asyncio.Future[list[Cursor]]
 
 
 class GroupCommit:
-    """Store what many callers append, one group after the other.
+    """Store the appends of many callers, one group after the other.
 
-    While a group is on its way, the appends that come in wait and make up the next one: alone, an
-    append waits for nobody; a thousand at once cost two or three trips to the server. Each of them
-    stays whole, since a group is stored whole.
+    Appends that arrive while a group is being stored form the next group. A single append does not wait, and a
+    thousand concurrent ones cost two or three requests. A group is stored as a whole, and so is each append.
 
     Arguments:
-        commit: stores drafts, all or none, and returns their cursors. It is never cancelled on
-            behalf of one caller.
-        most: drafts stored together; an append of more goes alone.
+        commit: stores all drafts or none, and returns their cursors. It is never cancelled because one caller is.
+        most: the greatest number of drafts stored together; a larger append is stored alone.
 
     Attributes:
-        max_size: bytes stored together, about; an append of more is stored alone.
+        max_size: the greatest number of bytes stored together, estimated; a larger append is stored alone.
     """
 
     def __init__(self, commit: Commit, most: int = DEFAULT_GROUP) -> None:
         self._commit = commit
         self._most = most
         self.max_size = DEFAULT_GROUP_SIZE
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Append] = deque()
         self._worker: asyncio.Task[None] | None = None
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
         """Return the cursors of ``drafts`` when they are stored.
 
-        A caller that is cancelled before its group is on its way has appended nothing.
+        If the caller is cancelled before its group is sent, nothing is appended.
 
         Raises:
-            BrokerError: the group could not be stored, or that is not known.
+            BrokerError: the group was not stored, or the result is unknown.
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Cursor]] = loop.create_future()
         size = sum(_OVERHEAD + len(draft.topic) + len(draft.event or "") + draft.size for draft in drafts)
-        self._waiting.append(_Waiting(drafts, size, done))
+        self._waiting.append(_Append(drafts, size, done))
         if self._worker is None:
             self._worker = loop.create_task(self._work())
         return await done
 
     async def finish(self) -> None:
-        """Wait until no append waits or is on its way."""
+        """Wait until all appends are stored, or have failed."""
         while self._worker is not None:
             await asyncio.wait([self._worker])
 
     async def close(self) -> None:
-        """Fail what waits, and what is on its way; may be called twice."""
+        """Fail all appends that are not stored yet; may be called twice."""
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait([self._worker])
-        self._fail(())  # a worker that was cancelled before it began has failed nobody
+        self._fail(())  # a worker that is cancelled before its first step fails nothing
 
     async def _work(self) -> None:
-        group: list[_Waiting] = []
+        group: list[_Append] = []
         try:
             while group := self._take():
                 await self._store(group)
         finally:
             self._fail(group)
 
-    def _fail(self, group: Sequence[_Waiting]) -> None:
+    def _fail(self, group: Sequence[_Append]) -> None:
         self._worker = None
-        for waiting in (*group, *self._waiting):
-            if not waiting.done.done():
-                waiting.done.set_exception(BrokerError("broker is closed"))
+        for append in (*group, *self._waiting):
+            if not append.done.done():
+                append.done.set_exception(BrokerError("broker is closed"))
         self._waiting.clear()
 
-    def _take(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
+    def _take(self) -> list[_Append]:
+        group: list[_Append] = []
         drafts = size = 0
         while self._waiting:
             first = self._waiting[0]
@@ -112,22 +110,22 @@ class GroupCommit:
             group.append(self._waiting.popleft())
         return group
 
-    async def _store(self, group: list[_Waiting]) -> None:
+    async def _store(self, group: list[_Append]) -> None:
         try:
-            cursors = iter(await self._commit([draft for waiting in group for draft in waiting.drafts]))
+            cursors = iter(await self._commit([draft for append in group for draft in append.drafts]))
         except Exception as error:
-            for waiting in group:
-                if not waiting.done.done():
-                    waiting.done.set_exception(_copy(error))
+            for append in group:
+                if not append.done.done():
+                    append.done.set_exception(_copy(error))
             return
-        for waiting in group:
-            stored = [next(cursors) for _ in waiting.drafts]
-            if not waiting.done.done():
-                waiting.done.set_result(stored)
+        for append in group:
+            stored = [next(cursors) for _ in append.drafts]
+            if not append.done.done():
+                append.done.set_result(stored)
 
 
 def _copy(error: Exception) -> Exception:
-    """An error of its own for each caller: a traceback that is shared grows with every one that raises it."""
+    """Return an error for one caller: the traceback of a shared one would grow with every caller that raises it."""
     copied = copy(error) if isinstance(error, BrokerError) else BrokerError(f"cannot append: {error!r}")
     copied.__cause__ = error
     return copied

@@ -1,4 +1,4 @@
-"""Publishing inside a caller's own database transaction: what some brokers can do besides."""
+"""``TransactionalBroker``, the capability to publish inside a caller's own database transaction."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["SQLConnection", "TransactionalBroker"]
 class SQLConnection(Protocol):
     """A connection on which the caller's transaction is open.
 
-    psycopg's ``AsyncConnection`` and ``Connection`` are such. Of SQLAlchemy on psycopg, take the driver's::
+    You can pass psycopg's ``AsyncConnection`` or ``Connection``. With SQLAlchemy on psycopg, pass the driver's::
 
         raw = await (await session.connection()).get_raw_connection()
         await broker.append_with(raw.driver_connection, drafts)
 
-    For another driver, an adapter of three lines: its ``execute`` gets one statement with ``%s`` for each
+    For another driver, write an adapter of three lines. Its ``execute`` receives one statement with ``%s`` for each
     argument, and arguments that are lists of ``bytes`` or ``None``. For asyncpg::
 
         class Adapter:
@@ -29,7 +29,7 @@ class SQLConnection(Protocol):
     """
 
     def execute(self, query: str, params: Sequence[Any], /) -> Any:
-        """Execute a statement; what is returned is awaited if it can be."""
+        """Execute a statement. If the result is awaitable, it is awaited."""
 
 
 @runtime_checkable
@@ -39,16 +39,15 @@ class TransactionalBroker(Protocol):
     async def append_with(self, connection: SQLConnection, drafts: Sequence[Draft]) -> list[str]:
         """Append drafts if, and only if, the caller's transaction commits.
 
-        Until then nothing of them is in the log, so that there are no cursors yet: what is returned are
-        the keys, those of the drafts, or new ones. The drafts of one transaction stay in their order, and
-        come into the log soon after the commit, behind all that was committed and moved before. Two
-        transactions come in the order in which they are found committed, which is not always that of
-        their commits. A transaction that stays open holds up nobody.
+        Until the commit, nothing is in the log, so there are no cursors yet. Return the keys instead: those of the
+        drafts, or new ones. The drafts of one transaction keep their order, and enter the log soon after the commit.
+        Two transactions enter it in the order in which a hub finds them committed, which is not always the order of
+        their commits. A transaction that stays open delays nobody.
 
         Arguments:
-            connection: the caller's; its transaction is left to the caller.
-            drafts: what to append.
+            connection: the caller's connection. The caller ends its transaction.
+            drafts: the events to append.
 
         Raises:
-            BrokerError: the database refused; then the transaction has failed.
+            BrokerError: the database refused; the transaction has failed.
         """

@@ -1,20 +1,20 @@
-"""The tables and functions in PostgreSQL: what must happen at once, happens in one call.
+"""The tables and functions in PostgreSQL: whatever must happen at once happens in one call.
 
 An append is one function call in a transaction of its own, which begins and ends on the server: the row
 that gives the offsets is locked while the server works, never while it waits for a client. So the order
 of offsets is the order of commits, and a client that stalls or dies holds up nobody.
 
-Text is kept as its bytes in UTF-8 (``convert_from(data, 'UTF8')`` shows it), so that any event is kept as
-it was published, whatever the encoding of the database, U+0000 included.
+Text is kept as bytes in UTF-8 (``convert_from(data, 'UTF8')`` shows it), so any event is kept as it was
+published, whatever the encoding of the database, U+0000 included.
 
 - ``meta``, one row: the schema's version; ``epoch`` and the ``life`` of the server that it is bound to;
   the oldest and the newest offset, and the bytes between them;
-- ``log``: the records, with their idempotency keys, which are unique among what is kept;
-- ``outbox``: what was published inside transactions, until it is moved into the log.
+- ``log``: the records, with their idempotency keys, which are unique among the records that are kept;
+- ``outbox``: events published inside transactions, until they are moved into the log.
 
-``life`` names one history of a database: the system identifier, which a restored dump does not have,
-and the timeline, which a promoted standby and a restored backup leave. Where a server tells neither, it
-is ``unknown``, and only what this process has seen tells whether records were lost.
+``life`` names one history of a database: the system identifier, which changes with a restored dump, and the
+timeline, which changes with a promoted standby and a restored backup. If a server reports neither, it is
+``unknown``, and a loss is noticed only by a process that has seen the lost records.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Final
 __all__ = ["OUTBOX_WAKE", "VERSION", "schema_script"]
 
 VERSION: Final = 1
-"""Of the tables and functions. An older one is brought up to date on opening, a newer one is refused."""
+"""The version of the tables and functions. Another one is refused."""
 
 OUTBOX_WAKE: Final = "outbox"
-"""What a notification says when something was published inside a transaction."""
+"""The payload of a notification after a publication inside a transaction."""
 
 _SCHEMA: Final = """
 CREATE SCHEMA IF NOT EXISTS "$schema";
@@ -61,7 +61,7 @@ CREATE TABLE "$schema".outbox (
   key bytea NOT NULL
 );
 
--- Tells all hubs that there is something to be had; they look for themselves what it is.
+-- Wakes all hubs; they read the records from the tables.
 CREATE FUNCTION "$schema".wake(what text) RETURNS void LANGUAGE sql AS $body$
   SELECT pg_notify('$channel', what);
 $body$;
@@ -74,7 +74,7 @@ EXCEPTION WHEN insufficient_privilege OR undefined_function OR feature_not_suppo
   RETURN 'unknown';
 END $body$;
 
--- Removes the oldest records, as far as they are not to be kept and the budget goes.
+-- Removes the oldest records that the retention does not keep, as many as the budget allows.
 CREATE FUNCTION "$schema".trim(m "$schema".meta, budget bigint, max_events bigint, max_bytes bigint, max_age interval)
 RETURNS "$schema".meta LANGUAGE plpgsql AS $body$
 DECLARE
@@ -102,8 +102,8 @@ BEGIN
   RETURN m;
 END $body$;
 
--- Returns the epoch, the oldest and the newest offset; begins another epoch if this server may have lost
--- records. When all is as it was, nothing is locked and nothing written: hubs ask often.
+-- Returns the epoch, the oldest and the newest offset; begins a new epoch if this server may have lost records.
+-- If nothing has changed, it locks and writes nothing: hubs call it often.
 CREATE FUNCTION "$schema".bind(
   fresh text, seen_epoch text, seen bigint, lossless boolean,
   budget bigint, max_events bigint, max_bytes bigint, max_age interval
@@ -128,9 +128,8 @@ BEGIN
   RETURN ARRAY[m.epoch, m.oldest::text, m.newest::text];
 END $body$;
 
--- Appends drafts to the log of this epoch, on the server that it is bound to, and returns their offsets;
--- NULL, and nothing is appended, if it is another. Without keys all rows are inserted at once, which takes
--- a quarter of the time of one after the other.
+-- Appends drafts and returns their offsets; returns NULL, and appends nothing, if the epoch or its server is
+-- another one. Without keys all rows are inserted at once, which takes a quarter of the time of one after the other.
 CREATE FUNCTION "$schema".append(
   expected text, max_events bigint, max_bytes bigint, max_age interval,
   topics bytea[], events bytea[], bodies bytea[], keys bytea[]
@@ -175,14 +174,14 @@ BEGIN
       offsets := offsets || m.newest;
     END LOOP;
   END IF;
-  -- Twice what came in: the log shrinks to what is to be kept, and no append pays for all the others.
+  -- Twice as many as were appended: a log over its limits shrinks, and no single append pays for all.
   m := "$schema".trim(m, 2 * cardinality(topics) + 20, max_events, max_bytes, max_age);
   UPDATE "$schema".meta SET oldest = m.oldest, newest = m.newest, bytes = m.bytes;
   PERFORM "$schema".wake('log');
   RETURN offsets;
 END $body$;
 
--- Publishes inside a transaction, without a lock: what is moved into the log is what was committed.
+-- Publishes inside a transaction, without a lock: only committed rows are moved into the log.
 CREATE FUNCTION "$schema".publish(topics bytea[], events bytea[], bodies bytea[], keys bytea[])
 RETURNS void LANGUAGE plpgsql AS $body$
 BEGIN
@@ -192,8 +191,8 @@ BEGIN
   PERFORM "$schema".wake('$outbox');
 END $body$;
 
--- Moves what is in the outbox into the log, and returns how many rows; 0 if another hub is about it,
--- or if the log is another.
+-- Moves rows of the outbox into the log, and returns how many; 0 if another hub is moving them, or if the
+-- epoch is another one.
 CREATE FUNCTION "$schema".relay(
   expected text, max_events bigint, max_bytes bigint, max_age interval, most integer
 ) RETURNS integer LANGUAGE plpgsql AS $body$
@@ -225,12 +224,12 @@ INSERT INTO "$schema".meta (version) VALUES ($version);
 
 
 def schema_script(schema: str, channel: str, lock: int) -> str:
-    """Return the statements that make the schema.
+    """Return the statements that create the schema.
 
     Arguments:
-        schema: its name, checked: it stands in the statements as it is.
-        channel: where hubs listen, checked as well.
-        lock: the class of the advisory lock of those who move the outbox.
+        schema: its name, which must be checked: it becomes a part of the statements as it is.
+        channel: the channel on which hubs listen, checked as well.
+        lock: the class of the advisory lock for moving the outbox.
     """
     names = {"schema": schema, "channel": channel, "lock": str(lock), "outbox": OUTBOX_WAKE, "version": str(VERSION)}
     script = _SCHEMA
