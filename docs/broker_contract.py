@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tickertape.testing.contract import CHECKS
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "operations" / "brokers.md"
 PLACE = re.compile(r"(?<=<!-- contract -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -33,7 +35,7 @@ def run() -> dict[str, dict[str, str]]:
             check = re.fullmatch(r"test_contract\[(\w+)\]", case.attrib["name"])
             if check is not None:
                 marks.setdefault(check[1], {})[broker] = mark(case)
-        return marks
+        return {check.name: marks[check.name] for check in CHECKS if check.name in marks}
 
 
 def mark(case: ElementTree.Element) -> str:
