@@ -24,7 +24,7 @@ SERVER: Final = os.environ.get("TICKERTAPE_TEST_NATS", "nats://127.0.0.1:4222")
 
 @cache
 def nats_absent() -> str | None:
-    """Tell, once, why there is no server, ``None`` if there is one."""
+    """Return, once, why there is no server; ``None`` if there is one."""
     parts = urlsplit(SERVER)
     try:
         with socket.create_connection((parts.hostname or "", parts.port or 4222), timeout=1):

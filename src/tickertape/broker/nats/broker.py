@@ -39,11 +39,8 @@ __all__ = ["NatsBroker"]
 _LOOK: Final = 1.0
 """Seconds of silence after which a tail checks whether its log is still there."""
 
-_ATTEMPTS: Final = 50
-"""Times that a stream is looked at while it keeps changing."""
-
-_PAUSE: Final = 0.02
-"""Seconds before each of them: the last message was trimmed, or (NATS 2.9) cannot be read yet in a new stream."""
+_ATTEMPTS: Final = 5
+"""Times that a stream is repaired while others delete it or reset it."""
 
 _DELETED: Final = 0.1
 """Seconds that a stream must be missing before it is created. NATS 2.9 confirms a deletion before it removes the
@@ -171,30 +168,20 @@ class NatsBroker(RemoteBroker):
 
         Arguments:
             link: the connection.
-            seen: the newest record that was seen before this call; a log without it has lost records.
+            seen: the newest record that was shown before this call; a log without it has lost records.
         """
-        missing = False
         for _ in range(_ATTEMPTS):
-            info = await link.info()
-            if info is None:
-                if missing:
-                    await self._log.create(link)
-                else:
-                    missing = True
-                    await asyncio.sleep(_DELETED)
-                continue
-            extent = await self._log.survey(link, info)
+            extent = await self._log.survey(link)
             if extent is None:
-                await asyncio.sleep(_PAUSE)
-                continue
-            state = extent.state
-            if state.newest < 0 or (seen.epoch == state.epoch and state.newest < seen.offset):
-                await self._log.begin_epoch(link, info)
-                continue
-            await self._log.adjust(link, info)
-            await self._log.trim(link, info, extent)
-            return extent
-        raise BrokerError(f"stream {self._stream!r} kept changing while it was read")
+                await asyncio.sleep(_DELETED)
+                if await link.info() is None:
+                    await self._log.create(link)
+            elif extent.purged or (seen.epoch == extent.state.epoch and extent.state.newest < seen.offset):
+                await self._log.begin_epoch(link, extent)
+            else:
+                await self._log.adjust(link, extent)
+                return extent
+        raise BrokerError(f"stream {self._stream!r} was reset {_ATTEMPTS} times while it was opened; giving up")
 
     async def _state(self) -> LogState:
         return (await self._look(await self._linked())).state
@@ -205,15 +192,10 @@ class NatsBroker(RemoteBroker):
         Raises:
             LogResetError: the stream was deleted or purged.
         """
-        for _ in range(_ATTEMPTS):
-            info = await link.info()
-            extent = None if info is None else await self._log.survey(link, info)
-            if info is None or (extent is not None and extent.state.newest < 0):
-                raise LogResetError(f"there is no log in the stream {self._stream!r} any more")
-            if extent is not None:
-                return extent
-            await asyncio.sleep(_PAUSE)
-        raise BrokerError(f"stream {self._stream!r} kept changing while it was read")
+        extent = await self._log.survey(link)
+        if extent is None or extent.purged:
+            raise LogResetError(f"there is no log in the stream {self._stream!r} any more")
+        return extent
 
     # Appending.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -21,6 +22,12 @@ __all__ = ["Extent", "NatsStream"]
 _REMEMBERED: Final = 64
 """Messages, without their data, that are requested once: the ends of the stream, and the first steps of a bisection."""
 
+_ATTEMPTS: Final = 50
+"""Times that the ends of a stream are read while it is trimmed all the time."""
+
+_PAUSE: Final = 0.02
+"""Seconds between them: a message was trimmed, or (NATS 2.9) cannot be read yet in a new stream."""
+
 _SUBJECT: Final = re.compile(r"tickertape\.[A-Za-z0-9_-]+\.([0-9A-Za-z_]{1,64})\.\*")
 _BASE: Final = re.compile(r"begins after message (\d+)")
 
@@ -38,12 +45,16 @@ class Extent(NamedTuple):
     """The extent of a log at one moment.
 
     Attributes:
-        state: its state; a negative ``newest`` if the stream was emptied by someone else.
+        info: the stream.
+        state: the state of the log.
+        purged: True if all messages were removed by someone else.
         first: the sequence of the first message within the limit of age, or of the last message if all are older.
         last: the sequence of the last message.
     """
 
+    info: StreamInfo
     state: LogState
+    purged: bool
     first: int
     last: int
 
@@ -113,22 +124,42 @@ class NatsStream:
                 raise BrokerError(f"{expected}: change the setting, or use another stream")
         return match[1]
 
-    async def begin_epoch(self, link: Link, info: StreamInfo) -> None:
+    async def begin_epoch(self, link: Link, extent: Extent) -> None:
         """Give a log that has lost records a new epoch. It keeps the records that it still has."""
+        info = extent.info
         base = 0 if info.state.messages else info.state.last_seq
         await link.update(info.config.evolve(**self._epoch_settings(new_epoch(), base)))
 
-    async def adjust(self, link: Link, info: StreamInfo) -> None:
-        """Give the stream our limits, once."""
+    async def adjust(self, link: Link, extent: Extent) -> None:
+        """Give the stream our limits, once, and remove the messages over the limit of age, but not the last one."""
+        config = extent.info.config
         limits = {"max_msgs": self._config.max_msgs, "max_bytes": self._config.max_bytes}
-        if not self._adjusted and any(getattr(info.config, name) != limit for name, limit in limits.items()):
-            await link.update(info.config.evolve(**limits))
+        if not self._adjusted and any(getattr(config, name) != limit for name, limit in limits.items()):
+            await link.update(config.evolve(**limits))
         self._adjusted = True
+        if self._retention.age is not None and extent.info.state.first_seq < extent.first <= extent.last:
+            await link.purge(extent.first)
 
     # Extent.
 
-    async def survey(self, link: Link, info: StreamInfo) -> Extent | None:
-        """Return the extent of the log, or ``None`` if the stream changed meanwhile: then try again."""
+    async def survey(self, link: Link) -> Extent | None:
+        """Return the extent of the log, or ``None`` if there is no stream.
+
+        Raises:
+            BrokerError: the stream is not a log, or cannot be read.
+        """
+        for _ in range(_ATTEMPTS):
+            info = await link.info()
+            if info is None:
+                return None
+            extent = await self._measure(link, info)
+            if extent is not None:
+                return extent
+            await asyncio.sleep(_PAUSE)
+        raise BrokerError(f"the ends of stream {self.name!r} could not be read in {_ATTEMPTS} attempts")
+
+    async def _measure(self, link: Link, info: StreamInfo) -> Extent | None:
+        """Return the extent of the log, or ``None`` if one of its ends was removed meanwhile."""
         epoch = self.read_epoch(info)
         if epoch != self.epoch:
             self.epoch = epoch
@@ -138,7 +169,7 @@ class NatsStream:
         if not state.messages:
             base = _BASE.search(info.config.description or "")
             begun = base is not None and int(base[1]) == state.last_seq
-            return Extent(LogState(epoch, 1, 0 if begun else -1), state.last_seq + 1, state.last_seq)
+            return Extent(info, LogState(epoch, 1, 0), not begun, state.last_seq + 1, state.last_seq)
         last = await self._message(link, state.last_seq)
         first = await self._message(link, state.first_seq)
         if last is None or first is None:
@@ -150,12 +181,7 @@ class NatsStream:
             oldest = max(oldest, last.newest - self._retention.events + 1)
         self.keys.forget(state.first_seq, oldest)
         self.keys.append(last.sequence - 1, last)
-        return Extent(LogState(epoch, oldest, last.newest), (first or last).sequence, last.sequence)
-
-    async def trim(self, link: Link, info: StreamInfo, extent: Extent) -> None:
-        """Remove the messages over the limit of age, but not the last one."""
-        if self._retention.age is not None and info.state.first_seq < extent.first <= extent.last:
-            await link.purge(extent.first)
+        return Extent(info, LogState(epoch, oldest, last.newest), False, (first or last).sequence, last.sequence)
 
     def _is_old(self, message: Message) -> bool:
         age = self._retention.age
