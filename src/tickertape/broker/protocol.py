@@ -51,6 +51,7 @@ class Broker(Protocol):
         draft, the draft is not appended, and its cursor is that of the first.
 
         Raises:
+            BatchTooLargeError: the store cannot take so much at once. Nothing was stored.
             BrokerError: nothing was stored, or (after a lost connection) the result is unknown. If every
                 draft has a key, you can safely append them again.
         """

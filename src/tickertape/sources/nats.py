@@ -76,9 +76,9 @@ def nats_subject(
     """
     with extra_needed("nats", "nats"):
         from .subjects import SubjectReader
-    servers, hosts, path, credentials, options = read_nats_url(url, {})
-    if path:
-        raise BrokerError(f"expected a URL such as nats://host:4222, got one with the path {path!r}")
+    address = read_nats_url(url, {})
+    if address.path:
+        raise BrokerError(f"expected a URL such as nats://host:4222, got one with the path {address.path!r}")
     if not _SUBJECT.fullmatch(subject):
         raise ValueError(f"expected a subject of tokens between dots, got {subject!r}")
     for what, name in (("durable", durable), ("stream", stream), ("queue", queue)):
@@ -90,10 +90,9 @@ def nats_subject(
         raise ValueError("pass durable= or queue=, not both: hubs with one durable name share the messages")
 
     async def read() -> AsyncGenerator[Batch[NatsMessage], None]:
-        reader = SubjectReader(f"NATS at {hosts}", options.get("timeout", DEFAULT_TIMEOUT))
+        reader = SubjectReader(address, address.options.get("timeout", DEFAULT_TIMEOUT))
         try:
-            timeout = options.get("connect_timeout", DEFAULT_CONNECT_TIMEOUT)
-            await reader.connect(servers, timeout, **credentials)
+            await reader.connect(address.options.get("connect_timeout", DEFAULT_CONNECT_TIMEOUT))
             if durable is None:
                 batches = reader.follow(subject, queue or "")
                 prefix = None

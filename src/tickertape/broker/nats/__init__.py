@@ -1,5 +1,6 @@
 """The log in a NATS JetStream stream."""
 
 from .broker import NatsBroker
+from .connection import Inbox, NatsConnection, Refused
 
-__all__ = ["NatsBroker"]
+__all__ = ["Inbox", "NatsBroker", "NatsConnection", "Refused"]

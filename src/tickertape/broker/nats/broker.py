@@ -30,7 +30,8 @@ from ..protocol import DEFAULT_RETENTION, Retention
 from ..records import LogState, Page, Record
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, epoch_changed
 from ..urls import choice, read_nats_url
-from .link import ConnectionLost, Inbox, Link, NoStream
+from .connection import ConnectionLost, Inbox, NatsConnection, NoStream
+from .link import Link
 from .messages import ID, Message, encode, parse, records_of
 from .stream import Extent, NatsStream
 
@@ -128,6 +129,7 @@ class NatsBroker(RemoteBroker):
         self._link: Link | None = None
         self._linking = asyncio.Lock()
         self._head: _Head | None = None
+        self._max_payload = 0
 
     def __repr__(self) -> str:
         return f"<NatsBroker {self._url.hosts}/{self._stream} seen={self._seen}>"
@@ -140,20 +142,21 @@ class NatsBroker(RemoteBroker):
     async def _linked(self) -> Link:
         async with self._linking:
             self._check_open()
-            if self._link is None or not self._link.alive:
+            if self._link is None or not self._link.connection.alive:
                 self._head = None  # an append whose answer was lost may have moved it
-                link = Link(self._stream, self._where(), self._timeout)
-                await link.connect(self._url.servers, self._connect_timeout, **self._url.credentials)
+                connection = NatsConnection(self._url, 2 * self._timeout)  # the broker's own timeout comes first
+                await connection.connect(self._connect_timeout)
                 if self._closed:
-                    await link.close()
+                    await connection.close()
                 self._check_open()
-                self._link = link
-                self._group.max_size = link.max_payload // _GROUP_SHARE
+                self._link = Link(connection, self._stream)
+                self._max_payload = int(connection.client.max_payload)
+                self._group.max_size = self._max_payload // _GROUP_SHARE
             return self._link
 
     async def _abandon(self) -> None:
         if self._link is not None:
-            await self._link.close()
+            await self._link.connection.close()
 
     async def _release(self) -> None:
         await self._abandon()
@@ -261,8 +264,8 @@ class NatsBroker(RemoteBroker):
             return offsets
         headers, data = encode(secrets.token_hex(8), head.newest + 1, fresh)
         size = _ENVELOPE + len(data) + sum(len(name) + len(value) for name, value in headers.items())
-        if size > link.max_payload:
-            raise BatchTooLargeError(size, link.max_payload, f"max_payload of {self._where()}")
+        if size > self._max_payload:
+            raise BatchTooLargeError(size, self._max_payload, f"max_payload of {self._where()}")
         kind = "plain" if all(draft.key is None for draft in fresh) else "keyed"
         return _Plan(head, self._log.subject(epoch, kind), headers, data, offsets)
 
@@ -295,7 +298,7 @@ class NatsBroker(RemoteBroker):
         records: list[Record] = []
         if after >= newest:
             return Page(extent.state, records)
-        async with link.consume(await self._log.locate(link, extent, after)) as inbox:
+        async with link.consume(await self._log.locate(link, extent, after)) as (inbox, _):
             while len(records) < limit and after < newest:
                 messages = await self._take(link, inbox, epoch)
                 for message in messages:
@@ -315,7 +318,7 @@ class NatsBroker(RemoteBroker):
         link = await self._linked()
         extent = await self._prepare(link, self._seen)
         self._check_epoch(epoch, extent.state.epoch)
-        async with link.consume(await self._log.locate(link, extent, after)) as inbox:
+        async with link.consume(await self._log.locate(link, extent, after)) as (inbox, _):
             while True:
                 records: list[Record] = []
                 for message in await self._take(link, inbox, epoch):
@@ -327,7 +330,7 @@ class NatsBroker(RemoteBroker):
                     after = message.newest
                 yield records
 
-    async def _take(self, link: Link, inbox: Inbox, epoch: str) -> list[Message]:
+    async def _take(self, link: Link, inbox: Inbox[Message], epoch: str) -> list[Message]:
         """Return the next messages; check that they belong to the epoch if any was published under another one."""
         messages = await inbox.take(_LOOK)
         if any(message.epoch != epoch for message in messages):

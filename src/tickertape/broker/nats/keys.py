@@ -39,8 +39,9 @@ class KeyIndex:
     async def read_up_to(self, link: Link, sequence: int) -> None:
         """Add all keys up to a sequence."""
         while self._upto < sequence:
-            async with link.consume(self._upto + 1, subject=self._subject, bodies=False, count=True) as inbox:
-                missing = inbox.waiting
+            consumer = link.consume(self._upto + 1, subject=self._subject, headers_only=True)
+            async with consumer as (inbox, subscription):
+                missing = await link.count(subscription)
                 while missing > 0 and (messages := await inbox.take(_SILENCE)):
                     missing -= len(messages)
                     for message in messages:
