@@ -26,13 +26,13 @@ demo: .venv/demo ## the demo at http://127.0.0.1:8000
 test: .venv/dev ## all tests
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-check: .venv/dev ## format, lint, types, layers, exports
+check: .venv/dev ## format, lint, types, layers, exports, language
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_exports.py
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_exports.py tests/test_language.py
 
-format: .venv/dev ## put the code into its format
+format: .venv/dev ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -45,5 +45,5 @@ docs: .venv/dev ## the documentation, in docs/_build/html
 fuzz: .venv/dev ## the decoder under a coverage-guided fuzzer, one minute
 	$(BIN)/python -m bench.fuzz_decoder -max_total_time=60
 
-clean: ## remove all that is made
+clean: ## remove everything that was generated
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build dist

@@ -26,7 +26,7 @@ async def call_in_thread(function: Callable[..., T], *args: Any) -> T:
 
     A pool is not used on purpose: a call that blocks can not be interrupted, and it must neither take a
     place in a pool that others need nor keep the process from exiting. The call sees the caller's context
-    variables. If the caller is cancelled, the call goes on and its result is dropped.
+    variables. If the caller is cancelled, the call continues and its result is dropped.
 
     Raises:
         Exception: whatever the function raises.
@@ -94,7 +94,7 @@ def _call(done: asyncio.Future[Any], function: Callable[..., Any], args: tuple[A
         error = RuntimeError(f"the call raised {stop!r}")
     except BaseException as raised:
         error = raised
-    with suppress(RuntimeError):  # the loop is closed: nobody waits
+    with suppress(RuntimeError):  # the loop is closed, so no caller waits
         done.get_loop().call_soon_threadsafe(_settle, done, result, error)
 
 

@@ -54,7 +54,7 @@ _BLOCK: Final = re.compile(
 )
 """One block: an event of the usual shape as its fields, or else the whole of it.
 
-No repeat gives back what it took, so a line is read a few times at most. What may be absent is a
+No repeat backtracks, so a line is read a few times at most. An optional part is written as a
 choice between it and nothing: in CPython before 3.12.8 and 3.13.1, a possessive repeat of a group
 that captures may end in a ``SystemError``.
 """

@@ -1,4 +1,4 @@
-"""``Draft``, an event that is to be published, and the syntax of topics."""
+"""``Draft``, an event to publish, and the syntax of topics."""
 
 from __future__ import annotations
 
