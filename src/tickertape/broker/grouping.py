@@ -112,16 +112,18 @@ class GroupCommit:
 
     async def _store(self, group: list[_Append]) -> None:
         try:
-            cursors = iter(await self._commit([draft for append in group for draft in append.drafts]))
+            cursors = await self._commit([draft for append in group for draft in append.drafts])
         except Exception as error:
             for append in group:
                 if not append.done.done():
                     append.done.set_exception(_copy(error))
             return
+        start = 0
         for append in group:
-            stored = [next(cursors) for _ in append.drafts]
+            end = start + len(append.drafts)
             if not append.done.done():
-                append.done.set_result(stored)
+                append.done.set_result(cursors[start:end])
+            start = end
 
 
 def _copy(error: Exception) -> Exception:

@@ -456,20 +456,21 @@ class _Head:
         self._keys: dict[str, int] = {}
 
     def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
-        return [Cursor(self.epoch, self._append(draft)) for draft in drafts]
-
-    def _append(self, draft: Draft) -> int:
-        key = draft.key
-        if key is not None:
-            known = self._offset_of(key)
-            if known is not None:
-                return known
-            self._keys[key] = self.newest + 1
-        self.newest += 1
-        size = len(draft.topic) + len(draft.event or "") + draft.size
-        self.bytes += size
-        self.rows.append((self.newest, self._now, size, draft.topic, draft.event, key, draft.data))
-        return self.newest
+        offsets = []
+        for draft in drafts:
+            key = draft.key
+            if key is not None:
+                known = self._offset_of(key)
+                if known is not None:
+                    offsets.append(known)
+                    continue
+                self._keys[key] = self.newest + 1
+            self.newest += 1
+            size = len(draft.topic) + len(draft.event or "") + draft.size
+            self.bytes += size
+            self.rows.append((self.newest, self._now, size, draft.topic, draft.event, key, draft.data))
+            offsets.append(self.newest)
+        return [Cursor(self.epoch, offset) for offset in offsets]
 
     def _offset_of(self, key: str) -> int | None:
         if key in self._keys:
