@@ -1,7 +1,7 @@
-"""Write the table of the contract into ``operations/brokers.md`` from a run of it: ``python docs/broker_contract.py``.
+"""Run the contract, and write its table into ``operations/brokers.md``: ``python docs/broker_contract.py``.
 
-The brokers are those of ``tests/broker/test_contract.py``; their servers must be there. A test compares the table's
-rows and columns with the checks and the brokers.
+The brokers are those of ``tests/broker/test_contract.py``; their servers must be running. A test compares the rows
+and columns of the table with the checks and the brokers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUITE = ROOT / "tests" / "broker" / "test_contract.py"
 
 
 def run() -> dict[str, dict[str, str]]:
-    """Run the contract; return a mark for each broker, of each check."""
+    """Run the contract, and return a mark for each check and broker."""
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", str(SUITE)]
@@ -39,14 +39,14 @@ def run() -> dict[str, dict[str, str]]:
 
 
 def mark(case: ElementTree.Element) -> str:
-    """Return what a test's outcome is in the table; a broker that does not pass has no table."""
+    """Return the mark for a test; exit if the test failed, or was skipped for lack of a server."""
     if case.find("failure") is not None or case.find("error") is not None:
-        raise SystemExit(f"expected brokers that keep the contract, got a failure: {case.attrib['name']}")
+        raise SystemExit(f"a broker fails a check: {case.attrib['name']}")
     skipped = case.find("skipped")
     if skipped is None:
         return "✓"
     if not skipped.attrib["message"].startswith("not for traits"):
-        raise SystemExit(f"expected all brokers' servers, got a test that was skipped: {skipped.attrib['message']}")
+        raise SystemExit(f"a server is missing: {skipped.attrib['message']}")
     return "–"
 
 

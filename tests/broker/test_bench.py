@@ -1,4 +1,4 @@
-"""The benchmark of the brokers: it measures, and it adds up; how fast a broker is, no test can say."""
+"""The benchmark of the brokers: it measures, and its figures add up."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = (Shape(1, 1, 1), Shape(2, 1, 1), Shape(2, 30, 2))
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_it_measures(name: str, tmp_path: Path) -> None:
+async def test_measure(name: str, tmp_path: Path) -> None:
     require(KINDS[name].absent() or None)
     async with KINDS[name].enter(tmp_path) as contest:
         rates, delays = await measure(contest, LITTLE, SMALL)
@@ -36,7 +36,7 @@ async def test_it_measures(name: str, tmp_path: Path) -> None:
         assert [each.ratio for each in rates] == pytest.approx([each.ours / (each.bare or 0) for each in rates])
 
 
-async def test_what_is_not_there_after_all_is_told(tmp_path: Path) -> None:
+async def test_events_that_were_not_stored(tmp_path: Path) -> None:
     async def publish(drafts: Sequence[Draft]) -> None:
         await asyncio.sleep(LITTLE.turn)
 
@@ -49,19 +49,19 @@ async def test_what_is_not_there_after_all_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "ratio", "said"),
+    ("name", "ratio", "end"),
     [
         ("Redis", 0.5, "0.50  PASS 0.5"),
         ("Redis", 0.49, "0.49  short of 0.5"),
         ("memory", None, "1,000"),
     ],
 )
-def test_a_line_tells_the_aim(name: str, ratio: float | None, said: str) -> None:
+def test_rate_line(name: str, ratio: float | None, end: str) -> None:
     (shape,) = (shape for shape in SHAPES if shape.publishers == 1 and shape.batch > 1)
     bare = None if ratio is None else 1000 / ratio
-    assert rate_line(name, Rates(shape, 1000, "way", bare, ratio)).endswith(said)
+    assert rate_line(name, Rates(shape, 1000, "way", bare, ratio)).endswith(end)
 
 
-def test_a_line_of_delays() -> None:
+def test_delay_line() -> None:
     delays = Delays(ours=[0.002] * 10, bare=[0.001] * 10)
     assert delay_line("Redis", delays).split() == ["Redis", "2.00", "2.00", "1.00", "1.00", "2.00", "2.00"]

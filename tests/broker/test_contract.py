@@ -1,4 +1,4 @@
-"""Every broker of ours is held to the contract, as anyone's would be."""
+"""The contract suite on every broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .sqlite_logs import SQLiteLog
 
 
 class MemoryLog(Log):
-    """A log of its own for each broker."""
+    """A log in memory; each broker has one of its own."""
 
     traits = Traits(shared=False)
 
