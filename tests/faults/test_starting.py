@@ -55,7 +55,10 @@ def test_server_that_is_not_there(kind: str, workers: str) -> None:
 
 @pytest.mark.parametrize(("kind", "workers"), [("redis", "1"), ("postgres", "2"), ("nats", "1")])
 def test_server_that_never_answers(kind: str, workers: str, mute: int) -> None:
-    check(serve(SERVERS[kind].format(password=PASSWORD, port=mute), workers), "within 1 s" if kind != "nats" else "no answer in time")
+    check(
+        serve(SERVERS[kind].format(password=PASSWORD, port=mute), workers),
+        "within 1 s" if kind != "nats" else "no answer in time",
+    )
 
 
 def test_server_that_never_answers_is_given_up_by_itself(mute: int) -> None:
