@@ -1,4 +1,4 @@
-"""Logs on a PostgreSQL server that is there anyway, each in a schema of its own."""
+"""Logs on a running PostgreSQL server, each in its own schema."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POSTGRES_URL: Final = os.environ.get("TICKERTAPE_TEST_POSTGRES", "postgresql://p
 
 @cache
 def postgres_absent() -> str | None:
-    """Tell, once, why there is no PostgreSQL to test with; ``None`` if there is one."""
+    """Return the reason why there is no PostgreSQL to test with, or None."""
     try:
         psycopg.connect(POSTGRES_URL, connect_timeout=2).close()
     except psycopg.Error as error:
@@ -29,7 +29,7 @@ def postgres_absent() -> str | None:
 
 
 class PostgresLog(Log):
-    """A log in a schema of its own."""
+    """A log in its own schema."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

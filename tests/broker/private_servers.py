@@ -1,4 +1,4 @@
-"""Servers of a test's own, to be stopped, killed and promoted, and an address that can be moved between them."""
+"""Private servers that tests stop, kill and promote, and an address that can be moved between them."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ __all__ = [
 ]
 
 IN_CI: Final = os.environ.get("CI", "").lower() == "true"
-"""Where a server that is absent is a failure, not a reason to skip."""
+"""True where a missing server is a failure, not a reason to skip."""
 
 START: Final = 30.0
-"""Seconds that a server may take until it answers, on a machine that does other things too."""
+"""Seconds until a server must answer, on a busy machine."""
 
 _PROGRAMS: Final = [*sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True), "/usr/local/sbin", "/usr/sbin"]
 
 
 def require(reason: str | None) -> None:
-    """Skip the test for a reason; where nothing may be absent, fail it."""
+    """Skip the test for a reason, or fail it where no server may be missing."""
     if reason is not None:
         (pytest.fail if IN_CI else pytest.skip)(reason)
 
@@ -58,7 +58,7 @@ def find_program(name: str) -> str:
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for what a server does by and by."""
+    """Wait until a condition is true, with pauses."""
     deadline = time.monotonic() + START
     while not condition():
         assert time.monotonic() < deadline, f"expected {what}, got none within {START} s"
@@ -66,7 +66,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 class PrivateRedis:
-    """A Redis server in a directory of its own.
+    """A Redis server in its own directory.
 
     Arguments:
         options: of its command line.
@@ -83,7 +83,7 @@ class PrivateRedis:
 
     @classmethod
     def sentinel(cls, directory: Path, settings: Path) -> PrivateRedis:
-        """Start one that watches others, as its settings say; it writes them anew now and then."""
+        """Start a sentinel; it rewrites its settings now and then."""
         return cls(directory, "--sentinel", settings=settings)
 
     @property
@@ -100,7 +100,7 @@ class PrivateRedis:
             return found
 
     def start(self) -> None:
-        """Start it, again with what it has on disk."""
+        """Start it, or start it again with its data on disk."""
         place = ["--port", f"{self.port}", "--dir", str(self._directory), "--bind", "127.0.0.1"]
         if not self._settings:
             place += ["--save", ""]
@@ -124,7 +124,7 @@ class PrivateRedis:
         return False
 
     def signal(self, number: int) -> None:
-        """Send a signal to it; a server that is killed is waited for."""
+        """Send a signal to it; wait for its end if that kills it."""
         assert self._process is not None
         self._process.send_signal(number)
         if number == signal.SIGKILL:
@@ -137,7 +137,7 @@ class PrivateRedis:
 
 
 class PrivateNats:
-    """A NATS server that keeps streams, in a directory of its own.
+    """A NATS server with JetStream, in its own directory.
 
     Arguments:
         password: of the user ``tester``; without it, everyone may do everything.
@@ -155,7 +155,7 @@ class PrivateNats:
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, again with what it has on disk; returns when it keeps streams."""
+        """Start it, or start it again with its data on disk; return when JetStream is ready."""
         place = ("-a", "127.0.0.1", "-p", f"{self.port}", "-js", "-sd", str(self._directory))
         login = () if self._password is None else ("--user", "tester", "--pass", self._password)
         with (self._directory / "log").open("ab") as log:
@@ -181,7 +181,7 @@ class PrivateNats:
         return False
 
     def signal(self, number: int) -> None:
-        """Send a signal to it; one that is to stand still or to die is waited for."""
+        """Send a signal to it; wait until it is stopped or dead if that is its effect."""
         assert self._process is not None
         self._process.send_signal(number)
         if number == signal.SIGSTOP:
@@ -195,10 +195,10 @@ class PrivateNats:
 
 
 class PrivatePostgres:
-    """A PostgreSQL cluster in a directory of its own, with a password.
+    """A PostgreSQL cluster in its own directory, with a password.
 
     Arguments:
-        backup_of: another one, of which this becomes a copy.
+        backup_of: another cluster, of which this one becomes a copy.
     """
 
     password: Final = "open sesame"
@@ -235,7 +235,7 @@ class PrivatePostgres:
         assert done.returncode == 0, done.stderr
 
     def start(self, *, standby: bool = False) -> None:
-        """Start it, again with what it has on disk; as a standby that has no primary, if asked to."""
+        """Start it, or start it again with its data on disk; as a standby without a primary if asked to."""
         if standby:
             (self._data / "standby.signal").touch()
         place = ("-D", str(self._data), "-p", f"{self.port}", "-c", "listen_addresses=127.0.0.1")
@@ -270,7 +270,7 @@ class PrivatePostgres:
             return cursor.fetchall() if cursor.description else []
 
     def signal(self, number: int) -> None:
-        """Send a signal to the server and all of its children; when killed, they are waited for."""
+        """Send a signal to the server and all of its children; wait for their end if that kills them."""
         assert self._process is not None
         pids = [self._process.pid, *self._children()]
         for pid in pids:
@@ -333,11 +333,11 @@ class PrivatePgbouncer:
 
 
 class Forwarder:
-    """An address that leads to one server or the other.
+    """A TCP proxy whose target can be changed.
 
     Attributes:
-        port: of 127.0.0.1.
-        target: the port that new connections are led to; 0 for none.
+        port: its port on 127.0.0.1.
+        target: the port for new connections; 0 for none.
     """
 
     def __init__(self, target: int) -> None:
@@ -352,7 +352,7 @@ class Forwarder:
         self._flowing.clear()
 
     def move(self, target: int) -> None:
-        """Lead to another server, and cut the connections to the one before."""
+        """Forward to another server, and close the connections to the previous one."""
         self.target = target
         for task in self._tasks:
             task.cancel()
@@ -373,7 +373,7 @@ class Forwarder:
                 finally:
                     there[1].close()
         except asyncio.CancelledError:
-            pass  # moved: the client shall see the end of its connection
+            pass  # the target has changed: the client must see the end of its connection
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -398,7 +398,7 @@ async def _first(*works: Coroutine[None, None, None]) -> None:
 
 @asynccontextmanager
 async def forwarded(target: int) -> AsyncIterator[Forwarder]:
-    """Give an address that leads to a port."""
+    """Yield a proxy in front of a port."""
     forwarder = Forwarder(target)
     server = await asyncio.start_server(forwarder.serve, "127.0.0.1", 0)
     forwarder.port = server.sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""Logs on a Redis server that is there anyway, each under a prefix of its own."""
+"""Logs on a running Redis server, each under its own prefix."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REDIS_URL: Final = os.environ.get("TICKERTAPE_TEST_REDIS", "redis://127.0.0.1:63
 
 @cache
 def redis_absent() -> str | None:
-    """Tell, once, why there is no Redis to test with; ``None`` if there is one."""
+    """Return the reason why there is no Redis to test with, or None."""
     parts = urlsplit(REDIS_URL)
     try:
         with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), timeout=1.0):
@@ -32,7 +32,7 @@ def redis_absent() -> str | None:
 
 
 class RedisLog(Log):
-    """A log under a prefix of its own."""
+    """A log under its own prefix."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

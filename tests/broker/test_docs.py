@@ -1,4 +1,4 @@
-"""The page about the brokers: its tables are what the code says, and its programs run as they stand there."""
+"""The page on brokers: its tables agree with the code, and its programs run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def section(name: str) -> str:
 
 
 def known_options(url: str) -> set[str]:
-    """Return the options that a URL may have, of the sentence that refuses another."""
+    """Return the options of a URL, taken from the error for another one."""
     with pytest.raises(BrokerError) as caught:
         create_broker(f"{url}?no_such_option=1")
     found = re.search(r"\((.*)\), got 'no_such_option'", str(caught.value))
@@ -65,7 +65,7 @@ def known_options(url: str) -> set[str]:
         ("NATS", known_options("nats://localhost/log")),
     ],
 )
-def test_every_option_of_a_url_has_its_row(name: str, options: set[str]) -> None:
+def test_options_are_documented(name: str, options: set[str]) -> None:
     table = section(name).partition("\n| option | default |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == options
 
@@ -81,7 +81,7 @@ def test_every_option_of_a_url_has_its_row(name: str, options: set[str]) -> None
         ),
     ],
 )
-def test_the_defaults_of_timeouts_are_the_codes(name: str, option: str, default: float) -> None:
+def test_defaults_of_timeouts(name: str, option: str, default: float) -> None:
     assert f"\n| `{option}` | `{default:g}` |" in section(name)
 
 
@@ -89,7 +89,7 @@ def test_memory_has_no_options() -> None:
     assert known_options("memory://") == set()
 
 
-def test_every_scheme_is_named() -> None:
+def test_schemes_are_documented() -> None:
     with pytest.raises(BrokerError) as caught:
         create_broker("carrier-pigeon://")
     schemes = re.findall(r"([a-z+]+://)", str(caught.value))
@@ -104,7 +104,7 @@ def test_every_scheme_is_named() -> None:
         ("PostgreSQL", lambda option: PostgresBroker(f"postgresql://localhost/shop?{option}")),
     ],
 )
-def test_the_options_of_drivers_that_it_names_exist(name: str, make: Callable[[str], object]) -> None:
+def test_options_of_drivers_exist(name: str, make: Callable[[str], object]) -> None:
     (sentence,) = re.findall(r"All other options are [^.]*: (.*?)(?:\. With|\.\n)", section(name), re.DOTALL)
     options = re.findall(r"`(\w+=[^`]*)`", sentence)
     assert len(options) >= 3
@@ -115,7 +115,7 @@ def test_the_options_of_drivers_that_it_names_exist(name: str, make: Callable[[s
 # Tables.
 
 
-def test_the_contracts_table_has_its_checks_and_brokers() -> None:
+def test_table_of_the_contract() -> None:
     classes = [value for value in vars(test_contract).values() if inspect.isclass(value)]
     brokers = [value for value in classes if issubclass(value, BrokerContract) and value is not BrokerContract]
     marks = {
@@ -134,7 +134,7 @@ def test_the_contracts_table_has_its_checks_and_brokers() -> None:
 
 @pytest.fixture
 def shop() -> Iterator[str]:
-    """Give the address, without its scheme, of a database of a test's own, with an order in it."""
+    """Yield the URL, without its scheme, of a private database with an order in it."""
     require(postgres_absent())
     name = f"test_{secrets.token_hex(6)}"
     place = f"{POSTGRES_URL.partition('://')[2].rpartition('/')[0]}/{name}"
@@ -154,7 +154,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @asynccontextmanager
 async def running(program: str, place: str) -> AsyncIterator[Callable[[Hub, int], Awaitable[None]]]:
-    """Give the function that a program of the page defines."""
+    """Yield the function that a program of the page defines."""
     names: dict[str, Any] = {}
     assert "://localhost/shop" in program
     exec(compile(program.replace("://localhost/shop", f"://{place}"), "brokers.md", "exec"), names)
@@ -167,7 +167,7 @@ async def running(program: str, place: str) -> AsyncIterator[Callable[[Hub, int]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=["psycopg", "sqlalchemy"])
-async def test_an_event_exists_if_and_only_if_its_transaction_commits(program: str, shop: str) -> None:
+async def test_programs_with_transactions(program: str, shop: str) -> None:
     failing = program.replace("'paid'", "''")  # which the table refuses, at once
     late = re.sub(r"(connection=[\w.]+\)\n)", r"\1        raise InterruptedError\n", program)
     async with (
@@ -200,7 +200,7 @@ def remedy(store: str) -> str:
     return str(found)
 
 
-async def test_another_epoch_of_sqlite_begun_by_hand_keeps_what_is_there(tmp_path: Path) -> None:
+async def test_new_epoch_of_sqlite_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     broker = SQLiteBroker(path)
     before = await broker.open()
@@ -218,7 +218,7 @@ async def test_another_epoch_of_sqlite_begun_by_hand_keeps_what_is_there(tmp_pat
     await broker.close()
 
 
-async def test_another_epoch_of_redis_begun_by_hand_keeps_what_is_there(tmp_path: Path) -> None:
+async def test_new_epoch_of_redis_by_hand(tmp_path: Path) -> None:
     server = PrivateRedis(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
     try:
         broker = RedisBroker(server.url)
@@ -237,7 +237,7 @@ async def test_another_epoch_of_redis_begun_by_hand_keeps_what_is_there(tmp_path
         server.end()
 
 
-async def test_another_epoch_of_postgres_begun_by_hand_keeps_what_is_there(shop: str) -> None:
+async def test_new_epoch_of_postgres_by_hand(shop: str) -> None:
     broker = PostgresBroker(f"postgresql://{shop}")
     before = await broker.open()
     await broker.append([Draft("t", "1")])

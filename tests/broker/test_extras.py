@@ -12,7 +12,7 @@ import tickertape
 
 
 @pytest.mark.parametrize(("url", "extra"), [("redis://localhost", "redis"), ("postgresql://localhost", "postgres")])
-def test_a_missing_driver_is_said_with_its_extra(url: str, extra: str) -> None:
+def test_missing_driver_names_its_extra(url: str, extra: str) -> None:
     source = str(Path(tickertape.__file__).parents[1])
     code = f"import sys; sys.path.insert(0, {source!r}); from tickertape.broker import *; create_broker({url!r})"
     bare = [sys.executable, "-I", "-S", "-c", code]  # no site-packages: only the standard library is there

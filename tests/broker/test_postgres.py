@@ -1,4 +1,4 @@
-"""What is special about the log in PostgreSQL: the caller's transaction, its fences, its notifications."""
+"""The log in PostgreSQL: the caller's transaction, notifications, connections, and fencing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .private_servers import PrivatePgbouncer, PrivatePostgres, forwarded, requi
 
 @pytest.fixture
 def schema() -> Iterator[str]:
-    """Give the name of a schema, which is removed after the test."""
+    """Yield the name of a schema that is removed after the test."""
     require(postgres_absent())
     name = f"test_{secrets.token_hex(6)}"
     yield name
@@ -39,7 +39,7 @@ def schema() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[PrivatePostgres]:
-    """Give a server of the tests' own."""
+    """Yield a private server."""
     server = PrivatePostgres()
     try:
         server.start()
@@ -63,7 +63,7 @@ def pooled(mode: str) -> Iterator[str]:
 async def opened(
     schema: str, *, poll: float = 60.0, retention: Retention | None = None
 ) -> AsyncIterator[PostgresBroker]:
-    """Give a broker; by default one that hears of everything by notifications, or not within a test."""
+    """Yield a broker; by default one that depends on notifications within a test."""
     url = f"{POSTGRES_URL}?schema={schema}"
     broker = PostgresBroker(url, poll=poll, retention=retention or Retention(), random=lambda: 0.0)
     try:
@@ -103,7 +103,7 @@ async def refused(broker: Broker) -> str:
 
 
 async def append_until_stored(broker: Broker, draft: Draft) -> Cursor:
-    """Append as a publisher with a key does, until it is known to be stored."""
+    """Append repeatedly, as a publisher with a key does, until the draft is stored."""
     async with asyncio.timeout(30.0):
         while True:
             try:
@@ -115,7 +115,7 @@ async def append_until_stored(broker: Broker, draft: Draft) -> Cursor:
 # The caller's transaction.
 
 
-async def test_what_is_published_in_a_transaction_comes_when_it_commits(schema: str) -> None:
+async def test_commit(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
         assert isinstance(broker, TransactionalBroker)
         keys = await broker.append_with(connection, [Draft("t", "in", event="e", key="k"), Draft("t", "side")])
@@ -127,7 +127,7 @@ async def test_what_is_published_in_a_transaction_comes_when_it_commits(schema: 
         assert await collect(tail, 2) == [Record(2, "t", "e", "in"), Record(3, "t", None, "side")]
 
 
-async def test_what_is_published_in_a_transaction_that_is_rolled_back_never_comes(schema: str) -> None:
+async def test_rollback(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
         await broker.append_with(connection, drafts("never"))
         await connection.rollback()
@@ -137,7 +137,7 @@ async def test_what_is_published_in_a_transaction_that_is_rolled_back_never_come
     assert execute(f'SELECT * FROM "{schema}".outbox') == []
 
 
-async def test_a_transaction_whose_connection_is_killed_publishes_nothing(schema: str) -> None:
+async def test_killed_transaction(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail:
         connection = await connect()
         await broker.append_with(connection, drafts("never"))
@@ -149,7 +149,7 @@ async def test_a_transaction_whose_connection_is_killed_publishes_nothing(schema
         assert data(await collect(tail, 1)) == ["this"]
 
 
-async def test_transactions_that_stay_open_hold_up_nobody(schema: str) -> None:
+async def test_open_transaction_delays_nobody(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as slow, await connect() as quick:
         await broker.append_with(slow, drafts("slow"))
         await broker.append_with(quick, drafts("quick"))
@@ -161,8 +161,8 @@ async def test_transactions_that_stay_open_hold_up_nobody(schema: str) -> None:
         assert data(await collect(tail, 1)) == ["slow"]
 
 
-async def test_an_open_transaction_holds_no_lock_that_others_wait_for(schema: str) -> None:
-    """So it does not matter for how long it stays open."""
+async def test_locks_of_an_open_transaction(schema: str) -> None:
+    """No other session waits for a lock of an open transaction."""
     async with opened(schema) as broker, await connect() as connection:
         await broker.append_with(connection, drafts("slow"))
         held = execute(
@@ -178,7 +178,7 @@ async def test_an_open_transaction_holds_no_lock_that_others_wait_for(schema: st
         await connection.rollback()
 
 
-async def test_an_event_of_a_mebibyte_in_a_transaction(schema: str) -> None:
+async def test_event_of_1_mib_in_a_transaction(schema: str) -> None:
     great = "é" * (512 * 1024)
     async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
         await broker.append_with(connection, [Draft("t", great), Draft("t", "small")])
@@ -186,7 +186,7 @@ async def test_an_event_of_a_mebibyte_in_a_transaction(schema: str) -> None:
         assert data(await collect(tail, 2)) == [great, "small"]
 
 
-async def test_a_role_that_may_only_insert_into_the_outbox(cluster: PrivatePostgres) -> None:
+async def test_role_that_may_only_insert_into_the_outbox(cluster: PrivatePostgres) -> None:
     cluster.execute("CREATE ROLE shop LOGIN PASSWORD 'pw'")
     broker = impatient(cluster.url + "?schema=rights")
     await broker.open()
@@ -200,7 +200,7 @@ async def test_a_role_that_may_only_insert_into_the_outbox(cluster: PrivatePostg
     await broker.close()
 
 
-async def test_what_was_committed_while_no_hub_was_there_comes_when_one_is(schema: str) -> None:
+async def test_commit_while_no_hub_is_running(schema: str) -> None:
     async with opened(schema) as broker, await connect() as connection:
         for number in range(3):
             await broker.append_with(connection, drafts(f"{number}"))
@@ -210,7 +210,7 @@ async def test_what_was_committed_while_no_hub_was_there_comes_when_one_is(schem
         assert data(await collect(tail, 3)) == ["0", "1", "2"]
 
 
-async def test_a_key_in_a_transaction_appends_once(schema: str) -> None:
+async def test_key_in_a_transaction(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as connection:
         await broker.append([Draft("t", "first", key="k")])
         await broker.append_with(connection, [Draft("t", "again", key="k"), Draft("t", "new", key="l")])
@@ -234,7 +234,7 @@ async def test_many_hubs_move_each_row_once(schema: str) -> None:
         assert [data(records) for records in await found] == [[f"{number}" for number in range(60)]] * 2
 
 
-async def test_more_than_one_move_takes(schema: str) -> None:
+async def test_outbox_of_several_batches(schema: str) -> None:
     async with opened(schema) as broker, await connect() as connection:
         await broker.append_with(connection, drafts(*(f"{number}" for number in range(1200))))
         await connection.commit()
@@ -242,7 +242,7 @@ async def test_more_than_one_move_takes(schema: str) -> None:
             assert data(await collect(tail, 1200)) == [f"{number}" for number in range(1200)]
 
 
-async def test_a_synchronous_connection_and_one_behind_an_adapter(schema: str) -> None:
+async def test_synchronous_connection_and_adapter(schema: str) -> None:
     class Adapter:
         def __init__(self, connection: psycopg.AsyncConnection) -> None:
             self.connection = connection
@@ -260,7 +260,7 @@ async def test_a_synchronous_connection_and_one_behind_an_adapter(schema: str) -
         assert data(await collect(tail, 1)) == ["2"]
 
 
-async def test_a_transaction_that_has_failed_is_refused(schema: str) -> None:
+async def test_failed_transaction(schema: str) -> None:
     async with opened(schema) as broker, await connect() as connection:
         with pytest.raises(psycopg.errors.DivisionByZero):
             await connection.execute("SELECT 1 / 0")
@@ -269,7 +269,7 @@ async def test_a_transaction_that_has_failed_is_refused(schema: str) -> None:
         await connection.rollback()
 
 
-async def test_publishing_nothing_in_a_transaction_does_nothing(schema: str) -> None:
+async def test_publish_nothing_in_a_transaction(schema: str) -> None:
     async with opened(schema) as broker, await connect() as connection:
         assert await broker.append_with(connection, []) == []
         assert connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
@@ -278,7 +278,7 @@ async def test_publishing_nothing_in_a_transaction_does_nothing(schema: str) -> 
 # Notifications.
 
 
-async def test_a_log_whose_notifications_are_lost_is_followed_all_the_same(schema: str) -> None:
+async def test_lost_notifications(schema: str) -> None:
     async with opened(schema, poll=0.1) as broker, tailing(broker, 0) as tail, await connect() as connection:
         execute(f'CREATE OR REPLACE FUNCTION "{schema}".wake(what text) RETURNS void LANGUAGE sql AS $$ SELECT $$')
         await broker.append(drafts("1"))
@@ -290,7 +290,7 @@ async def test_a_log_whose_notifications_are_lost_is_followed_all_the_same(schem
         assert data(await waiting) == ["2", "3"]
 
 
-async def test_notifications_say_that_there_is_something_and_not_what(schema: str) -> None:
+async def test_payloads_of_notifications(schema: str) -> None:
     async with opened(schema) as broker, await connect() as listener, await connect() as connection:
         await listener.set_autocommit(True)
         await listener.execute(f'LISTEN "{schema}_wake"'.encode())
@@ -302,7 +302,7 @@ async def test_notifications_say_that_there_is_something_and_not_what(schema: st
         assert len(said) == 2
 
 
-async def test_a_session_that_is_killed_goes_on(schema: str) -> None:
+async def test_killed_session(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail:
         await broker.append(drafts("1"))
         assert data(await collect(tail, 1)) == ["1"]
@@ -315,7 +315,7 @@ async def test_a_session_that_is_killed_goes_on(schema: str) -> None:
 # What is stored.
 
 
-async def test_a_log_whose_retention_was_lowered_shrinks_by_and_by(schema: str) -> None:
+async def test_lowered_retention(schema: str) -> None:
     async with opened(schema, retention=Retention(events=None, bytes=None)) as broker:
         await broker.append(drafts(*(f"{number}" for number in range(200))))
     async with opened(schema, retention=Retention(events=5, bytes=None)) as broker:
@@ -327,13 +327,13 @@ async def test_a_log_whose_retention_was_lowered_shrinks_by_and_by(schema: str) 
     assert rows == [(5, 10, 10)]
 
 
-async def test_a_newer_schema_is_refused(schema: str) -> None:
+async def test_newer_schema(schema: str) -> None:
     async with opened(schema):
         execute(f'UPDATE "{schema}".meta SET version = 2')
     assert "expected version 1 of the schema" in await refused(create_broker(f"{POSTGRES_URL}?schema={schema}"))
 
 
-async def test_sessions_commit_to_the_disk_whatever_the_default_is(schema: str) -> None:
+async def test_sessions_commit_to_the_disk(schema: str) -> None:
     url = f"{POSTGRES_URL}?schema={schema}&options=-csynchronous_commit%3Doff"
     broker = PostgresBroker(url)
     await broker.open()
@@ -341,7 +341,7 @@ async def test_sessions_commit_to_the_disk_whatever_the_default_is(schema: str) 
     await broker.close()
 
 
-async def test_closing_lets_go_of_every_session(schema: str) -> None:
+async def test_close_ends_every_session(schema: str) -> None:
     count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
     broker = PostgresBroker(f"{POSTGRES_URL}?schema={schema}&application_name={schema}")
     await broker.open()
@@ -355,7 +355,7 @@ async def test_closing_lets_go_of_every_session(schema: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_request_that_is_cancelled_disturbs_no_other(schema: str) -> None:
+async def test_cancelled_request_disturbs_no_other(schema: str) -> None:
     async with opened(schema) as broker:
         await broker.append(drafts("1", "2"))
         for _ in range(10):
@@ -435,7 +435,7 @@ async def test_invalid_utf8_of_another_program(schema: str) -> None:
 # Epochs.
 
 
-async def test_a_schema_that_is_dropped_is_made_anew(schema: str) -> None:
+async def test_dropped_schema(schema: str) -> None:
     async with opened(schema, poll=0.1) as broker:
         before = await broker.open()
         await broker.append(drafts("1", "2"))
@@ -465,7 +465,7 @@ async def test_state_and_read_begin_no_epoch(schema: str) -> None:
             await broker.read(0, 10)
 
 
-async def test_a_log_with_less_than_was_seen_is_another(schema: str) -> None:
+async def test_fewer_records_than_seen(schema: str) -> None:
     async with opened(schema) as broker:
         before = await broker.open()
         await broker.append(drafts("1", "2", "3"))
@@ -477,7 +477,7 @@ async def test_a_log_with_less_than_was_seen_is_another(schema: str) -> None:
 
 
 @pytest.mark.parametrize("promised", [False, True])
-async def test_a_dump_that_was_restored_elsewhere_is_another_log(schema: str, promised: bool) -> None:
+async def test_restored_dump(schema: str, promised: bool) -> None:
     async with opened(schema) as broker:
         before = await broker.open()
         await broker.append(drafts("1", "2"))
@@ -490,7 +490,7 @@ async def test_a_dump_that_was_restored_elsewhere_is_another_log(schema: str, pr
         assert ((await broker.open()).epoch == before.epoch) is promised
 
 
-async def test_a_standby_that_missed_records_gets_another_epoch(cluster: PrivatePostgres) -> None:
+async def test_promoted_standby_that_missed_records(cluster: PrivatePostgres) -> None:
     async with forwarded(cluster.port) as address:
         broker = impatient(cluster.url_at(address.port) + "?schema=failover")
         before = await broker.open()
@@ -519,7 +519,7 @@ async def test_a_standby_that_missed_records_gets_another_epoch(cluster: Private
 # Faults.
 
 
-async def test_a_server_that_stands_still_and_one_that_is_killed(cluster: PrivatePostgres) -> None:
+async def test_stopped_and_killed_server(cluster: PrivatePostgres) -> None:
     broker = impatient(cluster.url + "?schema=faults")
     before = await broker.open()
     async with tailing(broker, 0) as tail:
@@ -544,7 +544,7 @@ async def test_a_server_that_stands_still_and_one_that_is_killed(cluster: Privat
     await broker.close()
 
 
-async def test_closing_ends_what_waits_for_a_server_that_stands_still(cluster: PrivatePostgres) -> None:
+async def test_close_with_a_stopped_server(cluster: PrivatePostgres) -> None:
     broker = impatient(cluster.url + "?schema=closing")
     await broker.open()
     async with tailing(broker, 0) as tail:
@@ -562,7 +562,7 @@ async def test_closing_ends_what_waits_for_a_server_that_stands_still(cluster: P
             cluster.signal(signal.SIGCONT)
 
 
-async def test_somebody_who_holds_the_lock_of_the_offsets(schema: str) -> None:
+async def test_lock_of_the_offsets_is_held(schema: str) -> None:
     async with opened(schema), await connect() as connection:
         broker = impatient(f"{POSTGRES_URL}?schema={schema}")
         await broker.open()
@@ -575,10 +575,10 @@ async def test_somebody_who_holds_the_lock_of_the_offsets(schema: str) -> None:
         await broker.close()
 
 
-# What is wrong, in a sentence.
+# Errors.
 
 
-async def test_wrong_credentials_and_what_is_not_there(cluster: PrivatePostgres) -> None:
+async def test_wrong_password_database_and_port(cluster: PrivatePostgres) -> None:
     place = f"127.0.0.1:{cluster.port}"
     said = await refused(impatient(f"postgresql://postgres:wrong@{place}/postgres"))
     assert "password authentication failed" in said
@@ -627,7 +627,7 @@ async def test_pooler_in_session_mode(schema: str) -> None:
         await broker.close()
 
 
-async def test_a_role_without_the_right_to_make_the_schema(cluster: PrivatePostgres) -> None:
+async def test_role_without_the_right_to_create_the_schema(cluster: PrivatePostgres) -> None:
     cluster.execute("CREATE ROLE guest LOGIN PASSWORD 'pw'")
     said = await refused(impatient(f"postgresql://guest:pw@127.0.0.1:{cluster.port}/postgres?schema=guests"))
     assert "permission denied by PostgreSQL" in said
@@ -647,7 +647,7 @@ def test_wrong_urls(url: str) -> None:
         PostgresBroker(url)
 
 
-async def test_a_hub_publishes_within_the_callers_transaction(schema: str) -> None:
+async def test_hub_publishes_in_a_transaction(schema: str) -> None:
     async with (
         opened(schema) as broker,
         Hub(broker) as hub,
@@ -663,7 +663,7 @@ async def test_a_hub_publishes_within_the_callers_transaction(schema: str) -> No
         assert (event.data, event.id) == ("committed", f"{hub.epoch}-1")
 
 
-async def test_a_hub_whose_log_is_in_no_database_says_so() -> None:
+async def test_hub_without_a_database() -> None:
     async with Hub() as hub:
         connection = object()
         with pytest.raises(BrokerError, match=r"expected a broker whose log is in the caller's database.*MemoryBroker"):

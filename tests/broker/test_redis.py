@@ -1,4 +1,4 @@
-"""What is special about the log in Redis: its script, its keys, its fences, its ways to be reached."""
+"""The log in Redis: its scripts and keys, fencing, failover, and URLs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Start = Callable[..., PrivateRedis]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start servers, which end with the test."""
+    """Yield a function that starts servers; they end with the test."""
     servers: list[PrivateRedis] = []
 
     def run(*options: str) -> PrivateRedis:
@@ -41,7 +41,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def fast(url: str, retention: Retention | None = None) -> RedisBroker:
-    """A broker that is soon out of patience, and back soon."""
+    """Return a broker with short timeouts and pauses."""
     return RedisBroker(url, retention=retention or Retention(), connect_timeout=1.0, timeout=1.5, random=lambda: 0.0)
 
 
@@ -61,7 +61,7 @@ async def refused(broker: Broker) -> str:
 
 
 async def append_until_stored(broker: Broker, draft: Draft) -> Cursor:
-    """Append as a publisher with a key does, until it is known to be stored."""
+    """Append repeatedly, as a publisher with a key does, until the draft is stored."""
     async with asyncio.timeout(30.0):
         while True:
             try:
@@ -73,7 +73,7 @@ async def append_until_stored(broker: Broker, draft: Draft) -> Cursor:
 # What is stored.
 
 
-async def test_bytes_and_keys_are_counted_with_what_is_kept(start: Start) -> None:
+async def test_meta_counts_bytes_and_keys(start: Start) -> None:
     server = start()
     broker = RedisBroker(server.url, retention=Retention(events=7, bytes=None))
     epoch = (await broker.open()).epoch
@@ -86,8 +86,8 @@ async def test_bytes_and_keys_are_counted_with_what_is_kept(start: Start) -> Non
     await broker.close()
 
 
-async def test_an_append_is_one_script(start: Start) -> None:
-    """Keys, offsets, entries and trimming: between them, nobody else comes in."""
+async def test_append_is_one_script(start: Start) -> None:
+    """Keys, offsets, entries and removals happen at once."""
     server = start()
     broker = RedisBroker(server.url, retention=Retention(events=3, bytes=None))
     await broker.open()
@@ -109,7 +109,7 @@ async def test_an_append_is_one_script(start: Start) -> None:
     await broker.close()
 
 
-async def test_a_log_whose_retention_was_lowered_shrinks(start: Start) -> None:
+async def test_lowered_retention(start: Start) -> None:
     server = start()
     broker = RedisBroker(server.url, retention=Retention(events=None, bytes=None))
     await broker.open()
@@ -122,7 +122,7 @@ async def test_a_log_whose_retention_was_lowered_shrinks(start: Start) -> None:
     await broker.close()
 
 
-async def test_a_server_without_memory_refuses_a_batch_as_a_whole(start: Start) -> None:
+async def test_batch_without_memory_is_refused_as_a_whole(start: Start) -> None:
     server = start("--maxmemory-policy", "noeviction")
     broker = RedisBroker(server.url)
     await broker.open()
@@ -238,23 +238,23 @@ def server_with(**changes: object) -> Server:
         pytest.param(server_with(previous="a" * 40), 10, True, False, True, Decision.REBIND, id="promoted, promised"),
     ],
 )
-def test_what_becomes_of_an_epoch(
+def test_fencing_decisions(
     server: Server, seen: int, complete: bool, durable: bool, lossless: bool, decision: Decision
 ) -> None:
     cursor = Cursor("e", seen)
     assert decide(BINDING, server, cursor, complete=complete, durable=durable, lossless=lossless) is decision
 
 
-def test_a_log_that_is_not_there_begins_an_epoch() -> None:
+def test_new_log_begins_an_epoch() -> None:
     assert decide(None, server_with(), Cursor("none", 0), complete=False, durable=True, lossless=True) is Decision.RENEW
 
 
-def test_an_epoch_that_was_durable_only_now_is_not_trusted() -> None:
+def test_durable_only_since_the_restart() -> None:
     bond = BINDING._replace(durable=False)
     assert decide(bond, server_with(), Cursor("e", 3), complete=True, durable=True, lossless=False) is Decision.RENEW
 
 
-def test_info_is_read() -> None:
+def test_parse_info() -> None:
     text = (
         "# Replication\r\nrole:slave\r\nmaster_link_status:up\r\nslave0:ip=10.0.0.1,port=6380,state=online,offset=4\r\n"
         "slave_repl_offset:4\r\nmaster_replid:abc\r\nmaster_replid2:def\r\n"
@@ -263,7 +263,7 @@ def test_info_is_read() -> None:
     assert parse_info(text) == Server("slave", "abc", "def", "xyz", "7.0.15", True, (("10.0.0.1", 6380),))
 
 
-async def test_flushall_resets_tails_and_what_is_published_goes_into_the_next_life(start: Start) -> None:
+async def test_flushall(start: Start) -> None:
     server = start()
     broker = fast(server.url)
     before = await broker.open()
@@ -305,7 +305,7 @@ async def test_state_and_read_begin_no_epoch(start: Start) -> None:
 
 
 @pytest.mark.parametrize("lost", ["all", "one"])
-async def test_lost_keys_of_idempotency_end_the_epoch(start: Start, lost: str) -> None:
+async def test_lost_idempotency_keys_end_the_epoch(start: Start, lost: str) -> None:
     server = start()
     broker = fast(server.url)
     before = await broker.open()
@@ -327,7 +327,7 @@ async def test_lost_keys_of_idempotency_end_the_epoch(start: Start, lost: str) -
     await broker.close()
 
 
-async def test_keys_are_counted_with_what_is_kept(start: Start) -> None:
+async def test_count_of_keys_under_retention(start: Start) -> None:
     """The count of keys is right under any retention, so that no epoch ends without a loss."""
     server = start()
     broker = RedisBroker(server.url, retention=Retention(events=5, bytes=None))
@@ -342,7 +342,7 @@ async def test_keys_are_counted_with_what_is_kept(start: Start) -> None:
 
 
 @pytest.mark.parametrize("evicted", ["meta", "log"])
-async def test_a_log_of_which_a_part_was_evicted_is_another(start: Start, evicted: str) -> None:
+async def test_evicted_key_ends_the_epoch(start: Start, evicted: str) -> None:
     server = start()
     broker = fast(server.url)
     before = await broker.open()
@@ -371,7 +371,7 @@ def make_replica(start: Start, master: PrivateRedis) -> PrivateRedis:
     return replica
 
 
-async def test_a_replica_that_missed_records_gets_another_epoch(start: Start) -> None:
+async def test_promoted_replica_that_missed_records(start: Start) -> None:
     master = start("--repl-diskless-sync-delay", "0")
     async with forwarded(master.port) as address:
         broker = fast(f"redis://127.0.0.1:{address.port}")
@@ -400,8 +400,8 @@ async def test_a_replica_that_missed_records_gets_another_epoch(start: Start) ->
         await broker.close()
 
 
-async def test_another_hub_that_has_seen_nothing_does_not_go_on_with_the_epoch_either(start: Start) -> None:
-    """What one process has seen is no proof: who saw more may be gone."""
+async def test_promoted_replica_and_a_new_hub(start: Start) -> None:
+    """The records that one process has seen prove nothing: another one that saw more may be gone."""
     master = start("--repl-diskless-sync-delay", "0")
     broker = fast(master.url)
     before = await broker.open()
@@ -418,7 +418,7 @@ async def test_another_hub_that_has_seen_nothing_does_not_go_on_with_the_epoch_e
     await other.close()
 
 
-async def test_a_planned_failover_keeps_the_epoch(start: Start) -> None:
+async def test_planned_failover(start: Start) -> None:
     master = start("--repl-diskless-sync-delay", "0")
     async with forwarded(master.port) as address:
         broker = fast(f"redis://127.0.0.1:{address.port}")
@@ -437,7 +437,7 @@ async def test_a_planned_failover_keeps_the_epoch(start: Start) -> None:
         await broker.close()
 
 
-async def test_a_promise_keeps_the_epoch(start: Start) -> None:
+async def test_promise_of_lossless_failover(start: Start) -> None:
     master = start("--repl-diskless-sync-delay", "0")
     broker = fast(f"{master.url}?failover=lossless")
     before = await broker.open()
@@ -456,7 +456,7 @@ async def test_a_promise_keeps_the_epoch(start: Start) -> None:
 # Faults.
 
 
-async def test_a_server_that_stands_still_and_one_that_is_killed(start: Start) -> None:
+async def test_stopped_and_killed_server(start: Start) -> None:
     server = start(*ALWAYS)
     broker = fast(server.url)
     before = await broker.open()
@@ -482,7 +482,7 @@ async def test_a_server_that_stands_still_and_one_that_is_killed(start: Start) -
     await broker.close()
 
 
-async def test_a_server_that_may_have_lost_its_last_second_gets_another_epoch(start: Start) -> None:
+async def test_restart_without_fsync(start: Start) -> None:
     server = start("--appendonly", "yes", "--appendfsync", "everysec")
     broker = fast(server.url)
     before = await broker.open()
@@ -498,7 +498,7 @@ async def test_a_server_that_may_have_lost_its_last_second_gets_another_epoch(st
     await broker.close()
 
 
-async def test_closing_ends_what_waits_for_a_server_that_stands_still(start: Start) -> None:
+async def test_close_with_a_stopped_server(start: Start) -> None:
     server = start()
     broker = fast(server.url)
     await broker.open()
@@ -511,7 +511,7 @@ async def test_closing_ends_what_waits_for_a_server_that_stands_still(start: Sta
     server.signal(signal.SIGCONT)
 
 
-async def test_closing_lets_go_of_every_connection(start: Start) -> None:
+async def test_close_ends_every_connection(start: Start) -> None:
     server = start()
     broker = fast(server.url)
     await broker.open()
@@ -524,7 +524,7 @@ async def test_closing_lets_go_of_every_connection(start: Start) -> None:
     await broker.close()
 
 
-# What is wrong, in a sentence.
+# Errors.
 
 
 async def test_wrong_and_missing_passwords(start: Start) -> None:
@@ -539,7 +539,7 @@ async def test_wrong_and_missing_passwords(start: Start) -> None:
     await broker.close()
 
 
-async def test_a_user_without_the_right_to_configure_can_use_the_log(start: Start) -> None:
+async def test_user_without_config(start: Start) -> None:
     server = start(*ALWAYS)
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "hub", "on", ">pw", "~{tickertape}:*", "+@all", "-@admin", "-config")
@@ -551,12 +551,12 @@ async def test_a_user_without_the_right_to_configure_can_use_the_log(start: Star
     await broker.close()
 
 
-async def test_a_read_only_replica_is_refused(start: Start) -> None:
+async def test_read_only_replica(start: Start) -> None:
     master = start("--repl-diskless-sync-delay", "0")
     assert "read-only replica" in await refused(fast(make_replica(start, master).url))
 
 
-async def test_a_server_that_is_not_there() -> None:
+async def test_missing_server() -> None:
     assert "cannot reach Redis at 127.0.0.1:1" in await refused(fast("redis://127.0.0.1:1"))
     said = await refused(fast("redis+sentinel://127.0.0.1:1/news"))
     assert said == "cannot reach Redis at 127.0.0.1:1: No master found for 'news'"
@@ -581,7 +581,7 @@ def test_wrong_urls(url: str) -> None:
         RedisBroker(url)
 
 
-# Other ways to the server.
+# Other URLs.
 
 
 async def use(broker: Broker) -> None:
@@ -596,13 +596,13 @@ async def use(broker: Broker) -> None:
     await broker.close()
 
 
-async def test_a_unix_socket(start: Start, tmp_path: Path) -> None:
+async def test_unix_socket(start: Start, tmp_path: Path) -> None:
     start("--unixsocket", str(tmp_path / "redis.sock"))
     await use(create_broker(f"redis+unix://{tmp_path}/redis.sock?db=2"))
 
 
 @pytest.mark.parametrize("secret", ["", "open@sentinel"])
-async def test_the_master_that_sentinel_knows(start: Start, tmp_path: Path, secret: str) -> None:
+async def test_sentinel(start: Start, tmp_path: Path, secret: str) -> None:
     master = start("--requirepass", "sesame")
     settings = tmp_path / "sentinel.conf"
     lines = [f"sentinel monitor news 127.0.0.1 {master.port} 1", "sentinel auth-pass news sesame"]
@@ -617,7 +617,7 @@ async def test_the_master_that_sentinel_knows(start: Start, tmp_path: Path, secr
         sentinel.end()
 
 
-async def test_a_cluster(start: Start) -> None:
+async def test_cluster(start: Start) -> None:
     server = start("--cluster-enabled", "yes")
     with server.client() as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")

@@ -1,4 +1,4 @@
-"""Logs on servers that are reached over TLS, whose certificate is not the system's."""
+"""Logs on servers over TLS, with a certificate that the system does not trust."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ async def refused(url: str) -> str:
     return str(caught.value)
 
 
-async def test_redis_with_an_authority_of_its_own(redis_port: int, certificate: Path) -> None:
+async def test_redis_with_its_own_authority(redis_port: int, certificate: Path) -> None:
     assert "certificate" in await refused(f"rediss://127.0.0.1:{redis_port}/0")
     await use(f"rediss://127.0.0.1:{redis_port}/0?ssl_ca_certs={certificate}/cert.pem")
 
 
-async def test_nats_with_an_authority_that_the_environment_names(
+async def test_nats_with_an_authority_of_the_environment(
     nats_port: int, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"nats+tls://hub:open%2Fsesame%40@127.0.0.1:{nats_port}/log"

@@ -1,4 +1,4 @@
-"""Brokers by URL: what is refused, and what is not shown."""
+"""URLs of brokers: errors, and secrets that are not shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tickertape.errors import BrokerError
         ("nats+tls://token@host/stream", "nats+tls://***@host/stream"),
     ],
 )
-def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
+def test_without_secrets(url: str, shown: str) -> None:
     assert without_secrets(url) == shown
 
 
@@ -47,12 +47,12 @@ def test_what_is_shown_of_a_url(url: str, shown: str) -> None:
         ("nats://u:secret@host/stream?timeout=-1", "expected timeout to be a positive number of seconds"),
     ],
 )
-def test_what_is_refused_without_telling_the_password(url: str, said: str) -> None:
+def test_errors_hide_passwords(url: str, said: str) -> None:
     with pytest.raises(BrokerError, match=said) as caught:
         create_broker(url)
     assert "secret" not in str(caught.value)
 
 
-def test_what_is_made() -> None:
+def test_create_broker() -> None:
     assert isinstance(create_broker("memory://"), MemoryBroker)
     assert isinstance(create_broker("sqlite:///a@b.db"), SQLiteBroker)

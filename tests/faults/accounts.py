@@ -1,4 +1,4 @@
-"""Streams of a hub that are read to see all that comes, and publishers that know what was acknowledged."""
+"""Streams that record every event, and publishers that record every acknowledgement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tests of faults are given: servers of their own."""
+"""Fixtures of the tests of faults: private servers."""
 
 from __future__ import annotations
 

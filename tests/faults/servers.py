@@ -1,4 +1,4 @@
-"""The servers of brokers, private to these tests, in one table: to be stopped, killed, and started again."""
+"""Private servers of brokers, in one table, that tests stop, kill and start again."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ SECRET: Final = "open sesame"
 
 
 class PrivateServer(Protocol):
-    """A server in a directory of its own."""
+    """A server in its own directory."""
 
     port: int
 
     def start(self) -> None:
-        """Start it, again with what it has on disk; returns when it answers."""
+        """Start it, or start it again with its data on disk; return when it answers."""
 
     def signal(self, number: int) -> None:
-        """Send it a signal; one that is killed is waited for."""
+        """Send it a signal; wait for its end if that kills it."""
 
     def end(self) -> None:
-        """End it, whatever state it is in."""
+        """End it in any state."""
 
 
 def _started(server: PrivateServer) -> PrivateServer:
@@ -40,7 +40,7 @@ def _started(server: PrivateServer) -> PrivateServer:
 
 
 KINDS: Final[dict[str, tuple[Callable[[Path], PrivateServer], str]]] = {
-    # With one second for an answer, these tests are soon over.
+    # With one second for a request, these tests are short.
     "redis": (PrivateRedis, "redis://127.0.0.1:{port}/0?prefix={name}&timeout=1"),
     "redis-durable": (
         lambda directory: PrivateRedis(directory, "--appendonly", "yes", "--appendfsync", "always"),
@@ -59,16 +59,16 @@ KINDS: Final[dict[str, tuple[Callable[[Path], PrivateServer], str]]] = {
         "nats://tester:open%20sesame@127.0.0.1:{port}/{name}?timeout=1",
     ),
 }
-"""How each is made, and the URL of a log on it."""
+"""For each kind of server, a function that starts it and the URL of a log on it."""
 
 
 class Log(NamedTuple):
     """A log that nobody else uses.
 
     Attributes:
-        kind: of its server.
-        server: which keeps it.
-        name: on that server.
+        kind: the kind of its server.
+        server: its server.
+        name: its name on that server.
     """
 
     kind: str
@@ -80,12 +80,12 @@ class Log(NamedTuple):
         return self.url_at(self.server.port)
 
     def url_at(self, port: int) -> str:
-        """Return its URL, if its server is reached at another port."""
+        """Return its URL with another port."""
         return KINDS[self.kind][1].format(port=port, name=self.name)
 
 
 class Servers:
-    """One server of each kind, for one test after the other."""
+    """One server of each kind, shared by all tests."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -94,7 +94,7 @@ class Servers:
 
     @contextmanager
     def log(self, kind: str) -> Iterator[Log]:
-        """Give a new log; a server whose test fails half-way, stopped say, is not used again."""
+        """Yield a new log. A server whose test fails is not used again, because it may be stopped."""
         if kind not in self._running:
             self._running[kind] = KINDS[kind][0](self._directory)
         try:

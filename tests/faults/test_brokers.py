@@ -1,4 +1,4 @@
-"""A hub whose broker's server stops, is killed, comes back with all it had, or with nothing."""
+"""A hub whose broker's server stops, is killed, or returns with all its data or with none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .servers import Log, PrivateServer, Servers
 
 WHERE: Final = {"redis": "Redis at ", "redis-durable": "Redis at ", "postgres": "PostgreSQL at ", "nats": "NATS at "}
 IN_TIME: Final = 10.0
-"""Seconds in which what is published is refused, where the log is given one for an answer: not minutes."""
+"""Seconds until a publication is refused, with one second for a request: not minutes."""
 
 
 def stop(server: PrivateServer) -> None:
@@ -40,7 +40,7 @@ def start(server: PrivateServer) -> None:
 
 
 async def streams_of(hub: Serve, stack: AsyncExitStack) -> list[Stream]:
-    """Open some streams, of both ways of delivery."""
+    """Open some streams, direct and portable ones."""
     versions = ("1.1", "1.1", "1.1", "1.0")
     return [await stack.enter_async_context(Stream(hub, "topic=t", version=version)) for version in versions]
 
@@ -53,7 +53,7 @@ async def outage(
     fails: Callable[[PrivateServer], None],
     returns: Callable[[PrivateServer], None],
 ) -> None:
-    """Take the server away, look what its hub says and does, and bring the server back."""
+    """Stop the server, check what its hub answers and does, and start the server again."""
     await asyncio.gather(*(publisher.goes_on() for publisher in publishers))
     await asyncio.to_thread(fails, log.server)
     await asyncio.gather(*(publisher.is_refused() for publisher in publishers))
@@ -75,7 +75,7 @@ async def is_ready(hub: Serve) -> bool:
 
 @pytest.mark.parametrize(("fails", "returns"), [(stop, go_on), (kill, start)], ids=["stopped", "killed"])
 @pytest.mark.parametrize("kind", ["redis-durable", "postgres", "nats"])
-async def test_streams_stay_and_nothing_is_lost_or_doubled(
+async def test_outage(
     kind: str, fails: Callable[[PrivateServer], None], returns: Callable[[PrivateServer], None], servers: Servers
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -96,7 +96,7 @@ async def test_streams_stay_and_nothing_is_lost_or_doubled(
         assert "Traceback" not in hub.output
 
 
-async def test_a_log_that_comes_back_empty_is_another_one(servers: Servers) -> None:
+async def test_server_that_returns_empty(servers: Servers) -> None:
     async with AsyncExitStack() as stack:
         log = stack.enter_context(servers.log("redis"))
         hub = await stack.enter_async_context(serving("--broker", log.url, "--heartbeat", "0.5"))
@@ -116,7 +116,7 @@ async def test_a_log_that_comes_back_empty_is_another_one(servers: Servers) -> N
             assert {event.data for event in stream.events if event.event is None} <= published
             assert stream.open
         assert "Traceback" not in hub.output
-        # One who was away meanwhile is told the same.
+        # A client that was away receives the same gap.
         async with Stream(hub, "topic=t", last_event_id=before[0].id) as late:
             await late.reaches(kept[-1][0])
             assert late.events[0].event == "stream:gap"
@@ -125,14 +125,14 @@ async def test_a_log_that_comes_back_empty_is_another_one(servers: Servers) -> N
 
 
 def workers_of(hub: Serve) -> set[int]:
-    """The processes that serve, not the one that Python has for itself."""
+    """Return the processes that serve, without Python's own helper."""
     with suppress(psutil.NoSuchProcess):
         children = psutil.Process(hub.process.pid).children()
         return {child.pid for child in children if "spawn_main" in " ".join(child.cmdline())}
     return set()
 
 
-async def test_worker_that_dies_while_the_server_is_away_is_started_until_it_is_back(servers: Servers) -> None:
+async def test_worker_that_dies_during_an_outage(servers: Servers) -> None:
     async with AsyncExitStack() as stack:
         log = stack.enter_context(servers.log("redis-durable"))
         hub = await stack.enter_async_context(serving("--broker", log.url, "--workers", "2", "--heartbeat", "0.5"))
