@@ -13,7 +13,7 @@ from support.servers import Connection
 from tickertape.hub import DirectOutput, Hub
 from tickertape.server import listen
 from tickertape.server.app import create_app
-from tickertape.server.descriptors import LimitedHTTPProtocol
+from tickertape.server.protocol import HubProtocol
 
 
 @asynccontextmanager
@@ -21,7 +21,7 @@ async def serving(*cors_origins: str) -> AsyncIterator[tuple[Server, int]]:
     hub = Hub(max_event_size=1000, drain_window=0)
     app = create_app(hub, cors_origins=cors_origins)
     listener = listen("127.0.0.1", 0)
-    server = Server(Config(app, http=LimitedHTTPProtocol, lifespan="on", ws="none", log_config=None))
+    server = Server(Config(app, http=HubProtocol, lifespan="on", ws="none", log_config=None))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield server, listener.getsockname()[1]

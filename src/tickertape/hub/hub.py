@@ -39,10 +39,10 @@ from ..wire import HEARTBEAT, Cursor, Draft, check_topic
 from .delivery import Delivery
 from .direct import DirectOutput
 from .feeds import MAX_NAME_LENGTH, Feed, FeedStatistics, Field, Shape, Source
-from .log import Follower, Start, find_start
+from .log import Follower, Start, find_start, start_in_window
 from .presence import Presence
 from .pull import PullOutput
-from .response import HubResponse
+from .response import HubResponse, opening_block
 from .subscription import OverflowPolicy, Subscription
 from .topics import MAX_TOPICS, Patterns, check_patterns, compile_patterns
 from .wheel import Wheel
@@ -573,6 +573,25 @@ class Hub:
         """
         self._check_accepting()
         return self.delivery.subscribe(patterns, start.cursor, start.gap, policy, user)
+
+    def open_direct(
+        self, patterns: Patterns, last_event_id: str | None, last: int | None, policy: OverflowPolicy
+    ) -> tuple[bytes, DirectOutput] | None:
+        """Register a subscription that is written to a socket; for servers that own their connections.
+
+        Return its first block and its output. Return ``None`` if the start can only be found by a search in the log.
+
+        Raises:
+            HubClosedError: the hub is closed or draining.
+        """
+        self._check_accepting()
+        delivery = self.delivery
+        start = start_in_window(delivery, last_event_id, last)
+        if start is None:
+            return None
+        subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, None)
+        opening = opening_block(subscription, delivery.window.epoch, self.retry_block())
+        return opening, DirectOutput(delivery, subscription, self.drain)
 
     def subscribers(self, topic: str | None = None) -> int:
         """Return the number of subscribers, or of those that get the events of ``topic``."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -22,6 +24,7 @@ from .broker_health import BrokerHealth
 from .checks import RequestCheck
 from .endpoints import READY_WITHIN, Endpoints
 from .problems import Problem, problem_response
+from .protocol import STREAMS, DirectStreams
 from .static import WEB, fill_page, read_static_files
 
 _METHODS: Final = ("GET", "HEAD", "POST")
@@ -44,13 +47,12 @@ def create_app(
         ready_within: seconds in which the broker must answer for the hub to be ready.
         node: the name of this process, for answers about this process alone; random if empty.
     """
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=cors_origins,
-        allow_methods=_METHODS,
-        allow_headers=("Content-Type", "Last-Event-ID", "Cache-Control"),
-        expose_headers=("Allow", "Retry-After"),
-    )
+    cors: dict[str, Any] = {
+        "allow_origins": cors_origins,
+        "allow_methods": _METHODS,
+        "allow_headers": ("Content-Type", "Last-Event-ID", "Cache-Control"),
+        "expose_headers": ("Allow", "Retry-After"),
+    }
     health = BrokerHealth()
 
     async def handle_broker_error(request: Request, error: Exception) -> Response:
@@ -58,9 +60,15 @@ def create_app(
         health.log(f"{request.method} {request.url.path}", error)
         return _handle_hub_error(request, error)
 
+    @asynccontextmanager
+    async def with_streams(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        async with (lifespan or hub.lifespan)(app):
+            # The event loop of Windows writes to handles, not to descriptors.
+            yield {} if sys.platform == "win32" else {STREAMS: DirectStreams(hub, cors if cors_origins else None)}
+
     app = Starlette(
         routes=_routes(Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4))),
-        middleware=[Middleware(RequestCheck), *([cors] if cors_origins else [])],
+        middleware=[Middleware(RequestCheck), *([Middleware(CORSMiddleware, **cors)] if cors_origins else [])],
         exception_handlers={
             Problem: _handle_problem,
             HTTPException: _handle_routing_error,
@@ -69,7 +77,7 @@ def create_app(
             BrokerError: handle_broker_error,
             Exception: _handle_bug,
         },
-        lifespan=lifespan or hub.lifespan,
+        lifespan=with_streams,
     )
     app.router.redirect_slashes = False  # `orders/` is not a topic, and not another name of one
     return app

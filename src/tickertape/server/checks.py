@@ -24,12 +24,13 @@ class RequestCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        mistake = _mistake_in(scope) if scope["type"] == "http" else None
+        mistake = find_mistake(scope) if scope["type"] == "http" else None
         app = self._app if mistake is None else problem_response(HTTPStatus.BAD_REQUEST, mistake)
         await app(scope, receive, send)
 
 
-def _mistake_in(scope: Scope) -> str | None:
+def find_mistake(scope: Scope) -> str | None:
+    """Return a description of the mistake in a request, or ``None``."""
     if scope.get("http_version") == "1.1":
         count = sum(name == b"host" for name, _ in scope["headers"])
         if count != 1:

@@ -63,7 +63,7 @@ class LimitedHTTPProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, or close it."""
         limit = self.limit_concurrency
-        if limit is not None and _is_full(self.server_state, len(self.connections), limit):
+        if limit is not None and is_full(self.server_state, len(self.connections), limit):
             transport.abort()
         super().connection_made(transport)
 
@@ -95,7 +95,7 @@ class _UnknownLength(int):
         return self
 
 
-def _is_full(state: Any, connections: int, limit: int) -> bool:
+def is_full(state: Any, connections: int, limit: int) -> bool:
     """Return True if there is no room for another connection; log when that changes."""
     full = connections >= limit - 1  # at the limit itself, uvicorn would answer 503
     was_full = getattr(state, "tickertape_full", False)

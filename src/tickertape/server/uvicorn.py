@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import uvicorn
 from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..asgi import ASGIApp, close_streams
-from .descriptors import LimitedHTTPProtocol, most_connections
+from .descriptors import most_connections
+from .protocol import HubProtocol
 
 DEFAULT_GRACE: Final = 5
 """Seconds for running requests when the server stops; streams are ended at once."""
@@ -101,7 +103,7 @@ def create_server(
     config = Config(
         app,
         loop="auto",  # uvloop, except on Windows
-        http=LimitedHTTPProtocol,
+        http=HubProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -164,8 +166,8 @@ class Server(uvicorn.Server):
         """Cut connections without a running request, as of clients that do not read the end of a stream."""
         connections: list[Any] = list(self.server_state.connections)
         for connection in connections:
-            if not isinstance(connection, LimitedHTTPProtocol):
-                connection.abort()  # a stream that was handed over to the hub
+            if not isinstance(connection, HttpToolsProtocol):
+                connection.abort()  # a stream of the hub, or a connection without a request
                 continue
             cycle: Any = connection.cycle
             if cycle is None or cycle.response_complete:

@@ -1,0 +1,311 @@
+"""The connections of the hub's server: event streams without a detour, everything else through uvicorn.
+
+A storm of clients that reconnect asks one thing a thousand times: ``GET /events?topic=…``, as the first
+request of a new connection. :class:`HubProtocol` answers it in the call that receives it: it parses the
+head, subscribes, writes head and first block at once, and gives the transport to the hub's output. Any
+other request, and any that is not plain, creates uvicorn's protocol, which gets the bytes and the
+connection. So everything that is refused or answered with an error is answered by the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple, cast
+from urllib.parse import quote
+
+import httptools
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from ..asgi import Message, Receive, Scope, Send, frame, get_last_event_id
+from ..errors import InvalidTopicError, TickertapeError
+from ..hub import Hub, OverflowPolicy, check_patterns
+from .checks import find_mistake
+from .descriptors import LimitedHTTPProtocol, is_full
+from .endpoints import last_of, policy_of, topics_of
+from .problems import Problem
+
+STREAMS: Final = "tickertape.streams"
+"""The key in the state of the application's lifespan; the value is a :class:`DirectStreams`."""
+
+_PATH: Final = b"/events"
+_LINE: Final = b"GET /events"
+_END: Final = b"\r\n\r\n"
+_MAX_CACHED: Final = 1_000
+"""Queries and heads that are remembered. Beyond that the cache is emptied: anybody may invent more."""
+
+_MAX_QUERY: Final = 2_048
+"""Bytes of a query that is remembered."""
+
+_NOT_PLAIN: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+"""Headers of requests with a body or that uvicorn itself handles."""
+
+_FORWARDED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
+"""Headers with which uvicorn replaces the client's address in its access log, if it trusts the proxy."""
+
+
+class _Query(NamedTuple):
+    """The parameters of a stream."""
+
+    patterns: tuple[str, ...]
+    last_event_id: str | None
+    last: int | None
+    policy: OverflowPolicy
+
+
+class _HeadReader:
+    """Read complete heads of requests, one after another, with one parser.
+
+    Attributes:
+        url: the target of the request.
+        last_event_id: the value of the header, or ``None``.
+        origin: the value of the header, or ``None``.
+        cookie: whether there is such a header.
+        forwarded: whether a proxy names another client.
+    """
+
+    def __init__(self) -> None:
+        self._renew()
+
+    def _renew(self) -> None:
+        self._parser = httptools.HttpRequestParser(self)
+
+    def read(self, data: bytes) -> bool:
+        """Return whether ``data`` is exactly one plain request of HTTP/1.1 without a body."""
+        self.url = b""
+        self.last_event_id: bytes | None = None
+        self.origin: bytes | None = None
+        self.cookie = False
+        self.forwarded = False
+        self._hosts = 0
+        self._requests = 0
+        self._plain = True
+        parser = self._parser
+        try:
+            parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._renew()
+            return False
+        if self._requests != 1 or not parser.should_keep_alive():
+            self._renew()
+            return False
+        return self._plain and self._hosts == 1 and parser.get_http_version() == "1.1"
+
+    # Called by the parser.
+
+    def on_url(self, url: bytes) -> None:
+        self.url = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"last-event-id":
+            self._plain = self._plain and self.last_event_id is None
+            self.last_event_id = value
+        elif name == b"origin":
+            self._plain = self._plain and self.origin is None
+            self.origin = value
+        elif name == b"cookie":
+            self.cookie = True
+        elif name in _FORWARDED:
+            self.forwarded = True
+        elif name in _NOT_PLAIN:
+            self._plain = False
+
+    def on_message_complete(self) -> None:
+        self._requests += 1
+
+
+class DirectStreams:
+    """Answer plain requests for event streams over transports; shared by the connections of a server.
+
+    Arguments:
+        hub: an open hub.
+        cors_options: arguments of Starlette's ``CORSMiddleware``; ``None`` for no CORS.
+    """
+
+    def __init__(self, hub: Hub, cors_options: Mapping[str, Any] | None) -> None:
+        self._hub = hub
+        self._cors = cors_options
+        self._headers = hub.response({"headers": [], "query_string": b""}, "**").headers.raw
+        self._reader = _HeadReader()
+        self._queries: dict[bytes, _Query | None] = {}
+        self._heads: dict[tuple[bytes | None, bool], bytes] = {}
+        self._default_headers: Sequence[tuple[bytes, bytes]] = ()
+        self._access_logger = logging.getLogger("uvicorn.access")
+        self._logs_access = self._access_logger.hasHandlers()
+
+    def serve(self, data: bytes, transport: asyncio.Transport, state: ServerState) -> bool:
+        """Answer a request and give its connection to the hub. Return False if nothing was done."""
+        if not (data.startswith(_LINE) and data.endswith(_END) and self._reader.read(data)):
+            return False
+        reader = self._reader
+        if self._logs_access and reader.forwarded:
+            return False
+        path, _, raw_query = reader.url.partition(b"?")
+        query = self._query(raw_query) if path == _PATH else None
+        if query is None:
+            return False
+        last_event_id = query.last_event_id
+        if reader.last_event_id:  # an empty id is none
+            last_event_id = reader.last_event_id.decode("utf-8", "replace")
+        try:
+            stream = self._hub.open_direct(query.patterns, last_event_id, query.last, query.policy)
+        except TickertapeError:
+            return False  # the application answers with the problem
+        if stream is None:
+            return False
+        opening, output = stream
+        state.total_requests += 1
+        state.connections.add(cast("Any", output))
+        transport.set_protocol(output)
+        # With the mark at zero the bytes are written at once, and `resume_writing` is called when all are.
+        transport.set_write_buffer_limits(high=0)
+        transport.write(self._head(state) + frame(opening))
+        output.start(transport, cast("Any", state.connections))
+        if self._logs_access:
+            self._log_access(transport)
+        return True
+
+    def _query(self, raw: bytes) -> _Query | None:
+        """Return the parameters in a raw query, or ``None`` if the application must answer."""
+        try:
+            return self._queries[raw]
+        except KeyError:
+            pass
+        query = self._parse(raw)
+        if len(raw) <= _MAX_QUERY:
+            if len(self._queries) >= _MAX_CACHED:
+                self._queries.clear()
+            self._queries[raw] = query
+        return query
+
+    def _parse(self, raw: bytes) -> _Query | None:
+        scope: dict[str, Any] = {"type": "http", "headers": [], "query_string": raw}
+        if find_mistake(scope) is not None:
+            return None
+        request = Request(scope)
+        try:
+            patterns = check_patterns(topics_of(request), limit=self._hub.max_topics)
+            policy = OverflowPolicy(policy_of(request))
+            return _Query(patterns, get_last_event_id(scope), last_of(request), policy)
+        except (Problem, InvalidTopicError):
+            return None
+
+    def _head(self, state: ServerState) -> bytes:
+        """Return the head of the answer to the request that was read last."""
+        if state.default_headers is not self._default_headers:  # uvicorn replaces the list each second
+            self._default_headers = state.default_headers
+            self._heads.clear()
+        origin = self._reader.origin if self._cors is not None else None
+        key = origin, origin is not None and self._reader.cookie
+        head = self._heads.get(key)
+        if head is None:
+            if len(self._heads) >= _MAX_CACHED:
+                self._heads.clear()
+            head = self._heads[key] = self._make_head(*key)
+        return head
+
+    def _make_head(self, origin: bytes | None, cookie: bool) -> bytes:
+        headers = self._headers
+        if self._cors is not None and origin is not None:
+            headers = _apply_cors(self._cors, headers, [(b"origin", origin), *([(b"cookie", b"")] if cookie else [])])
+        lines = [b"%b: %b\r\n" % header for header in (*self._default_headers, *headers)]
+        return b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n" % b"".join(lines)
+
+    def _log_access(self, transport: asyncio.Transport) -> None:
+        client = transport.get_extra_info("peername")
+        address = f"{client[0]}:{client[1]}" if isinstance(client, tuple) else ""
+        path, _, query = self._reader.url.partition(b"?")
+        target = f"{quote(path.decode())}?{query.decode()}" if query else quote(path.decode())
+        self._access_logger.info('%s - "%s %s HTTP/%s" %d', address, "GET", target, "1.1", 200)
+
+
+def _apply_cors(
+    options: Mapping[str, Any], headers: list[tuple[bytes, bytes]], request: list[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response with those that the middleware adds for the headers of a request."""
+    sent: list[Message] = []
+
+    async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+    async def receive() -> Message:
+        raise NotImplementedError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    _run(CORSMiddleware(begin, **options)({"type": "http", "method": "GET", "headers": request}, receive, send))
+    changed: list[tuple[bytes, bytes]] = sent[0]["headers"]
+    return changed
+
+
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    coroutine.close()
+    raise RuntimeError("the middleware waited for something")
+
+
+class HubProtocol(asyncio.Protocol):
+    """Read the first request of a connection, and answer it or pass the connection on to uvicorn's protocol.
+
+    Connections beyond ``limit_concurrency`` are closed at once.
+    """
+
+    __slots__ = ("_app_state", "_config", "_state", "_transport")
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._state = server_state
+        self._app_state = app_state
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accept a connection, or close it."""
+        self._transport = cast("asyncio.Transport", transport)
+        limit = self._config.limit_concurrency
+        if limit is not None and is_full(self._state, len(self._state.connections), limit):
+            self._transport.abort()
+        self._state.connections.add(cast("Any", self))
+
+    def data_received(self, data: bytes) -> None:
+        """Serve the first request."""
+        assert self._transport is not None
+        self._state.connections.discard(cast("Any", self))
+        streams: DirectStreams | None = self._app_state.get(STREAMS)
+        if streams is not None and not self._config.is_ssl and streams.serve(data, self._transport, self._state):
+            return
+        protocol = LimitedHTTPProtocol(self._config, self._state, self._app_state)
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        protocol.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection: it ended before its first request."""
+        self._state.connections.discard(cast("Any", self))
+
+    def shutdown(self) -> None:
+        """Close the connection: the server is stopping, and nothing was requested."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
