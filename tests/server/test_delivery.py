@@ -1,40 +1,229 @@
-"""The hub's own application under the hub's own server: connections are handed over, and errors are not in the way."""
+"""Event streams of the hub's own server: the short way for plain requests gives the same answers as the application."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import pytest
 from uvicorn import Config, Server
 
-from support.servers import Connection
+from support.servers import PATIENCE, Connection, connect
 from tickertape.hub import DirectOutput, Hub
 from tickertape.server import listen
 from tickertape.server.app import create_app
 from tickertape.server.protocol import HubProtocol
 
+FRIEND = "https://friend.example"
+
+
+class CountingHub(Hub):
+    """A hub that counts the streams which it opened for connections, without the application."""
+
+    opened = 0
+
+    def open_direct(self, *args: Any) -> Any:
+        found = super().open_direct(*args)
+        self.opened += found is not None
+        return found
+
+
+class Served(NamedTuple):
+    server: Server
+    port: int
+    hub: CountingHub
+
 
 @asynccontextmanager
-async def serving(*cors_origins: str) -> AsyncIterator[tuple[Server, int]]:
-    hub = Hub(max_event_size=1000, drain_window=0)
+async def serving(
+    *cors_origins: str, http: Any = HubProtocol, access_log: bool = False, **options: Any
+) -> AsyncIterator[Served]:
+    hub = CountingHub(max_event_size=1000, drain_window=0)
     app = create_app(hub, cors_origins=cors_origins)
     listener = listen("127.0.0.1", 0)
-    server = Server(Config(app, http=HubProtocol, lifespan="on", ws="none", log_config=None))
+    server = Server(Config(app, http=http, lifespan="on", ws="none", log_config=None, access_log=access_log, **options))
     running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     try:
-        yield server, listener.getsockname()[1]
+        yield Served(server, listener.getsockname()[1], hub)
     finally:
         server.should_exit = True
         await running
         listener.close()
 
 
+class Case(NamedTuple):
+    """A request, or several, and whether the connection answers it or the application."""
+
+    target: str = "/events?topic=a"
+    short: bool = False
+    headers: str = "Host: localhost\r\n"
+    method: str = "GET"
+    version: str = "1.1"
+
+    @property
+    def request(self) -> bytes:
+        return f"{self.method} {self.target} HTTP/{self.version}\r\n{self.headers}\r\n".encode("latin-1")
+
+
+HOST = "Host: localhost\r\n"
+
+CASES = {
+    "plain": Case(short=True),
+    "patterns": Case("/events?topic=a/*&topic=%C3%A4/**&on_overflow=skip", short=True),
+    "all": Case("/events?topic=**", short=True),
+    "browser": Case(
+        short=True,
+        headers=f"{HOST}Connection: keep-alive\r\nCookie: a=b\r\nX-Forwarded-For: 1.2.3.4\r\n",
+    ),
+    "friend": Case(short=True, headers=f"{HOST}Origin: {FRIEND}\r\n"),
+    "friend with cookie": Case(short=True, headers=f"{HOST}ORIGIN: {FRIEND}\r\nCookie: a=b\r\n"),
+    "stranger": Case(short=True, headers=f"{HOST}Origin: https://stranger.example\r\n"),
+    "empty id": Case(short=True, headers=f"{HOST}Last-Event-ID: \r\n"),
+    "none kept": Case("/events?topic=a&last=0", short=True),
+    "last": Case("/events?topic=a&last=3"),
+    "foreign id": Case(headers=f"{HOST}Last-Event-ID: user-42\r\n"),
+    "id in the query": Case("/events?topic=a&lastEventId=user-42"),
+    "two origins": Case(headers=f"{HOST}Origin: {FRIEND}\r\nOrigin: {FRIEND}\r\n"),
+    "no host": Case(headers="Accept: */*\r\n"),
+    "two hosts": Case(headers=HOST * 2),
+    "head": Case(method="HEAD"),
+    "old": Case(version="1.0"),
+    "close": Case(headers=f"{HOST}Connection: close\r\n"),
+    "length": Case(headers=f"{HOST}Content-Length: 0\r\n"),
+    "upgrade": Case(headers=f"{HOST}Connection: Upgrade\r\nUpgrade: h2c\r\n"),
+    "absolute": Case("http://localhost/events?topic=a"),
+    "no topic": Case("/events"),
+    "empty segment": Case("/events?topic=a//b"),
+    "too many": Case("/events?" + "&".join(f"topic={number}" for number in range(200))),
+    "last too large": Case("/events?topic=a&last=99999999"),
+    "policy": Case("/events?topic=a&on_overflow=wait"),
+    "not utf-8": Case("/events?topic=%FF"),
+    "another path": Case("/eventsx"),
+    "below": Case("/events/a"),
+    "garbage": Case("/events?topic=a b c"),
+    "line folding": Case(headers=f"{HOST}X: a\r\n b\r\n"),
+}
+
+
+async def answer(port: int, request: bytes) -> bytes:
+    """Return the head and the first bytes of the body of the first answer, without what differs by time and chance."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        received = b""
+        async with asyncio.timeout(PATIENCE):
+            while not received.endswith(b"\n\n\r\n") and (piece := await reader.read(65536)):
+                received += piece
+                head, _, body = received.partition(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head)
+                if length and len(body) >= int(length[1]):
+                    break
+                if request.startswith(b"HEAD") and b"\r\n\r\n" in received:
+                    break
+        return re.sub(rb"date: [^\r]*|\w{12}-|retry: \d+", b"", received)
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("cors_origins", [(), (FRIEND,), ("*",)], ids=["no-cors", "friend", "all-origins"])
+async def test_same_answers_in_both_ways(cors_origins: tuple[str, ...]) -> None:
+    async with serving(*cors_origins) as ours, serving(*cors_origins, http="httptools") as application:
+        for name, case in CASES.items():
+            before = ours.hub.opened
+            found = await answer(ours.port, case.request)
+            assert found == await answer(application.port, case.request), name
+            assert found.startswith((b"HTTP/1.1 200", b"HTTP/1.1 4")), (name, found)
+            assert ours.hub.opened - before == case.short, name
+            # Twice, as the second one is answered from caches; in two pieces, and with another request after it.
+            assert await answer(ours.port, case.request) == found, name
+            assert ours.hub.opened - before == 2 * case.short, name
+        assert application.hub.opened == 0
+
+
+@pytest.mark.parametrize("request_", [CASES["plain"].request, CASES["browser"].request])
+async def test_requests_in_pieces_and_together(request_: bytes) -> None:
+    async with serving() as served:
+        whole = await answer(served.port, request_)
+        assert served.hub.opened == 1
+        assert await answer(served.port, request_ * 2) == whole
+        with connect(served.port) as sock:
+            sock.sendall(request_[:20])
+            await asyncio.sleep(0.05)
+            sock.sendall(request_[20:])
+            async with asyncio.timeout(PATIENCE):
+                received = b""
+                while not received.endswith(b"\n\n\r\n"):
+                    received += await asyncio.to_thread(sock.recv, 65536)
+        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert served.hub.opened == 1
+
+
+async def test_resume() -> None:
+    async with serving() as served:
+        cursors = [await served.hub.publish("a", str(number)) for number in range(3)]
+        async with await Connection.open(served.port) as subscriber:
+            await subscriber.get("/events?topic=a", headers=f"Last-Event-ID: {cursors[0]}\r\n")
+            found = [await subscriber.event() for _ in range(2)]
+            assert [event.id for event in found] == [str(cursor) for cursor in cursors[1:]]
+            assert [event.data for event in found] == ["1", "2"]
+        assert served.hub.opened == 1
+
+
+async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.access")
+    async with serving(access_log=True) as served, await Connection.open(served.port) as subscriber:
+        await subscriber.get("/events?topic=%C3%A4/*")
+        client = subscriber._writer.get_extra_info("sockname")
+        assert served.hub.opened == 1
+        # Behind a proxy, uvicorn logs the address of its client.
+        async with await Connection.open(served.port) as other:
+            await other.get("/events?topic=b", headers="X-Forwarded-For: 192.0.2.1\r\n")
+        assert served.hub.opened == 1
+    assert [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"] == [
+        f'127.0.0.1:{client[1]} - "GET /events?topic=%C3%A4/* HTTP/1.1" 200',
+        '192.0.2.1:0 - "GET /events?topic=b HTTP/1.1" 200',
+    ]
+
+
+async def test_draining() -> None:
+    async with serving() as served:
+        served.hub.drain()
+        found = await answer(served.port, CASES["plain"].request)
+        assert found.startswith(b"HTTP/1.1 503 ")
+        assert b"application/problem+json" in found
+
+
+async def test_connections_are_counted_and_end_with_the_server() -> None:
+    async with serving(limit_concurrency=4) as served:
+        connections = served.server.server_state.connections
+        async with await Connection.open(served.port) as idle, await Connection.open(served.port) as subscriber:
+            await subscriber.get("/events?topic=a")
+            assert sorted(type(connection).__name__ for connection in connections) == ["DirectOutput", "HubProtocol"]
+            assert served.server.server_state.total_requests == 1
+            async with await Connection.open(served.port) as third:
+                await third.get("/health/live")
+                async with await Connection.open(served.port) as refused:
+                    with pytest.raises(ConnectionError):
+                        await refused.get("/events?topic=a")
+            served.server.should_exit = True
+            await subscriber.rest()
+            assert subscriber.complete
+            assert await idle.closed()
+        async with asyncio.timeout(PATIENCE):
+            while connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("cors_origins", [(), ("https://friend.example",)])
 @pytest.mark.parametrize("headers", ["", "Origin: https://friend.example\r\n"])
-async def test_a_subscriber_is_its_own_connection(cors_origins: tuple[str, ...], headers: str) -> None:
-    async with serving(*cors_origins) as (server, port), await Connection.open(port) as subscriber:
+async def test_streams_with_cors(cors_origins: tuple[str, ...], headers: str) -> None:
+    async with serving(*cors_origins) as (server, port, _), await Connection.open(port) as subscriber:
         assert await subscriber.get("/events?topic=a", headers=headers) == 200
         assert ("access-control-allow-origin" in subscriber.headers) is bool(cors_origins and headers)
         assert b"retry: " in await subscriber.piece()
@@ -47,8 +236,8 @@ async def test_a_subscriber_is_its_own_connection(cors_origins: tuple[str, ...],
         assert DirectOutput in kinds
 
 
-async def test_after_a_body_that_was_too_large_the_connection_is_still_good() -> None:
-    async with serving() as (_, port), await Connection.open(port) as connection:
+async def test_connection_after_a_body_that_was_too_large() -> None:
+    async with serving() as (_, port, _), await Connection.open(port) as connection:
         assert await connection.get("/events/a", method="POST", headers="Content-Length: 200000\r\n") == 413
         await connection.rest()
         connection._writer.write(b"x" * 200_000)  # what is sent all the same is taken and forgotten

@@ -83,6 +83,7 @@ class _HeadReader:
         self.forwarded = False
         self._hosts = 0
         self._requests = 0
+        self._keep_alive = False
         self._plain = True
         parser = self._parser
         try:
@@ -90,7 +91,7 @@ class _HeadReader:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._renew()
             return False
-        if self._requests != 1 or not parser.should_keep_alive():
+        if self._requests != 1 or not self._keep_alive:
             self._renew()
             return False
         return self._plain and self._hosts == 1 and parser.get_http_version() == "1.1"
@@ -119,6 +120,7 @@ class _HeadReader:
 
     def on_message_complete(self) -> None:
         self._requests += 1
+        self._keep_alive = self._parser.should_keep_alive()
 
 
 class DirectStreams:
@@ -202,8 +204,8 @@ class DirectStreams:
         if state.default_headers is not self._default_headers:  # uvicorn replaces the list each second
             self._default_headers = state.default_headers
             self._heads.clear()
-        origin = self._reader.origin if self._cors is not None else None
-        key = origin, origin is not None and self._reader.cookie
+        reader = self._reader
+        key = (None, False) if self._cors is None else (reader.origin, reader.cookie)
         head = self._heads.get(key)
         if head is None:
             if len(self._heads) >= _MAX_CACHED:
@@ -213,8 +215,9 @@ class DirectStreams:
 
     def _make_head(self, origin: bytes | None, cookie: bool) -> bytes:
         headers = self._headers
-        if self._cors is not None and origin is not None:
-            headers = _apply_cors(self._cors, headers, [(b"origin", origin), *([(b"cookie", b"")] if cookie else [])])
+        if self._cors is not None:
+            request = [] if origin is None else [(b"origin", origin)]
+            headers = _apply_cors(self._cors, headers, [*request, (b"cookie", b"")] if cookie else request)
         lines = [b"%b: %b\r\n" % header for header in (*self._default_headers, *headers)]
         return b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n" % b"".join(lines)
 
