@@ -1,11 +1,13 @@
-"""The arrows between the rings, read from the syntax trees: who imports whom, and what from outside."""
+"""The imports between packages and of third-party packages, read from the syntax trees."""
 
 from __future__ import annotations
 
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -45,44 +47,91 @@ OUTSIDE = {
 }
 """The third-party packages that a package, or one folder or file of it, may import."""
 
-FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+DRIVERS = {"tickertape.broker.nats", "tickertape.broker.postgres"}
+"""Packages inside others that are imported by their own name: ``broker`` itself must import without their drivers."""
 
 
-def ring_of(path: Path) -> str:
-    return path.parts[0].removesuffix(".py")
+def module_name(path: Path) -> str:
+    return ".".join(("tickertape", *path.with_suffix("").parts)).removesuffix(".__init__")
 
 
-def imports(path: Path) -> Iterator[str]:
-    """The dotted names that ``path`` imports, relative ones resolved; a ring of ours as ``tickertape.ring``."""
-    package = ("tickertape", *path.parts[:-1])
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+def package_of(module: str) -> str:
+    """Return the first name below ``tickertape``: that of a package, or of a module such as ``errors``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+PATHS = {module_name(path): path for path in sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))}
+TREES = {module: ast.parse((ROOT / path).read_text()) for module, path in PATHS.items()}
+
+
+class Import(NamedTuple):
+    """A name imported from a module; relative imports are resolved."""
+
+    module: str
+    name: str | None
+
+
+def imports(module: str) -> Iterator[Import]:
+    """Yield all imports of a module, also those inside functions."""
+    parents = ("tickertape", *PATHS[module].parts[:-1])
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module or ""
+            yield from (Import(alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1]
-            if node.module:
-                yield ".".join((*base, node.module))
-            else:
-                yield from (".".join((*base, alias.name)) for alias in node.names)
+            base = parents[: len(parents) - node.level + 1] if node.level else ()
+            source = ".".join((*base, *([node.module] if node.module else ())))
+            for alias in node.names:
+                submodule = f"{source}.{alias.name}"
+                yield Import(submodule, None) if submodule in TREES else Import(source, alias.name)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if path.name != "__init__.py" or path.parent != Path()], ids=str
-)
-def test_a_ring_imports_only_along_the_arrows(path: Path) -> None:
-    own = ring_of(path)
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("tickertape.")}
-    assert ours - {own, "__version__"} <= ARROWS[own]
+def exported(module: str) -> set[str]:
+    """Return the ``__all__`` of a module."""
+    for node in TREES[module].body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_third_party_imports(path: Path) -> None:
-    outside = {name.split(".")[0] for name in imports(path)} - sys.stdlib_module_names - {"tickertape"}
-    places = [path, *path.parents]
+def foreign_imports(module: str) -> list[Import]:
+    """Return what a module imports from other packages of this project."""
+    own = package_of(module)
+    return [
+        found for found in imports(module) if found.module.startswith("tickertape.") and package_of(found.module) != own
+    ]
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if module != "tickertape"])
+def test_arrows(module: str) -> None:
+    assert {package_of(found.module) for found in foreign_imports(module)} <= ARROWS[package_of(module)]
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_packages_are_imported_through_all(module: str) -> None:
+    """A package imports other packages, never their submodules, and only names in their ``__all__``."""
+    for found in foreign_imports(module):
+        assert found.module in DRIVERS or found.module.count(".") == 1
+        assert found.name in exported(found.module)
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_third_party_imports(module: str) -> None:
+    outside = {found.module.split(".")[0] for found in imports(module)} - sys.stdlib_module_names - {"tickertape"}
+    places = [PATHS[module], *PATHS[module].parents]
     assert outside <= set().union(*(OUTSIDE.get(place.as_posix(), set()) for place in places))
 
 
-def test_every_ring_has_its_arrows() -> None:
-    assert {ring_of(path) for path in FILES} - {"__init__"} <= set(ARROWS)
+def test_no_cycles() -> None:
+    """No module imports itself through others, not even from inside a function."""
+    graph = {module: {found.module for found in imports(module)} & set(TREES) for module in TREES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, with the modules of a cycle
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_no_type_checking_imports(module: str) -> None:
+    """Imports that only type checkers see hide cycles."""
+    assert "TYPE_CHECKING" not in (ROOT / PATHS[module]).read_text()
+
+
+def test_every_package_has_its_arrows() -> None:
+    assert {package_of(module) for module in TREES} - {""} == set(ARROWS)
