@@ -62,10 +62,10 @@ def demo(
 
     Press `Ctrl-C` to stop the server.
     """
-    from ..asgi import DEFAULT_SEND_TIMEOUT
+    from ..asgi import DEFAULT_SEND_TIMEOUT, set_tcp_timeout, tcp_timeout_for
     from ..demo import TableError, check_database, create_app
     from ..errors import BrokerError
-    from ..server import NotStartedError, drop_silent_clients, listen, run
+    from ..server import NotStartedError, listen, run
 
     set_up_logging()
     try:
@@ -80,7 +80,7 @@ def demo(
         listener = listen(host, port)
     except OSError as error:
         fail(explain(error, host, port, command="tickertape demo"))
-    drop_silent_clients(listener, after=DEFAULT_SEND_TIMEOUT)
+    set_tcp_timeout(listener, tcp_timeout_for(DEFAULT_SEND_TIMEOUT))
     try:
         run(app, listener, grace=1, on_start=lambda: _greet(address_of(listener)))
     except NotStartedError:

@@ -4,7 +4,6 @@ from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .program import check_broker, serve
 from .settings import DEFAULT_BROKER, Settings, SettingsError, load_settings
-from .silence import drop_silent_clients
 from .static import File, fill_page, read_static_files
 from .uvicorn import NotStartedError, listen, run
 from .workers import run_workers
@@ -17,7 +16,6 @@ __all__ = [
     "SettingsError",
     "check_broker",
     "create_app",
-    "drop_silent_clients",
     "fill_page",
     "listen",
     "load_settings",

@@ -14,7 +14,7 @@ from typing import Final
 
 from starlette.applications import Starlette
 
-from ..asgi import ASGIApp, Message, Receive, Scope, Send
+from ..asgi import ASGIApp, Message, Receive, Scope, Send, set_tcp_timeout, tcp_timeout_for
 from ..broker import create_broker
 from ..errors import BrokerError
 from ..hub import Hub
@@ -22,7 +22,6 @@ from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .gc_policy import gc_policy
 from .settings import Settings
-from .silence import SILENCE_FACTOR, drop_silent_clients
 from .uvicorn import run
 from .workers import run_workers
 
@@ -69,7 +68,7 @@ def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[],
     raise_descriptor_limit()
     set_up_logging(settings)
     if settings.send_timeout is not None:
-        drop_silent_clients(listener, after=SILENCE_FACTOR * settings.send_timeout)
+        set_tcp_timeout(listener, tcp_timeout_for(settings.send_timeout))
     grace = math.floor(settings.drain_window) + _LAST_REQUESTS
     if settings.workers == 1:
         app = _with_short_errors(create_program(settings))

@@ -32,8 +32,7 @@ from typing import Any, Final
 
 from uvicorn.config import STARTUP_FAILURE
 
-from ..asgi import ASGIApp
-from .silence import copy_limit
+from ..asgi import ASGIApp, copy_tcp_timeout
 from .uvicorn import DEFAULT_GRACE, NotStartedError, Server, create_server, run_server
 
 logger = logging.getLogger("tickertape.server")
@@ -88,7 +87,7 @@ class Job:
             return self.listener
         with self.listener as keeper:
             own = socket.create_server(keeper.getsockname()[:2], family=keeper.family, reuse_port=True)
-            copy_limit(keeper, own)
+            copy_tcp_timeout(keeper, own)
             return own
 
 

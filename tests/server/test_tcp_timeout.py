@@ -1,4 +1,4 @@
-"""The limit for clients that vanish, as the kernel has it."""
+"""The TCP timeout of the server's connections."""
 
 from __future__ import annotations
 
@@ -8,34 +8,23 @@ import sys
 
 import pytest
 
-from tickertape.server.silence import drop_silent_clients
-from tickertape.server.uvicorn import listen
+from tickertape.asgi import set_tcp_timeout
+from tickertape.server import listen
 from tickertape.server.workers import Job
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="expected a system with TCP_USER_TIMEOUT, got none"
-)
+pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no TCP_USER_TIMEOUT")
 
 
-def test_connections_inherit_the_limit() -> None:
-    with listen("127.0.0.1", 0) as listener:
-        drop_silent_clients(listener, after=2.5)
-        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
-            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500
-
-
-def test_a_worker_that_listens_for_itself_has_the_limit_of_all() -> None:
+def test_worker_that_listens_by_itself() -> None:
     keeper = listen("127.0.0.1", 0, workers=2)
-    drop_silent_clients(keeper, after=2.5)
+    set_tcp_timeout(keeper, 2.5)
     with Job(factory=lambda: None, listener=keeper, grace=1, access_log=False).listen() as listener:  # type: ignore[arg-type, return-value]
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500
 
 
 PROGRAM = """
 import socket, sys
-from tickertape.server.program import serve
-from tickertape.server.uvicorn import NotStartedError, listen
-from tickertape.server.settings import Settings
+from tickertape.server import NotStartedError, Settings, listen, serve
 
 listener = listen("127.0.0.1", 0)
 same = listener.dup()
@@ -47,6 +36,6 @@ except NotStartedError:
 
 
 @pytest.mark.parametrize(("send_timeout", "limit"), [("30", 45_000), ("4", 6_000), ("0", 0)])
-def test_the_program_sets_it_by_its_send_timeout(send_timeout: str, limit: int) -> None:
+def test_timeout_follows_the_send_timeout(send_timeout: str, limit: int) -> None:
     found = subprocess.run([sys.executable, "-c", PROGRAM, send_timeout], capture_output=True, text=True, check=False)
     assert (found.stdout, found.returncode) == (f"{limit}\n", 0), found.stderr
