@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from support.local import serve_here
-from tickertape import InvalidEventError, InvalidTopicError
+from tickertape import InvalidEventError
 from tickertape.client import Draft, Publisher, SyncPublisher
-from tickertape.errors import PublishError
+from tickertape.errors import InvalidTopicError, PublishError
 from tickertape.hub import Hub
 from tickertape.server.app import create_app
 
