@@ -11,8 +11,11 @@ from typing import Any
 import nats
 import pytest
 from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
 
 from tickertape.broker import DEFAULT_RETENTION, Broker, LogState, Record, Retention, create_broker, read_nats_url
+from tickertape.broker.nats import connection as connection_module
+from tickertape.broker.nats import link as link_module
 from tickertape.broker.nats.messages import digest, encode, parse, records_of
 from tickertape.errors import BatchTooLargeError, BrokerError, LogResetError
 from tickertape.testing.contract.checks import PATIENCE
@@ -209,6 +212,52 @@ async def test_lost_records(log: NatsLog) -> None:
         assert after[1:] == (1, 3)
         assert [record.data for record in (await broker.read(0, 10)).records] == ["0", "1", "2"]
         assert [cursor.offset for cursor in await broker.append([Draft("t", "3")])] == [4]
+
+
+async def test_deleted_stream(log: NatsLog) -> None:
+    """Reading a stream that was deleted creates none; appending begins a new epoch."""
+    async with opened(log) as broker, jetstream() as server:
+        before = await broker.state()
+        await broker.append([Draft("t", "1")])
+        await server.delete_stream(log.stream)
+        for read in (broker.state, lambda: broker.read(0, 10)):
+            with pytest.raises(LogResetError, match="there is no log in the stream"):
+                await read()
+        with pytest.raises(NotFoundError):
+            await server.stream_info(log.stream)
+        (cursor,) = await broker.append([Draft("t", "2")])
+        assert cursor.epoch != before.epoch
+        assert cursor.offset == 1
+        assert await broker.state() == LogState(cursor.epoch, 1, 1)
+
+
+async def test_records_of_next_epoch(log: NatsLog) -> None:
+    """A tail never yields records of the next epoch, although their offsets continue its own."""
+    async with opened(log) as broker, opened(log) as other, tailing(broker, 0) as tail:
+        await broker.append([Draft("t", "old 1")])
+        await broker.append([Draft("t", "old 2")])
+        assert len(await collect(tail, 2)) == 2
+        waiting = asyncio.ensure_future(anext(tail))
+        async with jetstream() as server:
+            await server.purge_stream(log.stream)
+        await other.append([Draft("t", f"new {number}") for number in range(1, 6)])
+        with pytest.raises(LogResetError):
+            async with asyncio.timeout(PATIENCE):
+                await waiting
+
+
+async def test_slow_reader(log: NatsLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver drops what is read too slowly. The tail reads it again."""
+    monkeypatch.setattr(connection_module, "_QUEUED", 3)
+    monkeypatch.setattr(link_module, "_QUEUED_BYTES", 8000)
+    async with opened(log) as broker, tailing(broker, 0) as tail:
+        await broker.append([Draft("t", "first")])
+        assert len(await collect(tail, 1)) == 1
+        for number in range(100):
+            await broker.append([Draft("t", f"{number}".ljust(100))])
+        records = await collect(tail, 100)
+        assert [record.data.rstrip() for record in records] == [str(number) for number in range(100)]
+        assert [record.offset for record in records] == list(range(2, 102))
 
 
 # Messages.

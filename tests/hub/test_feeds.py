@@ -431,7 +431,7 @@ async def test_close_waits_for_replaced_feeds() -> None:
 
 
 async def test_too_large_for_the_log() -> None:
-    """What a log does not take at once is stored in smaller parts; an item that it never takes is skipped."""
+    """A batch that is too large for the log is stored in smaller parts; a single item that is too large is skipped."""
 
     class Small(ScriptedBroker):
         async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:

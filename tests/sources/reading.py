@@ -1,4 +1,4 @@
-"""A source that is read beside a test."""
+"""Read a source in the background of a test."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tickertape.sources import Batch
 __all__ = ["PATIENCE", "reading"]
 
 PATIENCE: Final = 30.0
-"""Seconds until something that must come is given up."""
+"""Seconds to wait for anything."""
 
 
 @asynccontextmanager
 async def reading(source: Any, *, batches: bool = False) -> AsyncIterator[asyncio.Queue[Any]]:
-    """Read a source, item by item, into a queue; an error that ends it comes last.
+    """Read a source, item by item, into a queue. An error that ends it is the last item.
 
     Arguments:
-        source: what is read.
-        batches: whether it gives its items in batches, and never otherwise.
+        source: the source.
+        batches: True if the source yields batches only, False if it yields single items only.
     """
     found: asyncio.Queue[Any] = asyncio.Queue()
 

@@ -86,7 +86,7 @@ async def test_orders_from_postgresql() -> None:
         insert = b"INSERT INTO orders (customer, state) VALUES ('c1', 'new'), ('c2', 'new'), ('c1', 'paid')"
         await connection.execute(insert)
         program = block("From PostgreSQL", "python")
-        # Transactions of other tests on this server may be open, of whose end no notification tells.
+        # Transactions of other tests on this server may be open, and nothing reports their end.
         names = run(program, url=f"postgresql://localhost/shop -> {url}", every="every=5.0 -> every=0.1")
         async with EventStreamClient(names["app"]) as client, client.open("/customers/c2/events") as stream:
             await connection.execute(b"INSERT INTO orders (customer, state) VALUES ('c2', 'gone')")

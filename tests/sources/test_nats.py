@@ -57,7 +57,7 @@ class Place:
         await self.client.flush()
 
     async def pending(self) -> tuple[int, int]:
-        """How many messages are delivered and not acknowledged, and how many were never delivered."""
+        """Return the number of messages delivered but not acknowledged, and of those not delivered yet."""
         info = await self.jetstream.consumer_info(self.name, "hub")
         return info.num_ack_pending, info.num_pending
 
@@ -86,8 +86,8 @@ async def place() -> AsyncIterator[Place]:
 
 
 def quick_hub() -> Hub:
-    """One that waits as little as chance has it, until it reads anew."""
-    return Hub(random=lambda: 0.0)
+    """Return a hub whose feeds retry after the shortest pause."""
+    return Hub(random=lambda: 1.0)
 
 
 async def data_of(hub: Hub) -> list[str]:
@@ -254,7 +254,7 @@ async def test_keys_of_recreated_stream(place: Place) -> None:
         async with asyncio.timeout(PATIENCE):
             assert (await anext(subscription)).data == "old"
             await place.remove()
-            await asyncio.sleep(0.2)  # seen of NATS 2.9: it goes on deleting when it has said that it is done
+            await asyncio.sleep(0.2)  # NATS 2.9 continues to delete after it has confirmed the deletion
             await place.make()
             await place.store("new")
             assert (await anext(subscription)).data == "new"

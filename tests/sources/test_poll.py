@@ -245,8 +245,7 @@ async def test_second_reader() -> None:
         await settle()
         hub.feed("u", source, key="id")
         await settle()
-        said = hub.statistics().feeds["u"].last_error or ""
-        assert "a poll is read by one feed" in said
+        assert "a poll is read by one feed" in (hub.statistics().feeds["u"].last_error or "")
         assert repr(source) == "<Poll Table.query after 1>"
 
 

@@ -195,7 +195,7 @@ async def test_wake_and_fallback(shop: Shop, caplog: pytest.LogCaptureFixture) -
 
 async def test_commits_out_of_order(shop: Shop) -> None:
     async with Hub() as hub, hub.subscribe("orders") as subscription:
-        # Transactions of others, on this server, are waited for too: of their end no one tells.
+        # The query also waits for open transactions of other tests on this server.
         source = Poll(shop.new_rows, every=0.1, after=(0, 0), position=lambda row: (row.x, row.id))
         hub.feed("orders", source, key="id", data=lambda row: row.item)
         async with asyncio.timeout(PATIENCE):

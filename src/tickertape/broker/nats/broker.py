@@ -301,6 +301,8 @@ class NatsBroker(RemoteBroker):
         async with link.consume(await self._log.locate(link, extent, after)) as (inbox, _):
             while len(records) < limit and after < newest:
                 messages = await self._take(link, inbox, epoch)
+                if not messages:
+                    raise BrokerError(f"records after offset {after} did not arrive from {self._where()}")
                 for message in messages:
                     if message.newest > after:
                         records += (record for record in records_of(message) if record.offset > after)
@@ -319,16 +321,21 @@ class NatsBroker(RemoteBroker):
         extent = await self._prepare(link, self._seen)
         self._check_epoch(epoch, extent.state.epoch)
         async with link.consume(await self._log.locate(link, extent, after)) as (inbox, _):
+            stored = 0  # the newest offset that was known before the last look
             while True:
+                messages = await self._take(link, inbox, epoch)
+                if not messages and after < stored:
+                    raise BrokerError(f"records after offset {after} did not arrive: they were read too slowly")
                 records: list[Record] = []
-                for message in await self._take(link, inbox, epoch):
+                for message in messages:
                     if message.newest <= after:
                         continue
                     if message.first > after + 1:
-                        raise BrokerError(f"messages after offset {after} were dropped: they were read too slowly")
+                        raise BrokerError(f"records after offset {after} were dropped: they were read too slowly")
                     records += (record for record in records_of(message) if record.offset > after)
                     after = message.newest
                 yield records
+                stored = self._seen.offset if self._seen.epoch == epoch else 0
 
     async def _take(self, link: Link, inbox: Inbox[Message], epoch: str) -> list[Message]:
         """Return the next messages; check that they belong to the epoch if any was published under another one."""
