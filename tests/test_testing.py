@@ -1,4 +1,4 @@
-"""The helpers that users test with: what they promise, and what they say when an application errs."""
+"""The public test helpers: the client in the same process, and the clock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def body(data: bytes, *, more: bool = True) -> dict[str, Any]:
 
 
 def sending(*messages: dict[str, Any]) -> Callable[[Scope, Receive, Send], Any]:
-    """An application that sends these messages and returns."""
+    """Return an application that sends some messages and returns."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
@@ -78,26 +78,26 @@ ALWAYS = [["accept", "text/event-stream"], ["host", "testserver"]]
         ("/", {"method": "POST", "body": b"data"}, {"method": "POST", "body": "data"}),
     ],
 )
-async def test_what_the_application_is_asked(url: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+async def test_request(url: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
     told = await ask(EventStreamClient(echo), url, **options)
     assert {name: told[name] for name in expected} == expected
 
 
-async def test_headers_of_the_client_go_with_every_request_and_those_of_a_request_replace_them() -> None:
+async def test_headers() -> None:
     client = EventStreamClient(echo, headers={"Authorization": "one"})
     assert ["authorization", "one"] in (await ask(client, "/"))["headers"]
     assert ["authorization", "two"] in (await ask(client, "/", headers={"authorization": "two"}))["headers"]
 
 
 @pytest.mark.parametrize("spec_version", ["2.0", "2.3", "2.5"])
-async def test_the_announced_version(spec_version: str) -> None:
+async def test_version(spec_version: str) -> None:
     assert (await ask(EventStreamClient(echo, spec_version=spec_version), "/"))["spec_version"] == spec_version
 
 
 # Reading
 
 
-async def test_events_come_one_by_one_while_the_response_goes_on() -> None:
+async def test_events_of_an_open_response() -> None:
     queue: asyncio.Queue[str] = asyncio.Queue()
 
     async def items() -> AsyncIterator[str]:
@@ -113,21 +113,21 @@ async def test_events_come_one_by_one_while_the_response_goes_on() -> None:
         assert not stream.complete
 
 
-async def test_an_event_in_pieces_is_one_event() -> None:
+async def test_event_in_pieces() -> None:
     app = sending(START, body(b"id: 1\nda"), body(b"ta: a\n"), body(b"\n", more=False))
     async with EventStreamClient(app).open("/") as stream:
         assert await stream.next_event() == ServerSentEvent("a", id="1")
         assert stream.last_event_id == "1"
 
 
-async def test_a_loop_ends_with_the_stream() -> None:
+async def test_loop_ends_with_the_stream() -> None:
     async with open_stream("a", "b") as stream:
         assert [event.data async for event in stream] == ["a", "b"]
         with pytest.raises(StreamEndedError, match="expected another event, got the end of the stream"):
             await stream.next_event()
 
 
-async def test_events_and_comments_wait_for_each_other() -> None:
+async def test_events_and_comments() -> None:
     async with open_stream("a", ServerSentEvent(comment="one"), "b", ServerSentEvent(comment="two")) as stream:
         assert await stream.next_comment() == "one"
         assert await stream.next_comment() == "two"
@@ -137,7 +137,7 @@ async def test_events_and_comments_wait_for_each_other() -> None:
             await stream.next_comment()
 
 
-async def test_read_gives_any_body_whole() -> None:
+async def test_read_the_body() -> None:
     async with open_stream("a", "b") as stream:
         assert (await stream.next_event()).data == "a"
         assert await stream.read() == stream.body == b"data: a\n\ndata: b\n\n"
@@ -146,10 +146,10 @@ async def test_read_gives_any_body_whole() -> None:
     plain = {"type": "http.response.start", "status": 404, "headers": []}
     async with EventStreamClient(sending(plain, body(big, more=False))).open("/") as stream:
         assert stream.status == 404
-        assert await stream.read() == big  # no event stream: no limit to an event
+        assert await stream.read() == big  # not an event stream: events are not limited
 
 
-async def test_a_stream_goes_on_from_where_another_was_left() -> None:
+async def test_resume() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         after = dict(scope["headers"]).get(b"last-event-id", b"0")
         events = (ServerSentEvent("x", id=str(number)) for number in range(int(after) + 1, 1000))
@@ -163,7 +163,7 @@ async def test_a_stream_goes_on_from_where_another_was_left() -> None:
         assert (await stream.next_event()).id == "3"
 
 
-async def test_what_is_not_read_holds_the_application_back() -> None:
+async def test_backpressure() -> None:
     sent = 0
 
     async def items() -> AsyncIterator[bytes]:
@@ -187,7 +187,7 @@ async def test_what_is_not_read_holds_the_application_back() -> None:
 # Waiting
 
 
-async def test_what_does_not_come_in_time_is_named() -> None:
+async def test_timeouts_are_explained() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send(START)
@@ -202,7 +202,7 @@ async def test_what_does_not_come_in_time_is_named() -> None:
             await stream.read(timeout=0.01)
 
 
-async def test_an_application_that_never_answers_is_left() -> None:
+async def test_application_without_response() -> None:
     left = False
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -220,7 +220,7 @@ async def test_an_application_that_never_answers_is_left() -> None:
     assert left
 
 
-async def test_an_application_that_is_not_waited_for_any_longer_is_left() -> None:
+async def test_cancelled_open() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await receive()
@@ -233,7 +233,7 @@ async def test_an_application_that_is_not_waited_for_any_longer_is_left() -> Non
 
 
 @pytest.mark.parametrize("wait", [True, False])
-async def test_an_application_that_raises_before_it_answers(wait: bool) -> None:
+async def test_application_raises_at_once(wait: bool) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise LookupError("broken")
 
@@ -242,13 +242,13 @@ async def test_an_application_that_raises_before_it_answers(wait: bool) -> None:
             await stream.next_event()
 
 
-async def test_an_application_that_returns_without_an_answer() -> None:
+async def test_application_returns_at_once() -> None:
     with pytest.raises(StreamEndedError, match="expected a response, got none"):
         async with EventStreamClient(sending()).open("/"):
             pass
 
 
-async def test_an_application_that_raises_later_has_an_error_and_no_end() -> None:
+async def test_application_raises_later() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await sending(START, body(b"data: a\n\n"))(scope, receive, send)
         raise LookupError("broken")
@@ -262,10 +262,10 @@ async def test_an_application_that_raises_later_has_an_error_and_no_end() -> Non
     assert isinstance(stream.error, LookupError)
 
 
-# Leaving
+# Closing
 
 
-async def test_leaving_tells_the_application_and_waits_for_it() -> None:
+async def test_close_disconnects() -> None:
     steps = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -284,7 +284,7 @@ async def test_leaving_tells_the_application_and_waits_for_it() -> None:
         assert await stream.read() == b""
 
 
-async def test_an_application_that_takes_no_notice_is_reported_and_cancelled() -> None:
+async def test_application_ignores_disconnect() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
         await asyncio.Event().wait()
@@ -297,7 +297,7 @@ async def test_an_application_that_takes_no_notice_is_reported_and_cancelled() -
     assert asyncio.all_tasks() == before
 
 
-async def test_a_finished_response_is_followed_by_a_disconnect_as_in_servers() -> None:
+async def test_disconnect_after_the_response() -> None:
     seen = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -318,7 +318,7 @@ async def test_a_finished_response_is_followed_by_a_disconnect_as_in_servers() -
         ([START, body(b"", more=False), body(b"")], "the response is complete, got http.response.body"),
     ],
 )
-async def test_messages_out_of_order_are_refused_as_in_servers(messages: list[dict[str, Any]], complaint: str) -> None:
+async def test_messages_out_of_order(messages: list[dict[str, Any]], complaint: str) -> None:
     stream = EventStreamClient(sending(*messages)).open("/", wait=False)
     async with stream:
         await settle()
@@ -326,7 +326,7 @@ async def test_messages_out_of_order_are_refused_as_in_servers(messages: list[di
     assert str(stream.error) == complaint
 
 
-async def test_a_repr_shows_the_state() -> None:
+async def test_repr() -> None:
     stream = open_stream(ServerSentEvent("a", id="1"))
     assert repr(stream) == "<EventStream / status=0 open last_event_id=None>"
     async with stream:
@@ -340,7 +340,7 @@ async def test_a_repr_shows_the_state() -> None:
 # The lifespan
 
 
-async def test_the_lifespan_runs_around_the_streams_and_gives_them_its_state() -> None:
+async def test_lifespan() -> None:
     steps = []
 
     @asynccontextmanager
@@ -358,7 +358,7 @@ async def test_the_lifespan_runs_around_the_streams_and_gives_them_its_state() -
 
 
 @pytest.mark.parametrize("app", [sending(), EventSourceResponse([])])
-async def test_an_application_may_have_no_lifespan(app: Any) -> None:
+async def test_application_without_lifespan(app: Any) -> None:
     before = asyncio.all_tasks()
     async with EventStreamClient(app):
         pass
@@ -366,7 +366,7 @@ async def test_an_application_may_have_no_lifespan(app: Any) -> None:
 
 
 @pytest.mark.parametrize("fails_at", ["startup", "shutdown"])
-async def test_a_lifespan_that_fails_fails_the_test(fails_at: str) -> None:
+async def test_lifespan_fails(fails_at: str) -> None:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if fails_at == "startup":
@@ -382,7 +382,7 @@ async def test_a_lifespan_that_fails_fails_the_test(fails_at: str) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_lifespan_that_failed_is_not_left_waiting() -> None:
+async def test_failed_lifespan_is_ended() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": "no database"})
         await asyncio.Event().wait()
@@ -395,7 +395,7 @@ async def test_a_lifespan_that_failed_is_not_left_waiting() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_streams_may_be_opened_without_the_lifespan() -> None:
+async def test_streams_without_lifespan() -> None:
     async with open_stream("a") as stream:
         assert (await stream.next_event()).data == "a"
 

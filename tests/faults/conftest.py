@@ -13,7 +13,7 @@ __all__ = ["servers"]
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """The private servers, each started when it is first asked for."""
+    """Return the private servers; each starts when it is first used."""
     found = Servers(tmp_path_factory.mktemp("servers"))
     yield found
     found.end()

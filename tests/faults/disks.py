@@ -1,4 +1,4 @@
-"""Disks that are full when a test says so."""
+"""Disks that a test can fill."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import pytest
 __all__ = ["DISKS", "Disk", "Limit", "Tmpfs", "tmpfs"]
 
 SIZE: Final = 2 * 1024 * 1024
-"""Bytes of the disk: a log of a few hundred events of a kilobyte, with its journal."""
+"""Bytes of the disk: enough for a log of a few hundred events of 1 KiB, with its journal."""
 
 
 class Disk(Protocol):
-    """A folder to keep a log in."""
+    """A folder for a log."""
 
     folder: Path
 
     def fill(self, pid: int) -> None:
-        """Leave no space to a process."""
+        """Let writes of a process fail."""
 
     def free(self, pid: int) -> None:
-        """Give it space again."""
+        """Let them succeed again."""
 
 
 class Tmpfs:
-    """A file system in memory, filled by a file."""
+    """A file system in memory, filled with a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -49,18 +49,18 @@ class Tmpfs:
         self._filler.unlink()
 
     def remount(self, *options: str) -> None:
-        """Mount it otherwise, read-only say."""
+        """Mount it with other options, for example read-only."""
         subprocess.run(["mount", "-o", ",".join(("remount", *options)), self.folder], check=True)
 
 
 class Limit:
-    """A folder in which no file of a process may grow: as root without the right to mount, and as anybody else."""
+    """A folder in which no file of a process may grow; needs no right to mount."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def fill(self, pid: int) -> None:
-        # What it logs goes to a file too, a small one.
+        # The output of the process is also a file, but a small one.
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (SIZE // 2, resource.RLIM_INFINITY))
 
     def free(self, pid: int) -> None:
@@ -69,7 +69,7 @@ class Limit:
 
 @contextmanager
 def tmpfs(folder: Path) -> Iterator[Tmpfs]:
-    """Mount a small file system, or skip the test: the other disk is for those who may not."""
+    """Mount a small file system, or skip the test if that is not permitted."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         pytest.skip("only root may mount a file system")
     place = folder / "disk"
@@ -87,11 +87,11 @@ def tmpfs(folder: Path) -> Iterator[Tmpfs]:
 
 @contextmanager
 def limit(folder: Path) -> Iterator[Limit]:
-    """Give a folder."""
+    """Return a folder with a limit."""
     if not hasattr(resource, "prlimit"):
-        pytest.skip("limits of other processes are Linux's")
+        pytest.skip("only Linux limits other processes")
     yield Limit(folder)
 
 
 DISKS: Final[dict[str, Callable[[Path], AbstractContextManager[Disk]]]] = {"tmpfs": tmpfs, "limit": limit}
-"""Two ways for a disk to be full."""
+"""Two ways to fill a disk."""

@@ -1,4 +1,4 @@
-"""A disk that gets full under a hub whose log is a file, and has space again."""
+"""A hub with a log in SQLite, when the disk is full and when it has space again."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .accounts import PATIENCE, Stream, ask, history
 from .disks import DISKS, tmpfs
 
 MOST = 5000
-"""Events, of a kilobyte each, that no disk of these tests takes."""
+"""Events of 1 KiB, more than fit on the disks of these tests."""
 
 
 class Publisher:
-    """Publishes events of a kilobyte, numbered, each under a key, and remembers what was acknowledged."""
+    """Publishes numbered events of 1 KiB with keys, and records their cursors."""
 
     def __init__(self, hub: Serve, client: httpx2.AsyncClient) -> None:
         self.acknowledged: list[str] = []
@@ -26,7 +26,7 @@ class Publisher:
         self._client = client
 
     async def publish(self) -> httpx2.Response:
-        """Publish the next event: the same one as before, if it was refused."""
+        """Publish the next event; if it was refused, the same one again."""
         number = str(len(self.acknowledged))
         answer = await self._client.post(self._url, content=number.ljust(1000), params={"key": number})
         if answer.status_code == 201:
@@ -34,16 +34,16 @@ class Publisher:
         return answer
 
     async def publish_until_refused(self) -> httpx2.Response:
-        """Publish for as long as there is space: a log goes on in pages that it has already."""
+        """Publish until an event is refused: even on a full disk, a log has some free pages."""
         for _ in range(MOST):
             answer = await self.publish()
             if answer.status_code != 201:
                 return answer
-        raise AssertionError(f"expected a full disk, got room for {MOST} events")
+        raise AssertionError(f"the disk had space for {MOST} events")
 
 
 @pytest.mark.parametrize("kind", DISKS)
-async def test_full_disk_refuses_and_loses_nothing_and_space_lets_it_go_on(kind: str, tmp_path: Path) -> None:
+async def test_full_disk(kind: str, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(DISKS[kind](tmp_path))
         url = f"sqlite:///{disk.folder}/log.db"
@@ -71,7 +71,7 @@ async def test_full_disk_refuses_and_loses_nothing_and_space_lets_it_go_on(kind:
         assert "Traceback" not in hub.output
 
 
-async def test_hub_that_is_killed_on_a_full_disk_comes_back_with_all_that_was_acknowledged(tmp_path: Path) -> None:
+async def test_killed_on_a_full_disk(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         disk = stack.enter_context(tmpfs(tmp_path))
         options = ("--broker", f"sqlite:///{disk.folder}/log.db")

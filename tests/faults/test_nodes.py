@@ -1,4 +1,4 @@
-"""Two hubs on one log: published on one, received and resumed on the other, also by one that was away."""
+"""Two hubs on one log: events of one arrive at the other, even after it stood still or was cut off."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .servers import Servers
 
 KINDS = pytest.mark.parametrize("kind", ["sqlite", "redis", "postgres", "nats"])
 MANY = 3000
-"""Events that a hub is behind: more than its tail takes at once, from any broker."""
+"""Events that a hub misses: more than the tail of any broker reads at once."""
 
 
 class Nodes(NamedTuple):
-    """Two hubs on one log; the second one reaches it by a way that can be cut, unless it is a file."""
+    """Two hubs on one log. If the log is on a server, the second hub connects through a proxy that can be cut."""
 
     first: Serve
     second: Serve
@@ -49,7 +49,7 @@ async def two_nodes(kind: str, servers: Servers, directory: Path) -> AsyncIterat
 
 
 async def publish(hub: Serve, topic: str, *data: str) -> list[str]:
-    """Publish events next to each other; return their cursors."""
+    """Publish events in batches, and return their cursors."""
     async with httpx2.AsyncClient(timeout=PATIENCE) as client:
         cursors: list[str] = []
         for start in range(0, len(data), 500):
@@ -61,9 +61,7 @@ async def publish(hub: Serve, topic: str, *data: str) -> list[str]:
 
 
 @KINDS
-async def test_what_is_published_on_one_comes_and_is_resumed_on_the_other(
-    kind: str, servers: Servers, tmp_path: Path
-) -> None:
+async def test_receive_and_resume_on_the_other(kind: str, servers: Servers, tmp_path: Path) -> None:
     async with two_nodes(kind, servers, tmp_path) as (first, second, _):
         async with Stream(first, "topic=t") as here, Stream(second, "topic=t") as there, Stream(second, "topic=*"):
             cursors = await publish(first, "t", "1", "2")
@@ -71,10 +69,13 @@ async def test_what_is_published_on_one_comes_and_is_resumed_on_the_other(
             for stream in (here, there):
                 await stream.reaches(cursors[-1])
                 assert [(event.id, event.data) for event in stream.events] == list(zip(cursors, "1234", strict=True))
-            for hub, audiences in ((first, {"t": 1}), (second, {"t": 1, "*": 1})):  # each counts its own
-                _, told = await ask(hub, "subscribers")
-                assert {"".join(each["topics"]): each["subscribers"] for each in told["audiences"]} == audiences
-                assert told["subscribers"] == len(audiences)
+            for hub, audiences in (
+                (first, {"t": 1}),
+                (second, {"t": 1, "*": 1}),
+            ):  # each hub counts its own subscribers
+                _, answer = await ask(hub, "subscribers")
+                assert {"".join(each["topics"]): each["subscribers"] for each in answer["audiences"]} == audiences
+                assert answer["subscribers"] == len(audiences)
                 assert (await ask(hub, "topics"))[1]["topics"] == [{"topic": "t", "subscribers": len(audiences)}]
         cursors += await publish(first, "t", "5", "6")
         for hub in (second, first):
@@ -84,14 +85,14 @@ async def test_what_is_published_on_one_comes_and_is_resumed_on_the_other(
         assert await history(first) == await history(second) == list(zip(cursors, "123456", strict=True))
 
 
-def stand_still(nodes: Nodes) -> Callable[[], None]:
-    """Stop a hub itself; return what lets it go on."""
+def stop(nodes: Nodes) -> Callable[[], None]:
+    """Stop the second hub; return a function that lets it continue."""
     nodes.second.process.send_signal(signal.SIGSTOP)
     return lambda: nodes.second.process.send_signal(signal.SIGCONT)
 
 
 def cut(nodes: Nodes) -> Callable[[], None]:
-    """Cut a hub's way to its log; return what makes it again."""
+    """Cut the second hub off its log; return a function that connects it again."""
     assert nodes.way is not None
     way, port = nodes.way, nodes.way.target
     way.move(0)
@@ -99,24 +100,22 @@ def cut(nodes: Nodes) -> Callable[[], None]:
 
 
 @KINDS
-async def test_a_hub_that_was_away_catches_up_while_its_streams_stay(
-    kind: str, servers: Servers, tmp_path: Path
-) -> None:
+async def test_catch_up(kind: str, servers: Servers, tmp_path: Path) -> None:
     async with two_nodes(kind, servers, tmp_path) as nodes, AsyncExitStack() as stack:
         streams = [
             await stack.enter_async_context(Stream(nodes.second, "topic=t", version=version))
             for version in ("1.1", "1.1", "1.0")
         ]
         cursors: list[str] = []
-        for away in (stand_still, cut) if nodes.way is not None else (stand_still,):
+        for away in (stop, cut) if nodes.way is not None else (stop,):
             cursors += await publish(nodes.first, "t", str(len(cursors)))
             for stream in streams:
                 await stream.reaches(cursors[-1])
-            come_back = away(nodes)
+            restore = away(nodes)
             known = len(cursors)
             cursors += await publish(nodes.first, "t", *map(str, range(known, known + MANY)))
             assert all(len(stream.events) == known for stream in streams)
-            come_back()
+            restore()
             for stream in streams:
                 await stream.reaches(cursors[-1])
         expected = [(cursor, str(number)) for number, cursor in enumerate(cursors)]

@@ -1,4 +1,4 @@
-"""A hub that cannot have its log: it says why in one line, soon, and does not start."""
+"""A hub that cannot open its log: it reports the reason in one line and exits."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ def serve(url: str, workers: str = "1") -> Outcome:
     return run("serve", "--port", "0", "--workers", workers, "--broker", url)
 
 
-def check(outcome: Outcome, *said: str) -> None:
-    """Look at how a hub ended that has not started."""
+def check(outcome: Outcome, *reasons: str) -> None:
+    """Check the exit of a hub that could not start."""
     status, output, errors = outcome
     assert (status, output) == (1, "")
     assert errors.startswith("tickertape: the broker ")
     assert errors.count("\n") == 1, "one line"
-    assert any(each in errors for each in said), errors
+    assert any(each in errors for each in reasons), errors
     assert PASSWORD not in errors
 
 
 @pytest.fixture
 def mute() -> Iterator[int]:
-    """The port of a server that accepts connections and never answers."""
+    """Return the port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("redis", "2"), ("postgres", "1"), ("nats", "1")])
-def test_server_that_is_not_there(kind: str, workers: str) -> None:
+def test_no_server(kind: str, workers: str) -> None:
     check(serve(SERVERS[kind].format(password=PASSWORD, port=free_port()), workers), "Connect call failed", "refused")
 
 
 @pytest.mark.parametrize(("kind", "workers"), [("redis", "1"), ("postgres", "2"), ("nats", "1")])
-def test_server_that_never_answers(kind: str, workers: str, mute: int) -> None:
+def test_silent_server(kind: str, workers: str, mute: int) -> None:
     check(
         serve(SERVERS[kind].format(password=PASSWORD, port=mute), workers),
         "within 1 s" if kind != "nats" else "no answer in time",
     )
 
 
-def test_server_that_never_answers_is_given_up_by_itself(mute: int) -> None:
+def test_startup_limit(mute: int) -> None:
     check(serve(f"redis://:{PASSWORD}@127.0.0.1:{mute}/0?timeout=60&connect_timeout=60"), "within 5 seconds")
 
 
@@ -75,15 +75,15 @@ def test_host_without_an_address(kind: str) -> None:
 def test_wrong_password(kind: str, workers: str, servers: Servers) -> None:
     with servers.log(kind) as log:
         url = SERVERS[kind.partition("-")[0]].format(password=PASSWORD, port=log.server.port)
-        said = ("invalid username-password", "password authentication failed", "Authorization Violation")
-        check(serve(url, workers), *said)
+        reasons = ("invalid username-password", "password authentication failed", "Authorization Violation")
+        check(serve(url, workers), *reasons)
 
 
-def test_token_of_nats_is_not_told_either() -> None:
+def test_token_is_not_printed() -> None:
     check(serve(f"nats://{PASSWORD}@127.0.0.1:{free_port()}/log"), "cannot connect to NATS")
 
 
-def test_password_that_breaks_the_url_is_not_told_either() -> None:
+def test_password_of_a_broken_url_is_not_printed() -> None:
     status, output, errors = serve(f"postgresql://u:{PASSWORD}#1@127.0.0.1/x")
     assert (status, output) == (2, "")
     assert "percent-encoded" in errors
@@ -101,7 +101,7 @@ def test_file_that_is_no_log(content: bytes, workers: str, tmp_path: Path) -> No
     assert (tmp_path / "log.db").read_bytes() == content
 
 
-def test_log_that_was_damaged(tmp_path: Path) -> None:
+def test_damaged_log(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     with closing(sqlite3.connect(path)) as database:
         database.executescript("PRAGMA application_id = 0x7469636B; PRAGMA user_version = 1; CREATE TABLE t (x);")
@@ -117,9 +117,9 @@ def test_no_directory(tmp_path: Path) -> None:
     check(serve(f"sqlite:///{tmp_path}/missing/log.db"), "no such directory")
 
 
-def test_file_that_may_not_be_written_to(tmp_path: Path) -> None:
+def test_read_only_file(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        if os.geteuid() == 0:  # who may write to anything, but not on what is read-only
+        if os.geteuid() == 0:  # root may write to any file, but not on a read-only file system
             disk = stack.enter_context(tmpfs(tmp_path))
             path = disk.folder / "log.db"
             path.touch()
@@ -137,7 +137,7 @@ def test_full_disk(tmp_path: Path) -> None:
         check(serve(f"sqlite:///{disk.folder}/log.db", "2"), "the disk is full", "or is full")
 
 
-def test_file_that_may_not_grow(tmp_path: Path) -> None:
+def test_file_size_limit(tmp_path: Path) -> None:
     command = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", SCRIPT, "serve", "--port", "0"]
     done = subprocess.run(
         [*command, "--broker", f"sqlite:///{tmp_path}/log.db"],

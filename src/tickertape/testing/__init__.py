@@ -1,7 +1,7 @@
-"""Help for tests of applications that send events: a client in the same process, a clock turned by hand.
+"""Helpers for tests of applications that send events: a client in the same process, a fake clock, a scripted broker.
 
-HTTP clients for tests wait for the whole body of a response, which an event stream never has. This
-one calls the ASGI application itself and gives each event as it is sent, without sockets::
+Most test clients wait for the whole body of a response, and an event stream has no end. This client calls
+the ASGI application itself, without sockets, and returns each event as it is sent::
 
     async with EventStreamClient(app) as client:
         async with client.open("/events") as stream:
