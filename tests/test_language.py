@@ -14,13 +14,10 @@ ROOT = Path(__file__).parents[1]
 NOT_YET = (
     "bench",
     "docs",
-    "src/tickertape/asgi",
     "src/tickertape/broker",
     "src/tickertape/cli",
     "src/tickertape/client",
-    "src/tickertape/hub",
     "src/tickertape/server",
-    "src/tickertape/sources",
     "src/tickertape/testing",
     "tests",
 )

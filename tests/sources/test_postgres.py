@@ -180,7 +180,7 @@ async def test_wake_and_fallback(shop: Shop, caplog: pytest.LogCaptureFixture) -
             forwarder.move(0)  # cut, and out of reach
             await shop.insert("unheard", "of")
             assert await items(2) == ["unheard", "of"]
-            assert "failed, polling every 0.05 s meanwhile: cannot reach PostgreSQL" in caplog.text
+            assert "failed, polling every 0.05 s until it is back: cannot reach PostgreSQL" in caplog.text
             forwarder.move(5432)
             await shop.until(len)
             await shop.insert("back")

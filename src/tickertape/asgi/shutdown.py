@@ -150,7 +150,7 @@ class OpenStreams:
             abort_if_stuck(connection)
 
     async def cut_off(self, connection: Connection, scope: Scope) -> None:
-        """Close a connection after what was sent so far, and return when this is done.
+        """Close a connection after the bytes sent so far, and return when it is closed.
 
         A server does so itself if the application raises. But some middleware first ends the response
         cleanly and raises then, Starlette's ``BaseHTTPMiddleware`` for one.
@@ -168,7 +168,7 @@ class OpenStreams:
             deadline = loop.time() + PARTING
             while connection.get_write_buffer_size() and loop.time() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK)
-            # What is written after a close is dropped only if nothing is left to be sent.
+            # Bytes written after a close are dropped only if no others wait to be sent.
             if not abort_if_stuck(connection):
                 connection.close()
 

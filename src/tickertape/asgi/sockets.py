@@ -106,7 +106,7 @@ class Listener:
 
     @property
     def closed(self) -> bool:
-        """Whether one of them is closed. A server that inherited its socket keeps the original open."""
+        """True if one of them is closed. A server that inherited its socket keeps the original open."""
         return any(_inode(descriptor) != inode for descriptor, inode in self._descriptors.items())
 
     def __repr__(self) -> str:
@@ -235,7 +235,7 @@ def abort_stuck(connections: Collection[Ends]) -> int:
 
 
 def cut_off(connections: Collection[Ends]) -> None:
-    """End the connections after what was sent so far, so that their responses cannot end cleanly."""
+    """End the connections after the bytes sent so far, so that their responses cannot end cleanly."""
     for descriptor, _ in _find(connections):
         _ask(descriptor, _abort if _ask(descriptor, _is_stuck) else _end)
 

@@ -6,7 +6,7 @@ stream has to end (a message, a timer, the server's shutdown) sets the reason an
 the first task, as :func:`asyncio.timeout` does. The generator is then closed where it stands.
 
 A suspended ``yield`` of the generator lasts until its item is sent. If a scope of cancellation around
-the ``yield`` ends meanwhile, the cancellation is thrown into the generator, where the scope catches it.
+the ``yield`` ends before that, the cancellation is thrown into the generator, where the scope catches it.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class Stream:
     async def _leave_write(self, cancellation: asyncio.CancelledError) -> None:
         """Handle the cancellation of a write, which the server may have completed or not.
 
-        If it came from a scope of the items, these may end or fail, but cannot go on: an event may be lost.
+        If it came from a scope of the items, they may end or fail, but cannot continue: an event may be lost.
         """
         if self._cancelled or not hasattr(self._items, "athrow"):
             raise cancellation
@@ -314,7 +314,7 @@ class Stream:
         self._tail = _BLOCK_END if chunk.endswith(_BLOCK_END) else (self._tail + chunk[-_SEPARATOR:])[-_SEPARATOR:]
 
     async def _give_turn(self) -> asyncio.CancelledError | None:
-        """Let other tasks run if this one was busy for long; return a cancellation that comes meanwhile."""
+        """Yield to other tasks if this one was busy for long; return a cancellation that arrives while they run."""
         now = self._loop.time()
         if now - self._had_turn <= _FAIR_SHARE:
             return None
@@ -413,7 +413,7 @@ class _PeerGoneError(Exception):
 
 
 class _Watcher(Protocol):
-    """What awaits the messages of a server until it is cancelled."""
+    """A task or coroutine that awaits the messages of a server until it is cancelled."""
 
     def cancel(self) -> Any: ...
 

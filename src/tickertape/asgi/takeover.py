@@ -2,7 +2,7 @@
 
 uvicorn calls an application with ``receive``, a method of its request/response cycle, for its
 HTTP/1.1 implementations on httptools and on h11 alike. The cycle knows the transport. A
-:class:`Takeover` stands in for that transport while the response begins, through all middleware:
+:class:`Takeover` replaces that transport while the response begins, through all middleware:
 if one head and the first chunk are written, unchanged, the caller's protocol gets the transport,
 and uvicorn forgets the connection. In any other case the bytes are sent and nothing has changed.
 
@@ -110,7 +110,7 @@ class Takeover:
         ):
             self.release()
             return None
-        cycle.disconnected = True  # what is sent from now on is dropped, and the call returns without a complaint
+        cycle.disconnected = True  # later messages are dropped, and uvicorn does not log the missing end
         recorder.detach()
         self._forget_request()
         self.connections.add(protocol)

@@ -44,6 +44,6 @@ def set_tcp_timeout(connection: _Socket, seconds: float) -> None:
 
 
 def copy_tcp_timeout(source: socket.socket, target: socket.socket) -> None:
-    """Give ``target`` the timeout of ``source``."""
+    """Set the timeout of ``source`` on ``target``."""
     if _OPTION is not None:
         target.setsockopt(socket.IPPROTO_TCP, _OPTION, source.getsockopt(socket.IPPROTO_TCP, _OPTION))

@@ -17,7 +17,7 @@ STRIDE: Final = 64
 """Writes between two looks at the time: about a third of a millisecond."""
 
 TURN: Final = 0.004
-"""Seconds for which a fan-out may hold the loop before others have their turn."""
+"""Seconds for which a fan-out may block the loop before other tasks run."""
 
 _SPREAD: Final = 3.0
 """Seconds over which the heartbeats of an audience are spread; half of their interval, if that is less."""
@@ -35,13 +35,13 @@ class Member(Protocol):
     place: int
 
     def stall(self, framed: bytes, written: int, upto: int) -> None:
-        """Keep the rest of a chunk of which the peer took only ``written`` bytes; ``upto`` is its cursor now."""
+        """Keep the rest of a chunk of which the peer accepted only ``written`` bytes; ``upto`` is its cursor now."""
 
     def abort(self) -> None:
         """Drop the connection."""
 
     def move_to(self, offset: int) -> None:
-        """Write the cursor down: the member is no longer live."""
+        """Store the cursor: the member is no longer live."""
 
 
 class Waiter(Protocol):
@@ -56,7 +56,7 @@ class Audience:
 
     The live direct ones are a list of file descriptors, in the order in which they connected. That is
     the order of their sockets in the kernel's memory; any other costs a quarter more. They have no
-    state of their own. Whoever leaves the list gets its cursor written down. While a fan-out runs over
+    separate state. When a member leaves the list, its cursor is stored in it. While a fan-out runs over
     the list, places in it are only marked empty.
 
     Attributes:
@@ -104,7 +104,7 @@ class Audience:
         self._beats.append(now)
 
     def leave(self, member: Member) -> None:
-        """Remove a live member from the list at once: its descriptor may soon be another's."""
+        """Remove a live member from the list at once: its descriptor may soon be reused."""
         self._live[member.place] = None
         self._descriptors[member.place] = -1
         self._empty += 1

@@ -3,7 +3,7 @@
 One fan-out, a *round*, runs at a time. It takes the records that arrived since the last one, joins the
 bytes that each audience wants, and writes them. Between rounds every live direct output is served up to
 the same offset, ``position``. A round that takes long lets the loop continue in between. A subscriber that
-joins meanwhile waits until the round ends and then catches up, so nothing is lost or repeated.
+joins during a round waits until it ends and then catches up, so nothing is lost or repeated.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PAGE_BYTES: Final = 128 * 1024
 """Bytes used of them. The rest is read again, so that nothing is held for a subscriber that reads slowly."""
 
 _ROUND: Final = 64 * 1024
-"""Bytes of a round. More would not fit into a socket at once, and would make a slow consumer of everyone."""
+"""Bytes of a round. More would not fit into a socket at once, and would make every subscriber a slow consumer."""
 
 _MAX_PENDING: Final = 1024 * 1024
 """Bytes that wait for their round. Beyond them nothing more is taken from the log, which keeps the rest."""
@@ -51,7 +51,7 @@ _SEARCHES: Final = 8
 """Searches for the audiences of a topic between two looks at the time: each takes less than a millisecond."""
 
 _MAX_MEMO: Final = 64
-"""Joined slices that are kept: clients that lost their connection together come back with one cursor."""
+"""Joined slices that are kept: clients that lost their connection together reconnect with one cursor."""
 
 
 @dataclass(slots=True)
@@ -263,7 +263,7 @@ class Delivery:
     def _continue(self, running: Iterator[None]) -> None:
         """Continue a round, and run the next ones, until the turn is over."""
         until = perf_counter() + self.turn
-        while running is self._round:  # else the log was replaced meanwhile
+        while running is self._round:  # else the log was replaced
             if self._step(running):
                 self._loop.call_soon(self._continue, running)
                 return
@@ -281,7 +281,7 @@ class Delivery:
             running = self._round = self._fan_out(entries)
 
     def _step(self, running: Iterator[None]) -> bool:
-        """Let a round run for its share of time; return whether there is more to do."""
+        """Run a round for its share of time; return whether there is more to do."""
         try:
             next(running)
         except StopIteration:
@@ -336,7 +336,7 @@ class Delivery:
                 subscription.output.wake()
 
     def close(self) -> None:
-        """Release those who wait for another log."""
+        """Wake the tasks that wait for another log."""
         self._closed = True
         self._replaced.set()
 
@@ -370,7 +370,7 @@ class Delivery:
     async def fetch_slice(self, subscription: Subscription) -> Slice | None:
         """Read the next slice from the broker, for a cursor that is older than the window.
 
-        Returns ``None`` if the log was replaced meanwhile: the cursor is another one then.
+        Returns ``None`` if the log was replaced during the read: the cursor is another one then.
 
         Raises:
             SlowConsumerError: the next events are no longer kept, and the policy is ``disconnect``.

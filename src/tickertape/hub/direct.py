@@ -27,7 +27,7 @@ __all__ = ["DirectOutput"]
 logger = logging.getLogger("tickertape.hub")
 
 _PAGES_A_TURN: Final = 8
-"""Pages written to one subscriber before others have their turn."""
+"""Pages written to one subscriber before the others are served."""
 
 MAX_RECEIVED: Final = 64 * 1024
 """Bytes that a client may send after its request. A stream has no end, so nothing it asks for will be answered."""
@@ -103,10 +103,10 @@ class DirectOutput(asyncio.Protocol):
         """Keep the rest of a chunk of which the peer took only ``written`` bytes."""
         self.subscription.cursor = upto
         self._keep(memoryview(framed)[written:])
-        self.advance()  # if the peer has taken the rest already, nobody else will call
+        self.advance()  # if the peer has taken the rest already, no callback will follow
 
     def move_to(self, offset: int) -> None:
-        """Write the cursor down: the output is no longer live."""
+        """Store the cursor: the output is no longer live."""
         self.subscription.cursor = offset
 
     def abort(self, reason: DisconnectReason = DisconnectReason.CLIENT_CLOSED) -> None:
@@ -171,7 +171,7 @@ class DirectOutput(asyncio.Protocol):
             self._transport.abort()
 
     def ended(self) -> None:
-        """Leave the audience at once: the descriptor may soon be another's."""
+        """Leave the audience at once: the descriptor may soon be reused."""
         self._delivery.forget(self)
         if self._fetching is not None:
             self._fetching.cancel()
@@ -199,7 +199,7 @@ class DirectOutput(asyncio.Protocol):
         self.advance()
 
     def shutdown(self) -> None:
-        """Let the hub end its streams: the server is stopping."""
+        """Ask the hub to end its streams: the server is stopping."""
         self._on_shutdown()
 
     # Writing.

@@ -265,7 +265,7 @@ class Hub:
 
     @property
     def draining(self) -> bool:
-        """Whether the hub is ending its streams. It accepts no subscriptions then."""
+        """True while the hub is ending its streams. It accepts no subscriptions then."""
         return self._draining
 
     @property

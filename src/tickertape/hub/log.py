@@ -1,4 +1,4 @@
-"""Reading a hub's log: where a subscription starts, and following everything that is appended."""
+"""Read a hub's log: find the start of a subscription, and follow the records that are appended."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _STABLE: Final = 10.0
 """Seconds for which the log must be followed until a failure counts as the first in a row again."""
 
 _LONGEST_PAUSE: Final = 8.0
-"""Seconds: no log that may be back is left alone for longer."""
+"""The longest pause, in seconds: a log that is available again is found within it."""
 
 
 class Start(NamedTuple):
@@ -78,7 +78,7 @@ async def find_start(
     """Return where a subscription starts, and the gap if it cannot start where the client asks.
 
     An id that is not a cursor of this log, or one of the future, is a ``reset`` and never an error:
-    browsers give up for good on an error.
+    browsers never reconnect after an error.
 
     Raises:
         BrokerError: the log cannot be read.
@@ -118,7 +118,7 @@ async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, l
             await asyncio.sleep(0)  # a long window must not hold the loop
     if not missing:
         return start
-    oldest = window.oldest  # everything found so far is newer, whatever the window drops meanwhile
+    oldest = window.oldest  # all offsets found so far are newer, even if the window drops records now
     state = await broker.state()
     if state.oldest >= oldest or state.epoch != window.epoch:
         return start
@@ -134,7 +134,7 @@ async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, l
 
 
 class Follower:
-    """Bring everything that is appended to a log, by anyone, into a hub's delivery.
+    """Bring all records appended to a log, also by other processes, into a hub's delivery.
 
     This is the only link from a publish to its delivery: a publish ends when its record is stored.
 
@@ -145,7 +145,7 @@ class Follower:
         random: returns numbers from 0 to 1, for jitter.
 
     Attributes:
-        healthy: whether the log is being followed now.
+        healthy: true while the log is being followed.
     """
 
     def __init__(self, broker: Broker, retention: Retention, clock: Clock, random: Callable[[], float]) -> None:
@@ -171,7 +171,7 @@ class Follower:
             await asyncio.wait([self._task])
 
     async def _follow(self, delivery: Delivery) -> None:
-        """Follow the log for ever.
+        """Follow the log until the hub stops.
 
         ============================  =================================================
         failure                       action
@@ -229,7 +229,7 @@ class Follower:
             current, records = await self._broker.read(window.newest, _PAGE)
             if current.epoch != state.epoch:
                 raise LogResetError(f"the log was reset while it was read: {state.epoch} became {current.epoch}")
-            if not records or records[0].offset != window.newest + 1:  # trimmed meanwhile
+            if not records or records[0].offset != window.newest + 1:  # trimmed since the state was read
                 return Window(state.epoch, state.newest, self._retention)
             window.append(records, self._clock.time())
         return window

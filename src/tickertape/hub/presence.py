@@ -21,9 +21,9 @@ LeaveCallback: TypeAlias = Callable[[SubscriberInfo, DisconnectReason], Any]
 class Presence:
     """The current subscribers of a hub, with callbacks for those that join and leave.
 
-    If a connection is closed or reset, its subscriber leaves at once. If a client vanishes without a
-    word, as when a laptop is closed, its subscriber leaves when the kernel finds that nothing arrives any
-    more: on Linux after one and a half times ``send_timeout``, elsewhere after the system's own timeout.
+    If a connection is closed or reset, its subscriber leaves at once. If a client vanishes
+    silently, as when a laptop is closed, its subscriber leaves when the kernel finds that no packet arrives
+    any more: on Linux after one and a half times ``send_timeout``, elsewhere after the system's own timeout.
     """
 
     def __init__(self) -> None:

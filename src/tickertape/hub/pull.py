@@ -107,7 +107,7 @@ class PullOutput:
 
     @property
     def reason(self) -> DisconnectReason | None:
-        """Why the subscription ended; ``None`` while it is open."""
+        """The reason why the subscription ended; ``None`` while it is open."""
         return self.subscription.reason
 
     def close(self) -> None:
@@ -172,5 +172,5 @@ class PullOutput:
             self._waiting.set_result(None)
 
     def ended(self) -> None:
-        """Let the iteration end if the reader waits."""
+        """End the iteration if the reader waits."""
         self.wake()

@@ -125,7 +125,7 @@ class HubResponse(StreamResponse):
                 await send(self._start())
                 await send({"type": "http.response.body", "body": opening, "more_body": True})
                 if self._hand_over(takeover, opening, delivery, subscription):
-                    # The server may have told its connections of a shutdown before this became one of them.
+                    # The server may have notified its connections of a shutdown before this became one of them.
                     open_streams.add(hub, scope)
                     return
         except BaseException:
@@ -147,7 +147,7 @@ class HubResponse(StreamResponse):
     def _hand_over(self, takeover: Takeover, opening: bytes, delivery: Delivery, subscription: Subscription) -> bool:
         """Make a direct output the owner of the connection, if everything went out unchanged."""
         if subscription.reason is not None or self._hub.draining:
-            takeover.release()  # a stream that was told to end says its last word in the portable way
+            takeover.release()  # a stream that is ending sends its last block in the portable way
             return False
         output = DirectOutput(delivery, subscription, self._hub.drain)
         transport = takeover.take(opening, output)
@@ -161,7 +161,7 @@ class HubResponse(StreamResponse):
 
 
 class _Chunks(AsyncIterator[bytes]):
-    """The bytes of a portable stream: the opening, the events, and a last word when the hub drains."""
+    """The bytes of a portable stream: the opening, the events, and a last block when the hub drains."""
 
     __slots__ = ("_hub", "_opening", "_output", "_over")
 

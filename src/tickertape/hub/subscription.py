@@ -103,6 +103,6 @@ class Subscription:
         return SubscriberInfo(self.id, self.audience.patterns, self.since, self.user)
 
     def take_gap(self) -> Gap | None:
-        """Return the gap that is to be sent, and forget it."""
+        """Return the gap to send, and remove it."""
         gap, self.gap = self.gap, None
         return gap

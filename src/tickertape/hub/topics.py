@@ -251,7 +251,7 @@ class _Node(Generic[T]):
 class TopicIndex(Generic[T]):
     """Find the values whose patterns match a topic, at a cost that does not grow with those that do not match.
 
-    The patterns stand in a tree by their segments. Patterns that would make a topic visit many nodes are kept apart
+    The patterns are in a tree by their segments. Patterns that would make a topic visit many nodes are kept apart
     and matched by their :class:`PatternSet`, so that one value costs at most some 30 µs for a new topic.
     Results are kept until patterns are added or removed.
     """

@@ -42,7 +42,7 @@ def encode_record(epoch: str, record: Record) -> bytes:
 
 
 class Entry:
-    """A record with its bytes on the wire, shared by all who send it."""
+    """A record with its bytes on the wire, shared by all outputs that send it."""
 
     __slots__ = ("added", "block", "record")
 
@@ -195,7 +195,7 @@ class Window:
         """Find the newest matching records up to the offset ``upto``.
 
         Returns:
-            At most ``count`` offsets, newest first, and the offset before which to go on; if that is
+            At most ``count`` offsets, newest first, and the offset before which to continue; if that is
             older than the window, there are no more.
         """
         wanted = compile_patterns(patterns)

@@ -54,7 +54,7 @@ def nats_subject(
     acknowledged, it is delivered again after the consumer's ``ack_wait`` of 30 seconds, and its key makes it
     appear once. Hubs that read with the same durable name share the messages.
 
-    **Without a durable name**, it reads what is published while it listens, as always in NATS without JetStream.
+    **Without a durable name**, it reads the messages published while it listens, as always in NATS without JetStream.
     Messages that are published while the connection is lost are lost, and so are messages that come faster than
     they are stored; a warning reports those. Such messages have no key (``hub.feed(…, key=None)``), unless
     their publishers set a ``Nats-Msg-Id``. Several hubs would each publish every message, unless they share them

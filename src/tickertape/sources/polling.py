@@ -31,7 +31,7 @@ _PAUSE: Final = 1.0
 """Seconds until a wake-up that failed is tried again. The pause doubles with each failure in a row."""
 
 _LONGEST_PAUSE: Final = 8.0
-"""Seconds between such attempts, at most. The query is repeated meanwhile."""
+"""Seconds between such attempts, at most. The query is repeated between them."""
 
 
 @runtime_checkable
@@ -144,7 +144,7 @@ class Poll:
         return f"<Poll {name} after {self._position!r}>"
 
     def wake(self) -> None:
-        """Repeat the query now: there may be new rows. Call it from any thread; it has no effect while nobody reads."""
+        """Repeat the query now: there may be new rows. Call it from any thread; an idle source ignores it."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._news.set)
@@ -206,7 +206,9 @@ class Poll:
             failures += 1
             self._deaf = True
             self._news.set()  # ends a pause of `every`, which is too long without a wake-up
-            logger.warning("the wake-up of %r failed, polling every %g s meanwhile: %s", self, self._fallback, reason)
+            logger.warning(
+                "the wake-up of %r failed, polling every %g s until it is back: %s", self, self._fallback, reason
+            )
             await sleep(clock, backoff(failures, self._random, first=_PAUSE, cap=_LONGEST_PAUSE))
 
 

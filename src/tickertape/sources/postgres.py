@@ -14,7 +14,7 @@ __all__ = ["PostgresNotifications", "postgres_listen"]
 def postgres_listen(url: str, channel: str) -> PostgresNotifications:
     """Return a source of the notifications on a channel of PostgreSQL, over a connection of its own.
 
-    PostgreSQL keeps no notifications: those sent while nobody listens are lost. So a source is most useful as the
+    PostgreSQL keeps no notifications: those sent while no session listens are lost. So a source is most useful as the
     ``wake`` of :class:`Poll`, which reads the rows, and polls more often while the connection is lost::
 
         Poll(new_rows, every=30, wake=postgres_listen(url, "orders"), …)

@@ -31,7 +31,7 @@ _PULLED: Final = 100
 """Messages requested from a durable consumer at a time, to be stored together."""
 
 _EXPIRES: Final = 20.0
-"""Seconds that the server keeps such a request. Meanwhile, its pings show that it is alive."""
+"""Seconds that the server keeps such a request. Until then, its pings show that it is alive."""
 
 _SLACK: Final = 5.0
 """Seconds more until the request is sent again."""
@@ -128,7 +128,7 @@ class SubjectReader:
             durable: the consumer's name.
 
         Raises:
-            BrokerError: another consumer has that name, or it cannot be created, or it was deleted meanwhile.
+            BrokerError: another consumer has that name, or it cannot be created, or it was deleted at the same time.
         """
         await self._bind(stream, subject, durable)
         client = self._connection.client
