@@ -42,7 +42,7 @@ def open_stream(*items: Any, **options: Any) -> EventStream:
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the request as JSON."""
     request = Request(scope, receive)
-    told = {
+    received = {
         "method": request.method,
         "path": scope["path"],
         "raw_path": scope["raw_path"].decode(),
@@ -51,14 +51,14 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
         "body": (await request.body()).decode(),
         "spec_version": scope["asgi"]["spec_version"],
     }
-    await JSONResponse(told)(scope, receive, send)
+    await JSONResponse(received)(scope, receive, send)
 
 
 async def ask(client: EventStreamClient, url: str, **options: Any) -> dict[str, Any]:
     async with client.open(url, **options) as stream:
         await stream.read()
-    told: dict[str, Any] = ServerSentEvent(stream.body).json()
-    return told
+    received: dict[str, Any] = ServerSentEvent(stream.body).json()
+    return received
 
 
 # Requests
@@ -79,8 +79,8 @@ ALWAYS = [["accept", "text/event-stream"], ["host", "testserver"]]
     ],
 )
 async def test_request(url: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
-    told = await ask(EventStreamClient(echo), url, **options)
-    assert {name: told[name] for name in expected} == expected
+    received = await ask(EventStreamClient(echo), url, **options)
+    assert {name: received[name] for name in expected} == expected
 
 
 async def test_headers() -> None:
@@ -273,7 +273,7 @@ async def test_close_disconnects() -> None:
         await send(START)
         steps.append((await receive())["type"])
         await settle()
-        await send(body(b"to nobody"))
+        await send(body(b"after the end"))
         steps.append("done")
 
     async with EventStreamClient(app).open("/") as stream:

@@ -176,7 +176,7 @@ asyncio.run(main())
 
 
 async def test_stopped_process(tmp_path: Path) -> None:
-    """A process that stands still while others append neither resets the log nor misses a record."""
+    """A process that is stopped while others append neither resets the log nor misses a record."""
     url = f"sqlite:///{tmp_path}/log.db"
     broker = SQLiteBroker.from_url(url)
     epoch = (await broker.open()).epoch

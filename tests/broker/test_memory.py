@@ -23,7 +23,7 @@ async def test_filter_is_called_once_for_each_topic() -> None:
 
 
 async def test_filtered_read_lets_others_run() -> None:
-    """During a long read, others append and the log is trimmed; the page is of the moment of the call."""
+    """During a long read, others append and the log is trimmed; the page has the state at the time of the call."""
 
     def topics(topic: str) -> bool:
         time.sleep(0.0005)

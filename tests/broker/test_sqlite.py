@@ -390,7 +390,7 @@ class Counting(LogFile):
 
 
 def counted(broker: SQLiteBroker, path: Path) -> Counting:
-    """Let a broker count its reads."""
+    """Make a broker count its reads, and return its log."""
     log = broker._reader.log = Counting(path, Retention(), "full", PATIENCE)
     return log
 
@@ -444,7 +444,7 @@ async def test_records_of_others_are_seen_within_10_ms(tmp_path: Path) -> None:
                 await other.append([KIB])
                 assert [record.offset for record in await collect(tail, 1)] == [number]
             assert 0 < log.looks <= (time.monotonic() - start) / _LOOK + 1
-        await broker.read(0, 1)  # after any look that was on its way
+        await broker.read(0, 1)  # after any look that has begun
         seen = log.looks
         for _ in range(20):
             await other.append([KIB])

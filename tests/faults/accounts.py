@@ -17,14 +17,14 @@ from tickertape import ServerSentEvent
 __all__ = ["PATIENCE", "Publisher", "Refusal", "Stream", "ask", "eventually", "history", "publishing"]
 
 PATIENCE: Final = 30.0
-"""Seconds to wait for what comes within a few, on a machine that does other things too."""
+"""Seconds until a test fails that waits for something; on an idle machine it takes a few."""
 
 PACE: Final = 0.01
-"""Seconds between two events of a publisher: what counts here is what becomes of them, not how many they are."""
+"""Seconds between two events of a publisher: the tests are about their fate, not their number."""
 
 
 async def eventually(condition: Callable[[], bool], expected: Callable[[], str]) -> None:
-    """Return when ``condition`` holds."""
+    """Wait until ``condition`` is true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"expected {expected()}"
@@ -32,18 +32,17 @@ async def eventually(condition: Callable[[], bool], expected: Callable[[], str])
 
 
 class Stream:
-    """A stream that is read as it comes; an async context manager.
+    """A stream whose events are recorded as they arrive; an async context manager.
 
     Arguments:
         hub: the program.
-        query: of the request.
-        last_event_id: where to go on.
-        version: of HTTP; at 1.0 the hub delivers by the portable way.
+        query: the query of the request.
+        last_event_id: the cursor to resume after.
+        version: the version of HTTP; with 1.0 the hub uses the portable delivery.
 
     Attributes:
-        events: what came, without comments.
-        heartbeats: comments that came.
-        start: the cursor at which it began.
+        events: the events so far, without comments.
+        heartbeats: the number of comments so far.
     """
 
     def __init__(self, hub: Serve, query: str, *, last_event_id: str | None = None, version: str = "1.1") -> None:
@@ -80,7 +79,7 @@ class Stream:
 
     @property
     def open(self) -> bool:
-        """Whether it has not ended, nor been silent for long."""
+        """True until the stream ends, or fails after a long silence."""
         return self._reading is not None and not self._reading.done()
 
     @property
@@ -89,15 +88,15 @@ class Stream:
         return [event.id for event in self.events]
 
     async def has(self, count: int) -> None:
-        """Return when a number of events have come."""
+        """Wait until a number of events have arrived."""
         await self._until(lambda: len(self.events) >= count, f"{count} events")
 
     async def reaches(self, cursor: str) -> None:
-        """Return when it has the event with a cursor."""
+        """Wait until the event with a cursor has arrived."""
         await self._until(lambda: self.cursors[-1:] == [cursor], f"an event {cursor}")
 
     async def beats(self, count: int = 2) -> None:
-        """Return when it has got some more heartbeats."""
+        """Wait until some more heartbeats have arrived."""
         until = self.heartbeats + count
         await self._until(lambda: self.heartbeats >= until, f"{until} heartbeats")
 
@@ -117,11 +116,11 @@ class Stream:
 
 
 class Refusal(NamedTuple):
-    """An answer to something that was published and is not, as far as the hub knows.
+    """An error response to a publish.
 
     Attributes:
-        problem: its body.
-        seconds: that it took.
+        problem: the body.
+        seconds: the time until the response.
     """
 
     problem: dict[str, Any]
@@ -129,11 +128,11 @@ class Refusal(NamedTuple):
 
 
 class Publisher:
-    """Publishes numbered events, each under a key, and each again until it is acknowledged.
+    """Publishes numbered events with keys, and repeats each until it is acknowledged.
 
     Attributes:
         acknowledged: the cursors, by the event's data.
-        refusals: all that was answered otherwise.
+        refusals: all error responses.
     """
 
     def __init__(self, hub: Serve, name: str, topic: str = "t") -> None:
@@ -144,11 +143,11 @@ class Publisher:
         self._stopped = False
 
     async def run(self) -> None:
-        """Publish until it is told to stop; the last event is acknowledged too."""
+        """Publish until :meth:`stop` is called; the last event is acknowledged too."""
         async with httpx2.AsyncClient(timeout=PATIENCE) as client:
             while not self._stopped:
                 data = f"{self.name} {len(self.acknowledged) + 1}"
-                while not await self._publish(client, data):  # noqa: ASYNC110 - the hub is asked each time
+                while not await self._publish(client, data):  # noqa: ASYNC110 - each check is a request
                     await asyncio.sleep(5 * PACE)
                 await asyncio.sleep(PACE)
 
@@ -165,23 +164,23 @@ class Publisher:
         return False
 
     def stop(self) -> None:
-        """Publish no more."""
+        """Stop after the current event."""
         self._stopped = True
 
-    async def goes_on(self, count: int = 3) -> None:
-        """Return when some more events are acknowledged."""
+    async def continues(self, count: int = 3) -> None:
+        """Wait until some more events are acknowledged."""
         until = len(self.acknowledged) + count
         await eventually(lambda: len(self.acknowledged) >= until, lambda: f"{until} events, got {self.refusals[-1:]}")
 
     async def is_refused(self) -> None:
-        """Return when one more event was refused."""
+        """Wait until one more event is refused."""
         until = len(self.refusals) + 1
         await eventually(lambda: len(self.refusals) >= until, lambda: "a refusal, got none")
 
 
 @asynccontextmanager
 async def publishing(hub: Serve, count: int = 3) -> AsyncIterator[list[Publisher]]:
-    """Have publishers at work while the block runs; at its end all that they have begun is acknowledged."""
+    """Run publishers during the block; at its end, all their events are acknowledged."""
     publishers = [Publisher(hub, f"publisher {number}") for number in range(count)]
     tasks = [asyncio.create_task(publisher.run()) for publisher in publishers]
     try:
@@ -197,14 +196,14 @@ async def publishing(hub: Serve, count: int = 3) -> AsyncIterator[list[Publisher
 
 
 async def ask(hub: Serve, path: str) -> tuple[int, Any]:
-    """Return the status and the JSON of an answer."""
+    """Return the status and the JSON of a response."""
     async with httpx2.AsyncClient(timeout=PATIENCE) as client:
         answer = await client.get(hub.url + path)
         return answer.status_code, answer.json()
 
 
 async def history(hub: Serve, topic: str = "t") -> list[tuple[str, str]]:
-    """Return all that is kept of a topic: cursors and data."""
+    """Return cursor and data of all kept events of a topic."""
     found: list[tuple[str, str]] = []
     while True:
         after = f"&after={found[-1][0]}" if found else ""

@@ -25,10 +25,10 @@ class Disk(Protocol):
     folder: Path
 
     def fill(self, pid: int) -> None:
-        """Let writes of a process fail."""
+        """Make writes of a process fail."""
 
     def free(self, pid: int) -> None:
-        """Let them succeed again."""
+        """Make them succeed again."""
 
 
 class Tmpfs:

@@ -63,7 +63,7 @@ KINDS: Final[dict[str, tuple[Callable[[Path], PrivateServer], str]]] = {
 
 
 class Log(NamedTuple):
-    """A log that nobody else uses.
+    """A log of one test.
 
     Attributes:
         kind: the kind of its server.
@@ -104,6 +104,6 @@ class Servers:
             raise
 
     def end(self) -> None:
-        """End all of them."""
+        """End all servers."""
         while self._running:
             self._running.popitem()[1].end()

@@ -27,7 +27,7 @@ def stop(server: PrivateServer) -> None:
     server.signal(signal.SIGSTOP)
 
 
-def go_on(server: PrivateServer) -> None:
+def resume(server: PrivateServer) -> None:
     server.signal(signal.SIGCONT)
 
 
@@ -54,7 +54,7 @@ async def outage(
     returns: Callable[[PrivateServer], None],
 ) -> None:
     """Stop the server, check what its hub answers and does, and start the server again."""
-    await asyncio.gather(*(publisher.goes_on() for publisher in publishers))
+    await asyncio.gather(*(publisher.continues() for publisher in publishers))
     await asyncio.to_thread(fails, log.server)
     await asyncio.gather(*(publisher.is_refused() for publisher in publishers))
     status, problem = await ask(hub, "health/ready")
@@ -66,14 +66,14 @@ async def outage(
         assert WHERE[log.kind] in publisher.refusals[-1].problem["detail"]
         assert all(refusal.seconds < IN_TIME for refusal in publisher.refusals)
     await asyncio.to_thread(returns, log.server)
-    await asyncio.gather(*(publisher.goes_on() for publisher in publishers))
+    await asyncio.gather(*(publisher.continues() for publisher in publishers))
 
 
 async def is_ready(hub: Serve) -> bool:
     return (await ask(hub, "health/ready"))[0] == 200
 
 
-@pytest.mark.parametrize(("fails", "returns"), [(stop, go_on), (kill, start)], ids=["stopped", "killed"])
+@pytest.mark.parametrize(("fails", "returns"), [(stop, resume), (kill, start)], ids=["stopped", "killed"])
 @pytest.mark.parametrize("kind", ["redis-durable", "postgres", "nats"])
 async def test_outage(
     kind: str, fails: Callable[[PrivateServer], None], returns: Callable[[PrivateServer], None], servers: Servers
@@ -92,7 +92,7 @@ async def test_outage(
             assert stream.open
         acknowledged = {data: cursor for publisher in publishers for data, cursor in publisher.acknowledged.items()}
         assert {data: cursor for cursor, data in kept} == acknowledged
-        assert len(kept) == len(acknowledged), "each once, those too that were refused first"
+        assert len(kept) == len(acknowledged), "an event that was refused first is stored twice"
         assert "Traceback" not in hub.output
 
 
@@ -148,10 +148,10 @@ async def test_worker_that_dies_during_an_outage(servers: Servers) -> None:
         )
         assert survivor in workers_of(hub)
         async with publishing(hub) as publishers:
-            await asyncio.gather(*(publisher.goes_on() for publisher in publishers))
+            await asyncio.gather(*(publisher.continues() for publisher in publishers))
         kept = await history(hub)
         for stream in streams:
-            if stream.open:  # those of the worker that died come back as clients do, here they do not
+            if stream.open:  # those of the dead worker do not reconnect here
                 await stream.reaches(kept[-1][0])
                 assert [(event.id, event.data) for event in stream.events] == kept
         assert "Traceback" not in hub.output

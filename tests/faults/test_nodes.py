@@ -1,4 +1,4 @@
-"""Two hubs on one log: events of one arrive at the other, even after it stood still or was cut off."""
+"""Two hubs on one log: events of one arrive at the other, even after it was stopped or cut off."""
 
 from __future__ import annotations
 

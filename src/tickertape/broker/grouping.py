@@ -14,7 +14,7 @@ from ..wire import Cursor, Draft
 __all__ = ["DEFAULT_GROUP", "GroupCommit"]
 
 DEFAULT_GROUP: Final = 500
-"""The greatest number of drafts stored together: a few milliseconds in which the server serves nobody else."""
+"""The greatest number of drafts stored together: a few milliseconds in which the server does nothing else."""
 
 DEFAULT_GROUP_SIZE: Final = 1024 * 1024
 """The greatest number of bytes stored together, for the same reason. A larger append is stored alone."""

@@ -27,7 +27,7 @@ class MemoryBroker:
     """Keep the log in this process: for one worker, for tests, and for events that may be lost.
 
     Arguments:
-        retention: the limits of what is kept.
+        retention: the limits of the log.
         now: the clock for ages, in seconds.
 
     The log ends with the process, or with ``close()``. The next one has another epoch, so clients get a gap.
@@ -103,7 +103,7 @@ class MemoryBroker:
         if topics is None:
             first = max(0, after + 1 - state.oldest)
             return Page(state, list(islice(self._records, first, first + limit)))
-        # A copy, so that the page is of this moment although others append and trim during the read.
+        # A copy, so that the page does not change although others append and trim during the read.
         return Page(state, await _select(self._after(max(after, state.oldest - 1)), limit, topics))
 
     def _after(self, offset: int) -> list[Record]:

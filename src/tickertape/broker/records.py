@@ -37,7 +37,7 @@ class LogState(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Records, and the state of the log at the moment when they were read."""
+    """Records, and the state of the log when they were read."""
 
     state: LogState
     records: list[Record]

@@ -1,4 +1,4 @@
-"""A log in memory that fails, waits and loses records when a test says so."""
+"""``ScriptedBroker``, a log in memory whose failures, delays and losses a test controls."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ class ScriptedBroker:
         return f"<ScriptedBroker {self._log!r}>"
 
     def fail(self, *operations: str, error: Exception | None = None) -> None:
-        """Let operations raise ``error``, by default a ``BrokerError``, until :meth:`recover`."""
+        """Make operations raise ``error``, by default a ``BrokerError``, until :meth:`recover`."""
         self._failing.update(dict.fromkeys(operations, error or BrokerError("scripted failure")))
         self._notify()
 
     def recover(self) -> None:
-        """Let all operations succeed again."""
+        """Make all operations succeed again."""
         self._failing.clear()
 
     def hold(self, *operations: str) -> None:
-        """Let operations wait until :meth:`release`; an append that waits is not stored yet."""
+        """Make operations wait until :meth:`release`; an append that waits is not stored yet."""
         self._held.update(operations)
 
     def release(self, *operations: str) -> None:
-        """Let operations continue; all of them if none is named."""
+        """Release operations that wait; all of them if none is named."""
         self._held.difference_update(operations or tuple(self._held))
         self._notify()
 
@@ -97,7 +97,7 @@ class ScriptedBroker:
         return page
 
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
-        """Yield what is appended after a cursor, until the test lets it fail."""
+        """Yield what is appended after a cursor, until the test makes it fail."""
         await self._begin("tail")
         records = self._log.tail(after)
         following = asyncio.ensure_future(anext(records))

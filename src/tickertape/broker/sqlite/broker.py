@@ -66,8 +66,8 @@ class SQLiteBroker:
 
     Arguments:
         path: the file, on a local disk in an existing directory. Locks of network file systems are not reliable.
-        retention: the limits of what is kept. Each append applies them in its own transaction; the limit of age
-            is also applied while nobody appends. The file does not shrink: free pages are used again.
+        retention: the limits of the log. Each append applies them in its own transaction; the limit of age
+            is also applied while there are no appends. The file does not shrink: free pages are used again.
         synchronous: with ``"full"``, acknowledged records survive a loss of power. With ``"normal"`` they
             survive any end of the process, and appends are faster on slow disks; but after a restart of the
             machine the log gets a new epoch (on Linux), because its last records may be lost.
@@ -191,7 +191,7 @@ class SQLiteBroker:
                 records, offset, epoch = [], after, ""
                 continue
             epoch = state.epoch
-            # The page is of the moment of its last part, so it has only what is still kept.
+            # The page belongs to its last part, so records that were dropped before that are left out.
             records = [record for record in records if record.offset >= state.oldest] + part.records
             if part.end or len(records) >= limit:
                 return Page(self._see_state(state), records)
@@ -273,7 +273,7 @@ class SQLiteBroker:
         self._see(state.epoch, state.newest)
         return state
 
-    # Records that have become too old while nobody appends.
+    # Trimming by age while there are no appends.
 
     async def _trim(self, age: float) -> None:
         least, most = _TRIM_IDLE

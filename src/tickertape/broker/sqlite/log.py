@@ -116,7 +116,7 @@ class LogFile:
 
     Arguments:
         path: the file, absolute.
-        retention: the limits of what is kept.
+        retention: the limits of the log.
         synchronous: ``"full"`` or ``"normal"``, see :class:`~tickertape.broker.SQLiteBroker`.
         timeout: seconds to wait for locks of other processes.
         now: the clock for ages, in seconds; the same in all processes.
@@ -235,7 +235,8 @@ class LogFile:
     def begin_epoch_if_lost(self, seen: Cursor) -> None:
         """Begin a new epoch if the log has lost a record that this process knows; keep the other records.
 
-        ``seen`` was stored before this call, so a log that ends before it has lost it, whoever appends now.
+        ``seen`` was stored before this call. So if the log ends before ``seen``, it has lost that record, even
+        if other processes append now.
         """
         with self._translate_errors("change"), self._transaction("IMMEDIATE") as database:
             self._check_lost(database, seen)
@@ -264,7 +265,7 @@ class LogFile:
                 cursors = head.append(drafts)
                 head.insert()
                 self._delete_old(head, max(_TRIM, 2 * len(head.rows)))
-            # If the file was replaced during the transaction, the records are in a file that nobody finds.
+            # If the file was replaced during the transaction, the records are in a file without a name.
             self._check_replaced()
             return Stored(cursors, [Record(row[0], row[3], row[4], row[6]) for row in head.rows])
 

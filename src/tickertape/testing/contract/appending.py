@@ -80,7 +80,7 @@ async def cancelled_append_is_whole_or_absent(log: Log) -> None:
             tasks[-1].cancel()
             await asyncio.gather(tasks[-1], return_exceptions=True)
         results = await asyncio.gather(*tasks, return_exceptions=True)
-        # What a cancelled caller left on its way is stored before this append, or never.
+        # If the append of a cancelled caller continues, it is stored before this one.
         assert len(await broker.append([Draft("last", "a"), Draft("last", "b")])) == 2
         records = (await broker.read(0, 1000)).records
         assert_contiguous(records)

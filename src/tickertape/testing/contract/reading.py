@@ -77,7 +77,7 @@ async def short_page_means_the_end(log: Log) -> None:
 
 @check
 async def page_is_of_one_moment(log: Log) -> None:
-    """The state of a page is that of the moment when its records were read, while others are appended and dropped."""
+    """A page has the state under which its records were read, while others are appended and dropped."""
     async with opened(log, Retention(events=50, bytes=None)) as broker:
         epoch = (await broker.state()).epoch
         async with appending(broker, 150) as done:
