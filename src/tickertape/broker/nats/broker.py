@@ -21,8 +21,7 @@ import random
 import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ...errors import BatchTooLargeError, BrokerError, LogResetError
 from ...wire import Cursor, Draft
@@ -32,7 +31,7 @@ from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, epo
 from ..urls import choice, read_nats_url
 from .connection import ConnectionLost, Inbox, NatsConnection, NoStream
 from .link import Link
-from .messages import ID, Message, encode, parse, records_of
+from .messages import Message, digest, encode, records_of
 from .stream import Extent, NatsStream
 
 __all__ = ["NatsBroker"]
@@ -62,8 +61,7 @@ _REPLICAS: Final = 5
 _STREAM: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(NamedTuple):
     """The end of the log: the sequence of the last message and the newest offset."""
 
     epoch: str
@@ -71,18 +69,13 @@ class _Head:
     newest: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A message to publish right after ``head``, and the offsets of all drafts; known keys make no records."""
+class _Plan(NamedTuple):
+    """A message to publish at its sequence, and the offsets of all drafts, known keys included."""
 
-    head: _Head
-    subject: str
+    message: Message
     headers: dict[str, str]
     data: bytes
     offsets: list[int]
-
-    def message(self) -> Message:
-        return parse(self.head.sequence + 1, 0.0, self.subject, self.headers, b"")
 
 
 class NatsBroker(RemoteBroker):
@@ -228,11 +221,12 @@ class NatsBroker(RemoteBroker):
                         return planned
                     plan, repeated = planned, False
                 self._head = None  # unknown until the answer
-                after = plan.head.sequence
-                stored = await link.publish(plan.subject, plan.data, plan.headers, after)
-                if stored is None and repeated:
-                    found = await link.get(after + 1)
-                    stored = after + 1 if found is not None and found.id == plan.headers[ID] else None
+                message = plan.message
+                subject = self._log.subject(epoch, "keyed" if message.keys else "plain")
+                stored = await link.publish(subject, plan.data, plan.headers, message.sequence - 1)
+                if not stored and repeated:
+                    found = await link.get(message.sequence)
+                    stored = found is not None and found.id == message.id
             except ConnectionLost:
                 repeated = True
                 continue
@@ -241,10 +235,9 @@ class NatsBroker(RemoteBroker):
                 if info is None or self._log.read_epoch(info) != epoch:
                     return None
                 raise
-            if stored is not None:
-                message = plan.message()
-                self._log.keys.append(after, message)
-                self._head = _Head(epoch, stored, message.newest)
+            if stored:
+                self._log.keys.append(message.sequence - 1, message)
+                self._head = _Head(epoch, message.sequence, message.newest)
                 return plan.offsets
             plan = None
             await asyncio.sleep(self._random() * _RACE)
@@ -262,12 +255,14 @@ class NatsBroker(RemoteBroker):
             offsets, fresh = await self._find_offsets(link, head, drafts)
         if not fresh:
             return offsets
-        headers, data = encode(secrets.token_hex(8), head.newest + 1, fresh)
+        first = head.newest + 1
+        keys = tuple((digest(draft.key), offset) for offset, draft in enumerate(fresh, first) if draft.key is not None)
+        message = Message(head.sequence + 1, 0.0, epoch, secrets.token_hex(8), first, len(fresh), keys, b"")
+        headers, data = encode(message, fresh)
         size = _ENVELOPE + len(data) + sum(len(name) + len(value) for name, value in headers.items())
         if size > self._max_payload:
             raise BatchTooLargeError(size, self._max_payload, f"max_payload of {self._where()}")
-        kind = "plain" if all(draft.key is None for draft in fresh) else "keyed"
-        return _Plan(head, self._log.subject(epoch, kind), headers, data, offsets)
+        return _Plan(message, headers, data, offsets)
 
     async def _find_offsets(self, link: Link, head: _Head, drafts: Sequence[Draft]) -> tuple[list[int], list[Draft]]:
         """Return the offsets of all drafts, and the drafts that make new records."""

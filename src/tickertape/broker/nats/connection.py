@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
+from weakref import WeakSet
 
 import nats.errors
 import nats.js.errors
@@ -123,7 +124,7 @@ class NatsConnection:
         self.jetstream: Any = self.client.jetstream(timeout=timeout)
         self.dropped = 0
         self._url = url
-        self._inboxes: set[Inbox[Any]] = set()
+        self._inboxes: WeakSet[Inbox[Any]] = WeakSet()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connected = False
         self._errors: list[Exception] = []  # reported by the driver while it connects
@@ -197,10 +198,6 @@ class NatsConnection:
         inbox = Inbox(convert)
         self._inboxes.add(inbox)
         return inbox
-
-    def close_inbox(self, inbox: Inbox[Any]) -> None:
-        """Forget an inbox."""
-        self._inboxes.discard(inbox)
 
     async def ask(self, request: Awaitable[T], action: str) -> T:
         """Wait for an answer, or until the connection is lost; the driver would wait on.

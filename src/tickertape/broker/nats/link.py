@@ -82,11 +82,8 @@ class Link:
             raise
         return parse(sequence, raw.time.timestamp(), raw.subject or "", raw.headers, raw.data or b"")
 
-    async def publish(self, subject: str, data: bytes, headers: dict[str, str], after: int) -> int | None:
-        """Store a message right after the sequence ``after``.
-
-        Returns:
-            The sequence of the message, or ``None`` if another message was stored there before.
+    async def publish(self, subject: str, data: bytes, headers: dict[str, str], after: int) -> bool:
+        """Store a message right after the sequence ``after``; return False if another message was stored there before.
 
         Raises:
             NoStream: no stream listens to the subject.
@@ -96,12 +93,12 @@ class Link:
         expected = {"Nats-Expected-Stream": self._stream, "Nats-Expected-Last-Sequence": f"{after}"}
         request = self._jetstream.publish(subject, data, headers={**headers, **expected})
         try:
-            stored = await self._ask(request, "append to")
+            await self._ask(request, "append to")
         except Refused as error:
             if error.code == _WRONG_LAST_SEQUENCE:
-                return None
+                return False
             raise
-        return int(stored.seq)
+        return True
 
     @asynccontextmanager
     async def consume(
@@ -137,19 +134,20 @@ class Link:
         )
         try:
             subscription = await self._ask(request, "read")
-            try:
-                yield inbox, subscription
-            finally:
-                with suppress(nats.errors.Error, OSError):
-                    await subscription.unsubscribe()
         except nats.js.errors.NotFoundError as error:
             raise NoStream(f"stream {self._stream!r} of {self.connection.where} was deleted") from error
+        try:
+            yield inbox, subscription
         finally:
-            self.connection.close_inbox(inbox)
+            with suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
 
     async def count(self, subscription: Any) -> int:
         """Return the number of messages that a consumer has delivered or is going to deliver now."""
-        found = await self._ask(subscription.consumer_info(), "read")
+        try:
+            found = await self._ask(subscription.consumer_info(), "read")
+        except nats.js.errors.NotFoundError as error:
+            raise NoStream(f"stream {self._stream!r} of {self.connection.where} was deleted") from error
         return int(found.num_pending or 0) + int(found.delivered.consumer_seq)
 
 

@@ -15,7 +15,7 @@ from ...errors import BrokerError
 from ...wire import Draft
 from ..records import Record
 
-__all__ = ["ID", "Message", "digest", "encode", "parse", "records_of"]
+__all__ = ["Message", "digest", "encode", "parse", "records_of"]
 
 _PLACE: Final = "Tickertape-Place"
 """Header: the offset of the first record, and the number of records."""
@@ -23,7 +23,7 @@ _PLACE: Final = "Tickertape-Place"
 _KEYS: Final = "Tickertape-Keys"
 """Header: the digests of the keys, each with the offset of its record."""
 
-ID: Final = "Nats-Msg-Id"
+_ID: Final = "Nats-Msg-Id"
 """Header: a random name of the message, by which the server recognises it when it is published again."""
 
 
@@ -61,18 +61,11 @@ def digest(key: str) -> str:
     return hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
 
 
-def encode(name: str, first: int, drafts: Sequence[Draft]) -> tuple[dict[str, str], bytes]:
-    """Return the headers and the data of a message.
-
-    Arguments:
-        name: the random name of the message.
-        first: the offset of the first record.
-        drafts: the records.
-    """
-    headers = {ID: name, _PLACE: f"{first} {len(drafts)}"}
-    keys = [f"{offset}:{digest(draft.key)}" for offset, draft in enumerate(drafts, first) if draft.key is not None]
-    if keys:
-        headers[_KEYS] = ",".join(keys)
+def encode(message: Message, drafts: Sequence[Draft]) -> tuple[dict[str, str], bytes]:
+    """Return the headers and the data of a message with these records."""
+    headers = {_ID: message.id, _PLACE: f"{message.first} {message.total}"}
+    if message.keys:
+        headers[_KEYS] = ",".join(f"{offset}:{key}" for key, offset in message.keys)
     index = [(draft.topic, draft.event, len(draft.data)) for draft in drafts]
     text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
     return headers, "".join((text, "\n", *(draft.data for draft in drafts))).encode()
@@ -90,7 +83,7 @@ def parse(sequence: int, time: float, subject: str, headers: Mapping[str, str] |
         first, total = (int(number) for number in found[_PLACE].split())
         pairs = [pair.partition(":") for pair in found.get(_KEYS, "").split(",") if pair]
         keys = tuple((key, int(offset)) for offset, _, key in pairs)
-        return Message(sequence, time, epoch, found.get(ID, ""), first, total, keys, data)
+        return Message(sequence, time, epoch, found.get(_ID, ""), first, total, keys, data)
     except (IndexError, KeyError, ValueError):
         raise BrokerError(f"message {sequence} does not hold records of tickertape: {dict(found)}") from None
 
