@@ -202,3 +202,61 @@ async def test_state_is_not_open() -> None:
         async with hub.subscribe("t", last_event_id="foreign"):
             pass
         assert broker.calls["open"] == 1
+
+
+async def publish_all(hub: Hub, count: int, topic: str = "t") -> None:
+    await hub.publish_many([hub.draft(topic, str(number)) for number in range(count)])
+
+
+async def test_quick_publisher_waits_for_the_follower() -> None:
+    """A second batch waits while the first is not followed yet; a small one that fits does not."""
+    broker = ScriptedBroker()
+    async with hub_of(broker, retention=Retention(events=100_000)) as (hub, clock):
+        broker.hold("tail")
+        await publish_all(hub, 4000)
+        second = asyncio.create_task(publish_all(hub, 4000))
+        await settle(200)
+        assert not second.done()
+        await publish_all(hub, 1000)
+        broker.release("tail")
+        await settle(400)
+        assert second.done()
+        await publish_all(hub, 9000)  # larger than the limit: it goes alone
+        assert (await hub.check()).newest == 18_000
+        clock.advance(1)
+
+
+async def test_publisher_does_not_wait_for_ever() -> None:
+    broker = ScriptedBroker()
+    async with hub_of(broker) as (hub, clock):
+        broker.hold("tail")
+        await publish_all(hub, 4000)
+        second = asyncio.create_task(publish_all(hub, 4000))
+        await settle(100)
+        assert not second.done()
+        clock.advance(1.5)
+        await settle(100)
+        assert second.done()
+        broker.fail("tail")  # the log is lost: nobody waits for the follower
+        await settle()
+        await asyncio.wait_for(publish_all(hub, 4000), 5)
+
+
+async def test_flood_does_not_push_the_log_past_the_follower(caplog: pytest.LogCaptureFixture) -> None:
+    """Large batches of one topic, in a log that keeps little more than one of them: nobody misses an event."""
+    async with hub_of("memory://", retention=Retention(events=16_000, bytes=None)) as (hub, _):
+        client = HubClient(hub, "busy", direct=True)
+        async with hub.subscribe("quiet") as quiet:
+            floods = [asyncio.create_task(publish_all(hub, 10_000, "busy")) for _ in range(6)]
+            await asyncio.sleep(0)
+            await hub.publish("quiet", "x")
+            assert (await asyncio.wait_for(anext(quiet), 20)).data == "x"
+            got = 0
+            async with asyncio.timeout(60):
+                while got < 60_000:
+                    await asyncio.sleep(0)
+                    got += sum(event.event is None and event.comment is None for event in client.read())
+            assert all(flood.done() for flood in floods)
+            assert hub.statistics().gaps == {"expired": 0, "reset": 0}
+        await client.close()
+    assert not caplog.records

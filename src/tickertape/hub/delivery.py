@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from ..asgi import DisconnectReason
 from ..broker import Broker, Record
 from ..errors import SlowConsumerError
-from ..timing import Clock
+from ..timing import Clock, sleep
 from ..wire import Cursor, Gap, GapReason
 from .audience import STRIDE, TURN, Audience, Member
 from .presence import Presence
@@ -128,6 +128,7 @@ class Delivery:
         self._pending: deque[Entry] = deque()
         self._pending_bytes = 0
         self._room = asyncio.Event()
+        self._progress = asyncio.Event()
         self._joining: dict[LiveOutput, None] = {}  # a set that keeps its order
         self._replaced = asyncio.Event()
         self._closed = False
@@ -213,6 +214,15 @@ class Delivery:
         self._pending.extend(entries)
         self._pending_bytes += sum(len(entry.block) for entry in entries)
         self._start_round()
+        self._report_progress()
+
+    async def wait_for_progress(self, seconds: float) -> None:
+        """Wait until more records have come in or the log was replaced, at most for some seconds."""
+        await sleep(self.clock, seconds, self._progress)
+
+    def _report_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
 
     async def wait_for_room(self) -> None:
         """Wait until more records may come. If a hub is slower than its publishers, the log keeps the rest."""
@@ -321,6 +331,7 @@ class Delivery:
         self._pending.clear()
         self._pending_bytes = 0
         self._room.set()
+        self._report_progress()
         self._joining = {}
         self._memo.clear()
         for audience in self._audiences.values():
@@ -339,6 +350,7 @@ class Delivery:
         """Wake the tasks that wait for another log."""
         self._closed = True
         self._replaced.set()
+        self._report_progress()
 
     # Slices of the log, for subscriptions that are behind.
 

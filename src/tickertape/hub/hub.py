@@ -66,6 +66,13 @@ _RETRY_JITTER: Final = 0.2
 _DRAIN_STEP: Final = 0.002
 """Seconds of the drain window for each stream: 500 reconnects a second are easy, and a single stream ends at once."""
 
+_MAX_LAG: Final = 5000
+"""Events that this hub has appended and its follower has not yet seen. Beyond them publishers wait: a quick one must
+not delay the events of the others, nor push the log past the follower. A batch that is larger goes alone."""
+
+_LAG_PATIENCE: Final = 1.0
+"""Seconds for which a publisher waits at most: a follower that makes no progress is no reason to refuse events."""
+
 _MAX_RETRY: Final = 24 * 3600.0
 """Seconds: no client should stay away for more than a day."""
 
@@ -161,6 +168,7 @@ class Hub:
         self._delivery: Delivery | None = None
         self._follower: Follower | None = None
         self._published = 0
+        self._appended: Cursor | None = None  # the newest record of this hub
         self._publishing: set[asyncio.Task[list[Cursor]]] = set()
         self._feeds: dict[str, Feed] = {}
         self._replaced_feeds: list[Feed] = []
@@ -413,10 +421,29 @@ class Hub:
         return draft
 
     async def _append(self, drafts: list[Draft]) -> list[Cursor]:
-        _ = self.delivery
-        cursors = await self._broker.append(drafts) if drafts else []
+        delivery = self.delivery
+        if not drafts:
+            return []
+        await self._wait_for_follower(delivery, len(drafts))
+        cursors = await self._broker.append(drafts)
+        self._appended = cursors[-1]
         self._published += len(drafts)
         return cursors
+
+    def _lag(self, delivery: Delivery) -> int:
+        """Return the number of records between the last one of this hub and the last one that was followed."""
+        last, window = self._appended, delivery.window
+        return last.offset - window.newest if last is not None and last.epoch == window.epoch else 0
+
+    async def _wait_for_follower(self, delivery: Delivery, count: int) -> None:
+        """Wait until the follower has caught up so far that ``count`` more events are within the limit."""
+        until: float | None = None
+        while (lag := self._lag(delivery)) > 0 and lag + count > _MAX_LAG and self._delivery is delivery:
+            now = self.clock.time()
+            until = now + _LAG_PATIENCE if until is None else until
+            if now >= until or self._follower is None or not self._follower.healthy:
+                return
+            await delivery.wait_for_progress(until - now)
 
     def feed(
         self,

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from time import perf_counter
 from typing import Final, NamedTuple, cast
 
 from ..broker import Broker, LogState, Record, Retention
@@ -32,7 +33,10 @@ _PAGE: Final = 1_000
 """Records read at a time."""
 
 _PIECE: Final = 100
-"""Records delivered before the follower checks for room and lets others run: a tail may yield a whole log at once."""
+"""Records delivered between two looks at the time and at the room for more: a tail may yield a whole log at once."""
+
+_TURN: Final = 0.004
+"""Seconds for which delivering records may hold the loop before others have their turn."""
 
 _PAUSE: Final = 0.25
 """Seconds until a lost log is followed again. The pause doubles with each failure in a row."""
@@ -200,13 +204,15 @@ class Follower:
                 tail = cast("AsyncGenerator[list[Record], None]", self._broker.tail(after))
                 async with aclosing(tail):
                     async for records in tail:
+                        until = perf_counter() + _TURN
                         for start in range(0, len(records), _PIECE):
                             ingesting = True
                             delivery.ingest(records[start : start + _PIECE])
                             ingesting = False
                             await delivery.wait_for_room()
-                            if start + _PIECE < len(records):
+                            if perf_counter() > until:
                                 await asyncio.sleep(0)
+                                until = perf_counter() + _TURN
                         failures = 0
                 raise BrokerError("the tail of the log has ended")
             except (LogResetError, LogTrimmedError) as error:

@@ -148,6 +148,13 @@ async def _parse_json(body: bytes, turns: Turns) -> Publication:
     return await _check_all(items, turns)
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)  # `json.loads` would build one for each line
+
+
 def _items_of_array(text: str, at: int) -> Iterator[Any]:
     """Yield the items of a JSON array one by one.
 
@@ -155,7 +162,7 @@ def _items_of_array(text: str, at: int) -> Iterator[Any]:
         text: a JSON document.
         at: the index after the opening bracket.
     """
-    decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+    decode = _DECODER.raw_decode
     at = _skip_space(text, at)
     if not text.startswith("]", at):
         while True:
@@ -186,7 +193,7 @@ async def _parse_lines(body: bytes, turns: Turns) -> list[Any]:
         number += body.count(b"\n", counted, found.start())
         counted = found.start()
         try:
-            items.append(json.loads(found[0], parse_constant=_refuse_constant))
+            items.append(_DECODER.decode(found[0].decode()))
         except (ValueError, RecursionError) as error:
             sentence = f"line {number} is not valid JSON: {error}"
             raise Problem(HTTPStatus.BAD_REQUEST, sentence, index=len(items)) from None
@@ -197,10 +204,6 @@ async def _parse_lines(body: bytes, turns: Turns) -> list[Any]:
 def _check_count(count: int) -> None:
     if count > MAX_BATCH:
         raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_BATCH} events in a batch, got more")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON value")
 
 
 def _form(body: bytes) -> dict[str, str]:

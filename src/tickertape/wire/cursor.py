@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from ..errors import InvalidCursorError
@@ -15,6 +16,11 @@ MAX_OFFSET: Final = 2**63 - 1
 
 _EPOCH: Final = re.compile(r"[0-9A-Za-z_]{1,64}", re.ASCII)
 _TEXT: Final = re.compile(rf"({_EPOCH.pattern})-(0|[1-9][0-9]{{0,18}})", re.ASCII)
+
+
+@lru_cache(64)
+def _is_epoch(text: str) -> bool:
+    return _EPOCH.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class Cursor:
     offset: int
 
     def __post_init__(self) -> None:
-        if _EPOCH.fullmatch(self.epoch) is None:
+        if not _is_epoch(self.epoch):
             raise InvalidCursorError(f"expected an epoch of 1 to 64 letters, digits or '_', got {self.epoch!r}")
         if type(self.offset) is not int or not 0 <= self.offset <= MAX_OFFSET:
             raise InvalidCursorError(f"expected an offset from 0 to {MAX_OFFSET}, got {self.offset!r}")
