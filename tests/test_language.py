@@ -50,7 +50,7 @@ BANNED = {
     r"none of (ours|its|their)|(is|are) (ours|theirs)|of ours": "our own, foreign",
     r"(former|another|next|earlier) li(fe|ves)": "before a restart, another epoch",
     r"for ever|for good": "permanently, without end",
-    r"(that|it|which) (is|was) none|(it|that) is no (id|name|event|cursor|topic|address)": "is not a valid …",
+    r"(that|it|which) (is|was) (?-i:none)|(it|that) is no (id|name|event|cursor|topic|address)": "is not a valid …",
     r"(stands?|stood) (in|below|at|between|beside|there|apart|still)": "is in, is stopped, hangs",
     r"however (many|long|often|much|large|slow)": "regardless of the number",
     r"on (its|their|the) way": "in transit, not sent yet",

@@ -84,11 +84,11 @@ def crowds() -> Iterator[Any]:
             member.theirs.close()
 
 
-def test_a_chunk_is_framed_for_http() -> None:
+def test_chunk_framing() -> None:
     assert frame(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
 
 
-def test_all_who_are_live_get_the_chunk_and_who_left_does_not(crowds: Any) -> None:
+def test_write_to_live_members(crowds: Any) -> None:
     crowd = crowds(5)
     crowd.leave(1)
     crowd.leave(4)
@@ -103,13 +103,14 @@ def test_all_who_are_live_get_the_chunk_and_who_left_does_not(crowds: Any) -> No
 
 
 @pytest.mark.parametrize(("count", "slices"), [(0, 0), (1, 1), (2, 1), (3, 2), (10, 5)])
-def test_a_long_fan_out_gives_way_in_between(crowds: Any, count: int, slices: int) -> None:
+def test_long_fan_out_yields(crowds: Any, count: int, slices: int) -> None:
     crowd = crowds(count)
     assert crowd.write(b"x", turn=0.0) == slices
     assert crowd.write(b"x", WHOLE) == 0
 
 
-def test_who_leaves_between_two_slices_is_not_written_to(crowds: Any) -> None:
+def test_leave_during_fan_out(crowds: Any) -> None:
+    """A member that leaves between two slices is not written to."""
     crowd = crowds(6)
     running = crowd.audience.write(b"x", 9, 1.0, stride=2, turn=0.0)
     next(running)
@@ -119,7 +120,8 @@ def test_who_leaves_between_two_slices_is_not_written_to(crowds: Any) -> None:
     assert [bool(data) for data in crowd.read()] == [True, True, True, True, False, True]
 
 
-def test_who_does_not_take_it_whole_leaves_the_list_with_the_rest(crowds: Any) -> None:
+def test_partial_write(crowds: Any) -> None:
+    """A member whose socket does not accept the whole chunk leaves the list and keeps the rest."""
     crowd = crowds(3)
     crowd.members[1].fill()
     crowd.write(b"x" * 10)
@@ -130,7 +132,8 @@ def test_who_does_not_take_it_whole_leaves_the_list_with_the_rest(crowds: Any) -
     assert crowd.audience.live == 0
 
 
-def test_who_is_gone_is_dropped_and_the_others_get_theirs(crowds: Any) -> None:
+def test_closed_peer(crowds: Any) -> None:
+    """A member whose peer is closed is dropped; the others get the chunk."""
     crowd = crowds(3)
     crowd.members[1].theirs.close()
     crowd.write(b"x")
@@ -139,14 +142,14 @@ def test_who_is_gone_is_dropped_and_the_others_get_theirs(crowds: Any) -> None:
     assert crowd.members[0].read() == crowd.members[2].read() == frame(b"x")
 
 
-def test_all_leave_at_once(crowds: Any) -> None:
+def test_leave_all(crowds: Any) -> None:
     crowd = crowds(3)
     crowd.leave(0)
     assert crowd.audience.leave_all() == crowd.members[1:]
     assert (crowd.audience.live, [member.place for member in crowd.members]) == (0, [-1] * 3)
 
 
-def test_heartbeats_come_after_silence_and_are_spread(crowds: Any) -> None:
+def test_heartbeats_are_spread(crowds: Any) -> None:
     crowd = crowds(120)
     beats: list[int] = []
     for quarter in range(1, 4 * 60 + 1):
@@ -159,7 +162,7 @@ def test_heartbeats_come_after_silence_and_are_spread(crowds: Any) -> None:
 
 @pytest.mark.parametrize("interval", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("turn", [0.25, 0.4])
-def test_heartbeats_reach_the_last_one_whatever_the_interval(crowds: Any, interval: float, turn: float) -> None:
+def test_heartbeats_reach_all_members(crowds: Any, interval: float, turn: float) -> None:
     crowd = crowds(7)
     beats = [0] * 7
     for number in range(1, 101):
@@ -169,7 +172,7 @@ def test_heartbeats_reach_the_last_one_whatever_the_interval(crowds: Any, interv
     assert max(beats) <= 100 * turn / interval
 
 
-def test_a_write_is_no_silence(crowds: Any) -> None:
+def test_write_postpones_heartbeat(crowds: Any) -> None:
     crowd = crowds(3)
     list(crowd.audience.write(b"x", 9, 14.0, turn=WHOLE))
     crowd.read()
@@ -179,7 +182,7 @@ def test_a_write_is_no_silence(crowds: Any) -> None:
     assert any(crowd.read())
 
 
-def test_a_heartbeat_finds_those_who_are_gone_and_those_who_do_not_read(crowds: Any) -> None:
+def test_heartbeat_to_closed_and_stalled_peers(crowds: Any) -> None:
     crowd = crowds(2)
     crowd.members[0].theirs.close()
     crowd.members[1].fill()

@@ -35,7 +35,7 @@ def comments(client: HubClient) -> int:
 
 
 @WAYS
-async def test_a_silent_stream_gets_a_heartbeat_and_a_busy_one_none(direct: bool) -> None:
+async def test_heartbeat_after_silence(direct: bool) -> None:
     async with hub_of(heartbeat=15.0) as (hub, clock):
         silent, busy = HubClient(hub, "silent", direct=direct), HubClient(hub, "busy", direct=direct)
         await settle()
@@ -51,7 +51,7 @@ async def test_a_silent_stream_gets_a_heartbeat_and_a_busy_one_none(direct: bool
             await client.close()
 
 
-async def test_no_heartbeat_if_none_is_asked_for() -> None:
+async def test_no_heartbeat() -> None:
     async with hub_of(heartbeat=None) as (hub, clock):
         clients = [HubClient(hub, "t", direct=direct) for direct in (False, True)]
         await settle()
@@ -62,7 +62,8 @@ async def test_no_heartbeat_if_none_is_asked_for() -> None:
             await client.close()
 
 
-async def test_the_heartbeats_of_those_who_fall_silent_together_are_spread() -> None:
+async def test_heartbeats_are_spread() -> None:
+    """Streams that become silent together get their heartbeats spread over time."""
     async with hub_of(heartbeat=15.0) as (hub, clock):
         clients = [HubClient(hub, "t", direct=True) for _ in range(120)]
         await settle()
@@ -82,7 +83,8 @@ async def test_the_heartbeats_of_those_who_fall_silent_together_are_spread() -> 
             await client.close()
 
 
-async def test_silent_topics_get_heartbeats_while_another_is_written_to_all_the_time() -> None:
+async def test_heartbeat_beside_busy_topic() -> None:
+    """Silent topics get heartbeats although another topic is busy all the time."""
     async with hub_of(heartbeat=15.0) as (hub, clock):
         hub.delivery.stride, hub.delivery.turn = 1, 0.0
         busy = [HubClient(hub, "busy", direct=True) for _ in range(20)]
@@ -103,7 +105,7 @@ async def test_silent_topics_get_heartbeats_while_another_is_written_to_all_the_
             await client.close()
 
 
-async def test_a_heartbeat_that_fails_ends_its_subscriber_alone(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failed_heartbeat(caplog: pytest.LogCaptureFixture) -> None:
     async with hub_of(heartbeat=15.0) as (hub, clock):
         clients = [HubClient(hub, f"t/{number}", direct=True) for number in range(5)]
         await settle()
@@ -118,7 +120,7 @@ async def test_a_heartbeat_that_fails_ends_its_subscriber_alone(caplog: pytest.L
             await client.close()
 
 
-async def test_no_heartbeat_stands_within_a_chunk() -> None:
+async def test_no_heartbeat_within_chunk() -> None:
     async with hub_of(heartbeat=0.25, send_timeout=None) as (hub, clock):
         client = HubClient(hub, "t", direct=True)
         await settle()
@@ -157,7 +159,7 @@ async def test_drain_in_proportion(streams: int, window: float, seconds: float) 
 
 
 @WAYS
-async def test_drain_ends_streams_and_refuses_new_ones(direct: bool) -> None:
+async def test_drain_refuses_new_streams(direct: bool) -> None:
     async with hub_of(drain_window=5.0, retry=3.0) as (hub, clock):
         clients = [HubClient(hub, "t", direct=direct) for _ in range(100)]
         await settle()
@@ -195,7 +197,7 @@ async def test_drain_ends_streams_and_refuses_new_ones(direct: bool) -> None:
             await client.close()
 
 
-async def test_a_client_that_does_not_read_is_dropped_at_the_drain() -> None:
+async def test_drain_drops_stalled_client() -> None:
     async with hub_of(drain_window=1.0) as (hub, clock):
         client = HubClient(hub, "t", direct=True)
         await settle()
@@ -210,7 +212,8 @@ async def test_a_client_that_does_not_read_is_dropped_at_the_drain() -> None:
         await client.close()
 
 
-async def test_a_last_word_that_nobody_takes_keeps_no_server_up() -> None:
+async def test_unread_last_block() -> None:
+    """A last block that the peer does not read does not delay the stop."""
     async with hub_of(drain_window=1.0) as (hub, clock):
         client = HubClient(hub, "t", direct=True)
         await settle()
@@ -231,7 +234,8 @@ async def test_a_last_word_that_nobody_takes_keeps_no_server_up() -> None:
 
 @pytest.mark.parametrize("moment", [0, 1, 2, 3, 4, 5, 6, 8, 10])
 @WAYS
-async def test_a_stream_that_opens_while_the_hub_begins_to_drain_ends_too(direct: bool, moment: int) -> None:
+async def test_open_during_drain(direct: bool, moment: int) -> None:
+    """A stream that opens while the hub begins to drain ends too."""
     async with hub_of(drain_window=1.0) as (hub, clock):
         client = HubClient(hub, "t", direct=direct, last_event_id="garbage")
         for _ in range(moment):
@@ -248,7 +252,8 @@ async def test_a_stream_that_opens_while_the_hub_begins_to_drain_ends_too(direct
 
 
 @WAYS
-async def test_a_stream_whose_first_bytes_wait_while_the_hub_drains_is_not_handed_over(direct: bool) -> None:
+async def test_no_handover_during_drain(direct: bool) -> None:
+    """A stream whose first bytes are still unsent when the drain begins is not handed over."""
     async with hub_of(drain_window=1.0) as (hub, clock):
         client = HubClient(hub, "t", direct=direct)
         client._unread = 1 << 20  # nothing is taken
@@ -268,7 +273,7 @@ async def test_a_stream_whose_first_bytes_wait_while_the_hub_drains_is_not_hande
 
 
 @WAYS
-async def test_closing_a_hub_ends_its_streams_and_iterators(direct: bool) -> None:
+async def test_close_ends_streams(direct: bool) -> None:
     async with hub_of() as (hub, _):
         client = HubClient(hub, "t", direct=direct)
         await settle()
@@ -304,7 +309,7 @@ async def test_closing_a_hub_ends_its_streams_and_iterators(direct: bool) -> Non
     assert len(open_streams) == 0
 
 
-async def test_head_is_answered_without_a_stream() -> None:
+async def test_head() -> None:
     async with hub_of() as (hub, _):
         client = HubClient(hub, "t", direct=True, method="HEAD")
         await asyncio.wait([client.task])

@@ -33,7 +33,8 @@ async def read(client: HubClient) -> list[str]:
 
 
 @WAYS
-async def test_a_log_that_is_lost_is_opened_again_and_again_ever_later(direct: bool) -> None:
+async def test_backoff(direct: bool) -> None:
+    """A lost log is followed again after growing pauses."""
     async with hub_of() as (hub, broker, clock):
         client = HubClient(hub, "t", direct=direct)
         await hub.publish("t", "before")
@@ -65,7 +66,7 @@ async def test_a_log_that_is_lost_is_opened_again_and_again_ever_later(direct: b
         await client.close()
 
 
-async def test_a_hub_is_healthy_again_without_an_event() -> None:
+async def test_healthy_without_event() -> None:
     async with hub_of() as (hub, broker, clock):
         broker.fail("tail")
         await settle()
@@ -75,7 +76,7 @@ async def test_a_hub_is_healthy_again_without_an_event() -> None:
         assert (await hub.check()).newest == 0
 
 
-async def test_a_tail_that_ends_is_begun_again() -> None:
+async def test_tail_ends() -> None:
     class Ending(MemoryBroker):
         """A log whose first tail ends after one batch."""
 
@@ -100,7 +101,8 @@ async def test_a_tail_that_ends_is_begun_again() -> None:
 
 
 @WAYS
-async def test_a_log_that_is_replaced_is_told(direct: bool) -> None:
+async def test_replaced_log(direct: bool) -> None:
+    """Subscribers of a replaced log get a gap."""
     async with hub_of() as (hub, broker, _):
         client = HubClient(hub, "t", direct=direct)
         other = HubClient(hub, "silent", direct=direct)
@@ -123,7 +125,8 @@ async def test_a_log_that_is_replaced_is_told(direct: bool) -> None:
 
 
 @WAYS
-async def test_a_log_that_was_replaced_while_its_tail_was_down_is_told_too(direct: bool) -> None:
+async def test_replaced_without_tail(direct: bool) -> None:
+    """A log that was replaced while its tail had failed gives a gap, too."""
     async with hub_of() as (hub, broker, clock):
         client = HubClient(hub, "t", direct=direct)
         await hub.publish("t", "old")
@@ -142,7 +145,8 @@ async def test_a_log_that_was_replaced_while_its_tail_was_down_is_told_too(direc
 
 
 @WAYS
-async def test_records_that_a_log_has_lost_are_told_although_its_epoch_is_the_same(direct: bool) -> None:
+async def test_lost_records(direct: bool) -> None:
+    """Records that a log has lost give a gap, although its epoch is the same."""
     async with hub_of() as (hub, broker, _):
         client = HubClient(hub, "t", direct=direct)
         for number in range(5):
@@ -157,7 +161,8 @@ async def test_records_that_a_log_has_lost_are_told_although_its_epoch_is_the_sa
 
 
 @WAYS
-async def test_a_burst_larger_than_the_log_is_told_as_far_as_it_is_lost(direct: bool) -> None:
+async def test_burst_larger_than_log(direct: bool) -> None:
+    """A burst larger than the log gives a gap for the part that is lost."""
     async with hub_of(keep=20, retention=Retention(events=10)) as (hub, _, _):
         client = HubClient(hub, "t", direct=direct, on_overflow="skip")
         late = HubClient(hub, "t", direct=direct, last_event_id=f"{hub.epoch}-0")
@@ -174,7 +179,7 @@ async def test_a_burst_larger_than_the_log_is_told_as_far_as_it_is_lost(direct: 
 
 
 @pytest.mark.parametrize("batches", [1, 100])
-async def test_what_waits_for_its_round_is_bounded_however_much_is_published(batches: int) -> None:
+async def test_pending_records_are_bounded(batches: int) -> None:
     async with hub_of() as (hub, _, _):
         delivery = hub.delivery
         delivery.stride, delivery.turn = 1, 0.0
@@ -199,7 +204,8 @@ async def test_what_waits_for_its_round_is_bounded_however_much_is_published(bat
             await client.close()
 
 
-async def test_a_round_that_is_under_way_ends_before_the_log_is_replaced() -> None:
+async def test_replaced_during_round() -> None:
+    """The current round ends before the log is replaced."""
     async with hub_of(keep=20) as (hub, broker, _):
         delivery = hub.delivery
         delivery.stride, delivery.turn = 1, 0.0
@@ -219,7 +225,8 @@ async def test_a_round_that_is_under_way_ends_before_the_log_is_replaced() -> No
             await client.close()
 
 
-async def test_a_page_that_is_asked_for_when_the_log_was_just_replaced_comes_behind_the_gap() -> None:
+async def test_page_of_replaced_log() -> None:
+    """A page requested just after the log was replaced follows the gap."""
     async with hub_of(retention=Retention(events=1)) as (hub, broker, _):
         client = HubClient(hub, "t", direct=True)
         await hub.publish("t", "old")
@@ -239,7 +246,8 @@ async def test_a_page_that_is_asked_for_when_the_log_was_just_replaced_comes_beh
         await client.close()
 
 
-async def test_a_subscriber_that_is_called_twice_is_written_to_once() -> None:
+async def test_advance_twice() -> None:
+    """An output that is advanced twice writes once."""
     async with hub_of() as (hub, _, _):
         client = HubClient(hub, "t", direct=True)
         await settle()
@@ -252,7 +260,8 @@ async def test_a_subscriber_that_is_called_twice_is_written_to_once() -> None:
 
 
 @WAYS
-async def test_who_reads_old_pages_while_the_log_fails_is_cut_off_and_resumes(direct: bool) -> None:
+async def test_log_fails_during_catch_up(direct: bool) -> None:
+    """A client whose old pages cannot be read is cut off, and resumes later."""
     async with hub_of(retention=Retention(events=5)) as (hub, broker, _):
         for number in range(30):
             await hub.publish("t", str(number))
@@ -278,7 +287,8 @@ async def test_who_reads_old_pages_while_the_log_fails_is_cut_off_and_resumes(di
             client.transport.dispose()
 
 
-async def test_an_iterator_that_waits_for_another_log_ends_with_its_hub() -> None:
+async def test_close_while_log_is_lost() -> None:
+    """An iterator that waits for another log ends with its hub."""
     async with hub_of(retention=Retention(events=5)) as (hub, broker, _):
         for number in range(30):
             await hub.publish("t", str(number))

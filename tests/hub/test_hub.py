@@ -89,7 +89,7 @@ async def by_draft(hub: Hub, **fields: Any) -> Any:
 
 @pytest.mark.parametrize("publish", [by_publish, by_publish_soon, by_publish_sync, by_draft])
 @pytest.mark.parametrize(("fields", "kind", "sentence"), REFUSED)
-async def test_what_is_refused_is_refused_before_anything_is_stored(
+async def test_invalid_events(
     hub: Hub,
     broker: ScriptedBroker,
     publish: Callable[..., Any],
@@ -97,6 +97,7 @@ async def test_what_is_refused_is_refused_before_anything_is_stored(
     kind: type[Exception],
     sentence: str,
 ) -> None:
+    """Invalid events are refused before anything is stored, in each way to publish."""
     with pytest.raises(kind, match=sentence):
         await publish(hub, **{"topic": "t", **fields})
     assert broker.calls["append"] == 0
@@ -110,7 +111,7 @@ async def test_what_is_refused_is_refused_before_anything_is_stored(
         (Draft("t", "é" * 51), EventTooLargeError),
     ],
 )
-async def test_drafts_made_by_hand_are_checked_too(
+async def test_handmade_drafts_are_checked(
     hub: Hub, broker: ScriptedBroker, draft: Draft, kind: type[Exception]
 ) -> None:
     with pytest.raises(kind):
@@ -135,25 +136,25 @@ async def test_drafts_made_by_hand_are_checked_too(
         ("ü" * 50, "ü" * 50),
     ],
 )
-async def test_what_data_becomes(hub: Hub, broker: ScriptedBroker, data: Any, text: str) -> None:
+async def test_data_as_text(hub: Hub, broker: ScriptedBroker, data: Any, text: str) -> None:
     cursor = await hub.publish("t", data, event="tick")
     [record] = (await broker.read(0, 10)).records
     assert (record.offset, record.topic, record.event, record.data) == (cursor.offset, "t", "tick", text)
 
 
-async def test_the_cursor_is_the_events_place_in_the_log(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_cursor(hub: Hub, broker: ScriptedBroker) -> None:
     epoch = (await broker.open()).epoch
     assert [await hub.publish("t", number) for number in range(3)] == [Cursor(epoch, place) for place in (1, 2, 3)]
 
 
-async def test_the_same_key_appends_once(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_same_key(hub: Hub, broker: ScriptedBroker) -> None:
     first = await hub.publish("t", "once", key="k")
     assert await hub.publish("t", "twice", key="k") == first
     assert await hub.publish("t", "other", key="l") != first
     assert [record.data for record in (await broker.read(0, 10)).records] == ["once", "other"]
 
 
-async def test_several_are_appended_next_to_each_other(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_publish_many(hub: Hub, broker: ScriptedBroker) -> None:
     drafts = [hub.draft("a", 1), hub.draft("b", 2, event="e"), hub.draft("a", 3, key="k")]
     cursors = await hub.publish_many(iter(drafts))
     assert [cursor.offset for cursor in cursors] == [1, 2, 3]
@@ -163,7 +164,7 @@ async def test_several_are_appended_next_to_each_other(hub: Hub, broker: Scripte
     assert hub.statistics().published == 3
 
 
-async def test_a_batch_that_fails_stores_nothing(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_failed_batch(hub: Hub, broker: ScriptedBroker) -> None:
     broker.fail("append")
     with pytest.raises(BrokerError, match="scripted failure"):
         await hub.publish_many([hub.draft("a", 1), hub.draft("a", 2)])
@@ -172,7 +173,7 @@ async def test_a_batch_that_fails_stores_nothing(hub: Hub, broker: ScriptedBroke
     assert hub.statistics().published == 0
 
 
-async def test_what_is_published_is_stored_before_it_is_delivered(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_stored_before_delivered(hub: Hub, broker: ScriptedBroker) -> None:
     broker.hold("append")
     async with hub.subscribe("t") as subscription:
         publishing = asyncio.create_task(hub.publish("t", "x"))
@@ -184,14 +185,15 @@ async def test_what_is_published_is_stored_before_it_is_delivered(hub: Hub, brok
         assert (await publishing).offset == 1
 
 
-async def test_publishing_from_another_thread(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_publish_sync(hub: Hub, broker: ScriptedBroker) -> None:
     cursor = await asyncio.to_thread(hub.publish_sync, "t", "x", event="e", key="k")
     assert [(record.offset, record.event, record.data) for record in (await broker.read(0, 10)).records] == [
         (cursor.offset, "e", "x")
     ]
 
 
-async def test_a_thread_that_waited_too_long_publishes_nothing_later(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_publish_sync_timeout(hub: Hub, broker: ScriptedBroker) -> None:
+    """An event whose thread has stopped waiting is not published later."""
     broker.hold("append")
     with pytest.raises(TimeoutError):
         await asyncio.to_thread(lambda: hub.publish_sync("t", "x", timeout=0.01))
@@ -201,20 +203,20 @@ async def test_a_thread_that_waited_too_long_publishes_nothing_later(hub: Hub, b
     assert (await broker.read(0, 10)).records == []
 
 
-async def test_the_loop_itself_cannot_wait_for_itself(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_publish_sync_in_the_loop(hub: Hub, broker: ScriptedBroker) -> None:
     with pytest.raises(HubClosedError, match=r"publish_sync\(\) blocks"):
         hub.publish_sync("t", "x")
     assert broker.calls["append"] == 0
 
 
-async def test_publishing_soon_from_synchronous_code(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_publish_soon(hub: Hub, broker: ScriptedBroker) -> None:
     tasks = [hub.publish_soon("t", number) for number in range(3)]
     assert broker.calls["append"] == 0
     assert [(await task)[0].offset for task in tasks] == [1, 2, 3]
     assert [record.data for record in (await broker.read(0, 10)).records] == ["0", "1", "2"]
 
 
-async def test_what_fails_later_is_logged(hub: Hub, broker: ScriptedBroker, caplog: pytest.LogCaptureFixture) -> None:
+async def test_publish_soon_fails(hub: Hub, broker: ScriptedBroker, caplog: pytest.LogCaptureFixture) -> None:
     broker.fail("append")
     task = hub.publish_soon("t", "x")
     await settle(task.done)
@@ -222,7 +224,8 @@ async def test_what_fails_later_is_logged(hub: Hub, broker: ScriptedBroker, capl
     assert "an event was not published: scripted failure" in caplog.text
 
 
-async def test_who_cancels_what_was_to_come_soon_is_not_told_of_it(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+async def test_publish_soon_cancelled(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    """A cancelled publish_soon() is not logged."""
     hub.publish_soon("t", "x").cancel()
     await settle()
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
@@ -243,9 +246,7 @@ async def test_who_cancels_what_was_to_come_soon_is_not_told_of_it(hub: Hub, cap
         (["nobody", "b"], ["b"]),
     ],
 )
-async def test_a_subscription_gives_what_its_patterns_take_in(
-    hub: Hub, patterns: list[str], expected: list[str]
-) -> None:
+async def test_patterns(hub: Hub, patterns: list[str], expected: list[str]) -> None:
     await hub.publish("a", "before")
     await settle()  # until the hub has seen it come back from the log
     async with hub.subscribe(*patterns) as subscription:
@@ -267,7 +268,7 @@ async def test_a_subscription_gives_what_its_patterns_take_in(
         ({"after": 4, "last": 4}, ["5"]),
     ],
 )
-async def test_where_a_subscription_starts(hub: Hub, options: dict[str, Any], expected: list[str]) -> None:
+async def test_start(hub: Hub, options: dict[str, Any], expected: list[str]) -> None:
     cursors = await hub.publish_many([hub.draft("t", number) for number in range(1, 5)])
     await settle()
     after = options.pop("after", None)
@@ -287,7 +288,7 @@ async def test_where_a_subscription_starts(hub: Hub, options: dict[str, Any], ex
         (["a"], {"on_overflow": "explode"}, ValueError, "'explode' is not a valid OverflowPolicy"),
     ],
 )
-async def test_what_is_no_subscription(
+async def test_invalid_subscriptions(
     hub: Hub, patterns: list[str], options: dict[str, Any], kind: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(kind, match=sentence):
@@ -297,12 +298,12 @@ async def test_what_is_no_subscription(
 
 
 @pytest.mark.parametrize("policy", ["disconnect", "skip", "latest"])
-async def test_the_policy_is_one_of_three(hub: Hub, policy: str) -> None:
+async def test_invalid_policy(hub: Hub, policy: str) -> None:
     async with hub.subscribe("a", on_overflow=policy) as subscription:
         assert subscription.subscription.policy == policy
 
 
-async def test_subscribers_are_counted_by_the_topic_that_reaches_them(hub: Hub) -> None:
+async def test_subscribers_of_a_topic(hub: Hub) -> None:
     async with hub.subscribe("a/*"), hub.subscribe("a/*"), hub.subscribe("a/b", "**/b"), hub.subscribe("c"):
         assert hub.subscribers() == 4
         counts = {topic: hub.subscribers(topic) for topic in ("a/b", "a/x", "b", "c", "d")}
@@ -317,7 +318,7 @@ async def test_subscribers_are_counted_by_the_topic_that_reaches_them(hub: Hub) 
     assert hub.subscribers() == hub.subscribers("a/b") == 0
 
 
-async def test_statistics_count_what_happened(hub: Hub) -> None:
+async def test_statistics(hub: Hub) -> None:
     async with hub.subscribe("a") as one, hub.subscribe("**", last_event_id="nonsense") as two:
         await hub.publish("a", "x")
         await hub.publish("b", "y")
@@ -381,7 +382,7 @@ class ReplacedOnRead(ScriptedBroker):
         return found
 
 
-async def test_history_is_of_one_log() -> None:
+async def test_history_of_one_log() -> None:
     broker = ReplacedOnRead()
     async with Hub(broker, clock=FakeClock()) as hub:
         old = await hub.publish("t", "old")
@@ -392,7 +393,7 @@ async def test_history_is_of_one_log() -> None:
         assert found[0][0].epoch != old.epoch
 
 
-async def test_history_is_asked_for_patterns(hub: Hub) -> None:
+async def test_history_without_patterns(hub: Hub) -> None:
     with pytest.raises(InvalidTopicError):
         await hub.history("a", "b", "c", "d")
     with pytest.raises(InvalidTopicError):
@@ -402,7 +403,7 @@ async def test_history_is_asked_for_patterns(hub: Hub) -> None:
 # Its life
 
 
-async def test_check_asks_the_log_from_end_to_end(hub: Hub, broker: ScriptedBroker) -> None:
+async def test_check(hub: Hub, broker: ScriptedBroker) -> None:
     await hub.publish("t")
     state = await hub.check()
     assert isinstance(state, LogState)
@@ -433,7 +434,7 @@ CALLS: dict[str, Callable[[Hub], Any]] = {
 
 @pytest.mark.parametrize("closed", [False, True], ids=["not yet open", "closed"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-async def test_a_hub_that_is_not_open_says_so(call: Callable[[Hub], Any], closed: bool) -> None:
+async def test_closed_hub(call: Callable[[Hub], Any], closed: bool) -> None:
     hub = Hub(clock=FakeClock())
     if closed:
         async with hub:
@@ -447,7 +448,7 @@ async def test_a_hub_that_is_not_open_says_so(call: Callable[[Hub], Any], closed
         await result()
 
 
-async def test_a_hub_is_opened_once() -> None:
+async def test_open_twice() -> None:
     hub = Hub(clock=FakeClock())
     async with hub:
         with pytest.raises(HubClosedError, match="hub is already open"):
@@ -456,7 +457,7 @@ async def test_a_hub_is_opened_once() -> None:
     await hub.close()  # for the second time
 
 
-async def test_a_hub_whose_log_is_not_there_does_not_open(broker: ScriptedBroker) -> None:
+async def test_open_without_log(broker: ScriptedBroker) -> None:
     hub = Hub(broker, clock=FakeClock())
     broker.fail("open")
     with pytest.raises(BrokerError):
@@ -481,14 +482,15 @@ async def test_reopen() -> None:
 
 
 @pytest.mark.parametrize("broker_given", ["memory://", MemoryBroker])
-async def test_the_log_is_a_url_or_a_broker(broker_given: Any) -> None:
+async def test_broker_or_url(broker_given: Any) -> None:
     broker = broker_given if isinstance(broker_given, str) else broker_given()
     async with Hub(broker, clock=FakeClock()) as hub, hub.subscribe("t") as subscription:
         await hub.publish("t", "x")
         assert await take(subscription, 1) == ["x"]
 
 
-async def test_what_is_kept_is_the_urls_log_and_the_window() -> None:
+async def test_retention() -> None:
+    """The retention limits the log that a URL creates, and the window."""
     async with Hub("memory://", retention=Retention(events=3), clock=FakeClock()) as hub:
         await hub.publish_many([hub.draft("t", number) for number in range(10)])
         await settle()
@@ -497,7 +499,7 @@ async def test_what_is_kept_is_the_urls_log_and_the_window() -> None:
         assert [record.data for _, record in found] == ["7", "8", "9"]
 
 
-async def test_a_hub_is_a_lifespan() -> None:
+async def test_lifespan() -> None:
     hub = Hub(clock=FakeClock())
     async with hub.lifespan(object()):
         await hub.publish("t")
@@ -505,7 +507,7 @@ async def test_a_hub_is_a_lifespan() -> None:
         await hub.publish("t")
 
 
-async def test_a_hub_says_what_it_is() -> None:
+async def test_repr() -> None:
     hub = Hub(clock=FakeClock())
     assert repr(hub).endswith(" closed>")
     async with hub:
@@ -515,7 +517,7 @@ async def test_a_hub_says_what_it_is() -> None:
     assert repr(hub).endswith(" closed>")
 
 
-async def test_closing_ends_who_waits() -> None:
+async def test_close_ends_waiting_reader() -> None:
     hub = Hub(clock=FakeClock())
     await hub.open()
     async with hub.subscribe("t") as one, hub.subscribe("**") as two:
@@ -527,7 +529,7 @@ async def test_closing_ends_who_waits() -> None:
         assert (one.reason, two.reason) == ("draining", "draining")
 
 
-async def test_draining_ends_the_streams_over_the_window_and_takes_no_more() -> None:
+async def test_drain() -> None:
     clock = FakeClock()
     numbers = iter([0.1, 0.9, *([0.5] * 5000)])
     async with Hub(clock=clock, drain_window=10.0, random=lambda: next(numbers)) as hub:
@@ -550,6 +552,6 @@ async def test_draining_ends_the_streams_over_the_window_and_takes_no_more() -> 
 
 
 @pytest.mark.parametrize(("number", "retry"), [(0.0, 2400), (0.5, 3000), (0.75, 3300)])
-async def test_clients_come_back_apart(number: float, retry: int) -> None:
+async def test_retry_jitter(number: float, retry: int) -> None:
     hub = Hub(retry=3.0, random=lambda: number)
     assert hub.retry_block() == b"retry: %d\n\n" % retry

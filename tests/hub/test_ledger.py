@@ -241,7 +241,7 @@ CASES = {
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share_direct", [0.0, 1.0, 0.5], ids=["portable", "direct", "mixed"])
 @pytest.mark.parametrize("case", CASES)
-async def test_every_event_of_every_client_is_delivered_or_declared(seed: int, share_direct: float, case: str) -> None:
+async def test_ledger(seed: int, share_direct: float, case: str) -> None:
     options, policies, trouble, steps = CASES[case]
     async with world_of(seed, share_direct, **options) as world:
         ledger = await run(world, readers=40, steps=steps, policies=policies, trouble=trouble)

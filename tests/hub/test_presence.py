@@ -29,7 +29,7 @@ async def hub() -> AsyncIterator[Hub]:
         yield hub
 
 
-async def test_who_comes_and_goes_is_told_once(hub: Hub) -> None:
+async def test_join_and_leave(hub: Hub) -> None:
     log = Log(hub.presence)
     async with hub.subscribe("t", user="ada") as subscription:
         assert log.told == [("join", "ada")]
@@ -38,7 +38,7 @@ async def test_who_comes_and_goes_is_told_once(hub: Hub) -> None:
     assert log.told == [("join", "ada"), ("leave", "ada", "client_closed")]
 
 
-async def test_who_is_present(hub: Hub) -> None:
+async def test_present_subscribers(hub: Hub) -> None:
     assert (len(hub.presence), list(hub.presence), repr(hub.presence)) == (0, [], "<Presence 0 subscribers>")
     async with hub.subscribe("b", "a", user="ada"), hub.subscribe("c") as other:
         ada, nobody = hub.presence
@@ -53,7 +53,7 @@ async def test_who_is_present(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("reason", list(DisconnectReason))
-async def test_the_first_reason_is_the_one_that_is_told(hub: Hub, reason: DisconnectReason) -> None:
+async def test_first_reason_counts(hub: Hub, reason: DisconnectReason) -> None:
     log = Log(hub.presence)
     async with hub.subscribe("t") as subscription:
         hub.delivery.end(subscription.subscription, reason)
@@ -62,7 +62,7 @@ async def test_the_first_reason_is_the_one_that_is_told(hub: Hub, reason: Discon
     assert hub.statistics().disconnects == {reason: 1}
 
 
-async def test_draining_and_closing_are_told_of() -> None:
+async def test_drain_and_close() -> None:
     clock = FakeClock()
     hub = Hub(clock=clock, drain_window=1.0, random=lambda: 0.0)
     await hub.open()
@@ -81,7 +81,7 @@ async def test_draining_and_closing_are_told_of() -> None:
         assert list(other.presence) == []
 
 
-async def test_callbacks_are_decorators_and_all_are_called(hub: Hub) -> None:
+async def test_decorators(hub: Hub) -> None:
     calls: list[str] = []
 
     @hub.presence.on_join
@@ -99,7 +99,7 @@ async def test_callbacks_are_decorators_and_all_are_called(hub: Hub) -> None:
     assert (joined.__name__, left.__name__) == ("joined", "left")
 
 
-async def test_a_callback_that_raises_harms_nobody(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+async def test_callback_raises(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     def explode(*args: Any) -> None:
         raise RuntimeError("boom")
 
@@ -115,7 +115,7 @@ async def test_a_callback_that_raises_harms_nobody(hub: Hub, caplog: pytest.LogC
     assert hub.subscribers() == 0
 
 
-async def test_a_callback_may_publish_what_it_sees(hub: Hub) -> None:
+async def test_callback_publishes(hub: Hub) -> None:
     hub.presence.on_leave(lambda info, reason: hub.publish_soon("presence", f"{info.user} left: {reason}"))
     async with hub.subscribe("presence") as watcher:
         async with hub.subscribe("t", user="ada"):
@@ -139,7 +139,7 @@ async def test_handover(hub: Hub) -> None:
     assert list(hub.presence) == []
 
 
-async def test_a_stream_that_ends_is_told_of_with_its_user(hub: Hub) -> None:
+async def test_stream_with_user(hub: Hub) -> None:
     log = Log(hub.presence)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -151,7 +151,7 @@ async def test_a_stream_that_ends_is_told_of_with_its_user(hub: Hub) -> None:
     assert log.told == [("join", "ada"), ("leave", "ada", "client_closed")]
 
 
-async def test_who_was_never_here_does_not_leave(hub: Hub) -> None:
+async def test_leave_without_join(hub: Hub) -> None:
     log = Log(hub.presence)
     async with hub.subscribe("t") as subscription:
         presence = Presence()

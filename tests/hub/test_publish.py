@@ -74,9 +74,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "error", "sentence"), REFUSED)
-async def test_what_cannot_be_published_is_refused_and_nothing_stored(
-    fields: dict[str, Any], error: type[Exception], sentence: str
-) -> None:
+async def test_invalid_events(fields: dict[str, Any], error: type[Exception], sentence: str) -> None:
     async with hub_of(max_event_size=100) as (hub, _):
         arguments = {"topic": "t", "data": "d", **fields}
         calls: list[Callable[[], Any]] = [
@@ -94,13 +92,13 @@ async def test_what_cannot_be_published_is_refused_and_nothing_stored(
         assert hub.statistics().published == 0
 
 
-async def test_an_event_of_the_greatest_size_is_taken() -> None:
+async def test_greatest_event() -> None:
     async with hub_of(max_event_size=100) as (hub, _):
         await hub.publish("t", "x" * 100)
         await hub.publish("t", "€" * 33)
 
 
-async def test_a_batch_stands_together_or_not_at_all() -> None:
+async def test_batch_is_atomic() -> None:
     async with hub_of() as (hub, broker), hub.subscribe("**") as subscription:
         batch = [hub.draft(f"t/{number}", number) for number in range(50)]
         cursors, others = await asyncio.gather(hub.publish_many(batch), hub.publish_many(batch))
@@ -117,7 +115,7 @@ async def test_a_batch_stands_together_or_not_at_all() -> None:
         assert hub.statistics().published == 100
 
 
-async def test_a_key_publishes_once() -> None:
+async def test_same_key() -> None:
     async with hub_of() as (hub, _):
         first = await hub.publish("t", "one", key="k")
         assert await hub.publish("t", "again", key="k") == first
@@ -127,7 +125,7 @@ async def test_a_key_publishes_once() -> None:
         assert [data for _, _, data in await stored(hub)] == ["one", "other", "y"]
 
 
-async def test_threads_publish_and_wait_for_their_cursors() -> None:
+async def test_publish_sync() -> None:
     async with hub_of() as (hub, broker):
         with pytest.raises(HubClosedError, match="publish_sync"):
             hub.publish_sync("t")
@@ -144,7 +142,7 @@ async def test_threads_publish_and_wait_for_their_cursors() -> None:
             await asyncio.to_thread(hub.publish_sync, "t")
 
 
-async def test_synchronous_code_in_the_loop_publishes_without_waiting(caplog: pytest.LogCaptureFixture) -> None:
+async def test_publish_soon(caplog: pytest.LogCaptureFixture) -> None:
     async with hub_of() as (hub, broker):
         tasks = [hub.publish_soon("t", number) for number in range(10)]
         cursors = [await task for task in tasks]
@@ -157,7 +155,7 @@ async def test_synchronous_code_in_the_loop_publishes_without_waiting(caplog: py
         assert not hub._publishing
 
 
-async def test_what_is_published_is_stored_before_it_is_delivered() -> None:
+async def test_stored_before_delivered() -> None:
     async with hub_of() as (hub, broker), hub.subscribe("t") as subscription:
         broker.hold("append")
         waiting = asyncio.create_task(hub.publish("t", "x"))
@@ -169,7 +167,7 @@ async def test_what_is_published_is_stored_before_it_is_delivered() -> None:
         assert str(await waiting) == (await received).id
 
 
-async def test_a_hub_that_is_not_open_takes_nothing() -> None:
+async def test_closed_hub() -> None:
     hub = Hub()
     for call in (lambda: hub.publish_sync("t"), lambda: hub.publish_soon("t"), hub.statistics, lambda: hub.clock):
         with pytest.raises(HubClosedError):
@@ -179,7 +177,7 @@ async def test_a_hub_that_is_not_open_takes_nothing() -> None:
     await hub.close()
 
 
-async def test_the_history_in_pages() -> None:
+async def test_history_pages() -> None:
     async with hub_of() as (hub, broker):
         for number in range(30):
             await hub.publish(f"t/{number % 2}", str(number))

@@ -52,7 +52,7 @@ async def data_of(stream: EventStream, count: int) -> list[str | None]:
 
 
 @pytest.mark.parametrize("published", [0, 3])
-async def test_the_first_block_is_the_place_and_the_time_to_come_back(app: App, published: int) -> None:
+async def test_first_block(app: App, published: int) -> None:
     await app.publish(*range(published))
     async with app.client.open("/") as stream:
         await app.publish("x")
@@ -64,7 +64,7 @@ async def test_the_first_block_is_the_place_and_the_time_to_come_back(app: App, 
         assert event.id == f"{epoch}-{published + 1}"
 
 
-async def test_a_client_lost_before_its_first_event_resumes_without_loss(app: App) -> None:
+async def test_resume_before_first_event(app: App) -> None:
     async with app.client.open("/") as stream:
         await look(stream)
         place = stream.last_event_id
@@ -82,7 +82,7 @@ async def look(stream: EventStream) -> bytes:
     return stream.body
 
 
-async def test_a_gap_comes_in_the_first_block_itself(app: App) -> None:
+async def test_gap_in_first_block(app: App) -> None:
     [first, _] = await app.publish("kept", "kept too")
     epoch = first.partition("-")[0]
     async with app.client.open("/", last_event_id="elsewhere-5") as stream:
@@ -111,7 +111,7 @@ async def test_a_gap_comes_in_the_first_block_itself(app: App) -> None:
         (0, None, None, ["1", "2", "3", "4"]),
     ],
 )
-async def test_where_a_stream_starts(
+async def test_start(
     app: App, header: int | None, query: Mapping[str, str] | None, last: int | None, expected: list[str]
 ) -> None:
     epoch = (await app.publish(1, 2, 3, 4))[0].partition("-")[0]
@@ -126,7 +126,8 @@ async def test_where_a_stream_starts(
         assert stream.last_event_id == f"{epoch}-4"
 
 
-async def test_history_and_what_is_published_meanwhile_come_once_and_in_order(app: App) -> None:
+async def test_history_then_live(app: App) -> None:
+    """Events from the history and events published during its read arrive once, in order."""
     await app.publish(*range(300))
     app.options["last"] = 300
     async with app.client.open("/") as stream:
@@ -137,7 +138,7 @@ async def test_history_and_what_is_published_meanwhile_come_once_and_in_order(ap
 # Headers and methods
 
 
-async def test_the_headers_are_those_of_a_stream(app: App) -> None:
+async def test_headers(app: App) -> None:
     app.options["headers"] = {"X-One": "1", "Cache-Control": "no-cache"}
     async with app.client.open("/") as stream:
         assert stream.status == 200
@@ -150,7 +151,7 @@ async def test_the_headers_are_those_of_a_stream(app: App) -> None:
         ]
 
 
-async def test_head_answers_the_headers_and_subscribes_nobody(app: App) -> None:
+async def test_head(app: App) -> None:
     joined: list[Any] = []
     app.hub.presence.on_join(joined.append)
     async with app.client.open("/", method="HEAD") as stream:
@@ -177,28 +178,28 @@ async def problem(stream: EventStream) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_draining_hub_asks_to_come_back(app: App, method: str) -> None:
+async def test_draining_hub(app: App, method: str) -> None:
     app.hub.drain()
     found = await problem(app.client.open("/", method=method))
     assert (found["status"], found["detail"]) == (503, "The hub is draining: try again in a moment.")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_hub_that_is_not_open_is_no_server_error(method: str) -> None:
+async def test_closed_hub(method: str) -> None:
     found = await problem(App().client.open("/", method=method))
     assert found["status"] == 503
     assert "hub is closed" in found["detail"]
 
 
 @pytest.mark.parametrize("last_event_id", ["nonsense", "elsewhere-5"])
-async def test_a_log_that_cannot_be_asked_is_503(app: App, last_event_id: str) -> None:
+async def test_failing_log(app: App, last_event_id: str) -> None:
     app.broker.fail("state")
     found = await problem(app.client.open("/", last_event_id=last_event_id))
     assert (found["status"], found["detail"]) == (503, "scripted failure")
     assert app.hub.subscribers() == 0
 
 
-async def test_a_hub_that_begins_to_drain_while_the_place_is_looked_up(app: App) -> None:
+async def test_drain_during_start(app: App) -> None:
     app.broker.hold("state")
     stream = app.client.open("/", last_event_id="elsewhere-5", wait=False)
     async with stream:
@@ -210,7 +211,7 @@ async def test_a_hub_that_begins_to_drain_while_the_place_is_looked_up(app: App)
         assert stream.headers["retry-after"] == "5"
 
 
-async def test_a_pattern_that_is_none_is_the_callers_error(app: App) -> None:
+async def test_invalid_pattern(app: App) -> None:
     scope: Scope = {"type": "http", "method": "GET", "headers": []}
     with pytest.raises(InvalidTopicError):
         app.hub.response(scope, ["a*"])
@@ -229,7 +230,7 @@ async def silence(app: App, seconds: float) -> None:
     await settle()
 
 
-async def test_a_heartbeat_comes_after_silence_and_only_then() -> None:
+async def test_heartbeat_after_silence() -> None:
     app = App(heartbeat=15.0)
     async with app.hub, app.client.open("/") as stream:
         for _ in range(4):  # nobody is silent for fifteen seconds here
@@ -247,7 +248,7 @@ async def test_a_heartbeat_comes_after_silence_and_only_then() -> None:
         assert await stream.next_comment() == "heartbeat"
 
 
-async def test_no_heartbeat_if_none_is_wanted() -> None:
+async def test_no_heartbeat() -> None:
     app = App(heartbeat=None, send_timeout=None)
     async with app.hub, app.client.open("/") as stream:
         await silence(app, 1000.0)
@@ -259,7 +260,7 @@ async def test_no_heartbeat_if_none_is_wanted() -> None:
 # Its end
 
 
-async def test_a_drained_stream_ends_with_the_time_to_come_back(app: App) -> None:
+async def test_drained_stream_ends_with_retry(app: App) -> None:
     left: list[Any] = []
     app.hub.presence.on_leave(lambda info, reason: left.append(reason))
     async with app.client.open("/") as stream:
@@ -274,7 +275,7 @@ async def test_a_drained_stream_ends_with_the_time_to_come_back(app: App) -> Non
     assert app.hub.subscribers() == 0
 
 
-async def test_closing_the_hub_ends_its_streams() -> None:
+async def test_close_ends_streams() -> None:
     app = App()
     await app.hub.open()
     async with app.client.open("/") as stream:
@@ -285,7 +286,7 @@ async def test_closing_the_hub_ends_its_streams() -> None:
         assert stream.complete
 
 
-async def test_a_client_that_leaves_is_counted_out(app: App) -> None:
+async def test_client_leaves(app: App) -> None:
     left: list[Any] = []
     app.hub.presence.on_leave(lambda info, reason: left.append((info.user, reason)))
     app.options["user"] = "ada"
@@ -296,7 +297,7 @@ async def test_a_client_that_leaves_is_counted_out(app: App) -> None:
     assert app.hub.statistics().disconnects == {"client_closed": 1}
 
 
-async def test_a_slow_consumer_ends_cleanly_and_is_told_of_the_gap_when_it_is_back() -> None:
+async def test_slow_consumer() -> None:
     # Ended, not failed: browsers come back from an end by themselves, with the place they had.
     app = App(retention=Retention(events=5))
     async with app.hub:
@@ -319,7 +320,7 @@ async def test_a_slow_consumer_ends_cleanly_and_is_told_of_the_gap_when_it_is_ba
             assert ((await again.next_event()).data or "").startswith("35:")
 
 
-async def test_a_log_that_fails_under_a_stream_is_no_clean_end() -> None:
+async def test_log_fails_under_stream() -> None:
     app = App(retention=Retention(events=1))
     async with app.hub:
         [first, *_] = await app.publish(1, 2, 3)
@@ -334,7 +335,7 @@ async def test_a_log_that_fails_under_a_stream_is_no_clean_end() -> None:
 # In a framework
 
 
-async def test_a_path_operation_whose_annotation_says_what_it_returns() -> None:
+async def test_return_annotation() -> None:
     hub = Hub(clock=FakeClock())
     app = FastAPI(lifespan=hub.lifespan)
 
@@ -352,7 +353,7 @@ async def test_a_path_operation_whose_annotation_says_what_it_returns() -> None:
     assert "/events" in app.openapi()["paths"]
 
 
-async def test_what_a_response_says_of_itself(app: App) -> None:
+async def test_repr(app: App) -> None:
     response = app.hub.response({"type": "http", "headers": []}, ["b", "a"])
     assert repr(response) == "<HubResponse ('a', 'b')>"
 

@@ -45,7 +45,7 @@ def numbers(first: int, last: int) -> list[str]:
 
 
 @WAYS
-async def test_the_first_block_is_a_place_without_data(direct: bool) -> None:
+async def test_first_block(direct: bool) -> None:
     async with hub_with(3) as (hub, _):
         client = HubClient(hub, "t/**", direct=direct)
         assert await read(client) == []
@@ -83,9 +83,7 @@ async def test_the_first_block_is_a_place_without_data(direct: bool) -> None:
         ("x" * 5000, ["reset 0", *numbers(1, 9)]),
     ],
 )
-async def test_a_stream_goes_on_behind_the_place_that_is_asked_for(
-    direct: bool, name: str, place: str, expected: list[str]
-) -> None:
+async def test_resume(direct: bool, name: str, place: str, expected: list[str]) -> None:
     async with hub_with(9) as (hub, _):
         place = place.format(epoch=hub.epoch)
         given: dict[str, Any] = {"last_event_id": place} if name == "header" else {"query": {name: place}}
@@ -99,7 +97,7 @@ async def test_a_stream_goes_on_behind_the_place_that_is_asked_for(
         await client.close()
 
 
-async def test_the_header_comes_before_the_query() -> None:
+async def test_header_before_query() -> None:
     async with hub_with(9) as (hub, _):
         client = HubClient(hub, "t/**", last_event_id=f"{hub.epoch}-8", query={"last_event_id": f"{hub.epoch}-2"})
         assert await read(client) == ["9"]
@@ -117,9 +115,7 @@ async def test_the_header_comes_before_the_query() -> None:
         (30, 12, 3, numbers(4, 30)),  # memory has more than the log
     ],
 )
-async def test_what_is_no_longer_kept_is_told(
-    direct: bool, window: int, keep: int | None, after: int, expected: list[str]
-) -> None:
+async def test_expired_events(direct: bool, window: int, keep: int | None, after: int, expected: list[str]) -> None:
     async with hub_with(30, window=window, keep=keep) as (hub, _):
         client = HubClient(hub, "t/**", direct=direct, last_event_id=f"{hub.epoch}-{after}")
         assert await read(client) == expected
@@ -143,9 +139,7 @@ async def test_what_is_no_longer_kept_is_told(
         (("nobody",), 10, []),
     ],
 )
-async def test_the_last_events_also_if_the_log_has_more_of_them_than_memory(
-    direct: bool, topics: tuple[str, ...], last: int | None, expected: list[str]
-) -> None:
+async def test_last_events(direct: bool, topics: tuple[str, ...], last: int | None, expected: list[str]) -> None:
     async with hub_with(30, window=5) as (hub, _):
         client = HubClient(hub, *topics, direct=direct, last=last)
         assert await read(client) == expected
@@ -158,7 +152,8 @@ async def test_the_last_events_also_if_the_log_has_more_of_them_than_memory(
 
 
 @WAYS
-async def test_a_place_that_another_hub_has_seen_first_is_waited_for(direct: bool) -> None:
+async def test_cursor_ahead_of_hub(direct: bool) -> None:
+    """A cursor that another hub has seen first is waited for."""
     async with hub_with(2) as (hub, broker):
         broker.hold("tail")
         for number in range(3, 6):
@@ -171,7 +166,7 @@ async def test_a_place_that_another_hub_has_seen_first_is_waited_for(direct: boo
         await client.close()
 
 
-async def test_who_waits_for_a_place_and_leaves_is_forgotten() -> None:
+async def test_leave_during_start() -> None:
     async with hub_with(2) as (hub, broker):
         broker.hold("tail")
         await hub.publish("t/0", "3")
@@ -182,7 +177,7 @@ async def test_who_waits_for_a_place_and_leaves_is_forgotten() -> None:
         assert len(hub.delivery._joining) == 0
 
 
-async def test_the_last_events_while_memory_moves_on() -> None:
+async def test_last_events_during_trimming() -> None:
     async with hub_with(30, window=5) as (hub, broker):
         broker.hold("read")
         client = HubClient(hub, "**", last=10)
@@ -195,7 +190,7 @@ async def test_the_last_events_while_memory_moves_on() -> None:
         await client.close()
 
 
-async def test_a_place_is_found_anew_if_the_log_is_replaced_meanwhile() -> None:
+async def test_log_replaced_during_start() -> None:
     async with hub_with(30, window=5) as (hub, broker):
         broker.hold("read")
         client = HubClient(hub, "**", last=20)
@@ -208,7 +203,7 @@ async def test_a_place_is_found_anew_if_the_log_is_replaced_meanwhile() -> None:
         await client.close()
 
 
-async def test_a_hub_whose_log_fails_answers_503() -> None:
+async def test_failing_log() -> None:
     async with hub_with(30, window=5) as (hub, broker):
         broker.fail("state", "read")
         for options in ({"last_event_id": "garbage"}, {"last": 20}):

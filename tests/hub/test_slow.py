@@ -43,7 +43,7 @@ def data_of(events: list[ServerSentEvent]) -> list[str]:
 
 @WAYS
 @pytest.mark.parametrize("policy", ["disconnect", "skip", "latest"])
-async def test_a_client_that_falls_off_the_log_fares_as_its_policy_says(direct: bool, policy: str) -> None:
+async def test_policies(direct: bool, policy: str) -> None:
     async with small_hub() as (hub, _, _):
         client = HubClient(hub, "**", direct=direct, on_overflow=policy)
         await fill(hub, client)
@@ -73,7 +73,8 @@ async def test_a_client_that_falls_off_the_log_fares_as_its_policy_says(direct: 
 
 
 @WAYS
-async def test_latest_gives_the_newest_of_each_topic_also_when_it_has_left_memory(direct: bool) -> None:
+async def test_latest(direct: bool) -> None:
+    """``latest`` sends the newest event of each topic, also if it is no longer in memory."""
     async with small_hub(keep=None) as (hub, _, _):
         client = HubClient(hub, "**", direct=direct, on_overflow="latest")
         await fill(hub, client)
@@ -92,7 +93,7 @@ async def test_latest_gives_the_newest_of_each_topic_also_when_it_has_left_memor
 
 
 @WAYS
-async def test_all_of_it_comes_if_the_log_keeps_it(direct: bool) -> None:
+async def test_nothing_lost_while_kept(direct: bool) -> None:
     async with small_hub(keep=None) as (hub, _, _):
         client = HubClient(hub, "**", direct=direct)
         await fill(hub, client)
@@ -102,7 +103,7 @@ async def test_all_of_it_comes_if_the_log_keeps_it(direct: bool) -> None:
         await client.close()
 
 
-async def test_an_iterator_that_is_too_slow_is_told_its_place() -> None:
+async def test_slow_iterator() -> None:
     async with small_hub() as (hub, _, _), hub.subscribe("t") as subscription:
         await hub.publish("t", "1")
         assert (await anext(subscription)).data == "1"
@@ -125,7 +126,7 @@ async def sees_it_dropped(hub: Hub, clock: FakeClock) -> None:
 
 
 @WAYS
-async def test_who_takes_nothing_for_long_is_dropped(direct: bool) -> None:
+async def test_send_timeout(direct: bool) -> None:
     async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
         client = HubClient(hub, "**", direct=direct)
         await fill(hub, client)
@@ -139,7 +140,8 @@ async def test_who_takes_nothing_for_long_is_dropped(direct: bool) -> None:
         assert hub.statistics().disconnects == {"send_timeout": 1}
 
 
-async def test_who_has_not_read_the_answer_before_its_stream_is_dropped() -> None:
+async def test_unread_response_before_stream() -> None:
+    """A client that does not read the response before its stream is dropped."""
     async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
         client = HubClient(hub, "**", direct=True)
         assert client.transport is not None
@@ -151,7 +153,8 @@ async def test_who_has_not_read_the_answer_before_its_stream_is_dropped() -> Non
         assert hub.statistics().disconnects == {"send_timeout": 1}
 
 
-async def test_who_reads_the_answer_before_its_stream_late_is_served_then() -> None:
+async def test_late_read_before_stream() -> None:
+    """A client that reads the response before its stream late is served then."""
     async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
         client = HubClient(hub, "**", direct=True)
         assert client.transport is not None
@@ -173,7 +176,7 @@ async def test_who_reads_the_answer_before_its_stream_late_is_served_then() -> N
         await client.close()
 
 
-async def test_who_reads_a_little_now_and_then_is_kept() -> None:
+async def test_slow_reader_is_kept() -> None:
     async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
         client = HubClient(hub, "**", direct=True)
         await fill(hub, client)
@@ -195,7 +198,7 @@ def held(subscriber: DirectOutput) -> int:
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("policy", ["disconnect", "skip", "latest"])
 @pytest.mark.parametrize("size", [200, 3000, 60_000, 200_000])
-async def test_a_stalled_connection_holds_little(size: int, policy: str, lazy: bool) -> None:
+async def test_memory_of_stalled_connection(size: int, policy: str, lazy: bool) -> None:
     async with small_hub(retention=Retention(events=50), keep=None) as (hub, _, _):
         client = HubClient(hub, "**", direct=True, lazy=lazy, on_overflow=policy)
         await settle()
@@ -211,7 +214,7 @@ async def test_a_stalled_connection_holds_little(size: int, policy: str, lazy: b
         await client.close()
 
 
-async def test_a_portable_stream_that_stalls_holds_one_page() -> None:
+async def test_memory_of_portable_stream() -> None:
     async with small_hub(retention=Retention(events=50), keep=None) as (hub, _, _):
         client = HubClient(hub, "**")
         for _ in range(60):
@@ -221,7 +224,8 @@ async def test_a_portable_stream_that_stalls_holds_one_page() -> None:
         await client.close()
 
 
-async def test_one_stalled_client_delays_nobody_and_many_hold_shared_bytes() -> None:
+async def test_stalled_clients_share_bytes() -> None:
+    """A stalled client does not delay others, and many stalled clients share their bytes."""
     async with small_hub(retention=Retention(events=1000), keep=None) as (hub, _, _):
         stalled = [HubClient(hub, "**", direct=True) for _ in range(200)]
         quick = HubClient(hub, "**", direct=True)

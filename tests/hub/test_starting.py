@@ -49,7 +49,7 @@ async def world() -> AsyncIterator[World]:
         yield world
 
 
-async def test_without_a_word_it_starts_now(world: World) -> None:
+async def test_start_now(world: World) -> None:
     assert await world.start("**") == Start(20)
 
 
@@ -77,11 +77,11 @@ async def test_without_a_word_it_starts_now(world: World) -> None:
         (["nobody"], 3, 20),
     ],
 )
-async def test_before_the_last_events(world: World, patterns: list[str], last: int, start: int) -> None:
+async def test_last_events(world: World, patterns: list[str], last: int, start: int) -> None:
     assert await world.start(*patterns, last=last) == Start(start)
 
 
-async def test_the_log_is_asked_only_if_the_window_holds_too_few(world: World) -> None:
+async def test_log_is_read_if_window_is_too_short(world: World) -> None:
     before = world.broker.calls["read"]
     await world.start("**", last=5)
     await world.start("a", last=2)
@@ -90,13 +90,14 @@ async def test_the_log_is_asked_only_if_the_window_holds_too_few(world: World) -
     assert world.broker.calls["read"] == before + 1
 
 
-async def test_what_matched_in_the_window_is_where_it_starts_if_the_log_has_no_older(world: World) -> None:
+async def test_oldest_match_in_window(world: World) -> None:
+    """If the log has no older match, the start is the oldest match in the window."""
     await world.hub.publish("rare", "x")
     await settle()
     assert await world.start("rare", last=5) == Start(20)
 
 
-async def test_many_pages_of_the_log_are_read() -> None:
+async def test_many_pages() -> None:
     broker = ScriptedBroker()
     async with Hub(broker, clock=FakeClock(), retention=Retention(events=5)) as hub:
         await broker.append([Draft("ab"[number % 2], "x") for number in range(2500)])
@@ -116,7 +117,7 @@ async def test_last_is_limited() -> None:
         assert (await world.start("**", last=1_000_000)).cursor == 100
 
 
-async def test_a_log_that_cannot_be_read_is_an_error(world: World) -> None:
+async def test_failing_log(world: World) -> None:
     world.broker.fail("read")
     with pytest.raises(BrokerError):
         await world.start("**", last=10)
@@ -128,7 +129,7 @@ async def test_a_log_that_cannot_be_read_is_an_error(world: World) -> None:
 
 @pytest.mark.parametrize("offset", [20, 19, 15, 14, 5, 4, 0])
 @pytest.mark.parametrize("last", [None, 3])
-async def test_after_a_cursor_of_this_log(world: World, offset: int, last: int | None) -> None:
+async def test_cursor_of_this_log(world: World, offset: int, last: int | None) -> None:
     # One that has expired is told of when it is read: what is kept may be less by then.
     before = world.broker.calls.copy()
     assert await world.start("a", last_event_id=f"{{epoch}}-{offset}", last=last) == Start(offset)
@@ -159,14 +160,15 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("text", [*GARBAGE, "other-3", "other-0", "{epoch}-21", "{epoch}-999999999999999999"])
-async def test_what_is_no_cursor_of_this_log_is_a_reset_and_gives_all_that_is_kept(world: World, text: str) -> None:
+async def test_foreign_cursor(world: World, text: str) -> None:
+    """An id that is not a cursor of this log is a reset, and starts before the oldest event."""
     start = await world.start("a", last_event_id=text)
     assert start.cursor == 5
     assert start.gap == Gap.create("reset", text.format(epoch=world.epoch), Cursor(world.epoch, 5))
     assert world.hub.statistics().gaps == {"reset": 1, "expired": 0}
 
 
-async def test_a_future_that_the_log_knows_is_waited_for(world: World) -> None:
+async def test_cursor_ahead_of_hub(world: World) -> None:
     # Another hub on the same log was faster: the client comes from there.
     world.broker.hold("tail")
     publishing = [await world.broker.append([Draft("a", "x")]) for _ in range(3)]
@@ -182,7 +184,7 @@ async def test_a_future_that_the_log_knows_is_waited_for(world: World) -> None:
     assert world.hub.statistics().gaps == {"reset": 0, "expired": 0}
 
 
-async def test_a_log_that_cannot_be_asked_what_it_knows_is_an_error(world: World) -> None:
+async def test_state_fails(world: World) -> None:
     world.broker.fail("state")
     with pytest.raises(BrokerError):
         await world.start("**", last_event_id="other-3")
@@ -193,9 +195,7 @@ async def test_a_log_that_cannot_be_asked_what_it_knows_is_an_error(world: World
 
 
 @pytest.mark.parametrize("options", [{"last_event_id": "nonsense"}, {"last": 10}])
-async def test_a_place_in_a_log_that_was_replaced_meanwhile_is_looked_for_again(
-    world: World, options: dict[str, Any]
-) -> None:
+async def test_log_replaced_during_start(world: World, options: dict[str, Any]) -> None:
     world.broker.hold("state", "read")
 
     async def first_event() -> HubEvent:
@@ -232,9 +232,7 @@ async def test_a_place_in_a_log_that_was_replaced_meanwhile_is_looked_for_again(
         ("other-17", "reset", [str(number) for number in range(6, 21)]),
     ],
 )
-async def test_what_follows_is_all_that_is_kept_and_then_live(
-    world: World, text: str, gap: str | None, data: list[str]
-) -> None:
+async def test_kept_then_live(world: World, text: str, gap: str | None, data: list[str]) -> None:
     given = text.format(epoch=world.epoch)
     async with world.hub.subscribe("**", last_event_id=given) as subscription, asyncio.timeout(5):
         if gap is not None:

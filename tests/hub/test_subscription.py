@@ -45,7 +45,7 @@ def told(event: ServerSentEvent) -> Any:
     return gap["reason"], *(int(gap[name].rpartition("-")[2]) for name in ("after", "resumed"))
 
 
-async def test_an_event_knows_its_topic_and_its_place() -> None:
+async def test_topic_and_cursor() -> None:
     world = World()
     async with world.hub as hub, hub.subscribe("a/*") as subscription:
         cursor = await hub.publish("a/b", {"x": 1}, event="tick")
@@ -58,7 +58,7 @@ async def test_an_event_knows_its_topic_and_its_place() -> None:
             event.topic = "other"
 
 
-async def test_what_is_missing_is_an_item_of_its_own() -> None:
+async def test_gap_is_an_item() -> None:
     world = World()
     async with world.hub as hub, hub.subscribe("t", last_event_id="elsewhere-1") as subscription:
         gap = await anext(subscription)
@@ -81,9 +81,7 @@ async def test_what_is_missing_is_an_item_of_its_own() -> None:
         ("latest", 30, [("expired", 1, 21), 31]),
     ],
 )
-async def test_one_that_is_read_slowly_loses_nothing_that_is_kept(
-    policy: str, behind: int, expected: list[Any]
-) -> None:
+async def test_nothing_lost_while_kept(policy: str, behind: int, expected: list[Any]) -> None:
     world = World()
     async with world.hub as hub, hub.subscribe("t", on_overflow=policy) as subscription:
         waiting = asyncio.ensure_future(take(subscription, 1))
@@ -99,7 +97,7 @@ async def test_one_that_is_read_slowly_loses_nothing_that_is_kept(
         assert await take(subscription, 1) == [behind + 2]
 
 
-async def test_one_that_fell_off_the_log_is_ended() -> None:
+async def test_slow_consumer() -> None:
     world = World()
     async with world.hub as hub, hub.subscribe("t") as subscription:
         waiting = asyncio.ensure_future(take(subscription, 1))
@@ -124,7 +122,7 @@ async def test_one_that_fell_off_the_log_is_ended() -> None:
             assert await take(again, 11) == [("expired", 1, 2), *range(3, 13)]
 
 
-async def test_only_the_newest_of_each_topic_to_one_that_is_behind() -> None:
+async def test_latest() -> None:
     world = World()
     async with world.hub as hub, hub.subscribe("**", on_overflow="latest", last=0) as subscription:
         waiting = asyncio.ensure_future(take(subscription, 1))
@@ -140,7 +138,7 @@ async def test_only_the_newest_of_each_topic_to_one_that_is_behind() -> None:
         assert hub.statistics().superseded == 2
 
 
-async def test_who_waits_is_woken_by_the_end() -> None:
+async def test_close_while_waiting() -> None:
     world = World()
     async with world.hub as hub, hub.subscribe("t") as subscription:
         waiting = asyncio.ensure_future(anext(subscription, "ended"))
@@ -151,7 +149,7 @@ async def test_who_waits_is_woken_by_the_end() -> None:
         assert "client_closed" in repr(subscription)
 
 
-async def test_a_wait_that_is_cancelled_loses_no_event() -> None:
+async def test_cancelled_wait() -> None:
     world = World()
     async with world.hub as hub, hub.subscribe("t") as subscription:
         for number in range(1, 4):
@@ -163,7 +161,7 @@ async def test_a_wait_that_is_cancelled_loses_no_event() -> None:
         assert hub.statistics().delivered == 3
 
 
-async def test_a_log_that_cannot_be_read_may_be_asked_again() -> None:
+async def test_failed_read_is_repeated() -> None:
     world = World()
     async with world.hub as hub:
         await world.publish(8)
@@ -176,7 +174,7 @@ async def test_a_log_that_cannot_be_read_may_be_asked_again() -> None:
             assert await take(subscription, 7) == [2, 3, 4, 5, 6, 7, 8]
 
 
-async def test_one_that_is_closed_while_the_log_is_read_gets_nothing_more() -> None:
+async def test_close_during_read() -> None:
     world = World()
     async with world.hub as hub:
         await world.publish(8)

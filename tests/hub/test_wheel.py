@@ -17,7 +17,7 @@ def wheel_of(now: float = 1000.0) -> tuple[FakeClock, Wheel]:
 
 @pytest.mark.parametrize("start", [0.0, 1000.0, 1000.1, 12345.678])
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.25, 0.3, 1.0, 14.99, 60.0])
-def test_a_callback_comes_in_time_or_little_later(start: float, delay: float) -> None:
+def test_callback_in_time(start: float, delay: float) -> None:
     clock, wheel = wheel_of(start)
     moments: list[float] = []
     wheel.call_at(start + delay, lambda: moments.append(wheel.time()))
@@ -28,7 +28,7 @@ def test_a_callback_comes_in_time_or_little_later(start: float, delay: float) ->
     assert len(moments) == 1
 
 
-def test_one_that_is_overdue_comes_with_the_next_turn() -> None:
+def test_overdue_callback() -> None:
     clock, wheel = wheel_of()
     calls: list[str] = []
     wheel.call_at(0.0, calls.append, "late")
@@ -37,7 +37,7 @@ def test_one_that_is_overdue_comes_with_the_next_turn() -> None:
     assert calls == ["late"]
 
 
-def test_all_timers_cost_one_of_the_clock() -> None:
+def test_one_timer_of_the_clock() -> None:
     clock, wheel = wheel_of()
     calls: list[int] = []
     for number in range(100):
@@ -48,7 +48,7 @@ def test_all_timers_cost_one_of_the_clock() -> None:
     assert repr(clock).endswith(" timers=1>")
 
 
-def test_a_clock_that_stood_still_leaves_nothing_out() -> None:
+def test_late_turn() -> None:
     # A loop that was busy for seconds turns the wheel once, past many spokes.
     clock, wheel = wheel_of()
     calls: list[int] = []
@@ -61,7 +61,7 @@ def test_a_clock_that_stood_still_leaves_nothing_out() -> None:
     assert calls == [1, 2, 3]
 
 
-def test_what_is_cancelled_does_not_come() -> None:
+def test_cancel() -> None:
     clock, wheel = wheel_of()
     calls: list[str] = []
     timer = wheel.call_at(1001.0, calls.append, "never")
@@ -73,7 +73,7 @@ def test_what_is_cancelled_does_not_come() -> None:
     assert calls == ["comes"]
 
 
-def test_a_callback_that_raises_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+def test_callback_raises(caplog: pytest.LogCaptureFixture) -> None:
     clock, wheel = wheel_of()
     calls: list[str] = []
 
@@ -90,7 +90,7 @@ def test_a_callback_that_raises_stops_no_other(caplog: pytest.LogCaptureFixture)
     assert "RuntimeError: boom" in caplog.text
 
 
-def test_what_is_to_come_at_each_turn() -> None:
+def test_callbacks_of_each_turn() -> None:
     clock = FakeClock()
     wheel = Wheel(clock)
     turns: list[float] = []
@@ -102,7 +102,7 @@ def test_what_is_to_come_at_each_turn() -> None:
     assert len(turns) == 4
 
 
-def test_a_callback_may_set_another() -> None:
+def test_callback_in_callback() -> None:
     clock, wheel = wheel_of()
     moments: list[float] = []
 
@@ -118,7 +118,8 @@ def test_a_callback_may_set_another() -> None:
     assert moments[2] - moments[0] <= 3.0
 
 
-def test_stopped_it_stands_still_once_what_was_to_come_has_come() -> None:
+def test_stop() -> None:
+    """A stopped wheel runs the pending callbacks first."""
     clock, wheel = wheel_of()
     calls: list[str] = []
     wheel.call_at(1002.0, calls.append, "last")

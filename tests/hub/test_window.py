@@ -43,7 +43,7 @@ def offsets(entries: list[Entry]) -> list[int]:
         (record(4, data="two\nlines"), b"id: e-4\ndata: two\ndata: lines\n\n"),
     ],
 )
-def test_a_record_on_the_wire(given: Record, block: bytes) -> None:
+def test_record_on_the_wire(given: Record, block: bytes) -> None:
     assert encode_record("e", given) == block
     window = Window("e", given.offset - 1, UNLIMITED)
     [entry] = window.append([given], 7.0)
@@ -51,7 +51,7 @@ def test_a_record_on_the_wire(given: Record, block: bytes) -> None:
 
 
 @pytest.mark.parametrize("newest", [0, 41])
-def test_a_window_starts_empty_anywhere_in_the_log(newest: int) -> None:
+def test_empty_window(newest: int) -> None:
     window = Window("e", newest, UNLIMITED)
     assert (len(window), window.oldest, window.newest, window.bytes) == (0, newest + 1, newest, 0)
     assert list(window.topics) == []
@@ -59,7 +59,7 @@ def test_a_window_starts_empty_anywhere_in_the_log(newest: int) -> None:
     assert window.last(5, ("**",), newest) == ([], newest)
 
 
-def test_what_it_holds_is_in_order_and_known_by_topic() -> None:
+def test_order_and_topics() -> None:
     window = window_of("a", "b", "a", newest=10)
     assert (len(window), window.oldest, window.newest) == (3, 11, 13)
     assert sorted(window.topics) == ["a", "b"]
@@ -70,7 +70,7 @@ def test_what_it_holds_is_in_order_and_known_by_topic() -> None:
     ("next_offsets", "expected", "wrong"),
     [([2], 3, 2), ([4], 3, 4), ([3, 5], 4, 5), ([3, 3], 4, 3), ([3, 4, 6, 7], 5, 6), ([4, 3], 3, 4)],
 )
-def test_a_hole_is_refused_and_nothing_of_its_batch_taken(next_offsets: list[int], expected: int, wrong: int) -> None:
+def test_hole(next_offsets: list[int], expected: int, wrong: int) -> None:
     window = window_of("a", "a")
     before = window.bytes
     with pytest.raises(BrokerError, match=f"expected a record with offset {expected}, got {wrong}"):
@@ -82,7 +82,7 @@ def test_a_hole_is_refused_and_nothing_of_its_batch_taken(next_offsets: list[int
 # Retention
 
 
-def test_it_holds_so_many_events() -> None:
+def test_limit_of_events() -> None:
     window = Window("e", 0, Retention(events=3, bytes=None))
     for number in range(1, 10):
         window.append([record(number, f"t/{number}")], 0.0)
@@ -91,7 +91,7 @@ def test_it_holds_so_many_events() -> None:
     assert window.newest_of("t/1") == 0
 
 
-def test_it_holds_so_many_bytes_blocks_and_overhead_included() -> None:
+def test_limit_of_bytes() -> None:
     one = window_of("a").bytes
     assert one > len(b"id: e-1\ndata: x\n\n")
     window = Window("e", 0, Retention(events=None, bytes=4 * one))
@@ -106,7 +106,7 @@ def test_it_holds_so_many_bytes_blocks_and_overhead_included() -> None:
     assert big.size > 2000
 
 
-def test_it_holds_for_so_long() -> None:
+def test_limit_of_age() -> None:
     window = Window("e", 0, Retention(events=None, bytes=None, age=10.0))
     for number, now in enumerate((0.0, 4.0, 8.0), 1):
         window.append([record(number)], now)
@@ -117,13 +117,13 @@ def test_it_holds_for_so_long() -> None:
     assert offsets(window.append([record(4)], 30.0)) == [4]
 
 
-def test_what_is_appended_is_returned_even_if_it_is_not_held() -> None:
+def test_append_returns_all() -> None:
     window = Window("e", 0, Retention(events=2))
     assert offsets(window.append([record(number) for number in range(1, 6)], 0.0)) == [1, 2, 3, 4, 5]
     assert (window.oldest, window.newest) == (4, 5)
 
 
-def test_dropped_entries_are_let_go_and_the_list_does_not_grow() -> None:
+def test_dropped_entries_are_released() -> None:
     window = Window("e", 0, Retention(events=10))
     for number in range(1, 5001):
         window.append([record(number, "ab"[number % 2])], 0.0)
@@ -156,9 +156,7 @@ def test_dropped_entries_are_let_go_and_the_list_does_not_grow() -> None:
         (10, ("b", "c"), 40, 15, [12, 14], 15),
     ],
 )
-def test_what_lies_behind_an_offset(
-    offset: int, patterns: Patterns, limit: int, upto: int, found: list[int], reached: int
-) -> None:
+def test_after(offset: int, patterns: Patterns, limit: int, upto: int, found: list[int], reached: int) -> None:
     window = window_of("a", "b", "a", "b", "a", newest=10)  # blocks of 18 bytes
     entries, upto = window.after(offset, patterns, limit, upto)
     assert (offsets(entries), upto) == (found, reached)
@@ -179,7 +177,7 @@ logs = st.lists(st.tuples(topics, st.integers(0, 60)), max_size=40)
     limit=st.just(NO_LIMIT) | st.integers(0, 300),
     data=st.data(),
 )
-def test_pages_of_a_window_are_what_a_naive_list_has(
+def test_pages_equal_naive_list(
     log: list[tuple[str, int]], patterns: Patterns, keep: int, limit: int, data: Any
 ) -> None:
     window = Window("e", 100, Retention(events=keep, bytes=None))
@@ -215,9 +213,7 @@ def test_pages_of_a_window_are_what_a_naive_list_has(
 
 
 @given(log=logs, patterns=pattern_sets, keep=st.integers(1, 50), count=st.integers(1, 50))
-def test_the_last_events_are_what_a_naive_list_has(
-    log: list[tuple[str, int]], patterns: Patterns, keep: int, count: int
-) -> None:
+def test_last_equals_naive_list(log: list[tuple[str, int]], patterns: Patterns, keep: int, count: int) -> None:
     window = Window("e", 100, Retention(events=keep, bytes=None))
     window.append([record(101 + place, topic) for place, (topic, _) in enumerate(log)], 0.0)
     held, _ = window.after(window.oldest - 1, patterns, NO_LIMIT, window.newest)
@@ -241,7 +237,7 @@ def test_the_last_events_are_what_a_naive_list_has(
         (0, ("**",), 36, 6, [3, 5], 5, 3),
     ],
 )
-def test_only_the_newest_event_of_each_topic(
+def test_latest(
     offset: int, patterns: Patterns, limit: int, upto: int, found: list[int], reached: int, passed: int
 ) -> None:
     window = window_of("a", "b", "c", "a", "a", "b")
@@ -249,7 +245,7 @@ def test_only_the_newest_event_of_each_topic(
     assert (offsets(entries), at, count) == (found, reached, passed)
 
 
-def test_what_a_window_says_of_itself() -> None:
+def test_repr() -> None:
     window = window_of("a", newest=4)
     assert repr(window) == f"<Window e 5..5 bytes={window.bytes} topics=1>"
     assert repr(window.after(4, ("a",), NO_LIMIT, 5)[0][0]) == "<Entry 5 'a' 17 bytes>"
