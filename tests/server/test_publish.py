@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.http import JSON, site
+from tickertape.errors import BatchTooLargeError
 from tickertape.server.body import MAX_BATCH, Turns, parse_publication
 
 FORM = "application/x-www-form-urlencoded"
@@ -171,6 +172,17 @@ async def test_size_of_a_batch() -> None:
         answer = await hub.post([event()] * (MAX_BATCH + 1))
         assert answer.status == 413
         assert answer.problem()["detail"] == "expected at most 10000 events in a batch, got more"
+
+
+async def test_batch_too_large_for_the_broker() -> None:
+    """It is the client's error: the hub stays ready, and logs nothing."""
+    async with site() as hub:
+        hub.broker.fail("append", error=BatchTooLargeError(2000, 1000, "max_payload of NATS at n"))
+        answer = await hub.post([event()])
+        expected = "expected events of at most 1000 bytes together (max_payload of NATS at n), got 2000 bytes"
+        assert (answer.status, answer.problem()["detail"]) == (413, expected)
+        hub.broker.recover()
+        assert (await hub.ask("GET", "/health/ready")).status == 200
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,8 @@ class Endpoints:
     async def _append(self, drafts: list[Draft]) -> list[Cursor]:
         try:
             cursors = await self._hub.publish_many(drafts)
+        except EventTooLargeError as error:  # too large for the broker: not its failure
+            raise Problem.of(error) from None
         except BrokerError as error:
             self._health.write_failed(error)
             raise
