@@ -40,6 +40,7 @@ async def test_events_and_headers(server: Server) -> None:
     assert connection.headers["content-type"] == "text/event-stream"
     assert connection.headers["cache-control"] == "no-store, no-transform"
     assert connection.headers["x-accel-buffering"] == "no"
+    assert connection.headers["incremental"] == "?1"
     assert "connection" not in connection.headers
 
 
@@ -81,11 +82,19 @@ async def test_early_exception(server: Server) -> None:
         assert await connection.rest() == b"not for you"
 
 
+PROXIED = [
+    pytest.param("", id="plain"),
+    pytest.param("X-Forwarded-For: 203.0.113.7\r\n", id="proxied"),
+]
+"""Headers of a request. uvicorn replaces the client's address by the one that a proxy on this machine forwards."""
+
+
+@pytest.mark.parametrize("headers", PROXIED)
 @pytest.mark.parametrize("path", ["/broken", "/broken-behind"])
-async def test_late_exception(server: Server, path: str) -> None:
+async def test_late_exception(server: Server, path: str, headers: str) -> None:
     before = len(server.output)
     async with await Connection.open(server.address) as connection:
-        await connection.get(path)
+        await connection.get(path, headers=headers)
         assert (await connection.event()).data == "hello"
         assert (await connection.event()).event == "stream:error"
         await connection.rest()
@@ -93,7 +102,9 @@ async def test_late_exception(server: Server, path: str) -> None:
     await server.says("LookupError: the items of this stream are broken", after=before)
 
 
-async def test_stalled_clients(server: Server) -> None:
+@pytest.mark.parametrize("headers", PROXIED)
+async def test_stalled_clients(server: Server, headers: str) -> None:
+    """A client that does not read is dropped, and the server needs no memory for it."""
     async with await Connection.open(server.address) as connection:
         await connection.get("/memory")
         at_first = int(await connection.rest())
@@ -101,13 +112,25 @@ async def test_stalled_clients(server: Server) -> None:
     async with AsyncExitStack() as stack:
         for _ in range(3):
             stalled = await stack.enter_async_context(await Connection.open(server.address, receive_buffer=4096))
-            await stalled.get("/stalled")
+            await stalled.get("/stalled", headers=headers)
         await server.says("[finalised flood]", after=before)
         await server.says("[send_timeout stalled]", after=before)
         await stalled.dropped()
     async with await Connection.open(server.address) as connection:
         await connection.get("/memory")
         assert int(await connection.rest()) - at_first < 16 * 1024 * 1024
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no TCP_USER_TIMEOUT")
+@pytest.mark.parametrize("headers", PROXIED)
+async def test_vanished_client(server: Server, headers: str) -> None:
+    """A client whose machine is gone acknowledges nothing and does not end its connection."""
+    before = len(server.output)
+    async with await Connection.open(server.address) as connection:
+        await connection.get("/vanished", headers=headers)
+        assert (await connection.event()).data == "hello"
+        connection.vanish()
+        await server.says("[client_closed vanished]", after=before)
 
 
 def test_http_2() -> None:
@@ -139,17 +162,24 @@ class Stop(NamedTuple):
         reading: whether their clients read.
         signal: what the server is sent.
         listen: how it was given its address.
-        only: the servers that this is for; all if there are none.
+    headers: of the requests.
+        headers: of the requests.
+        limit: seconds that the server may take.
+    only: the servers that this is for; all if there are none.
     """
 
     paths: tuple[str, ...]
     reading: bool = True
     signal: int = signal.SIGTERM
     listen: str = "port"
+    headers: str = ""
+    limit: float = LIMIT
     only: tuple[str, ...] = ()
 
 
 UVICORN = tuple(kind for kind in SERVERS if kind.startswith("uvicorn"))
+
+UNIX = tuple(kind for kind in SERVERS if kind != "uvicorn-workers")
 
 STOPS = {
     "idle": Stop(("/idle",)),
@@ -161,6 +191,9 @@ STOPS = {
     "late": Stop(("/late",)),
     "interrupt": Stop(("/idle", "/blocked"), signal=signal.SIGINT, only=UVICORN),
     "unix": Stop(("/idle",), listen="path", only=("uvicorn-httptools", "granian", "hypercorn")),
+    "unix-unread": Stop(("/flood",), reading=False, listen="path", only=UNIX),
+    "proxied-unread": Stop(("/flood",), reading=False, headers="X-Forwarded-For: 203.0.113.7\r\n"),
+    "hidden-unread": Stop(("/hidden",), reading=False, limit=2 * LIMIT),  # no progress for a second
     "descriptor": Stop(("/idle",), listen="descriptor", only=("uvicorn-httptools",)),
 }
 
@@ -186,7 +219,7 @@ class Ahead:
     def _start(self, kind: str, name: str) -> Server:
         listen = STOPS[name].listen
         if listen == "path":
-            return Server(kind, APP, address=str(self._folder / f"{kind}.sock"))
+            return Server(kind, APP, address=str(self._folder / f"{kind}-{name}.sock"))
         if listen == "descriptor":
             number = self._given.fileno()
             return Server(kind, APP, f"--fd={number}", address=self._given.getsockname()[1], pass_fds=[number])
@@ -213,24 +246,24 @@ async def test_stop(ahead: Ahead, kind: str, name: str) -> None:
             for path in case.paths:
                 connection = await Connection.open(server.address, receive_buffer=None if case.reading else 4096)
                 connections.append(await stack.enter_async_context(connection))
-                await open_stream(server, path, connection)
+                await open_stream(server, path, connection, case.headers)
             reading = [asyncio.create_task(read(connection)) for connection in connections if case.reading]
             seconds = await server.end(case.signal)
             await asyncio.gather(*(reading or map(read, connections)))
             assert [connection.complete for connection in connections] == [case.reading] * len(case.paths)
-        assert seconds < LIMIT, server.output
+        assert seconds < case.limit, server.output
         assert "Traceback" not in server.output
         assert "ERROR" not in server.output
 
 
-async def open_stream(server: Server, path: str, connection: Connection) -> None:
+async def open_stream(server: Server, path: str, connection: Connection, headers: str) -> None:
     """Ask for a stream, and go on until it is as its path says."""
-    await connection.ask(path)
+    await connection.ask(path, headers=headers)
     if path == "/late":
         await server.says("[late]")
         return
     await connection.head()
-    if path == "/flood":
+    if path in ("/flood", "/hidden"):
         await connection.stall()
     elif path == "/brimful":
         await server.says("[brimful]")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from starlette.exceptions import HTTPException
 from support.asgi import Wire, open_response, scope_of, settle
 from tickertape import DisconnectReason, EventSourceResponse
 from tickertape.asgi.shutdown import open_streams
+from tickertape.asgi.stream import Stream
 from tickertape.asgi.types import Message, Receive, Scope, Send
 from tickertape.testing import FakeClock
 
@@ -295,6 +297,205 @@ async def test_cancel_scopes_around_yield() -> None:
         assert [(await stream.next_event()).data for _ in range(3)] == ["a", "b", "c"]
     assert steps == ["anyio moved on", "asyncio timed out"]
     assert stream.error is None
+
+
+async def test_cancel_scope_during_pause() -> None:
+    """A stream that was busy for long pauses after an item. A scope around the ``yield`` may end meanwhile."""
+
+    async def items() -> AsyncIterator[str]:
+        with anyio.move_on_after(0) as scope:
+            time.sleep(0.01)  # noqa: ASYNC251
+            yield "a"
+            await asyncio.Event().wait()
+        yield f"cancelled: {scope.cancelled_caught}"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                time.sleep(0.01)  # noqa: ASYNC251
+                yield "b"
+                await asyncio.Event().wait()
+        yield "end"
+
+    async with open_response(items()) as stream:
+        assert await stream.read() == b"data: a\n\ndata: cancelled: True\n\ndata: b\n\ndata: end\n\n"
+    assert stream.error is None
+    assert stream.complete
+
+
+async def test_cancelled_during_pause() -> None:
+    """The server cancels the request while the stream pauses."""
+    seen: list[BaseException] = []
+
+    async def items() -> AsyncIterator[str]:
+        try:
+            asyncio.get_running_loop().call_soon(request.task.cancel)
+            time.sleep(0.01)  # noqa: ASYNC251
+            yield "a"
+        except BaseException as error:
+            seen.append(error)
+            raise
+
+    request = Request(items())
+    with pytest.raises(asyncio.CancelledError):
+        await request.task
+    assert [type(error) for error in seen] == [asyncio.CancelledError]
+    assert request.reasons == [DisconnectReason.DRAINING]
+
+
+async def fail_with_timeout() -> AsyncIterator[str]:
+    async with asyncio.timeout(0.01):
+        yield "a"
+
+
+async def end_after_timeout() -> AsyncIterator[str]:
+    with anyio.move_on_after(0.01):
+        yield "a"
+
+
+async def go_on_after_timeout() -> AsyncIterator[str]:
+    with anyio.move_on_after(0.01):
+        yield "a"
+    yield "b"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "complete"),
+    [
+        pytest.param(fail_with_timeout, TimeoutError, False, id="fail"),
+        pytest.param(end_after_timeout, None, True, id="end"),
+        pytest.param(go_on_after_timeout, RuntimeError, False, id="go-on"),
+    ],
+)
+async def test_cancel_scope_while_sending(
+    make: Callable[[], AsyncIterator[str]], error: type[Exception] | None, complete: bool
+) -> None:
+    """It is not known whether the server has sent the item, so the stream must not go on as if it had."""
+
+    async def on_send(message: Message) -> None:
+        if message.get("body") == b"data: a\n\n":
+            await asyncio.Event().wait()
+
+    request = Request(make(), on_send)
+    if error is None:
+        await request.task
+    else:
+        with pytest.raises(error):
+            await request.task
+    assert request.wire.complete is complete
+    assert b"data: b" not in request.wire.body
+
+
+async def test_continues_after_head() -> None:
+    """The caller has sent the head and a first part."""
+
+    async def items() -> AsyncIterator[bytes]:
+        yield b"data: a\n\n"
+
+    wire = Wire()
+    await Stream(items(), None, heartbeat=None, send_timeout=None).run(scope_of(), wire.receive, wire.send)
+    assert [message["type"] for message in wire.messages] == ["http.response.body"] * 2
+    assert wire.body == b"data: a\n\n"
+    assert wire.complete
+
+
+async def test_continued_stream_fails() -> None:
+    """Its head is sent, so that the failure is reported in the stream."""
+
+    source, wire = Source(), Wire()
+    source.give(LookupError("broken"))
+    stream = Stream(source.items(), None, heartbeat=None, send_timeout=None)
+    with pytest.raises(LookupError):
+        await stream.run(scope_of(), wire.receive, wire.send)
+    assert b"event: stream:error\n" in wire.body
+    assert not wire.complete
+
+
+# Waiting for the client without a task
+
+
+class Cycle:
+    """The part of uvicorn's cycle that waits for the client."""
+
+    def __init__(self) -> None:
+        self.message_event = asyncio.Event()
+        self.messages: list[Message | Exception] = []
+        self.waiting = 0
+
+    def tell(self, *messages: Message | Exception) -> None:
+        self.messages.extend(messages)
+        self.message_event.set()
+
+    async def receive(self) -> Message:
+        self.waiting += 1
+        try:
+            while not self.messages:
+                self.message_event.clear()
+                await self.message_event.wait()
+        finally:
+            self.waiting -= 1
+        message = self.messages.pop(0)
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+
+BODY: Message = {"type": "http.request", "body": b"x", "more_body": True}
+LEFT: Message = {"type": "http.disconnect"}
+
+
+async def test_disconnect_without_task() -> None:
+    cycle, source, tasks = Cycle(), Source(), asyncio.all_tasks()
+    cycle.tell(BODY, BODY)
+    request = Request(source.items(), receive=cycle.receive)
+    await settle()
+    assert asyncio.all_tasks() - tasks == {request.task}
+    assert cycle.waiting == 1
+    cycle.tell(BODY)
+    await settle()
+    assert not request.task.done()
+    cycle.tell(LEFT)
+    await asyncio.wait_for(request.task, 5)
+    assert (source.finalised, cycle.waiting) == (1, 0)
+    assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
+
+
+async def test_failing_receive_without_task() -> None:
+    cycle, source = Cycle(), Source()
+    request = Request(source.items(), receive=cycle.receive)
+    await settle()
+    cycle.tell(LookupError("broken server"))
+    with pytest.raises(LookupError, match="broken server"):
+        await asyncio.wait_for(request.task, 5)
+    assert request.reasons == [DisconnectReason.ERROR]
+
+
+async def test_disconnect_before_start_without_task() -> None:
+    cycle, source = Cycle(), Source()
+    cycle.tell(LEFT)
+    request = Request(source.items(), receive=cycle.receive)
+    await asyncio.wait_for(request.task, 5)
+    assert request.wire.messages == []
+    assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
+
+
+async def test_end_without_task() -> None:
+    cycle, source = Cycle(), Source()
+    source.give("a", None)
+    request = Request(source.items(), receive=cycle.receive)
+    await asyncio.wait_for(request.task, 5)
+    assert request.wire.complete
+    assert cycle.waiting == 0
+
+
+async def test_disconnect_by_queue() -> None:
+    """hypercorn's ``receive`` is the method of a queue."""
+    queue: asyncio.Queue[Message] = asyncio.Queue()
+    source, tasks = Source(), asyncio.all_tasks()
+    request = Request(source.items(), receive=queue.get)
+    await settle()
+    assert asyncio.all_tasks() - tasks == {request.task}
+    queue.put_nowait(LEFT)
+    await asyncio.wait_for(request.task, 5)
+    assert request.reasons == [DisconnectReason.CLIENT_CLOSED]
 
 
 async def test_wait_in_finally() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import fcntl
 import os
 import select
@@ -32,6 +33,9 @@ PATIENCE: Final = 10.0
 PAUSE: Final = 0.02
 """Seconds between two looks at another process."""
 
+_SO_ATTACH_FILTER: Final = 26
+"""The number of the option on Linux; :mod:`socket` does not name it."""
+
 BIN: Final = Path(sys.executable).parent
 TESTS: Final = Path(__file__).parents[1]
 
@@ -51,6 +55,9 @@ SERVERS: Final = {
     "uvicorn-httptools": Kind(("uvicorn", "--http=httptools"), "--port={}", "--uds={}"),
     "uvicorn-h11": Kind(("uvicorn", "--http=h11", "--loop=asyncio"), "--port={}", "--uds={}"),
     "uvicorn-workers": Kind(("uvicorn", "--workers=2"), "--port={}", "--uds={}"),
+    "gunicorn": Kind(
+        ("gunicorn", "--worker-class=uvicorn_worker.UvicornWorker"), "--bind=127.0.0.1:{}", "--bind=unix:{}"
+    ),
     "granian": Kind(("granian", "--interface=asgi"), "--port={}", "--uds={}"),
     "hypercorn": Kind(("hypercorn",), "--bind=127.0.0.1:{}", "--bind=unix:{}"),
 }
@@ -331,6 +338,12 @@ class Connection:
         """Tell whether nothing comes any more, since the server has closed the connection."""
         async with asyncio.timeout(PATIENCE):
             return not self._buffer and not await self._receive()
+
+    def vanish(self) -> None:
+        """Drop every packet that arrives, as a machine that is switched off does: a filter accepts no byte of it."""
+        accept_none = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        program = struct.pack("HL", 1, ctypes.addressof(accept_none))
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     async def dropped(self) -> None:
         """Return when the server has dropped the connection; nothing is read."""

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tickertape import EventSourceResponse, ServerSentEvent
+from tickertape.asgi import ASGIApp, Receive, Scope, Send
 from tickertape.asgi.sockets import find_listener, server_address
 
 __all__ = ["app"]
@@ -130,6 +131,24 @@ async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Respo
     return await call_next(request)
 
 
+def hide(app: ASGIApp) -> ASGIApp:
+    """Wrap an application in middleware that nothing can look through, as compiled code is."""
+
+    class Opaque:
+        __slots__ = ("call",)
+
+        def __init__(self, call: Any) -> None:
+            self.call = call
+
+        def __call__(self, *args: Any) -> Any:
+            return self.call(*args)
+
+    async def hidden(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "client": None}, Opaque(receive), Opaque(send))
+
+    return hidden
+
+
 async def memory(request: Request) -> Response:
     return JSONResponse(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
@@ -141,8 +160,10 @@ app = Starlette(
         Route("/blocked", stream(blocked)),
         Route("/busy", stream(busy)),
         Route("/flood", stream(flood)),
+        Route("/hidden", stream(flood), middleware=[Middleware(hide)]),
         Route("/brimful", stream(brimful)),
         Route("/stalled", stream(flood, send_timeout=0.5)),
+        Route("/vanished", stream(idle, heartbeat=0.2, send_timeout=1)),
         Route("/broken", stream(broken)),
         Route("/broken-behind", stream(broken), middleware=[Middleware(BaseHTTPMiddleware, dispatch=pass_on)]),
         Route("/forbidden", stream(forbidden)),

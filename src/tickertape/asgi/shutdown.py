@@ -36,7 +36,7 @@ from .sockets import (
 )
 from .types import Scope
 
-__all__ = ["PARTING", "OpenStream", "OpenStreams", "close_streams", "open_streams"]
+__all__ = ["ABORT_UNKNOWN", "PARTING", "OpenStream", "OpenStreams", "close_streams", "open_streams"]
 
 logger = logging.getLogger("tickertape.asgi")
 
@@ -54,6 +54,9 @@ _SEARCH_FOR_TIMEOUTS: Final = 5.0
 
 _NO_PROGRESS: Final = 1.0
 """Seconds without progress after which an unknown connection is aborted when its server stops."""
+
+ABORT_UNKNOWN: Final = 2 * (_NO_PROGRESS + _SEARCH)
+"""Seconds within which an unknown connection is aborted when its server stops."""
 
 _KNOW_ABSENCE: Final = 10.0
 """Seconds for which "no listener" is remembered: a search looks at every descriptor of the process."""

@@ -21,8 +21,8 @@ from typing import Any, Final, Protocol
 from ..timing import Clock, Timer
 from ..wire import HEARTBEAT, STREAM_ERROR
 from .iteration import close_iterator
-from .shutdown import PARTING, open_streams
-from .sockets import Connection, find_connection
+from .shutdown import ABORT_UNKNOWN, PARTING, open_streams
+from .sockets import Connection, Unknown, find_connection
 from .tcp_timeout import tcp_timeout_for
 from .types import Message, Receive, Scope, Send
 
@@ -395,8 +395,10 @@ class Stream:
             return
         if self.reason in (DisconnectReason.DRAINING, DisconnectReason.SEND_TIMEOUT):
             open_streams.drop(connection)
+            draining_unknown = self.reason is DisconnectReason.DRAINING and isinstance(connection, Unknown)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PARTING):  # until the server has noticed it too
+                # Until the server has noticed it too: it complains about a response that is not complete.
+                async with asyncio.timeout(ABORT_UNKNOWN if draining_unknown else PARTING):
                     await _wait_for_disconnect(receive)
 
     async def _end_in_time(self) -> bool:

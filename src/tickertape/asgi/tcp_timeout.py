@@ -18,6 +18,10 @@ _FACTOR: Final = 1.5
 _OPTION: Final[int | None] = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux has it
 
 
+_MAX: Final = 2**31 - 1
+"""Milliseconds: the option is an int of C."""
+
+
 class _Socket(Protocol):
     """A socket, or what a transport of asyncio or uvloop returns as one."""
 
@@ -40,7 +44,7 @@ def set_tcp_timeout(connection: _Socket, seconds: float) -> None:
         OSError: the socket is not a TCP socket, or is closed.
     """
     if _OPTION is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, _OPTION, min(int(seconds * 1000), 2**31 - 1))
+        connection.setsockopt(socket.IPPROTO_TCP, _OPTION, max(1, int(min(seconds * 1000, _MAX))))
 
 
 def copy_tcp_timeout(source: socket.socket, target: socket.socket) -> None:
