@@ -188,6 +188,30 @@ async def test_lock_of_another_process(tmp_path: Path) -> None:
         assert [record.offset for record in await collect(tail, 2)] == [1, 2]
 
 
+async def test_process_that_always_writes(tmp_path: Path) -> None:
+    """Another process holds the lock nearly all the time, as on a slow disk; appends find the short gaps."""
+    path = tmp_path / "log.db"
+    stopped = threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=PATIENCE)) as database:
+            while not stopped.is_set():
+                database.execute("BEGIN IMMEDIATE")
+                time.sleep(0.1)
+                database.execute("COMMIT")
+                time.sleep(0.0003)
+
+    async with opened(SQLiteBroker(path)) as broker:
+        writing = asyncio.create_task(asyncio.to_thread(write))
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for _ in range(5):
+                    await broker.append([KIB])
+        finally:
+            stopped.set()
+            await writing
+
+
 # Retention.
 
 
@@ -522,6 +546,25 @@ async def test_close_ends_the_threads(tmp_path: Path) -> None:
     with pytest.raises(BrokerError):
         await refused.open()
     assert threads() == before
+
+
+def test_program_that_waits_for_a_lock_ends(tmp_path: Path) -> None:
+    """When Python exits, the thread of an append that waits for a lock ends too."""
+    program = (
+        "import asyncio, sqlite3, sys\n"
+        "from tickertape.broker import create_broker\n"
+        "from tickertape.wire import Draft\n"
+        "async def main():\n"
+        "    broker = create_broker(f'sqlite:///{sys.argv[1]}?timeout=600')\n"
+        "    await broker.open()\n"
+        "    holder = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "    holder.execute('BEGIN IMMEDIATE')\n"
+        "    await asyncio.wait([asyncio.create_task(broker.append([Draft('t', 'x')]))], timeout=0.2)\n"
+        "    return holder\n"
+        "holder = asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, f"{tmp_path}/log.db"], timeout=PATIENCE, check=False)
+    assert done.returncode == 0
 
 
 def test_program_that_does_not_close_ends(tmp_path: Path) -> None:

@@ -336,9 +336,12 @@ class _Worker:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in the thread."""
+        loop = asyncio.get_running_loop()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, f"tickertape-sqlite-{self._name}")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+            # Python waits for the threads of a pool when it exits; they must not wait for a lock then.
+            self.log.is_abandoned = loop.is_closed
+        return await loop.run_in_executor(self._executor, function, *arguments)
 
     async def stop(self) -> None:
         """Close the connection, and end the thread."""

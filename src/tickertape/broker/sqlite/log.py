@@ -112,7 +112,7 @@ class Slice(NamedTuple):
 
 
 class LogFile:
-    """One connection to the file. All methods but ``identity`` are for one thread.
+    """One connection to the file, for one thread; only ``identity`` may be read in others.
 
     Arguments:
         path: the file, absolute.
@@ -123,12 +123,14 @@ class LogFile:
 
     Attributes:
         identity: device and inode of the file that is open; ``None`` before the first.
+        is_abandoned: returns True if no caller waits for this connection any more, so that it waits for no lock.
     """
 
     def __init__(
         self, path: Path, retention: Retention, synchronous: str, timeout: float, now: Callable[[], float] = time.time
     ) -> None:
         self.identity: tuple[int, int] | None = None
+        self.is_abandoned: Callable[[], bool] = lambda: False
         self._path = path
         self._retention = retention
         self._synchronous = synchronous
@@ -424,7 +426,8 @@ class LogFile:
                 database.execute(f"BEGIN {kind}")
                 return
             except sqlite3.OperationalError as error:
-                if _primary_code(error) != "SQLITE_BUSY" or time.monotonic() > deadline:
+                busy = _primary_code(error) == "SQLITE_BUSY"
+                if not busy or time.monotonic() > deadline or self.is_abandoned():
                     raise
             time.sleep(_POLL)
 
