@@ -1,0 +1,30 @@
+"""The README's program: it runs as pasted, and its tests can open it as often as they want."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tickertape.testing import EventStreamClient
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+PROGRAM = README.partition("Save this as `app.py`:\n\n```python\n")[2].partition("```")[0]
+PATH = re.findall(r"^curl -X POST http://127\.0\.0\.1:8000(\S+)", README, re.MULTILINE)[0]
+
+
+async def test_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "app"}
+    exec(PROGRAM, names)
+    for start in (1, 2):
+        async with EventStreamClient(names["app"]) as client:
+            async with client.open(PATH, method="POST") as answer:
+                assert re.fullmatch(rf'{{"cursor":"\w+-{start}"}}', (await answer.read()).decode())
+            async with client.open("/events") as stream:
+                events = [await stream.next_event() for _ in range(start)]
+            assert [event.json() for event in events] == [{"number": 42, "state": "paid"}] * start
+            async with client.open("/") as page:
+                assert "new EventSource" in (await page.read()).decode()
