@@ -1,4 +1,4 @@
-"""The README's program: it runs as pasted, and its tests can open it as often as they want."""
+"""The README's program runs as pasted, and the contributor's guide is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from tickertape.testing import EventStreamClient
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "tickertape"
+README = (ROOT / "README.md").read_text("utf-8")
 PROGRAM = README.partition("Save this as `app.py`:\n\n```python\n")[2].partition("```")[0]
 PATH = re.findall(r"^curl -X POST http://127\.0\.0\.1:8000(\S+)", README, re.MULTILINE)[0]
 
@@ -28,3 +30,14 @@ async def test_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert [event.json() for event in events] == [{"number": 42, "state": "paid"}] * start
             async with client.open("/") as page:
                 assert "new EventSource" in (await page.read()).decode()
+
+
+def test_modules() -> None:
+    """The contributor's guide names every module of every package."""
+    guide = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for package in sorted(path.parent for path in SOURCE.glob("*/__init__.py")):
+        table = guide.partition(f"| `{package.name}/` |")[2].partition("\n\n")[0]
+        named = set(re.findall(r"\w+(?:/\w+)*", table))
+        for path in package.rglob("*.py"):
+            parts = path.relative_to(package).with_suffix("").parts
+            assert path.name == "__init__.py" or "/".join(parts) in named or set(parts) <= named, path
