@@ -17,7 +17,6 @@ NOT_YET = (
     "src/tickertape/broker",
     "src/tickertape/cli",
     "src/tickertape/client",
-    "src/tickertape/server",
     "src/tickertape/testing",
     "tests",
 )

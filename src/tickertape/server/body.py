@@ -66,7 +66,7 @@ class Turns:
         self._end = now() + _SLICE
 
     async def take(self) -> None:
-        """Let others run if a few milliseconds have passed."""
+        """Yield to other tasks if a few milliseconds have passed."""
         if self._now() >= self._end:
             await asyncio.sleep(0)
             self._end = self._now() + _SLICE

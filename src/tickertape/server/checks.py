@@ -48,7 +48,7 @@ def check_origin(request: Request, allowed: Sequence[str]) -> None:
     """Refuse a request from a page whose origin is neither this server's nor one of ``allowed``.
 
     A page of another origin needs permission (CORS) to *read* an answer. To *send* a form or a text it needs none, so
-    any page that somebody visits could publish to a hub on that person's machine. So requests that publish are checked
+    any page could publish to a hub on the machine of its visitor. So requests that publish are checked
     as Go's ``http.CrossOriginProtection`` does it: browsers state in ``Sec-Fetch-Site`` and ``Origin`` where a request
     comes from, programs send neither.
     """

@@ -2,8 +2,8 @@
 
 Each connection takes one descriptor. A server without free descriptors cannot accept connections and, what is worse,
 cannot open files and connections for its broker. So a reserve is kept: connections beyond it are closed at once, before
-they send a request. uvicorn would answer them 503, but a browser's ``EventSource`` gives up for good after an error
-status, and reconnects after a lost connection. A connection that never sends a request counts too.
+they send a request. uvicorn would answer them 503, but a browser's ``EventSource`` never reconnects after an error
+status, but does after a lost connection. A connection that never sends a request counts too.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ delivered. By default Python runs one whenever the number of objects has grown b
 things:
 
 - What exists when the server has started (modules, classes, routes) lives as long as the process, and is frozen:
-  collections do not visit it. Nothing else is ever frozen, so no cycle escapes the collector for good.
+  collections do not visit it. Nothing else is ever frozen, so the collector finds every cycle in the end.
 - Young objects are collected as usual, in some milliseconds. Full collections run when the memory of the process has
   grown by a quarter, which is the only harm that cycles do, and every ten minutes, but take 2 % of the time at most.
 - Connections break their own cycles when they close (:class:`~tickertape.server.descriptors.LimitedHTTPProtocol`), so

@@ -8,7 +8,7 @@ from .. import __version__
 from ..hub import MAX_LAST, OverflowPolicy
 
 DEFAULT_LIMIT: Final = 100
-"""Items in one answer: as many as somebody reads."""
+"""Items in one answer: as many as a person reads."""
 
 MAX_LIMIT: Final = 1_000
 """Items in one answer: some hundred KiB with events of the usual size. ``after`` continues with the next page."""

@@ -4,7 +4,7 @@ A storm of clients that reconnect asks one thing a thousand times: ``GET /events
 request of a new connection. :class:`HubProtocol` answers it in the call that receives it: it parses the
 head, subscribes, writes head and first block at once, and gives the transport to the hub's output. Any
 other request, and any that is not plain, creates uvicorn's protocol, which gets the bytes and the
-connection. So everything that is refused or answered with an error is answered by the application.
+connection. So every refusal and every error comes from the application.
 """
 
 from __future__ import annotations

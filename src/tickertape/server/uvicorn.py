@@ -154,7 +154,7 @@ class Server(uvicorn.Server):
             self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End streams, then requests, then what is left."""
+        """End streams, then requests, then the other connections."""
         close_streams()  # otherwise they would notice it up to a quarter of a second later
         aborting = asyncio.get_running_loop().call_later(max(0.0, self._grace - _ABORT_BEFORE), self._abort_idle)
         try:

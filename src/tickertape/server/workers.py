@@ -157,7 +157,7 @@ class Worker:
             self.pulse.close()
 
     def stop(self) -> None:
-        """Let the worker drain and end."""
+        """Close the pipes, upon which the worker drains and ends."""
         self.lifeline.close()
         self.pulse.close()
 
@@ -228,7 +228,7 @@ class Supervisor:
                 self.fill(time.monotonic())
                 self._wait()
                 now = time.monotonic()
-                # Count one turn at most: if the machine slept or the parent was stopped, nobody could report.
+                # Count one turn at most: if the machine slept or the parent was stopped, no worker could report.
                 self.check(now, min(now - before, _TURN))
                 before = now
             self._drain()
@@ -343,8 +343,8 @@ class Supervisor:
             self._on_start()
 
     def _drain(self) -> None:
-        """Stop all workers at the same time, and wait until they end, the grace is over, or Ctrl-C comes again."""
-        # While it is open, it goes on to receive connections that nobody accepts.
+        """Stop all workers at the same time, and wait until they end, the grace is over, or Ctrl-C is pressed again."""
+        # An open socket would still receive connections, which no process accepts.
         self._job.listener.close()
         for worker in self._workers():
             worker.stop()
