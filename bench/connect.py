@@ -18,13 +18,14 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import psutil
 
 from tickertape import Hub
 
+from .minimal import FIRST_CHUNK, HEADERS
 from .processes import PATIENCE, free_port, processor_time, wait_for
 
 STREAMS: Final = 2_000
@@ -35,21 +36,20 @@ STORM: Final = 200
 
 TURNS: Final = 5
 
+_UVICORN: Final = ("-m", "uvicorn", "--port={port}", "--no-access-log", "--log-level=warning", "--factory")
+
 CONTENDERS: Final = {
     "minimal": ("-m", "bench.minimal", "{port}"),
     "serve": ("-m", "tickertape", "serve", "--port={port}", "--broker=memory://", "--log-level=warning"),
-    "asgi": ("-m", "uvicorn", "bench.connect:asgi", "--port={port}", "--no-access-log", "--log-level=warning"),
-    "fastapi": (
-        "-m",
-        "uvicorn",
-        "--factory",
-        "bench.connect:fastapi",
-        "--port={port}",
-        "--no-access-log",
-        "--log-level=warning",
-    ),
+    "asgi": (*_UVICORN, "bench.connect:hub_app"),
+    "asgi fixed": (*_UVICORN, "bench.connect:fixed_app"),
+    "fastapi": (*_UVICORN, "bench.connect:hub_fastapi"),
+    "fastapi fixed": (*_UVICORN, "bench.connect:fixed_fastapi"),
 }
-"""Command lines: the minimal server, the hub as a program, ``hub.response`` without and with FastAPI."""
+"""Command lines: the minimal server, the hub as a program, and ``hub.response`` without and with FastAPI.
+
+``fixed`` are the same applications with a response of fixed bytes: the cost of uvicorn and FastAPI alone.
+"""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -61,31 +61,69 @@ _REQUEST: Final = (
 
 # Applications
 
-_hub = Hub()
+
+class FixedResponse:
+    """Send a head and a first chunk, and wait until the client leaves."""
+
+    background: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        await send({"type": "http.response.body", "body": FIRST_CHUNK, "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
-async def asgi(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with a stream, without a framework."""
-    if scope["type"] == "http":
-        await _hub.response(scope, "orders/*")(scope, receive, send)
-        return
-    await receive()
-    async with _hub:
-        await send({"type": "lifespan.startup.complete"})
+def hub_app() -> Any:
+    """Return an application without a framework, on a hub."""
+    hub = Hub()
+    return _app(lambda scope: hub.response(scope, "orders/*"), hub)
+
+
+def fixed_app() -> Any:
+    """Return an application without a framework, with fixed bytes."""
+    return _app(lambda scope: FixedResponse(), contextlib.nullcontext())
+
+
+def _app(respond: Callable[[Any], Any], context: Any) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await respond(scope)(scope, receive, send)
+            return
         await receive()
-    await send({"type": "lifespan.shutdown.complete"})
+        async with context:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return app
 
 
-def fastapi() -> Any:
-    """Return a FastAPI application with one endpoint."""
-    from fastapi import FastAPI, Request
+def hub_fastapi() -> Any:
+    """Return a FastAPI application on a hub."""
+    hub = Hub()
+    return _fastapi(hub.response, hub.lifespan)
 
-    app = FastAPI(lifespan=_hub.lifespan)
 
-    async def events(request: Request, topic: str) -> Any:
-        return _hub.response(request, topic)
+def fixed_fastapi() -> Any:
+    """Return a FastAPI application with fixed bytes."""
+    from starlette.responses import Response
 
-    events.__annotations__["request"] = Request  # its name is not known outside of this function
+    class Fixed(FixedResponse, Response):
+        def __init__(self, request: Any, topic: str) -> None: ...
+
+    return _fastapi(Fixed, None)
+
+
+def _fastapi(respond: Callable[[Any, str], Any], lifespan: Any) -> Any:
+    import fastapi
+
+    app = fastapi.FastAPI(lifespan=lifespan)
+
+    async def events(request: Any, topic: str) -> Any:
+        return respond(request, topic)
+
+    events.__annotations__["request"] = fastapi.Request  # imported here, so it has no name for the module
     app.get("/events")(events)
     return app
 
@@ -176,13 +214,13 @@ def main() -> None:
             for name, contender in contenders.items():
                 samples[name].append(contender.measure(options.streams))
     print(f"{options.streams:,} streams, {STORM} at once\n")
-    print(f"{'':12}{'us each':>10}{'of minimal':>12}{'KiB each':>10}")
+    print(f"{'':14}{'us each':>10}{'of minimal':>12}{'KiB each':>10}")
     for name in names:
         spent = statistics.median(sample.time for sample in samples[name])
         ratio = statistics.median(
             ours.time / minimal.time for ours, minimal in zip(samples[name], samples["minimal"], strict=True)
         )
-        print(f"{name:12}{spent * 1e6:10.1f}{ratio:12.2f}{first[name].memory / 1024:10.2f}")
+        print(f"{name:14}{spent * 1e6:10.1f}{ratio:12.2f}{first[name].memory / 1024:10.2f}")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,17 @@ import uvloop
 
 FIRST_CHUNK: Final = b"id: 0123456789ab-1000\nretry: 3000\n\n"
 
-_STREAM: Final = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store, no-transform\r\n"
-    b"x-accel-buffering: no\r\nincremental: ?1\r\ntransfer-encoding: chunked\r\n\r\n"
-    b"%x\r\n%b\r\n" % (len(FIRST_CHUNK), FIRST_CHUNK)
+HEADERS: Final = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),
+    (b"incremental", b"?1"),
+]
+
+_STREAM: Final = b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (
+    b"".join(b"%b: %b\r\n" % header for header in HEADERS),
+    len(FIRST_CHUNK),
+    FIRST_CHUNK,
 )
 
 _CURSOR: Final = b'{"cursor":"0123456789ab-1000"}\n'

@@ -102,9 +102,10 @@ class StreamResponse:
         background: Callable[[], Awaitable[Any]] | None,
     ) -> None:
         self.status_code = _checked_status(status_code)
-        self.headers = Headers(headers or ())
-        for name, value in _STREAM_HEADERS.items():
-            self.headers.setdefault(name, value)
+        self.headers = Headers(headers or _STREAM_HEADERS)
+        if headers:
+            for name, value in _STREAM_HEADERS.items():
+                self.headers.setdefault(name, value)
         self.background = background
 
     def _check_scope(self, scope: Scope) -> None:
@@ -265,8 +266,8 @@ def get_last_event_id(request: HasScope | Scope) -> str | None:
         if name.lower() == b"last-event-id" and value:
             return bytes(value).decode("utf-8", "replace")
     query_string = scope.get("query_string", b"")
-    if not query_string:
-        return None
+    if b"vent" not in query_string and b"%" not in query_string:
+        return None  # to parse it takes longer than all the rest
     query = parse_qs(query_string.decode("utf-8", "replace"))
     return next((query[name][-1] for name in _QUERY_NAMES if name in query), None)
 
@@ -276,7 +277,8 @@ def _encode_item(item: Any) -> bytes:
 
 
 def _encode_header(name: str, value: str) -> tuple[bytes, bytes]:
-    if any(character in f"{name}{value}" for character in "\r\n\0"):
+    text = name + value
+    if "\r" in text or "\n" in text or "\0" in text:
         raise ValueError(f"expected a header without line breaks, got {name!r}: {value!r}")
     return name.lower().encode("latin-1"), value.encode("latin-1")
 

@@ -22,7 +22,7 @@ from ..asgi import (
 )
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
-from ..wire import Cursor, ServerSentEvent
+from ..wire import Cursor
 from .delivery import Delivery
 from .direct import DirectOutput
 from .log import Start
@@ -57,8 +57,9 @@ def opening_block(subscription: Subscription, epoch: str, retry: bytes) -> bytes
     It is one block, also with a gap: a client that had the cursor alone would never see the gap.
     """
     gap = subscription.take_gap()
-    first = ServerSentEvent(id=str(Cursor(epoch, subscription.cursor))) if gap is None else gap
-    return first.encode().removesuffix(b"\n") + retry
+    if gap is None:
+        return f"id: {Cursor(epoch, subscription.cursor)}\n".encode() + retry
+    return gap.encode().removesuffix(b"\n") + retry
 
 
 class HubResponse(StreamResponse):

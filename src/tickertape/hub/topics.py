@@ -71,6 +71,7 @@ def check_patterns(patterns: str | Iterable[str], *, limit: int | None = MAX_TOP
     return tuple(sorted({_check_pattern(pattern) for pattern in sorted(given, key=str)}))
 
 
+@lru_cache(maxsize=1_000)
 def _check_pattern(pattern: str) -> str:
     segments = check_segments("topic pattern", pattern)
     if _ONE not in pattern:
