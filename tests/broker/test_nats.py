@@ -16,6 +16,7 @@ from nats.js.errors import NotFoundError
 from tickertape.broker import DEFAULT_RETENTION, Broker, LogState, Record, Retention, create_broker, read_nats_url
 from tickertape.broker.nats import connection as connection_module
 from tickertape.broker.nats import link as link_module
+from tickertape.broker.nats.broker import _records_after
 from tickertape.broker.nats.messages import Message, digest, encode, parse, records_of
 from tickertape.errors import BatchTooLargeError, BrokerError, LogResetError
 from tickertape.testing.contract.checks import PATIENCE
@@ -333,6 +334,35 @@ def test_foreign_data(data: bytes) -> None:
     assert [record.data for record in records_of(GOOD)] == ["a", "b"]
     with pytest.raises(BrokerError, match="message 11 does not hold the 2 records that it announces"):
         records_of(GOOD._replace(data=data))
+
+
+def message_of(first: int, total: int) -> Message:
+    drafts = [Draft("t", f"{offset}") for offset in range(first, first + total)]
+    message = Message(first, 0.0, "epoch", "name", first, total, (), b"")
+    return message._replace(data=encode(message, drafts)[1])
+
+
+@pytest.mark.parametrize(
+    ("messages", "after", "trimmed", "expected"),
+    [
+        ([], 0, False, []),
+        ([(1, 2), (3, 1)], 0, False, [1, 2, 3]),
+        ([(1, 2), (3, 2)], 1, False, [2, 3, 4]),
+        ([(1, 2), (3, 2)], 4, False, []),
+        ([(1, 2), (1, 2), (3, 1)], 0, False, [1, 2, 3]),
+        ([(3, 2)], 1, False, None),
+        ([(3, 2)], 1, True, [3, 4]),
+        ([(1, 1), (3, 1)], 0, True, None),
+    ],
+    ids=["none", "all", "inside", "old", "again", "hole", "trimmed", "hole later"],
+)
+def test_records_after(messages: list[tuple[int, int]], after: int, trimmed: bool, expected: list[int] | None) -> None:
+    found = [message_of(*message) for message in messages]
+    if expected is None:
+        with pytest.raises(BrokerError, match=f"records after offset {after or 1} were dropped"):
+            _records_after(found, after, trimmed=trimmed)
+    else:
+        assert [record.offset for record in _records_after(found, after, trimmed=trimmed)] == expected
 
 
 # Keys.

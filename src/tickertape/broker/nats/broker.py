@@ -289,27 +289,22 @@ class NatsBroker(RemoteBroker):
         link = await self._linked()
         extent = await self._look(link)
         epoch, oldest, newest = extent.state
-        after = start = max(after, oldest - 1)
+        start = max(after, oldest - 1)
+        if start >= newest or limit < 1:
+            return Page(extent.state, [])
         records: list[Record] = []
-        if after >= newest:
-            return Page(extent.state, records)
-        async with link.consume(await self._log.locate(link, extent, after)) as (inbox, _):
-            while len(records) < limit and after < newest:
+        async with link.consume(await self._log.locate(link, extent, start)) as (inbox, _):
+            while len(records) < limit and (not records or records[-1].offset < newest):
                 messages = await self._take(link, inbox, epoch)
                 if not messages:
-                    raise BrokerError(f"records after offset {after} did not arrive from {self._where()}")
-                for message in messages:
-                    if message.newest > after:
-                        records += (record for record in records_of(message) if record.offset > after)
-                        after = message.newest
-                        self._log.remember(message)
-                    if len(records) >= limit:
-                        break
+                    raise BrokerError(f"records after offset {start} did not arrive from {self._where()}")
+                records += _records_after(messages, records[-1].offset if records else start, trimmed=not records)
         records = records[:limit]
-        if records:  # others may have appended, and the stream trimmed, while it was read
-            newest = max(newest, records[-1].offset)
-            oldest = records[0].offset if records[0].offset > start + 1 else oldest
-        return Page(LogState(epoch, oldest, newest), records)
+        self._log.remember(message for message in messages if message.newest == records[-1].offset)
+        # Others may have appended, and the stream may have been trimmed, while it was read.
+        if records[0].offset > start + 1:
+            oldest = records[0].offset
+        return Page(LogState(epoch, oldest, max(newest, records[-1].offset)), records)
 
     async def _follow(self, epoch: str, after: int) -> AsyncGenerator[list[Record], None]:
         link = await self._linked()
@@ -321,14 +316,8 @@ class NatsBroker(RemoteBroker):
                 messages = await self._take(link, inbox, epoch)
                 if not messages and after < stored:
                     raise BrokerError(f"records after offset {after} did not arrive: they were read too slowly")
-                records: list[Record] = []
-                for message in messages:
-                    if message.newest <= after:
-                        continue
-                    if message.first > after + 1:
-                        raise BrokerError(f"records after offset {after} were dropped: they were read too slowly")
-                    records += (record for record in records_of(message) if record.offset > after)
-                    after = message.newest
+                records = _records_after(messages, after)
+                after = records[-1].offset if records else after
                 yield records
                 stored = self._seen.offset if self._seen.epoch == epoch else 0
 
@@ -343,6 +332,27 @@ class NatsBroker(RemoteBroker):
     def _check_epoch(self, expected: str, epoch: str | None) -> None:
         if epoch != expected:
             raise epoch_changed(expected, epoch)
+
+
+def _records_after(messages: Sequence[Message], after: int, *, trimmed: bool = False) -> list[Record]:
+    """Return the records after an offset.
+
+    Arguments:
+        messages: messages in order, perhaps with some that the driver delivered again.
+        after: the offset.
+        trimmed: True if the first of them may have been trimmed.
+
+    Raises:
+        BrokerError: a message is missing.
+    """
+    records: list[Record] = []
+    for message in messages:
+        if message.newest > after:
+            if message.first > after + 1 and not (trimmed and not records):
+                raise BrokerError(f"records after offset {after} were dropped: they were read too slowly")
+            records += (record for record in records_of(message) if record.offset > after)
+            after = message.newest
+    return records
 
 
 def _replicas(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from .link import Link
@@ -67,7 +68,6 @@ class KeyIndex:
 
     def forget(self, sequence: int, offset: int) -> None:
         """Forget the keys of messages before ``sequence`` and of records before ``offset``."""
-        for key, known in list(self._known.items()):
-            if known.sequence >= sequence and known.offset >= offset:
-                break
+        outdated = takewhile(lambda item: item[1].sequence < sequence or item[1].offset < offset, self._known.items())
+        for key, _ in list(outdated):
             del self._known[key]

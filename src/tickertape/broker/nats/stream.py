@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
@@ -199,17 +199,18 @@ class NatsStream:
         found = await self._bisect(link, extent.first, extent.last, lambda message: message.newest > after)
         return extent.last + 1 if found is None else found.sequence
 
-    def remember(self, message: Message) -> None:
-        """Keep a message without its data, so that it is not requested again."""
-        while len(self._messages) >= _REMEMBERED:
-            del self._messages[next(iter(self._messages))]
-        self._messages[message.sequence] = message._replace(data=b"")
+    def remember(self, messages: Iterable[Message]) -> None:
+        """Keep messages without their data, so that they are not requested again."""
+        for message in messages:
+            while len(self._messages) >= _REMEMBERED:
+                del self._messages[next(iter(self._messages))]
+            self._messages[message.sequence] = message._replace(data=b"")
 
     async def _message(self, link: Link, sequence: int) -> Message | None:
         epoch = self.epoch
         found = self._messages.get(sequence) or await link.get(sequence)
         if found is not None and sequence not in self._messages and epoch == self.epoch:
-            self.remember(found)
+            self.remember([found])
         return found
 
     async def _bisect(self, link: Link, low: int, last: int, wanted: Callable[[Message], bool]) -> Message | None:
