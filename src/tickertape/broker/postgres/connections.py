@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -50,6 +51,9 @@ _CANCEL_TIMEOUT: Final = 1.0
 
 DEFAULT_SILENCE: Final = 10.0
 """Seconds without a notification after which a listener checks its connection: a lost one is noticed soon enough."""
+
+_POOLS: Final = "tickertape:"
+"""The beginning of the names of our pools."""
 
 _MAX_CHANNEL: Final = 63
 """Bytes of an identifier in PostgreSQL."""
@@ -220,10 +224,11 @@ class Pool:
             max_size=size,
             open=False,
             check=self._check,
-            name=f"tickertape: {address.where}",
+            name=f"{_POOLS} {address.where}",
             timeout=address.timeout,
             reconnect_timeout=0.0,  # the next request makes the next attempt
         )
+        logging.getLogger("psycopg.pool").addFilter(_is_not_ours)
         self._waiting: set[asyncio.Timeout] = set()
         self._busy: set[Connection] = set()
         self._failure: Exception | None = None
@@ -287,6 +292,12 @@ class Pool:
         except psycopg.Error:
             await self._pool.drain()  # the others were closed with it
             raise
+
+
+def _is_not_ours(record: logging.LogRecord) -> bool:
+    """Filter what psycopg logs on our pools: the errors of our requests report it already."""
+    about = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    return not (isinstance(about, _PooledConnection) or (isinstance(about, str) and about.startswith(_POOLS)))
 
 
 class Session:
