@@ -18,8 +18,8 @@ MODULES = sorted(
 )
 
 
-def gathered_names(package: ModuleType) -> set[str]:
-    """What a package's ``__init__`` takes from the package's own modules."""
+def reexported_names(package: ModuleType) -> set[str]:
+    """Return the names that a package's ``__init__`` imports from its own modules."""
     return {
         name
         for name, value in vars(package).items()
@@ -28,7 +28,7 @@ def gathered_names(package: ModuleType) -> set[str]:
 
 
 def casing_and_name(name: str) -> tuple[int, str]:
-    """The order that the linter asks for: constants, then classes, then the rest."""
+    """Return the sort key that the linter requires: constants, then classes, then the rest."""
     return 0 if name.isupper() else 1 if name[0].isupper() else 2, name
 
 
@@ -41,15 +41,15 @@ def test_all_is_sorted_and_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if hasattr(importlib.import_module(name), "__path__")])
-def test_a_package_lists_all_that_it_gathers(name: str) -> None:
+def test_all_is_complete(name: str) -> None:
     module = importlib.import_module(name)
-    assert gathered_names(module) <= set(getattr(module, "__all__", []))
+    assert reexported_names(module) <= set(getattr(module, "__all__", []))
 
 
-def test_the_top_imports_without_any_extra() -> None:
+def test_import_without_extras() -> None:
     source = str(Path(tickertape.__file__).parents[1])
     code = f"import sys; sys.path.insert(0, {source!r}); import tickertape; print(*sys.modules)"
-    bare = [sys.executable, "-I", "-S", "-c", code]  # no site-packages: only the standard library is there
+    bare = [sys.executable, "-I", "-S", "-c", code]  # no site-packages, only the standard library
     modules = subprocess.run(bare, capture_output=True, text=True, check=True).stdout.split()
     outside = {name.split(".")[0] for name in modules} - sys.stdlib_module_names
     assert outside == {"__main__", "tickertape"} - sys.stdlib_module_names

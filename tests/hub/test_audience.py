@@ -1,4 +1,4 @@
-"""``Audience``: who is live is written to, in order, spread and in slices."""
+"""``Audience``: live members are written to in order, in slices, and get heartbeats that are spread."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Crowd:
             self.audience.join(member, 0.0)
 
     def write(self, chunk: bytes, turn: float = WHOLE) -> int:
-        """Write a chunk to all, two members between looks at the time; return the number of yields."""
+        """Write a chunk to all, two members between checks of the time; return the number of yields."""
         return len(list(self.audience.write(chunk, 9, 1.0, stride=2, turn=turn)))
 
     def leave(self, place: int) -> None:
@@ -97,7 +97,7 @@ def test_write_to_live_members(crowds: Any) -> None:
     framed = frame(b"one")
     assert crowd.read() == [framed, b"", framed, framed, b""]
     crowd.audience.compact()
-    assert [member.place for member in crowd.members] == [0, -1, 1, 2, -1]  # in the order in which they came
+    assert [member.place for member in crowd.members] == [0, -1, 1, 2, -1]  # in the order in which they joined
     crowd.write(b"two")
     assert [bool(data) for data in crowd.read()] == [True, False, True, True, False]
 
@@ -156,8 +156,8 @@ def test_heartbeats_are_spread(crowds: Any) -> None:
         crowd.audience.beat(HEARTBEAT, 7, quarter / 4, 15.0)
         beats.append(sum(data == frame(HEARTBEAT) for data in crowd.read()))
     assert beats[: 4 * 15 - 1] == [0] * (4 * 15 - 1)
-    assert max(beats) <= 11  # a twelfth of them at a time
-    assert sum(beats) == 120 * 3 + beats[-1]  # one each in fifteen seconds, and those that begin the fourth
+    assert max(beats) <= 11  # a twelfth of the members at a time
+    assert sum(beats) == 120 * 3 + beats[-1]  # one for each in fifteen seconds, and the first of the fourth period
 
 
 @pytest.mark.parametrize("interval", [0.5, 1.0, 3.0])

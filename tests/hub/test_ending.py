@@ -67,7 +67,7 @@ async def test_heartbeats_are_spread() -> None:
     async with hub_of(heartbeat=15.0) as (hub, clock):
         clients = [HubClient(hub, "t", direct=True) for _ in range(120)]
         await settle()
-        await hub.publish("t", "now all are silent")
+        await hub.publish("t", "all are silent from now on")
         await settle()
         at: Counter[float] = Counter()
         start = clock.time()
@@ -220,7 +220,7 @@ async def test_unread_last_block() -> None:
         assert client.transport is not None
         ours = client.transport.get_extra_info("socket")
         for size in (4096, 1):
-            while True:  # the kernel is full, and nobody has noticed yet
+            while True:  # the kernel's buffer is full, and the hub has not noticed yet
                 try:
                     ours.send(b"x" * size)
                 except BlockingIOError:

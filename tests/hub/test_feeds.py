@@ -225,9 +225,9 @@ async def test_source_fails(caplog: pytest.LogCaptureFixture) -> None:
         assert logged[0] == "the source of feed 't' failed, retrying in 0.5 s: OSError: no. 0"
         assert len(logged) == 10
         clock.advance(61)  # long enough to count as the first failure in a row
-        source.fail(ValueError("once more"))
+        source.fail(ValueError("again"))
         await settle()
-        assert "retrying in 0.5 s: ValueError: once more" in caplog.text
+        assert "retrying in 0.5 s: ValueError: again" in caplog.text
 
 
 async def test_unacknowledged_items_appear_once() -> None:
@@ -276,7 +276,7 @@ async def test_log_fails(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("key", [str, None], ids=["key", "no key"])
 async def test_lost_answer(key: Callable[[Any], str] | None) -> None:
     class Forgetful(ScriptedBroker):
-        """A log that stores, and then does not say so, each second time."""
+        """A log that stores, and then fails to confirm, each second time."""
 
         async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
             cursors = await super().append(drafts)

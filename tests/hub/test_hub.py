@@ -1,4 +1,4 @@
-"""``Hub``: what is published, what is subscribed to, and its own life."""
+"""``Hub``: publishing, subscribing, history, opening and closing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def hub(broker: ScriptedBroker) -> AsyncIterator[Hub]:
 
 
 async def take(subscription: PullOutput, count: int) -> list[str]:
-    """The data of the next events."""
+    """Return the data of the next events."""
     async with asyncio.timeout(5):
         return [(await anext(subscription)).data or "" for _ in range(count)]
 
@@ -243,12 +243,12 @@ async def test_publish_soon_cancelled(hub: Hub, caplog: pytest.LogCaptureFixture
         (["**"], ["a", "a/b", "b", "a/b/c"]),
         (["b", "a/b"], ["a/b", "b"]),
         (["a", "**", "a/*"], ["a", "a/b", "b", "a/b/c"]),  # each event once
-        (["nobody", "b"], ["b"]),
+        (["other", "b"], ["b"]),
     ],
 )
 async def test_patterns(hub: Hub, patterns: list[str], expected: list[str]) -> None:
     await hub.publish("a", "before")
-    await settle()  # until the hub has seen it come back from the log
+    await settle()  # until the hub has read it from the log
     async with hub.subscribe(*patterns) as subscription:
         for topic in ("a", "a/b", "b", "a/b/c"):
             await hub.publish(topic, topic)
@@ -342,13 +342,13 @@ async def test_statistics(hub: Hub) -> None:
         (["**"], None, 2, [3, 4], None),
         (["b"], None, 1, [4], None),
         (["**"], "{epoch}-4", 100, [5, 6], None),
-        (["**"], "{epoch}-2", 100, [3, 4, 5, 6], None),  # all that follows is kept
+        (["**"], "{epoch}-2", 100, [3, 4, 5, 6], None),  # all later events are kept
         (["**"], "{epoch}-6", 100, [], None),
         (["**"], "{epoch}-1", 100, [3, 4, 5, 6], "expired"),
         (["**"], "{epoch}-0", 1, [3], "expired"),
         (["**"], "{epoch}-7", 100, [3, 4, 5, 6], "reset"),
         (["**"], "other-4", 100, [3, 4, 5, 6], "reset"),
-        (["nobody"], "nonsense", 100, [], "reset"),
+        (["other"], "nonsense", 100, [], "reset"),
         (["**"], "", 100, [3, 4, 5, 6], "reset"),
     ],
 )
@@ -400,7 +400,7 @@ async def test_history_without_patterns(hub: Hub) -> None:
         await hub.history()
 
 
-# Its life
+# Opening and closing
 
 
 async def test_check(hub: Hub, broker: ScriptedBroker) -> None:
@@ -453,7 +453,7 @@ async def test_open_twice() -> None:
     async with hub:
         with pytest.raises(HubClosedError, match="hub is already open"):
             await hub.open()
-        assert (await hub.publish("t")).offset == 1  # it goes on
+        assert (await hub.publish("t")).offset == 1  # it is still open
     await hub.close()  # for the second time
 
 

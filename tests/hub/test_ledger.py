@@ -1,8 +1,8 @@
-"""Every event of every client is accounted for: delivered, or declared. There is no third outcome.
+"""Every event of every client is accounted for: delivered, or declared by a gap. There is no third outcome.
 
 Clients of both ways of delivery join, stall, leave and resume at random while events are published
-and the log has its troubles. What each of them reads is held against a record of all that was
-published. A seed that fails says so in the name of its test.
+and the log fails, loses records or is reset. The events that each client reads are compared with a
+ledger of all published events. The name of a failed test has its seed.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from tickertape.testing import FakeClock, ScriptedBroker
 from tickertape.wire import Cursor
 
 TOPICS = ("a", "a/1", "a/2", "a/1/x", "b/1", "b/2", "b/2/y", "c")
-AUDIENCES = (("a/**",), ("*/1",), ("**",), ("c",), ("a/1", "b/1"), ("b/*", "c"), ("**/x", "a"), ("nobody",))
+AUDIENCES = (("a/**",), ("*/1",), ("**",), ("c",), ("a/1", "b/1"), ("b/*", "c"), ("**/x", "a"), ("other",))
 
 
 class Reader:
-    """A client that comes back to its account's stream until the day is over."""
+    """A client that reconnects to the stream of its account until the test ends."""
 
     def __init__(self, world: World, account: Account) -> None:
         self.world = world
         self.account = account
         self.client: HubClient | None = None
         self.stalled = False
-        self.place: str | None = None
+        self.cursor: str | None = None
 
     def connect(self) -> None:
         world, rng = self.world, self.world.rng
-        by_header = self.place is not None and rng.random() < 0.6
+        by_header = self.cursor is not None and rng.random() < 0.6
         query = {}
-        if self.place is not None and not by_header:
-            query = {rng.choice(("last_event_id", "lastEventId")): self.place}
+        if self.cursor is not None and not by_header:
+            query = {rng.choice(("last_event_id", "lastEventId")): self.cursor}
         self.client = HubClient(
             world.hub,
             *self.account.patterns,
             direct=rng.random() < world.share_direct,
             lazy=rng.random() < 0.5,
-            last_event_id=self.place if by_header else None,
+            last_event_id=self.cursor if by_header else None,
             query=query,
             on_overflow=self.account.policy,
             last=rng.choice((None, 3, 100)),
@@ -68,26 +68,26 @@ class Reader:
             if not events:
                 self.account.open(client.last_event_id)
             elif events[0].event == "stream:gap":
-                self.account.at = self.account.at or Cursor.parse(events[0].json()["after"])
+                self.account.cursor = self.account.cursor or Cursor.parse(events[0].json()["after"])
             else:
-                self.account.open(self.world.place_of(client))
+                self.account.open(self.world.first_cursor(client))
         for event in events:
             if event.comment is None:
-                self.account.take(event)
+                self.account.receive(event)
         if client.last_event_id is not None:
-            self.place = client.last_event_id
+            self.cursor = client.last_event_id
 
     async def leave(self) -> None:
         if self.client is not None:
             client, self.client = self.client, None
             if self.world.rng.random() < 0.3:
-                client.leave(noticed=False)  # found out by the next write, if there is one
+                client.leave(noticed=False)  # the hub finds out by its next write
                 await settle(3)
             await client.close()
 
 
 class World:
-    """A hub, its log, and what happens to them."""
+    """A hub and its log, with the steps of the test."""
 
     def __init__(self, seed: int, hub: Hub, broker: ScriptedBroker, clock: FakeClock, share_direct: float) -> None:
         self.rng = random.Random(seed)
@@ -100,8 +100,8 @@ class World:
         self.number = 0
         self.received = 0
 
-    def place_of(self, client: HubClient) -> str:
-        """The place in the first block of a stream, of which more than that was read at once."""
+    def first_cursor(self, client: HubClient) -> str:
+        """Return the cursor in the first block of a stream, of which more was read at once."""
         first = client.body.split(b"\n", 1)[0]
         assert first.startswith(b"id: "), first
         return first[4:].decode()
@@ -113,9 +113,9 @@ class World:
             drafts.append(self.hub.draft(self.rng.choice(TOPICS), f"{self.number}:" + "x" * size))
         cursors = await self.hub.publish_many(drafts)
         for draft, cursor in zip(drafts, cursors, strict=True):
-            self.ledger.truth.setdefault(cursor.epoch, {})[cursor.offset] = Published(draft.topic, draft.data)
+            self.ledger.published.setdefault(cursor.epoch, {})[cursor.offset] = Published(draft.topic, draft.data)
 
-    async def step(self, trouble: bool) -> None:
+    async def step(self, disturbed: bool) -> None:
         rng = self.rng
         choice = rng.random()
         if choice < 0.3:
@@ -124,8 +124,8 @@ class World:
             await self.publish(rng.choice((3, 60)), rng.choice((3000, 40_000)))
         elif choice < 0.323:
             await self.publish(1, 1024 * 1024 - 20)
-        elif choice < 0.36 and trouble:
-            await self.make_trouble()
+        elif choice < 0.36 and disturbed:
+            await self.disturb()
         elif choice < 0.40:
             self.clock.advance(rng.choice((0.3, 3.0, 16.0)))
         else:
@@ -133,18 +133,18 @@ class World:
         for _ in range(rng.choice((0, 0, 1, 2, 5))):
             await asyncio.sleep(0)
 
-    async def make_trouble(self) -> None:
-        trouble = self.rng.random()
-        if trouble < 0.15:
-            await settle(100)  # the last events of a life are read, or reset with it
+    async def disturb(self) -> None:
+        disturbed = self.rng.random()
+        if disturbed < 0.15:
+            await settle(100)  # the last events of an epoch are read, or reset with it
             self.broker.reset()
-        elif trouble < 0.3:
+        elif disturbed < 0.3:
             self.broker.trim(keep=self.rng.choice((0, 3, 50)))
-        elif trouble < 0.5:
+        elif disturbed < 0.5:
             self.broker.hold("tail")
             await self.publish(self.rng.choice((5, 100)), 50)
             self.broker.release("tail")
-        elif trouble < 0.7:
+        elif disturbed < 0.7:
             self.broker.fail("tail")
             await settle(2)
             await self.publish(3, 50)
@@ -174,7 +174,7 @@ class World:
             reader.read(rng.choice((1, 100, 5000, 1 << 21)))
 
     async def finish(self) -> None:
-        """Let everyone read to the end, coming back as often as it takes."""
+        """Make every reader read to the end, with as many reconnects as it needs."""
         self.broker.recover()
         self.broker.release()
         self.clock.advance(20)
@@ -208,14 +208,14 @@ async def world_of(seed: int, share_direct: float, **options: Any) -> AsyncItera
                 await reader.leave()
 
 
-async def run(world: World, *, readers: int, steps: int, policies: tuple[str, ...], trouble: bool) -> Ledger:
+async def run(world: World, *, readers: int, steps: int, policies: tuple[str, ...], disturbed: bool) -> Ledger:
     for number in range(readers):
         patterns = world.rng.choice(AUDIENCES)
         reader = Reader(world, Account(world.ledger, tuple(sorted(patterns)), policies[number % len(policies)]))
         world.readers.append(reader)
         reader.connect()
     for _ in range(steps):
-        await world.step(trouble)
+        await world.step(disturbed)
     await world.finish()
     for reader in world.readers:
         await reader.leave()
@@ -235,20 +235,20 @@ CASES = {
     "small": (SMALL, ("disconnect", "skip"), True, 800),
     "latest": (SMALL, ("latest",), True, 800),
 }
-"""What the hub and its log keep, how slow consumers fare, whether the log has troubles, and how many steps it goes."""
+"""Limits of the hub and its log, policies, whether the log fails, and the number of steps."""
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("share_direct", [0.0, 1.0, 0.5], ids=["portable", "direct", "mixed"])
 @pytest.mark.parametrize("case", CASES)
 async def test_ledger(seed: int, share_direct: float, case: str) -> None:
-    options, policies, trouble, steps = CASES[case]
+    options, policies, disturbed, steps = CASES[case]
     async with world_of(seed, share_direct, **options) as world:
-        ledger = await run(world, readers=40, steps=steps, policies=policies, trouble=trouble)
+        ledger = await run(world, readers=40, steps=steps, policies=policies, disturbed=disturbed)
         disconnects = world.hub.statistics().disconnects
     assert ledger.subscriptions > 60, ledger
     assert ledger.delivered > 1000, ledger
-    assert (ledger.declared > 0) == trouble, ledger
+    assert (ledger.declared > 0) == disturbed, ledger
     assert ledger.superseded == 0 or "latest" in policies, ledger
-    assert (ledger.gaps["reset"] > 0) == trouble, ledger
+    assert (ledger.gaps["reset"] > 0) == disturbed, ledger
     assert sum(disconnects.values()) == ledger.subscriptions, disconnects

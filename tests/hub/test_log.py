@@ -226,7 +226,7 @@ async def test_quick_publisher_waits_for_the_follower() -> None:
         clock.advance(1)
 
 
-async def test_publisher_does_not_wait_for_ever() -> None:
+async def test_bounded_wait_for_the_follower() -> None:
     broker = ScriptedBroker()
     async with hub_of(broker) as (hub, clock):
         broker.hold("tail")
@@ -237,13 +237,13 @@ async def test_publisher_does_not_wait_for_ever() -> None:
         clock.advance(1.5)
         await settle(100)
         assert second.done()
-        broker.fail("tail")  # the log is lost: nobody waits for the follower
+        broker.fail("tail")  # the log is lost: publishers do not wait for the follower
         await settle()
         await asyncio.wait_for(publish_all(hub, 4000), 5)
 
 
-async def test_flood_does_not_push_the_log_past_the_follower(caplog: pytest.LogCaptureFixture) -> None:
-    """Large batches of one topic, in a log that keeps little more than one of them: nobody misses an event."""
+async def test_flood_loses_no_event(caplog: pytest.LogCaptureFixture) -> None:
+    """Large batches of one topic, in a log that keeps little more than one of them: no reader misses an event."""
     async with hub_of("memory://", retention=Retention(events=16_000, bytes=None)) as (hub, _):
         client = HubClient(hub, "busy", direct=True)
         async with hub.subscribe("quiet") as quiet:

@@ -1,4 +1,4 @@
-"""``Presence``: who is subscribed, and who comes and goes."""
+"""``Presence``: current subscribers, and callbacks when they join and leave."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tickertape.hub import DirectOutput, Presence, SubscriberInfo
 from tickertape.testing import EventStreamClient, FakeClock
 
 
-class Log:
-    """What presence told."""
+class Recorder:
+    """Record the calls of the callbacks."""
 
     def __init__(self, presence: Presence) -> None:
-        self.told: list[tuple[Any, ...]] = []
-        presence.on_join(lambda info: self.told.append(("join", info.user)))
-        presence.on_leave(lambda info, reason: self.told.append(("leave", info.user, reason)))
+        self.calls: list[tuple[Any, ...]] = []
+        presence.on_join(lambda info: self.calls.append(("join", info.user)))
+        presence.on_leave(lambda info, reason: self.calls.append(("leave", info.user, reason)))
 
 
 @pytest.fixture
@@ -30,23 +30,23 @@ async def hub() -> AsyncIterator[Hub]:
 
 
 async def test_join_and_leave(hub: Hub) -> None:
-    log = Log(hub.presence)
+    recorder = Recorder(hub.presence)
     async with hub.subscribe("t", user="ada") as subscription:
-        assert log.told == [("join", "ada")]
+        assert recorder.calls == [("join", "ada")]
         subscription.close()
         subscription.close()
-    assert log.told == [("join", "ada"), ("leave", "ada", "client_closed")]
+    assert recorder.calls == [("join", "ada"), ("leave", "ada", "client_closed")]
 
 
 async def test_present_subscribers(hub: Hub) -> None:
     assert (len(hub.presence), list(hub.presence), repr(hub.presence)) == (0, [], "<Presence 0 subscribers>")
     async with hub.subscribe("b", "a", user="ada"), hub.subscribe("c") as other:
-        ada, nobody = hub.presence
+        ada, anonymous = hub.presence
         assert (ada.topics, ada.user) == (("a", "b"), "ada")
-        assert (nobody.topics, nobody.user) == (("c",), None)
-        assert ada.id != nobody.id
-        assert 1.6e9 < ada.since <= nobody.since  # the time of day, for people
-        for info in hub.presence:  # what is looked at may change meanwhile
+        assert (anonymous.topics, anonymous.user) == (("c",), None)
+        assert ada.id != anonymous.id
+        assert 1.6e9 < ada.since <= anonymous.since  # the time of day, for people
+        for info in hub.presence:  # subscribers may leave during the iteration
             assert isinstance(info, SubscriberInfo)
             other.close()
         assert list(hub.presence) == [ada]
@@ -54,11 +54,11 @@ async def test_present_subscribers(hub: Hub) -> None:
 
 @pytest.mark.parametrize("reason", list(DisconnectReason))
 async def test_first_reason_counts(hub: Hub, reason: DisconnectReason) -> None:
-    log = Log(hub.presence)
+    recorder = Recorder(hub.presence)
     async with hub.subscribe("t") as subscription:
         hub.delivery.end(subscription.subscription, reason)
         hub.delivery.end(subscription.subscription, DisconnectReason.ERROR)
-    assert log.told == [("join", None), ("leave", None, reason)]
+    assert recorder.calls == [("join", None), ("leave", None, reason)]
     assert hub.statistics().disconnects == {reason: 1}
 
 
@@ -66,18 +66,18 @@ async def test_drain_and_close() -> None:
     clock = FakeClock()
     hub = Hub(clock=clock, drain_window=1.0, random=lambda: 0.0)
     await hub.open()
-    log = Log(hub.presence)
+    recorder = Recorder(hub.presence)
     async with hub.subscribe("t", user="first"):
         hub.drain()
         clock.advance(1)
-        assert log.told[1:] == [("leave", "first", "draining")]
+        assert recorder.calls[1:] == [("leave", "first", "draining")]
     await hub.close()
     other = Hub(clock=FakeClock())
-    log = Log(other.presence)
+    recorder = Recorder(other.presence)
     await other.open()
     async with other.subscribe("t", user="second"):
         await other.close()
-        assert log.told[1:] == [("leave", "second", "draining")]
+        assert recorder.calls[1:] == [("leave", "second", "draining")]
         assert list(other.presence) == []
 
 
@@ -105,11 +105,11 @@ async def test_callback_raises(hub: Hub, caplog: pytest.LogCaptureFixture) -> No
 
     hub.presence.on_join(explode)
     hub.presence.on_leave(explode)
-    log = Log(hub.presence)  # called behind those that raise
+    recorder = Recorder(hub.presence)  # called after those that raise
     async with hub.subscribe("t") as subscription:
         await hub.publish("t", "x")
         assert (await anext(subscription)).data == "x"
-    assert [entry[0] for entry in log.told] == ["join", "leave"]
+    assert [entry[0] for entry in recorder.calls] == ["join", "leave"]
     assert [record.message for record in caplog.records] == ["a presence callback failed"] * 2
     assert caplog.text.count("RuntimeError: boom") == 2
     assert hub.subscribers() == 0
@@ -124,23 +124,23 @@ async def test_callback_publishes(hub: Hub) -> None:
 
 
 async def test_handover(hub: Hub) -> None:
-    """A hand-over replaces the output of a subscription. Nobody joins or leaves."""
-    log = Log(hub.presence)
+    """A hand-over replaces the output of a subscription. No subscriber joins or leaves."""
+    recorder = Recorder(hub.presence)
     async with hub.subscribe("t", user="ada") as pulled:
         subscription = pulled.subscription
         direct = DirectOutput(hub.delivery, subscription, hub.drain)
         subscription.output = direct
-        assert log.told == [("join", "ada")]
+        assert recorder.calls == [("join", "ada")]
         assert list(hub.presence) == [subscription.info]
         assert (hub.subscribers(), hub.subscribers("t")) == (1, 1)
         direct.abort(DisconnectReason.SEND_TIMEOUT)
-    assert log.told[1:] == [("leave", "ada", "send_timeout")]
+    assert recorder.calls[1:] == [("leave", "ada", "send_timeout")]
     assert hub.statistics().disconnects == {"send_timeout": 1}
     assert list(hub.presence) == []
 
 
 async def test_stream_with_user(hub: Hub) -> None:
-    log = Log(hub.presence)
+    recorder = Recorder(hub.presence)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await hub.response(scope, "t", user="ada")(scope, receive, send)
@@ -148,14 +148,14 @@ async def test_stream_with_user(hub: Hub) -> None:
     async with EventStreamClient(app).open("/"):
         await settle()
         assert [info.user for info in hub.presence] == ["ada"]
-    assert log.told == [("join", "ada"), ("leave", "ada", "client_closed")]
+    assert recorder.calls == [("join", "ada"), ("leave", "ada", "client_closed")]
 
 
 async def test_leave_without_join(hub: Hub) -> None:
-    log = Log(hub.presence)
+    recorder = Recorder(hub.presence)
     async with hub.subscribe("t") as subscription:
         presence = Presence()
-        other = Log(presence)
+        other = Recorder(presence)
         presence.leave(subscription.subscription)
-        assert other.told == []
-    assert len(log.told) == 2
+        assert other.calls == []
+    assert len(recorder.calls) == 2

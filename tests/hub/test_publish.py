@@ -1,4 +1,4 @@
-"""Publishing: what is taken, what is refused, and that nothing is stored by halves."""
+"""Publishing: accepted and refused events; a batch is stored as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_publish_sync() -> None:
             await asyncio.to_thread(hub.publish_sync, "t", "late", timeout=0.05)
         broker.release()
         await settle()
-        assert len(await stored(hub)) == 40, "given up, it was not stored"
+        assert len(await stored(hub)) == 40, "an event was stored after its timeout"
         broker.fail("append")
         with pytest.raises(BrokerError):
             await asyncio.to_thread(hub.publish_sync, "t")

@@ -18,7 +18,7 @@ from tickertape.testing import EventStream, EventStreamClient, FakeClock, Script
 
 
 class App:
-    """A bare ASGI application that answers with a hub's topic, and the means to turn its world."""
+    """A bare ASGI application that answers with a hub's topic, with its hub, log and clock."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = FakeClock()
@@ -31,7 +31,7 @@ class App:
         await self.hub.response(scope, "t", **self.options)(scope, receive, send)
 
     async def publish(self, *data: Any) -> list[str]:
-        """Publish, and return the ids when the hub has seen the events come back from the log."""
+        """Publish, and return the ids when the hub has read the events from the log."""
         cursors = await self.hub.publish_many([self.hub.draft("t", one) for one in data])
         await settle()
         return [str(cursor) for cursor in cursors]
@@ -74,7 +74,7 @@ async def test_resume_before_first_event(app: App) -> None:
 
 
 async def look(stream: EventStream) -> bytes:
-    """Read what has been sent, which may be no event, and return the body so far."""
+    """Read the bytes sent so far, which may contain no event, and return the body."""
     waiting = asyncio.ensure_future(stream.next_event())
     await settle()
     assert not waiting.done()
@@ -160,7 +160,7 @@ async def test_head(app: App) -> None:
     assert joined == []
 
 
-# Refused: a real status
+# Refused with a status
 
 
 async def problem(stream: EventStream) -> dict[str, Any]:
@@ -233,7 +233,7 @@ async def silence(app: App, seconds: float) -> None:
 async def test_heartbeat_after_silence() -> None:
     app = App(heartbeat=15.0)
     async with app.hub, app.client.open("/") as stream:
-        for _ in range(4):  # nobody is silent for fifteen seconds here
+        for _ in range(4):  # the stream is never silent for fifteen seconds
             await silence(app, 10.0)
             await app.publish("x")
             await stream.next_event()
@@ -298,7 +298,7 @@ async def test_client_leaves(app: App) -> None:
 
 
 async def test_slow_consumer() -> None:
-    # Ended, not failed: browsers come back from an end by themselves, with the place they had.
+    # The stream ends cleanly: browsers reconnect by themselves, with their cursor.
     app = App(retention=Retention(events=5))
     async with app.hub:
         async with app.client.open("/") as stream:

@@ -1,4 +1,4 @@
-"""Clients that read slowly: what becomes of them, what they hold, and that they delay nobody."""
+"""Clients that read slowly: the policies, the memory they hold, and that they do not delay others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STALLED_OUTPUT = 256 * 1024
 
 @asynccontextmanager
 async def small_hub(**options: Any) -> AsyncIterator[tuple[Hub, ScriptedBroker, FakeClock]]:
-    """A hub of ten events in memory, on a log of twenty."""
+    """Open a hub of ten events in memory, on a log of twenty."""
     clock, broker = FakeClock(), ScriptedBroker(keep=options.pop("keep", 20))
     options.setdefault("retention", Retention(events=10))
     async with Hub(broker, clock=clock, random=lambda: 0.5, **options) as hub:
@@ -30,7 +30,7 @@ async def small_hub(**options: Any) -> AsyncIterator[tuple[Hub, ScriptedBroker, 
 
 
 async def fill(hub: Hub, client: HubClient, size: int = 40_000, count: int = 8) -> None:
-    """Let a client stall: more is published than its buffers take."""
+    """Stall a client: publish more than its buffers hold."""
     await settle()
     for _ in range(count):
         await hub.publish("fill", "x" * size)
@@ -117,8 +117,8 @@ async def test_slow_iterator() -> None:
         assert hub.statistics().disconnects == {"slow_consumer": 1}
 
 
-async def sees_it_dropped(hub: Hub, clock: FakeClock) -> None:
-    """Who has made progress now is there for 29 s, and gone a little after 30."""
+async def check_timeout(hub: Hub, clock: FakeClock) -> None:
+    """Check that a client that makes progress now stays for 29 s, and is dropped a little after 30."""
     for seconds, left in ((1, 1), (28, 1), (5, 0)):
         clock.advance(seconds)
         await settle()
@@ -135,7 +135,7 @@ async def test_send_timeout(direct: bool) -> None:
         assert hub.subscribers() == 1
         client.read(20_000)  # some progress: the time starts over
         await settle()
-        await sees_it_dropped(hub, clock)
+        await check_timeout(hub, clock)
         await client.close()
         assert hub.statistics().disconnects == {"send_timeout": 1}
 
@@ -145,10 +145,10 @@ async def test_unread_response_before_stream() -> None:
     async with small_hub(send_timeout=30.0, keep=None) as (hub, _, clock):
         client = HubClient(hub, "**", direct=True)
         assert client.transport is not None
-        client.transport.write(b"x" * 200_000)  # an answer on the same connection, of which the kernel took a part
+        client.transport.write(b"x" * 200_000)  # a response on the same connection, of which the kernel accepted a part
         await settle()
         assert client.output is not None
-        await sees_it_dropped(hub, clock)
+        await check_timeout(hub, clock)
         await client.close()
         assert hub.statistics().disconnects == {"send_timeout": 1}
 
@@ -160,7 +160,7 @@ async def test_late_read_before_stream() -> None:
         assert client.transport is not None
         client.transport.write(b"x" * 200_000)
         await settle()
-        await hub.publish("t", "meanwhile")
+        await hub.publish("t", "later")
         clock.advance(29)
         await settle()
         before = 0
@@ -169,7 +169,7 @@ async def test_late_read_before_stream() -> None:
             before += len(client.transport.read(min(4096, 200_000 - before)))
         clock.advance(29)
         await settle()
-        assert data_of(await client.read_all()) == ["meanwhile"]
+        assert data_of(await client.read_all()) == ["later"]
         clock.advance(60)
         await settle()
         assert hub.subscribers() == 1
@@ -189,7 +189,7 @@ async def test_slow_reader_is_kept() -> None:
 
 
 def held(subscriber: DirectOutput) -> int:
-    """Bytes that a connection holds."""
+    """Return the bytes that a connection holds."""
     transport = subscriber._transport
     assert transport is not None
     return transport.get_write_buffer_size() + (len(subscriber._rest) if subscriber._rest else 0)
@@ -235,7 +235,7 @@ async def test_stalled_clients_share_bytes() -> None:
             sent.append(f"{number}:" + "y" * 5000)
             await hub.publish("t", sent[-1])
             await settle()
-            assert quick.read()[-1].data == sent[-1], "it has come although all others wait"
+            assert quick.read()[-1].data == sent[-1], "a stalled client delays the others"
         subscribers = [client.output for client in stalled if client.output is not None]
         assert len(subscribers) == len(stalled)
         assert sum(held(subscriber) for subscriber in subscribers) <= len(stalled) * 64 * 1024

@@ -1,4 +1,4 @@
-"""Where a subscription starts, whatever the client says."""
+"""The start of a subscription, for all that a client may send."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ async def test_start_now(world: World) -> None:
         (["**"], 1, 19),
         (["**"], 5, 15),  # all of the window
         (["**"], 6, 14),  # one more than the window
-        (["**"], 15, 5),  # all that is kept
-        (["**"], 16, 5),  # more than is kept
+        (["**"], 15, 5),  # all kept records
+        (["**"], 16, 5),  # more than the log keeps
         (["**"], 1_000_000, 5),
         (["a"], 1, 18),
         (["a"], 2, 16),
@@ -74,7 +74,7 @@ async def test_start_now(world: World) -> None:
         (["b"], 4, 13),
         (["a"], 100, 6),
         (["a", "b"], 7, 13),
-        (["nobody"], 3, 20),
+        (["none"], 3, 20),
     ],
 )
 async def test_last_events(world: World, patterns: list[str], last: int, start: int) -> None:
@@ -130,7 +130,7 @@ async def test_failing_log(world: World) -> None:
 @pytest.mark.parametrize("offset", [20, 19, 15, 14, 5, 4, 0])
 @pytest.mark.parametrize("last", [None, 3])
 async def test_cursor_of_this_log(world: World, offset: int, last: int | None) -> None:
-    # One that has expired is told of when it is read: what is kept may be less by then.
+    # An expired cursor is found out by the read: more records may be trimmed until then.
     before = world.broker.calls.copy()
     assert await world.start("a", last_event_id=f"{{epoch}}-{offset}", last=last) == Start(offset)
     assert world.broker.calls == before
@@ -191,7 +191,7 @@ async def test_state_fails(world: World) -> None:
     assert await world.start("**", last_event_id="{epoch}-3") == Start(3)
 
 
-# A log that is replaced meanwhile
+# A log that is replaced during the search
 
 
 @pytest.mark.parametrize("options", [{"last_event_id": "nonsense"}, {"last": 10}])
@@ -217,7 +217,7 @@ async def test_log_replaced_during_start(world: World, options: dict[str, Any]) 
     assert new.epoch != world.epoch
 
 
-# And then
+# The events that follow
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,12 @@ async def test_log_replaced_during_start(world: World, options: dict[str, Any]) 
     ],
 )
 async def test_kept_then_live(world: World, text: str, gap: str | None, data: list[str]) -> None:
-    given = text.format(epoch=world.epoch)
-    async with world.hub.subscribe("**", last_event_id=given) as subscription, asyncio.timeout(5):
+    sent = text.format(epoch=world.epoch)
+    async with world.hub.subscribe("**", last_event_id=sent) as subscription, asyncio.timeout(5):
         if gap is not None:
-            told = await anext(subscription)
-            assert told.event == "stream:gap"
-            assert told.json() == {"reason": gap, "after": given, "resumed": f"{world.epoch}-5"}
-            assert told.id == f"{world.epoch}-5"
+            notice = await anext(subscription)
+            assert notice.event == "stream:gap"
+            assert notice.json() == {"reason": gap, "after": sent, "resumed": f"{world.epoch}-5"}
+            assert notice.id == f"{world.epoch}-5"
         await world.hub.publish("b", "live")
         assert [(await anext(subscription)).data for _ in range(len(data) + 1)] == [*data, "live"]

@@ -1,4 +1,4 @@
-"""``PullOutput``: what it gives, and what happens to one that is read too slowly."""
+"""``PullOutput``: its items, and readers that are too slow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tickertape.hub import Hub, HubEvent, PullOutput
 from tickertape.testing import FakeClock, ScriptedBroker
 
 
-class World:
+class SmallHub:
     """A hub whose window holds five events, and whose log keeps ten."""
 
     def __init__(self) -> None:
@@ -31,13 +31,13 @@ class World:
 
 
 async def take(subscription: PullOutput, count: int) -> list[Any]:
-    """The next events: their data, or of a gap its reason, after and resumed offset."""
+    """Return the data of the next events, and for a gap its reason, after and resumed offset."""
     async with asyncio.timeout(5):
         events = [await anext(subscription) for _ in range(count)]
-    return [told(event) for event in events]
+    return [values_of(event) for event in events]
 
 
-def told(event: ServerSentEvent) -> Any:
+def values_of(event: ServerSentEvent) -> Any:
     if event.event != "stream:gap":
         return int(event.data or "0")
     gap = event.json()
@@ -46,8 +46,8 @@ def told(event: ServerSentEvent) -> Any:
 
 
 async def test_topic_and_cursor() -> None:
-    world = World()
-    async with world.hub as hub, hub.subscribe("a/*") as subscription:
+    small = SmallHub()
+    async with small.hub as hub, hub.subscribe("a/*") as subscription:
         cursor = await hub.publish("a/b", {"x": 1}, event="tick")
         event = await anext(subscription)
         assert isinstance(event, HubEvent)
@@ -59,12 +59,12 @@ async def test_topic_and_cursor() -> None:
 
 
 async def test_gap_is_an_item() -> None:
-    world = World()
-    async with world.hub as hub, hub.subscribe("t", last_event_id="elsewhere-1") as subscription:
+    small = SmallHub()
+    async with small.hub as hub, hub.subscribe("t", last_event_id="elsewhere-1") as subscription:
         gap = await anext(subscription)
         assert not isinstance(gap, HubEvent)
         assert gap.json()["after"] == "elsewhere-1"
-        await world.publish(1)
+        await small.publish(1)
         assert await take(subscription, 1) == [1]
 
 
@@ -82,32 +82,32 @@ async def test_gap_is_an_item() -> None:
     ],
 )
 async def test_nothing_lost_while_kept(policy: str, behind: int, expected: list[Any]) -> None:
-    world = World()
-    async with world.hub as hub, hub.subscribe("t", on_overflow=policy) as subscription:
+    small = SmallHub()
+    async with small.hub as hub, hub.subscribe("t", on_overflow=policy) as subscription:
         waiting = asyncio.ensure_future(take(subscription, 1))
         await settle()
-        await world.publish(1)
+        await small.publish(1)
         assert await waiting == [1]
         waiting = asyncio.ensure_future(take(subscription, 1))  # it has caught up, and waits
         await settle()
         waiting.cancel()
-        await world.publish(behind)
+        await small.publish(behind)
         assert await take(subscription, len(expected)) == expected
-        await world.publish(1)
+        await small.publish(1)
         assert await take(subscription, 1) == [behind + 2]
 
 
 async def test_slow_consumer() -> None:
-    world = World()
-    async with world.hub as hub, hub.subscribe("t") as subscription:
+    small = SmallHub()
+    async with small.hub as hub, hub.subscribe("t") as subscription:
         waiting = asyncio.ensure_future(take(subscription, 1))
         await settle()
-        await world.publish(1)
+        await small.publish(1)
         assert await waiting == [1]
         waiting = asyncio.ensure_future(take(subscription, 1))
         await settle()
         waiting.cancel()
-        await world.publish(11)
+        await small.publish(11)
         epoch = (await hub.check()).epoch
         with pytest.raises(SlowConsumerError) as error:
             await take(subscription, 1)
@@ -123,24 +123,24 @@ async def test_slow_consumer() -> None:
 
 
 async def test_latest() -> None:
-    world = World()
-    async with world.hub as hub, hub.subscribe("**", on_overflow="latest", last=0) as subscription:
+    small = SmallHub()
+    async with small.hub as hub, hub.subscribe("**", on_overflow="latest", last=0) as subscription:
         waiting = asyncio.ensure_future(take(subscription, 1))
         await settle()
-        await world.publish(1, "a")
+        await small.publish(1, "a")
         assert await waiting == [1]
         waiting = asyncio.ensure_future(take(subscription, 1))
         await settle()
         waiting.cancel()
         for topic in "abab":
-            await world.publish(1, topic)
+            await small.publish(1, topic)
         assert await take(subscription, 2) == [4, 5]
         assert hub.statistics().superseded == 2
 
 
 async def test_close_while_waiting() -> None:
-    world = World()
-    async with world.hub as hub, hub.subscribe("t") as subscription:
+    small = SmallHub()
+    async with small.hub as hub, hub.subscribe("t") as subscription:
         waiting = asyncio.ensure_future(anext(subscription, "ended"))
         await settle()
         subscription.close()
@@ -150,39 +150,39 @@ async def test_close_while_waiting() -> None:
 
 
 async def test_cancelled_wait() -> None:
-    world = World()
-    async with world.hub as hub, hub.subscribe("t") as subscription:
+    small = SmallHub()
+    async with small.hub as hub, hub.subscribe("t") as subscription:
         for number in range(1, 4):
             waiting = asyncio.ensure_future(take(subscription, 1))
             await settle()
             waiting.cancel()
-            await world.publish(1)
+            await small.publish(1)
             assert await take(subscription, 1) == [number]
         assert hub.statistics().delivered == 3
 
 
 async def test_failed_read_is_repeated() -> None:
-    world = World()
-    async with world.hub as hub:
-        await world.publish(8)
+    small = SmallHub()
+    async with small.hub as hub:
+        await small.publish(8)
         epoch = (await hub.check()).epoch
         async with hub.subscribe("t", last_event_id=f"{epoch}-1") as subscription:
-            world.broker.fail("read")
+            small.broker.fail("read")
             with pytest.raises(BrokerError):
                 await take(subscription, 1)
-            world.broker.recover()
+            small.broker.recover()
             assert await take(subscription, 7) == [2, 3, 4, 5, 6, 7, 8]
 
 
 async def test_close_during_read() -> None:
-    world = World()
-    async with world.hub as hub:
-        await world.publish(8)
+    small = SmallHub()
+    async with small.hub as hub:
+        await small.publish(8)
         epoch = (await hub.check()).epoch
         async with hub.subscribe("t", last_event_id=f"{epoch}-1") as subscription:
-            world.broker.hold("read")
+            small.broker.hold("read")
             waiting = asyncio.ensure_future(anext(subscription, "ended"))
             await settle()
             subscription.close()
-            world.broker.release()
+            small.broker.release()
             assert await waiting == "ended"

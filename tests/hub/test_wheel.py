@@ -69,7 +69,7 @@ def test_cancel() -> None:
     timer.cancel()
     timer.cancel()
     clock.advance(5)
-    other.cancel()  # it came already
+    other.cancel()  # it was called already
     assert calls == ["comes"]
 
 

@@ -102,7 +102,7 @@ def enter(ledger: Ledger, text: str, topic: str, data: str) -> None:
     """Note what was acknowledged: no place in the log is given twice."""
     cursor = Cursor.parse(text)
     assert cursor is not None
-    log = ledger.truth.setdefault(cursor.epoch, {})
+    log = ledger.published.setdefault(cursor.epoch, {})
     assert cursor.offset not in log, ("one offset for two events", cursor, log[cursor.offset], data)
     log[cursor.offset] = Published(topic, data)
 
@@ -162,7 +162,7 @@ async def balance(ledger: Ledger, readers: list[Reader], url: str) -> None:
     """Hold the log, and then what each reader got, against what was acknowledged."""
     broker = create_broker(url)
     state = await broker.open()
-    log = ledger.truth[state.epoch]
+    log = ledger.published[state.epoch]
     assert sorted(log) == list(range(1, state.newest + 1)), "each is stored once, and nothing else is"
     for record in (await broker.read(state.oldest - 1, KEPT)).records:
         assert log[record.offset] == Published(record.topic, record.data)
@@ -171,14 +171,14 @@ async def balance(ledger: Ledger, readers: list[Reader], url: str) -> None:
         account = Account(ledger, tuple(sorted((*reader.patterns, "end"))), "skip")
         account.open(reader.start)
         for event in reader.events:
-            account.take(event)
+            account.receive(event)
         account.close(state.epoch, state.newest)
         ledger.subscriptions += reader.streams
 
 
 def ledger_line(ledger: Ledger) -> str:
     """The ledger in a sentence."""
-    (log,) = ledger.truth.values()
+    (log,) = ledger.published.values()
     return (
         f"{len(log):,} events acknowledged, each stored once; {READERS} readers, {ledger.subscriptions} streams: "
         f"{ledger.delivered:,} deliveries, {ledger.declared:,} declared by {ledger.gaps['expired']} gaps, 0 missing"

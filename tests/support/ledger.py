@@ -1,4 +1,4 @@
-"""Every event that a client wanted is accounted for: delivered, declared, or superseded if it asked for that."""
+"""A ledger of events: each is delivered to a client, declared by a gap, or superseded if the policy is ``latest``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ wanted = cache(matches)
 
 
 class Published(NamedTuple):
-    """An event that the log has taken."""
+    """An event that was appended to the log."""
 
     topic: str
     data: str
@@ -25,9 +25,9 @@ class Published(NamedTuple):
 
 @dataclass
 class Ledger:
-    """All that was published, by the life of the log, and what came of it."""
+    """All published events by epoch and offset, and the number of those that were delivered, declared or superseded."""
 
-    truth: dict[str, dict[int, Published]] = field(default_factory=dict)
+    published: dict[str, dict[int, Published]] = field(default_factory=dict)
     subscriptions: int = 0
     delivered: int = 0
     declared: int = 0
@@ -35,84 +35,86 @@ class Ledger:
     gaps: dict[str, int] = field(default_factory=lambda: {"expired": 0, "reset": 0})
 
     def between(self, patterns: tuple[str, ...], epoch: str, after: int, upto: int) -> list[int]:
-        """Return the offsets of what an audience wants of a part of the log."""
-        log = self.truth.get(epoch, {})
+        """Return the offsets that match the patterns in a part of the log."""
+        log = self.published.get(epoch, {})
         return [
             offset for offset in range(after + 1, upto + 1) if offset in log and wanted(patterns, log[offset].topic)
         ]
 
 
 class Account:
-    """What one client was given: it goes from connection to connection with its ``Last-Event-ID``.
+    """The events that one client received, over all of its connections.
 
     Arguments:
-        ledger: what it is held against.
-        patterns: what it has subscribed to.
-        policy: what it wants when it reads too slowly.
+        ledger: the published events.
+        patterns: its subscription.
+        policy: the treatment if it reads too slowly.
     """
 
     def __init__(self, ledger: Ledger, patterns: tuple[str, ...], policy: str) -> None:
         self.ledger = ledger
         self.patterns = patterns
         self.policy = policy
-        self.at: Cursor | None = None
-        self.owed: dict[str, int] = {}  # by topic, the newest event that was passed over for a newer one
+        self.cursor: Cursor | None = None
+        self.awaiting_newer: dict[str, int] = {}  # by topic, the last event that was skipped for a newer one
 
-    def open(self, place: str | None) -> None:
-        """Note the place that the first block of a new stream gave."""
-        assert place is not None
-        if self.at is None:
-            self.at = Cursor.parse(place)
-        assert self.at is not None
+    def open(self, cursor: str | None) -> None:
+        """Record the cursor in the first block of a new stream."""
+        assert cursor is not None
+        if self.cursor is None:
+            self.cursor = Cursor.parse(cursor)
+        assert self.cursor is not None
 
-    def take(self, event: ServerSentEvent) -> None:
-        """Enter an event that came; each but a gap has to be the next that is wanted."""
+    def receive(self, event: ServerSentEvent) -> None:
+        """Record an event. It must be a gap, or the next event that matches."""
         if event.event == "stream:gap":
-            self._take_gap(event)
+            self._receive_gap(event)
             return
         cursor = Cursor.parse(event.id or "")
         assert cursor is not None, event
-        assert self.at is not None, event
-        published = self.ledger.truth[cursor.epoch][cursor.offset]
-        assert event.data == published.data, "an id never stands for two events"
+        assert self.cursor is not None, event
+        published = self.ledger.published[cursor.epoch][cursor.offset]
+        assert event.data == published.data, "an id was used for two events"
         assert wanted(self.patterns, published.topic)
-        assert cursor.epoch == self.at.epoch, (self.at, event)
-        assert cursor.offset > self.at.offset, ("given twice, or out of order", self.at, event.id)
-        self._pass_over(cursor.offset - 1)
-        self.at = cursor
+        assert cursor.epoch == self.cursor.epoch, (self.cursor, event)
+        assert cursor.offset > self.cursor.offset, ("delivered twice, or out of order", self.cursor, event.id)
+        self._skip(cursor.offset - 1)
+        self.cursor = cursor
         self.ledger.delivered += 1
-        self.owed.pop(published.topic, None)
+        self.awaiting_newer.pop(published.topic, None)
 
-    def _pass_over(self, upto: int) -> None:
-        """Note that nothing came up to an offset: nothing was to come, or a newer one is to come instead."""
-        assert self.at is not None
-        passed = self.ledger.between(self.patterns, self.at.epoch, self.at.offset, upto)
-        assert self.policy == "latest" or not passed, ("lost without a word", self.at, upto, passed)
-        for offset in passed:
-            self.owed[self.ledger.truth[self.at.epoch][offset].topic] = offset
+    def _skip(self, upto: int) -> None:
+        """Record that no event was delivered up to an offset: none matches, or a newer one must follow."""
+        assert self.cursor is not None
+        skipped = self.ledger.between(self.patterns, self.cursor.epoch, self.cursor.offset, upto)
+        assert self.policy == "latest" or not skipped, ("lost silently", self.cursor, upto, skipped)
+        for offset in skipped:
+            self.awaiting_newer[self.ledger.published[self.cursor.epoch][offset].topic] = offset
             self.ledger.superseded += 1
 
-    def _take_gap(self, event: ServerSentEvent) -> None:
+    def _receive_gap(self, event: ServerSentEvent) -> None:
         gap = gap_of(event)
         assert event.id == gap["resumed"]
         resumed, after = Cursor.parse(gap["resumed"]), Cursor.parse(gap["after"])
         assert resumed is not None
-        assert self.at is not None
+        assert self.cursor is not None
         self.ledger.gaps[gap["reason"]] += 1
         if gap["reason"] == "expired":
             assert after is not None
-            assert after.epoch == resumed.epoch == self.at.epoch
-            assert self.at.offset <= after.offset <= resumed.offset, (self.at, gap)
-            self._pass_over(after.offset)
-        upto = resumed.offset if resumed.epoch == self.at.epoch else max(self.ledger.truth.get(self.at.epoch, {0: 0}))
-        self.ledger.declared += len(self.ledger.between(self.patterns, self.at.epoch, self.at.offset, upto))
-        self.owed.clear()  # what is not to be had any more is not owed
-        self.at = resumed
+            assert after.epoch == resumed.epoch == self.cursor.epoch
+            assert self.cursor.offset <= after.offset <= resumed.offset, (self.cursor, gap)
+            self._skip(after.offset)
+        log = self.ledger.published.get(self.cursor.epoch, {0: 0})
+        upto = resumed.offset if resumed.epoch == self.cursor.epoch else max(log)
+        self.ledger.declared += len(self.ledger.between(self.patterns, self.cursor.epoch, self.cursor.offset, upto))
+        self.awaiting_newer.clear()  # events that are no longer kept need not follow
+        self.cursor = resumed
 
     def close(self, epoch: str, newest: int) -> None:
-        """Nothing more comes: nothing may be missing."""
-        if self.at is None:
+        """Check at the end that no event is missing."""
+        if self.cursor is None:
             return
-        assert self.at.epoch == epoch, self.at
-        assert self.ledger.between(self.patterns, epoch, self.at.offset, newest) == [], ("never came", self.at, newest)
-        assert not self.owed, ("superseded by what never came", self.owed)
+        assert self.cursor.epoch == epoch, self.cursor
+        missing = self.ledger.between(self.patterns, epoch, self.cursor.offset, newest)
+        assert not missing, ("not delivered", self.cursor, newest, missing)
+        assert not self.awaiting_newer, ("superseded by events that were not delivered", self.awaiting_newer)
