@@ -214,13 +214,14 @@ class Delivery:
         self._pending.extend(entries)
         self._pending_bytes += sum(len(entry.block) for entry in entries)
         self._start_round()
-        self._report_progress()
+        self.report_progress()
 
     async def wait_for_progress(self, seconds: float) -> None:
         """Wait until more records have come in or the log was replaced, at most for some seconds."""
         await sleep(self.clock, seconds, self._progress)
 
-    def _report_progress(self) -> None:
+    def report_progress(self) -> None:
+        """Wake those that wait for progress."""
         self._progress.set()
         self._progress = asyncio.Event()
 
@@ -331,7 +332,7 @@ class Delivery:
         self._pending.clear()
         self._pending_bytes = 0
         self._room.set()
-        self._report_progress()
+        self.report_progress()
         self._joining = {}
         self._memo.clear()
         for audience in self._audiences.values():
@@ -350,7 +351,7 @@ class Delivery:
         """Wake the tasks that wait for another log."""
         self._closed = True
         self._replaced.set()
-        self._report_progress()
+        self.report_progress()
 
     # Slices of the log, for subscriptions that are behind.
 

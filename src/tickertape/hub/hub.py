@@ -70,6 +70,9 @@ _MAX_LAG: Final = 5000
 """Events that this hub has appended and its follower has not yet seen. Beyond them publishers wait: a quick one must
 not delay the events of the others, nor push the log past the follower. A batch that is larger goes alone."""
 
+_SMALL_BATCH: Final = 100
+"""Events of a batch that need not wait for another batch to be stored."""
+
 _LAG_PATIENCE: Final = 1.0
 """Seconds for which a publisher waits at most: a follower that makes no progress is no reason to refuse events."""
 
@@ -169,6 +172,7 @@ class Hub:
         self._follower: Follower | None = None
         self._published = 0
         self._appended: Cursor | None = None  # the newest record of this hub
+        self._appending = 0  # events that are being stored
         self._publishing: set[asyncio.Task[list[Cursor]]] = set()
         self._feeds: dict[str, Feed] = {}
         self._replaced_feeds: list[Feed] = []
@@ -424,21 +428,32 @@ class Hub:
         delivery = self.delivery
         if not drafts:
             return []
-        await self._wait_for_follower(delivery, len(drafts))
-        cursors = await self._broker.append(drafts)
-        self._appended = cursors[-1]
-        self._published += len(drafts)
+        count = len(drafts)
+        await self._wait_for_follower(delivery, count)
+        self._appending += count
+        try:
+            cursors = await self._broker.append(drafts)
+            self._appended = cursors[-1]
+            self._published += count
+        finally:
+            self._appending -= count
+            delivery.report_progress()
         return cursors
 
-    def _lag(self, delivery: Delivery) -> int:
-        """Return the number of records between the last one of this hub and the last one that was followed."""
+    def _lag(self, delivery: Delivery, count: int) -> int:
+        """Return the number of events of this hub that have not been followed yet.
+
+        For a batch, those that are being stored count as well: batches wait here, one after the other, so
+        that single events need not wait for all of them in the queue of the store.
+        """
         last, window = self._appended, delivery.window
-        return last.offset - window.newest if last is not None and last.epoch == window.epoch else 0
+        stored = last.offset - window.newest if last is not None and last.epoch == window.epoch else 0
+        return stored + (self._appending if count > _SMALL_BATCH else 0)
 
     async def _wait_for_follower(self, delivery: Delivery, count: int) -> None:
         """Wait until the follower has caught up so far that ``count`` more events are within the limit."""
         until: float | None = None
-        while (lag := self._lag(delivery)) > 0 and lag + count > _MAX_LAG and self._delivery is delivery:
+        while (lag := self._lag(delivery, count)) > 0 and lag + count > _MAX_LAG and self._delivery is delivery:
             now = self.clock.time()
             until = now + _LAG_PATIENCE if until is None else until
             if now >= until or self._follower is None or not self._follower.healthy:
