@@ -187,7 +187,7 @@ class SQLiteBroker:
         while True:
             part = await self._read(self._reader.log.scan, offset, limit - len(records), topics, wanted)
             state, offset = part.state, part.offset
-            if records and state.epoch != epoch:  # the log was reset in the meantime
+            if epoch not in ("", state.epoch):  # the log was reset during the read
                 records, offset, epoch = [], after, ""
                 continue
             epoch = state.epoch
