@@ -186,6 +186,7 @@ STOPS = {
     "blocked": Stop(("/blocked",)),
     "busy": Stop(("/busy",)),
     "several": Stop(("/idle",) * 5 + ("/blocked",) * 5 + ("/busy",)),
+    "hub": Stop(("/hub",) * 40),
     "unread": Stop(("/flood",), reading=False),
     "brimful": Stop(("/brimful",), reading=False, only=("uvicorn-httptools", "granian", "hypercorn")),
     "late": Stop(("/late",)),
@@ -265,6 +266,8 @@ async def open_stream(server: Server, path: str, connection: Connection, headers
     await connection.head()
     if path in ("/flood", "/hidden"):
         await connection.stall()
+    elif path == "/hub":
+        await connection.piece()
     elif path == "/brimful":
         await server.says("[brimful]")
     else:

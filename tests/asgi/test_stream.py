@@ -8,6 +8,7 @@ import contextvars
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -407,6 +408,37 @@ async def test_continued_stream_fails() -> None:
         await stream.run(scope_of(), wire.receive, wire.send)
     assert b"event: stream:error\n" in wire.body
     assert not wire.complete
+
+
+class Hypercorn:
+    """The owner of hypercorn's ``send``."""
+
+    def __init__(self, wire: Wire, **config: Any) -> None:
+        self.config = SimpleNamespace(**config)
+        self._wire = wire
+
+    async def app_send(self, message: Message) -> None:
+        await self._wire.send(message)
+
+
+@pytest.mark.parametrize(
+    ("config", "granted"), [({"graceful_timeout": 3.0}, 1.5), ({"graceful_timeout": None}, None), ({}, None)]
+)
+async def test_drain_within_grace_period(config: dict[str, Any], granted: float | None) -> None:
+    """hypercorn cancels its requests after a while, so the stream has to end before."""
+    wire, calls = Wire(), []
+
+    def on_drain(within: float | None) -> float:
+        calls.append(within)
+        return 0.25
+
+    stream = Stream(Source().items(), None, heartbeat=None, send_timeout=None, on_drain=on_drain)
+    task = asyncio.create_task(stream.run(scope_of(), wire.receive, Hypercorn(wire, **config).app_send))
+    await settle()
+    assert stream.drain() == 0.25
+    assert calls == [granted]
+    wire.left.set()
+    await task
 
 
 # Waiting for the client without a task

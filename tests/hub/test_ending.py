@@ -158,6 +158,17 @@ async def test_drain_in_proportion(streams: int, window: float, seconds: float) 
         assert max(ended) <= max(10, 2 * streams * 0.25 / max(seconds, 0.25))
 
 
+@pytest.mark.parametrize(("within", "seconds"), [(None, 5.0), (1.5, 1.5), (60.0, 5.0)])
+async def test_drain_within(within: float | None, seconds: float) -> None:
+    """The server may grant less time than the drain window."""
+    async with hub_of(drain_window=5.0) as (hub, clock):
+        for _ in range(4000):
+            hub.subscribe_at(Start(0), ("t",), OverflowPolicy.DISCONNECT, None)
+        assert hub.drain(within) == pytest.approx(seconds)
+        clock.advance(seconds + 0.25)
+        assert hub.subscribers() == 0
+
+
 @WAYS
 async def test_drain_refuses_new_streams(direct: bool) -> None:
     async with hub_of(drain_window=5.0, retry=3.0) as (hub, clock):

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tickertape import EventSourceResponse, ServerSentEvent
+from tickertape import EventSourceResponse, Hub, ServerSentEvent
 from tickertape.asgi import ASGIApp, Receive, Scope, Send
 from tickertape.asgi.sockets import find_listener, server_address
 
@@ -153,8 +153,17 @@ async def memory(request: Request) -> Response:
     return JSONResponse(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
+hub = Hub()
+
+
+async def of_hub(request: Request) -> Any:
+    return hub.response(request, "news")
+
+
 app = Starlette(
+    lifespan=hub.lifespan,
     routes=[
+        Route("/hub", of_hub),
         Route("/finite", stream(finite, retry=100)),
         Route("/idle", stream(idle)),
         Route("/blocked", stream(blocked)),
@@ -169,5 +178,5 @@ app = Starlette(
         Route("/forbidden", stream(forbidden)),
         Route("/late", late),
         Route("/memory", memory),
-    ]
+    ],
 )

@@ -30,6 +30,9 @@ _STREAM_HEADERS: Final = {
 }
 """Never ``Connection``: HTTP/2 forbids it (RFC 9113, 8.2.2), and HTTP/1.1 servers add it when they need it."""
 
+_RAW_STREAM_HEADERS: Final = tuple((name.encode(), value.encode()) for name, value in _STREAM_HEADERS.items())
+"""Shared by all responses, so that a connection has none of its own."""
+
 _QUERY_NAMES: Final = ("last_event_id", "lastEventId")
 
 _UNSET: Final = object()
@@ -102,10 +105,9 @@ class StreamResponse:
         background: Callable[[], Awaitable[Any]] | None,
     ) -> None:
         self.status_code = _checked_status(status_code)
-        self.headers = Headers(headers or _STREAM_HEADERS)
-        if headers:
-            for name, value in _STREAM_HEADERS.items():
-                self.headers.setdefault(name, value)
+        self.headers = Headers(headers or ())
+        given = {name for name, _ in self.headers.raw}
+        self.headers.raw.extend(pair for pair in _RAW_STREAM_HEADERS if pair[0] not in given)
         self.background = background
 
     def _check_scope(self, scope: Scope) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "cut_off",
     "find_connection",
     "find_listener",
+    "grace_period",
     "server_address",
     "set_timeout",
     "set_timeouts",
@@ -160,20 +161,26 @@ def find_connection(scope: Scope, receive: Receive, send: Send) -> Connection:
 
 
 def _find_transport(callables: Iterable[Any]) -> asyncio.Transport | None:
-    """Return the transport that ``receive`` and ``send`` lead to, or ``None``.
+    """Return the transport that ``receive`` and ``send`` lead to, or ``None``."""
+    for found in _search(callables):
+        if hasattr(type(found), "get_write_buffer_size"):
+            return cast("asyncio.Transport", found)
+    return None
+
+
+def _search(callables: Iterable[Any]) -> Iterator[Any]:
+    """Yield the objects that ``receive`` and ``send`` lead to, breadth first.
 
     Only methods, closures over a ``receive`` or ``send``, partials and the attributes in ``_LINKS`` are
-    followed, breadth first, so that nothing is found but what the request itself uses.
+    followed, so that nothing is found but what the request itself uses.
     """
     queue = deque(callables)
     for _ in range(_MAX_OBJECTS):
         if not queue:
-            return None
+            return
         found = queue.popleft()
-        if hasattr(type(found), "get_write_buffer_size"):
-            return cast("asyncio.Transport", found)
+        yield found
         queue.extend(_linked(found))
-    return None
 
 
 def _linked(found: Any) -> Iterator[Any]:
@@ -194,6 +201,19 @@ def _linked(found: Any) -> Iterator[Any]:
 
 def _is_link(name: str) -> bool:
     return "send" in name or "receive" in name
+
+
+def grace_period(send: Send) -> float | None:
+    """Return the seconds after which a server that stops cancels its requests; ``None`` if that is not known.
+
+    hypercorn has such a limit by default, and its ``send`` leads to its configuration.
+    """
+    for found in _search((send,)):
+        configuration = getattr(found, "__dict__", {}).get("config")
+        if configuration is not None:
+            seconds = getattr(configuration, "graceful_timeout", None)
+            return seconds if isinstance(seconds, (int, float)) else None
+    return None
 
 
 def set_timeout(transport: asyncio.Transport, seconds: float) -> None:

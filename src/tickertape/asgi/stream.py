@@ -22,7 +22,7 @@ from ..timing import Clock, Timer
 from ..wire import HEARTBEAT, STREAM_ERROR
 from .iteration import close_iterator
 from .shutdown import ABORT_UNKNOWN, PARTING, open_streams
-from .sockets import Connection, Unknown, find_connection
+from .sockets import Connection, Unknown, find_connection, grace_period
 from .tcp_timeout import tcp_timeout_for
 from .types import Message, Receive, Scope, Send
 
@@ -39,6 +39,9 @@ _FIRST_ITEM: Final = 15.0
 
 _FAIR_SHARE: Final = 0.005
 """Seconds for which a generator that never waits may occupy the loop before other tasks get a turn."""
+
+_SHARE_OF_GRACE: Final = 0.5
+"""Part of a server's grace period in which streams end: the rest is for noticing the stop, and for slow clients."""
 
 _SEPARATOR: Final = 4
 """Bytes of the longest end of a block, CRLF twice."""
@@ -82,10 +85,8 @@ class Stream:
         heartbeat: seconds without a write after which a comment is sent; ``None`` for none.
         send_timeout: seconds that one write may take; ``None`` for no limit.
         clock: for timers; by default the running event loop.
-        hand_over: called with the first part after it was sent. If it returns true, the connection
-            has another owner, and the stream returns without ending the response.
-        on_drain: called when the server is stopping, for items that end by themselves then. Returns
-            within how many seconds.
+        on_drain: called when the server is stopping, for items that end by themselves then, with the
+            seconds that the server grants, or ``None``. Returns within how many seconds they end.
 
     Attributes:
         reason: why the stream ends before its items do; ``None`` if it does not.
@@ -99,7 +100,6 @@ class Stream:
         "_encode",
         "_failure",
         "_had_turn",
-        "_hand_over",
         "_heartbeat",
         "_items",
         "_last_write",
@@ -128,8 +128,7 @@ class Stream:
         heartbeat: float | None,
         send_timeout: float | None,
         clock: Clock | None = None,
-        hand_over: Callable[[bytes], bool] | None = None,
-        on_drain: Callable[[], float] | None = None,
+        on_drain: Callable[[float | None], float] | None = None,
     ) -> None:
         self._items = items
         self._start = start  # until it is sent
@@ -139,7 +138,6 @@ class Stream:
         self._send_timeout = send_timeout
         self._loop = asyncio.get_running_loop()
         self._clock: Clock = self._loop if clock is None else clock
-        self._hand_over = hand_over
         self._on_drain = on_drain
 
         self._state = _State.NEW
@@ -219,7 +217,8 @@ class Stream:
     def drain(self) -> float:
         """End the stream since its server is stopping; return within how many seconds."""
         if self._on_drain is not None:
-            return self._on_drain()
+            grace = grace_period(self._send)
+            return self._on_drain(None if grace is None else _SHARE_OF_GRACE * grace)
         self.interrupt(DisconnectReason.DRAINING)
         return 0.0
 
@@ -238,10 +237,6 @@ class Stream:
                     await self._write(chunk)
                 except asyncio.CancelledError as error:
                     await self._leave_write(error)
-                    return
-            if self._hand_over is not None:
-                hand_over, self._hand_over = self._hand_over, None
-                if hand_over(chunk):
                     return
             cancellation = await self._give_turn()
 

@@ -680,15 +680,19 @@ class Hub:
 
     # Ending.
 
-    def drain(self) -> float:
+    def drain(self, within: float | None = None) -> float:
         """Accept no more subscriptions, and end all streams. Return the seconds that this may take.
 
         Streams end one after the other, so that their clients do not all reconnect at once: over 2 ms for each
         stream, at most over ``drain_window``. Events are accepted until the hub is closed.
+
+        Arguments:
+            within: seconds that the server grants, if these are fewer.
         """
         delivery = self._delivery
         subscriptions = self.presence.subscriptions
-        spread = min(self.drain_window, _DRAIN_STEP * (len(subscriptions) - 1)) if subscriptions else 0.0
+        window = self.drain_window if within is None else min(self.drain_window, within)
+        spread = min(window, _DRAIN_STEP * (len(subscriptions) - 1)) if subscriptions else 0.0
         if self._draining or delivery is None:
             return spread
         self._draining = True
