@@ -31,7 +31,7 @@ _STREAM_HEADERS: Final = {
 """Never ``Connection``: HTTP/2 forbids it (RFC 9113, 8.2.2), and HTTP/1.1 servers add it when they need it."""
 
 _RAW_STREAM_HEADERS: Final = tuple((name.encode(), value.encode()) for name, value in _STREAM_HEADERS.items())
-"""Shared by all responses, so that a connection has none of its own."""
+"""Shared by all responses, to save memory."""
 
 _QUERY_NAMES: Final = ("last_event_id", "lastEventId")
 
