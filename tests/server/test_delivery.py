@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -11,9 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from support.servers import PATIENCE, Connection, connect
-from tickertape.hub import DirectOutput, Hub
+from support.servers import PATIENCE, Connection, connect, until
+from tickertape.hub import DirectOutput, Hub, Subscription
 from tickertape.server import listen
 from tickertape.server.app import create_app
 from tickertape.server.descriptors import LimitedHTTPProtocol
@@ -191,6 +193,31 @@ async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
         f'127.0.0.1:{client[1]} - "GET /events?topic=%C3%A4/* HTTP/1.1" 200',
         '192.0.2.1:0 - "GET /events?topic=b HTTP/1.1" 200',
     ]
+
+
+KINDS = (DirectOutput, Subscription, HubProtocol, LimitedHTTPProtocol, RequestResponseCycle)
+
+
+@pytest.mark.parametrize("name", ["plain", "last"])
+async def test_closed_streams_leave_nothing_behind(name: str) -> None:
+    """Objects of a stream must be freed when it is closed, not by a later collection."""
+
+    def left() -> list[type]:
+        return [type(each) for each in gc.get_objects() if type(each) in KINDS]
+
+    async with serving() as served:
+        gc.collect()
+        gc.disable()
+        try:
+            async with await Connection.open(served.port) as subscriber:
+                await subscriber.get(CASES[name].target)
+                await subscriber.piece()
+                await until(
+                    lambda: sorted(left(), key=KINDS.index) == [DirectOutput, Subscription], lambda: str(left())
+                )
+            await until(lambda: not left(), lambda: str(left()))
+        finally:
+            gc.enable()
 
 
 async def test_draining() -> None:

@@ -184,6 +184,9 @@ class DirectOutput(asyncio.Protocol):
         self._rest = None
         if self._connections is not None:
             self._connections.discard(self)
+        # The transport keeps its protocol. Without these references no cycle waits for the garbage collector.
+        self._transport = None
+        self.subscription.output = None
 
     def data_received(self, data: bytes) -> None:
         """Ignore what the client sends after its request, up to a limit; then drop the connection."""
