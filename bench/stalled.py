@@ -14,7 +14,7 @@ READERS: Final = 1_000
 STALLED: Final = 1_000
 EVENTS: Final = 40
 BACKLOG: Final = 30_000
-"""Events published while nobody of the stalled reads: with framing some 5 MB for each, more than sockets hold."""
+"""Events published while the stalled clients do not read: about 5 MB for each with framing, more than sockets hold."""
 
 
 def latencies(stalled: int) -> list[float]:

@@ -24,7 +24,6 @@ NOT_YET = (
     "src/tickertape/client",
     "src/tickertape/testing/client.py",
     "src/tickertape/testing/clock.py",
-    "tests/asgi",
     "tests/broker/test_nats.py",
     "tests/broker/test_postgres.py",
     "tests/broker/test_redis.py",

@@ -128,22 +128,22 @@ def test_refused_items(make: Callable[[], Any], complaint: str) -> None:
 
 
 async def test_blocking_iterable() -> None:
-    go_on = threading.Event()
+    resume = threading.Event()
 
     def items() -> Iterator[int]:
-        assert go_on.wait(10)
+        assert resume.wait(10)
         yield 1
 
     async with open_response(items(), wait=False) as stream:
         await settle()
         assert stream.status == 0
-        go_on.set()
+        resume.set()
         assert await stream.read() == b"data: 1\n\n"
 
 
 async def test_many_blocking_iterables() -> None:
     streams = 20
-    together = threading.Barrier(streams)  # nobody passes until all are in their next() at once
+    together = threading.Barrier(streams)  # passed when all are in their next() at once
 
     def items() -> Iterator[int]:
         yield together.wait(10)
@@ -157,13 +157,13 @@ async def test_many_blocking_iterables() -> None:
 
 async def test_blocking_generator_closed_in_thread() -> None:
     threads: list[threading.Thread] = []
-    go_on, closed = threading.Event(), threading.Event()
+    resume, closed = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
         threads.append(threading.current_thread())
         try:
             yield 1
-            go_on.wait(10)
+            resume.wait(10)
             yield 2
         finally:
             threads.append(threading.current_thread())
@@ -173,7 +173,7 @@ async def test_blocking_generator_closed_in_thread() -> None:
         await stream.next_event()
         await settle()
     assert not closed.is_set()  # nothing can interrupt a blocking next()
-    go_on.set()
+    resume.set()
     assert await asyncio.to_thread(closed.wait, 10)
     assert threads[0] is threads[1]
     await asyncio.to_thread(threads[0].join, 10)
@@ -181,7 +181,7 @@ async def test_blocking_generator_closed_in_thread() -> None:
 
 
 async def test_blocking_generator_context() -> None:
-    user = contextvars.ContextVar("user", default="nobody")
+    user = contextvars.ContextVar("user", default="unset")
 
     def items() -> Iterator[str]:
         yield user.get()
@@ -209,20 +209,20 @@ async def test_blocking_generator_raises_in_close(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     threads: list[threading.Thread] = []
-    go_on = threading.Event()
+    resume = threading.Event()
 
     def items() -> Iterator[int]:
         threads.append(threading.current_thread())
         try:
             yield 1
-            go_on.wait(10)
+            resume.wait(10)
             yield 2
         finally:
             raise LookupError("broken end")
 
     async with open_response(items()) as stream:
         await stream.next_event()
-    go_on.set()
+    resume.set()
     await asyncio.to_thread(threads[0].join, 10)
     assert [(record.name, record.levelno) for record in caplog.records] == [("tickertape", logging.ERROR)]
 
@@ -249,12 +249,12 @@ asyncio.run(main())
 
 def test_loop_closed_under_blocking_iterable() -> None:
     threads: list[threading.Thread] = []
-    entered, go_on = threading.Event(), threading.Event()
+    entered, resume = threading.Event(), threading.Event()
 
     def items() -> Iterator[int]:
         threads.append(threading.current_thread())
         entered.set()
-        go_on.wait(10)
+        resume.wait(10)
         yield 1
 
     async def main() -> None:
@@ -265,7 +265,7 @@ def test_loop_closed_under_blocking_iterable() -> None:
         await iterator.aclose()
 
     asyncio.run(main())
-    go_on.set()
+    resume.set()
     threads[0].join(10)
     assert not threads[0].is_alive()
 

@@ -1,4 +1,4 @@
-"""The id after which a client goes on."""
+"""The id of the last event that a client received."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_http_2() -> None:
 
 
 class Stop(NamedTuple):
-    """How to end a server, and what of.
+    """One way to stop a server with open streams.
 
     Attributes:
         paths: the streams that are open, one connection each.
@@ -258,7 +258,7 @@ async def test_stop(ahead: Ahead, kind: str, name: str) -> None:
 
 
 async def open_stream(server: Server, path: str, connection: Connection, headers: str) -> None:
-    """Ask for a stream, and go on until it is as its path says."""
+    """Request a stream, and return when it is in the state that its path names."""
     await connection.ask(path, headers=headers)
     if path == "/late":
         await server.says("[late]")

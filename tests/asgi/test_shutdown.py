@@ -68,7 +68,7 @@ async def test_late_stream(listener: socket.socket) -> None:
     async with open_at(listener):
         listener.close()
         async with open_response(items(), scope={"server": address}, retry=100) as late:
-            assert late.status == 200  # a browser would never come back after any other
+            assert late.status == 200  # a browser does not reconnect after another status
             assert await late.read() == b"retry: 100\n\n"
             assert late.complete
     assert pulled == []
@@ -102,7 +102,7 @@ async def test_close_streams(from_thread: bool) -> None:
         assert await one.read() == await two.read() == b"data: a\n\n"
         assert one.complete
         assert two.complete
-        async with open_response(["b"]) as after:  # the program goes on
+        async with open_response(["b"]) as after:  # new streams are served
             assert await after.read() == b"data: b\n\n"
     assert reasons == [DisconnectReason.DRAINING] * 2
     close_streams()  # nothing is open: nothing to do

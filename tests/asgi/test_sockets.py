@@ -35,7 +35,7 @@ LOOPBACK: dict[int, str] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 @contextmanager
 def connected(family: int = socket.AF_INET) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A client and the server's end of its connection, with little room on the way."""
+    """A client and the server's end of its connection, with small buffers between them."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server((LOOPBACK[family], 0), family=family))
         client = stack.enter_context(socket.socket(family))
@@ -109,7 +109,7 @@ def test_find_by_scope(scope: dict[str, Any], connection: Any) -> None:
 
 
 class FakeTransport:
-    """What uvicorn's cycle has."""
+    """A transport of uvicorn's cycle."""
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -288,7 +288,7 @@ def test_reused_descriptor() -> None:
 
 
 def test_inherited_listener() -> None:
-    """A server that is given its socket, by systemd say, listens at a copy and leaves the original open."""
+    """A server that inherits its socket, for example from systemd, listens at a copy and leaves the original open."""
     with socket.create_server(("127.0.0.1", 0)) as original:
         copy = original.dup()
         listener = find_listener(original.getsockname())

@@ -52,7 +52,7 @@ class Source:
 
 
 class Request:
-    """A request whose server is the test: a clock to turn, a client that leaves when told to."""
+    """A request whose server is the test: it advances the clock and closes the connection."""
 
     def __init__(
         self,
@@ -301,7 +301,7 @@ async def test_cancel_scopes_around_yield() -> None:
 
 
 async def test_cancel_scope_during_pause() -> None:
-    """A stream that was busy for long pauses after an item. A scope around the ``yield`` may end meanwhile."""
+    """A stream that was busy for long pauses after an item. A scope around the ``yield`` may end in that pause."""
 
     async def items() -> AsyncIterator[str]:
         with anyio.move_on_after(0) as scope:
@@ -352,7 +352,7 @@ async def end_after_timeout() -> AsyncIterator[str]:
         yield "a"
 
 
-async def go_on_after_timeout() -> AsyncIterator[str]:
+async def continue_after_timeout() -> AsyncIterator[str]:
     with anyio.move_on_after(0.01):
         yield "a"
     yield "b"
@@ -363,13 +363,13 @@ async def go_on_after_timeout() -> AsyncIterator[str]:
     [
         pytest.param(fail_with_timeout, TimeoutError, False, id="fail"),
         pytest.param(end_after_timeout, None, True, id="end"),
-        pytest.param(go_on_after_timeout, RuntimeError, False, id="go-on"),
+        pytest.param(continue_after_timeout, RuntimeError, False, id="continue"),
     ],
 )
 async def test_cancel_scope_while_sending(
     make: Callable[[], AsyncIterator[str]], error: type[Exception] | None, complete: bool
 ) -> None:
-    """It is not known whether the server has sent the item, so the stream must not go on as if it had."""
+    """The server may or may not have sent the item, so the stream must not continue as if it had."""
 
     async def on_send(message: Message) -> None:
         if message.get("body") == b"data: a\n\n":
@@ -639,7 +639,7 @@ async def test_repeated_cancellation() -> None:
 
     source, wire = Source(), Wire(on_send)
     source.give("a")
-    items = source.items()  # kept, so that nobody else closes it
+    items = source.items()  # kept, so that the garbage collector does not close it
     async with anyio.create_task_group() as group:
         group.start_soon(EventSourceResponse(items), scope_of(), wire.receive, wire.send)
         await settle()
@@ -955,7 +955,7 @@ async def test_clock_leap() -> None:
     await request.leave()
 
 
-# What is left
+# Cleaning up
 
 
 async def test_nothing_left() -> None:

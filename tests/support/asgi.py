@@ -1,4 +1,4 @@
-"""What tests of the response share: one response under the in-process client, and requests driven by hand."""
+"""Helpers for tests of responses: one response under the in-process client, and requests driven by hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def open_response(
 
 
 async def settle(condition: Callable[[], bool] = lambda: False, turns: int = 50) -> None:
-    """Let what is ready run, and what that makes ready: no time passes."""
+    """Run the callbacks that are ready, and those that they make ready. No time passes."""
     for _ in range(turns):
         if condition():
             return
@@ -48,7 +48,7 @@ class Wire:
     """``receive`` and ``send`` of a server that the test plays itself.
 
     Attributes:
-        messages: what was sent.
+        messages: the messages that the application sent.
         left: set to let the client leave.
         on_send: called, and awaited, before each message is taken.
     """

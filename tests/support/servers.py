@@ -44,7 +44,7 @@ Address: TypeAlias = int | str
 
 
 class Kind(NamedTuple):
-    """The command line of a server, and how it is told where to listen."""
+    """The command line of a server, and its option for the address."""
 
     command: tuple[str, ...]
     port: str
@@ -65,14 +65,14 @@ SERVERS: Final = {
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody uses."""
+    """Return a TCP port of 127.0.0.1 that is free."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 def connect(address: Address, receive_buffer: int | None = None) -> socket.socket:
-    """Connect to a server; with a small ``receive_buffer``, little is on its way when nobody reads."""
+    """Connect to a server; with a small ``receive_buffer``, few bytes are in transit if the client does not read."""
     connection = socket.socket(socket.AF_INET if isinstance(address, int) else socket.AF_UNIX)
     try:
         if receive_buffer is not None:
@@ -115,7 +115,7 @@ class Program:
 
     @property
     def output(self) -> str:
-        """What it and its children have written so far."""
+        """The output of the process and its children so far."""
         return os.pread(self._output.fileno(), 1 << 24, 0).decode("utf-8", "replace")
 
     def wait_for(self, address: Address) -> None:
@@ -130,7 +130,7 @@ class Program:
             time.sleep(PAUSE)
 
     async def says(self, text: str, *, after: int = 0, within: float = PATIENCE) -> None:
-        """Return when ``text`` stands in the output, ``after`` the characters of an earlier look."""
+        """Return when ``text`` is in the output, ``after`` the characters of an earlier look."""
         await until(
             lambda: text in self.output[after:],
             lambda: f"{text!r} in the output, got:\n{self.output[after:]}",
@@ -153,7 +153,7 @@ class Program:
 
 
 class Service:
-    """A server that can be killed, and started anew at the same port.
+    """A server that can be killed, and started again at the same port.
 
     Arguments:
         command: the program and its arguments, with ``{port}`` in the place of the port.
@@ -180,7 +180,7 @@ class Service:
 
 
 async def until(condition: Callable[[], bool], expected: Callable[[], str], *, within: float = PATIENCE) -> None:
-    """Return when ``condition`` holds, in another process say."""
+    """Return when ``condition`` holds, for example in another process."""
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"expected {expected()}"
@@ -235,7 +235,7 @@ class Connection:
     Attributes:
         status: of the response.
         headers: names in lower case; values of the same name are joined by a comma.
-        body: what has come of it, without the framing of chunks.
+        body: the received part, without the framing of chunks.
         complete: whether the body has ended as HTTP/1.1 wants it.
     """
 
@@ -335,7 +335,7 @@ class Connection:
         return b"".join(chunks)
 
     async def closed(self) -> bool:
-        """Tell whether nothing comes any more, since the server has closed the connection."""
+        """Return whether the server has closed the connection with nothing left to read."""
         async with asyncio.timeout(PATIENCE):
             return not self._buffer and not await self._receive()
 

@@ -33,7 +33,7 @@ BLOCK: Final = b"data: " + b"x" * 20_000 + b"\n\n"
 
 
 def say(text: str) -> None:
-    """Tell the test what happened; it reads the output of this process."""
+    """Report an event to the test, which reads the output of this process."""
     print(f"[{text}]", flush=True)  # noqa: T201
 
 
