@@ -111,3 +111,30 @@ async def test_closed_connections_leave_nothing_behind(request_head: str, waitin
             await until(lambda: not kinds(), lambda: "freed objects", within=3)
         finally:
             gc.enable()
+
+
+async def test_closed_streams_leave_no_cycles() -> None:
+    hub = Hub()
+    async with server_of(create_app(hub)) as (server, port):
+        await until(lambda: server.started, lambda: "a start")
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            writers = []
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(f"GET /events?topic=a{HEAD}\r\n".encode())
+                await reader.readuntil(b"\r\n\r\n")
+                writers.append(writer)
+            assert hub.subscribers() == 20
+            for writer in writers:
+                writer.transport.abort()
+            await until(lambda: not server.server_state.connections, lambda: "closed connections")
+            gc.collect()
+            left = [item for item in gc.garbage if type(item).__module__.startswith("tickertape")]
+            assert left == []
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()

@@ -160,6 +160,7 @@ class Delivery:
         subscription.reason = reason
         if subscription.output is not None:
             subscription.output.ended()
+            subscription.output = None  # each refers to the other: without this, only the collector would free them
         self.counters.disconnects[reason] = self.counters.disconnects.get(reason, 0) + 1
         audience = subscription.audience
         audience.members -= 1

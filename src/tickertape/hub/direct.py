@@ -182,6 +182,7 @@ class DirectOutput(asyncio.Protocol):
         """End the subscription: the peer has left."""
         self._delivery.end(self.subscription, DisconnectReason.CLIENT_CLOSED)
         self._rest = None
+        self._transport = None
         if self._connections is not None:
             self._connections.discard(self)
         # The transport keeps its protocol. Without these references no cycle waits for the garbage collector.
