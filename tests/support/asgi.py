@@ -22,7 +22,7 @@ def open_response(
     scope: Scope | None = None,
     **options: Any,
 ) -> EventStream:
-    """Open the response of ``items``; ``scope`` replaces what the client says of the connection."""
+    """Open the response of ``items``; ``scope`` replaces the client's description of the connection."""
     response = EventSourceResponse(items, **options)
 
     async def app(given: Scope, receive: Any, send: Any) -> None:
@@ -40,12 +40,12 @@ async def settle(condition: Callable[[], bool] = lambda: False, turns: int = 50)
 
 
 def scope_of(method: str = "GET", **more: Any) -> Scope:
-    """A request's scope, the smallest that the specification allows."""
+    """Return the smallest scope of a request that the specification allows."""
     return {"type": "http", "method": method, "path": "/", "headers": [], **more}
 
 
 class Wire:
-    """``receive`` and ``send`` of a server that the test plays itself.
+    """``receive`` and ``send`` of a server that a test controls.
 
     Attributes:
         messages: the messages that the application sent.

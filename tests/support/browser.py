@@ -1,4 +1,4 @@
-"""A real browser: one Chromium for all tests, a fresh profile for each, and what pages do there written down."""
+"""A real browser: one Chromium for all tests, a fresh profile for each, and a record of what pages do."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ ARGUMENTS: Final = [
 ]
 
 PATIENCE: Final = 10_000
-"""Milliseconds to wait for what should come at once."""
+"""Milliseconds to wait for something that should happen at once."""
 
 
 class Tab:
-    """A page, with what it asked for and complained about.
+    """A page with its requests and errors.
 
     Attributes:
         page: the page.
-        requests: every URL that it asked for.
-        errors: every error on its console, and every exception that nobody caught.
+        requests: every URL that it requested.
+        errors: every error on its console, and every uncaught exception.
     """
 
     def __init__(self, page: Page) -> None:
@@ -49,7 +49,7 @@ class Tab:
 
     @property
     def own_errors(self) -> list[str]:
-        """The errors but for the browser's own, which says ``net::ERR_…`` when a server is down."""
+        """Return the errors except the browser's own ``net::ERR_…`` when a server is down."""
         return [error for error in self.errors if "net::ERR_" not in error]
 
     def _note(self, message: ConsoleMessage) -> None:

@@ -1,4 +1,4 @@
-"""``tickertape`` as people run it, with its output and its errors apart, and a hub of its own program to talk to."""
+"""The ``tickertape`` command as users run it, with output and errors apart, and a hub to connect to."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from support.servers import Service
 __all__ = ["PATIENCE", "SCRIPT", "Command", "HubProgram", "Outcome", "hub_program", "run"]
 
 PATIENCE: Final = 30.0
-"""Seconds to wait for what should come at once: generous, for machines that do other things too."""
+"""Seconds to wait for something that should happen at once: generous, for busy machines."""
 
 PAUSE: Final = 0.02
-"""Seconds between two looks at another process."""
+"""Seconds between two checks of another process."""
 
 SCRIPT: Final = str(Path(sys.executable).parent / "tickertape")
 
 
 class Outcome(NamedTuple):
-    """What a command has left behind."""
+    """The result of a command."""
 
     status: int
     output: str
@@ -51,7 +51,7 @@ def run(*arguments: str, stdin: bytes = b"", env: Mapping[str, str] | None = Non
 
 
 class Command:
-    """A command under way; a context manager.
+    """A running command; a context manager.
 
     Arguments:
         arguments: after ``tickertape``.
@@ -112,11 +112,11 @@ class Command:
 
     @property
     def errors(self) -> str:
-        """What it has said on standard error so far."""
+        """The text on standard error so far."""
         return os.pread(self._errors.fileno(), 1 << 20, 0).decode()
 
     def says(self, text: str) -> None:
-        """Return when ``text`` stands on standard error."""
+        """Return when ``text`` is on standard error."""
         deadline = time.monotonic() + PATIENCE
         while text not in self.errors:
             assert self.process.poll() is None, self.errors
@@ -131,7 +131,7 @@ class Command:
 
 
 class HubProgram(Service):
-    """The real ``tickertape serve``, which can be killed and started anew at the same port.
+    """The real ``tickertape serve``, which can be killed and restarted at the same port.
 
     Arguments:
         options: of the command.

@@ -25,7 +25,7 @@ from tickertape.hub import DirectOutput, Hub, SubscriberInfo
 __all__ = ["app"]
 
 hub = Hub(
-    # What is in memory is bounded as the log is: a subscriber that falls off the one falls off the other.
+    # Memory has the limits of the log: a subscriber that is too old for the one is too old for the other.
     retention=Retention(events=int(os.environ.get("EVENTS", "100000"))),
     drain_window=1.0,
     send_timeout=float(os.environ.get("SEND_TIMEOUT", "30")),
@@ -33,8 +33,8 @@ hub = Hub(
 
 
 @hub.presence.on_leave
-def say_who_left(info: SubscriberInfo, reason: DisconnectReason) -> None:
-    """Tell the test, which reads the output of this process."""
+def print_reason(info: SubscriberInfo, reason: DisconnectReason) -> None:
+    """Report to the test, which reads the output of this process."""
     print(f"[left {info.topics[0]} {reason}]", flush=True)  # noqa: T201
 
 
@@ -68,7 +68,7 @@ def with_header(app: ASGIApp) -> ASGIApp:
 
 
 def with_body(app: ASGIApp) -> ASGIApp:
-    """Put a comment behind whatever is sent."""
+    """Append a comment to every chunk."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def change(message: Message) -> None:
@@ -96,7 +96,7 @@ def with_two_messages(app: ASGIApp) -> ASGIApp:
 
 
 def with_an_end(app: ASGIApp) -> ASGIApp:
-    """End the response after the application, whether that is needed or not."""
+    """End the response after the application, even if it has ended already."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         await app(scope, receive, send)
@@ -116,7 +116,7 @@ def with_failure(app: ASGIApp) -> ASGIApp:
 
 
 def with_receive(app: ASGIApp) -> ASGIApp:
-    """Replace ``receive``, so that the server cannot be found behind it."""
+    """Replace ``receive``, so that the server cannot be found through it."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def pass_on() -> Message:
@@ -148,7 +148,7 @@ APPS: Final[dict[str, Any]] = {
 }
 
 
-# What the test asks besides
+# More requests of the test
 
 
 async def publish(query: dict[str, str]) -> Any:
@@ -156,7 +156,7 @@ async def publish(query: dict[str, str]) -> Any:
     count, size, first = (int(query.get(name, default)) for name, default in (("n", 1), ("size", 0), ("first", 0)))
     topic = query["topic"]
     cursors = []
-    for start in range(first, first + count, 10):  # each ten of them take a turn of the loop, as publishers do
+    for start in range(first, first + count, 10):  # each ten of them in one turn of the loop, as publishers do
         numbers = range(start, min(start + 10, first + count))
         cursors += await hub.publish_many([hub.draft(topic, str(number).ljust(size, ".")) for number in numbers])
         await asyncio.sleep(0)
@@ -164,7 +164,7 @@ async def publish(query: dict[str, str]) -> Any:
 
 
 async def ways(query: dict[str, str]) -> Any:
-    """Say in which way each subscriber of a topic is served, and of direct ones whether they are live."""
+    """Report the output of each subscriber of a topic, and which direct outputs are live."""
     present = [each.output for each in hub.presence.subscriptions if each.info.topics == (query["topic"],)]
     return [
         "portable" if not isinstance(each, DirectOutput) else "direct" if each.place >= 0 else "direct, behind"
@@ -181,7 +181,7 @@ async def wait(query: dict[str, str]) -> Any:
 
 
 async def large(query: dict[str, str]) -> Any:
-    """Answer with what fits into a server's buffer, but not into those of the kernel when nobody reads."""
+    """Answer with what fits into a server's buffer, but not into those of the kernel if the client does not read."""
     return "x" * int(query["size"])
 
 
@@ -194,7 +194,7 @@ ANSWERS: Final[dict[str, Callable[[dict[str, str]], Awaitable[Any]]]] = {
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Open the hub, and find by the first part of a path who answers."""
+    """Open the hub, and choose the application by the first part of the path."""
     if scope["type"] == "lifespan":
         await receive()
         if os.environ.get("EAGER"):

@@ -1,4 +1,4 @@
-"""The hub's HTTP interface in the test's own process: a request, and the whole answer."""
+"""The hub's HTTP interface in the test's own process: a request and its whole response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = {"content-type": "application/json"}
 
 
 class Answer(NamedTuple):
-    """An answer that has ended."""
+    """A complete response."""
 
     status: int
     headers: Mapping[str, str]
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
     def problem(self) -> dict[str, Any]:
-        """The body as a problem, which says of itself what the status line says."""
+        """The body as a problem, whose fields agree with the status line."""
         assert self.headers["content-type"] == "application/problem+json"
         problem: dict[str, Any] = self.json()
         assert problem["status"] == self.status
@@ -45,7 +45,7 @@ class Site:
         self.client = client
 
     async def ask(self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> Answer:
-        """Send a request and read the answer to its end."""
+        """Send a request and read the whole response."""
         async with self.client.open(url, method=method, body=body, headers=headers) as response:
             return Answer(response.status, response.headers, await response.read())
 
@@ -68,7 +68,7 @@ class Site:
         return await self.ask("POST", url, json.dumps(value).encode(), JSON)
 
     async def stored(self) -> list[tuple[str, str | None, str]]:
-        """What the log holds: topics, types, data."""
+        """Return the topic, type and data of every record in the log."""
         return [(record.topic, record.event, record.data) for record in (await self.broker.read(0, 1000)).records]
 
 
@@ -81,7 +81,7 @@ async def site(
     keep: int | None = None,
     **options: Any,
 ) -> AsyncIterator[Site]:
-    """An application that runs; ``options`` are the hub's."""
+    """Run an application; ``options`` are the hub's."""
     broker = ScriptedBroker(keep=keep)
     hub = Hub(broker, **options)
     app = create_app(hub, cors_origins=cors_origins, ready_within=ready_within, node=node)

@@ -1,4 +1,4 @@
-"""Hubs without servers: clients of both ways of delivery, over transports that the test moves by hand."""
+"""Hubs without servers: clients with both outputs, over transports that a test controls."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PIECE: Final = 4096
 
 
 async def settle(turns: int = 30) -> None:
-    """Let what is ready run, and what that makes ready: no time passes."""
+    """Run the callbacks that are ready, and those that become ready then. No time passes."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
 def gap_of(event: ServerSentEvent) -> dict[str, str]:
-    """The fields of a ``stream:gap``."""
+    """Return the fields of a ``stream:gap``."""
     assert event.event == "stream:gap", event
     fields: dict[str, str] = event.json()
     return fields
@@ -38,10 +38,10 @@ _HEAD: Final = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class Chunks:
-    """Read a chunked body (RFC 9112, 7.1) as its bytes come, and hold it to the syntax.
+    """Read a chunked body (RFC 9112, 7.1) as its bytes arrive, and check the syntax.
 
     Attributes:
-        complete: whether the last chunk has come.
+        complete: true after the last chunk.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Chunks:
         self._left = 0  # of a chunk's data
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes; return those that are body."""
+        """Accept bytes; return those of the body."""
         self._buffer += data
         body = []
         while self._buffer:
@@ -59,7 +59,7 @@ class Chunks:
                 self._left -= len(piece)
                 body.append(piece)
                 if not self._left:
-                    self._buffer = b"-" + self._buffer  # the line break behind the data is still to come
+                    self._buffer = b"-" + self._buffer  # the line break after the data must follow
             elif self._buffer.startswith(b"-"):
                 if len(self._buffer) < 3:
                     break
@@ -81,7 +81,7 @@ class Chunks:
 
 
 class ScriptedTransport(asyncio.Transport):
-    """A connection over a pair of real sockets that moves when the test says.
+    """A connection over a pair of real sockets that makes progress when the test asks for it.
 
     Arguments:
         lazy: whether it writes at the next :meth:`pump` only, as uvloop's does, or at once, as asyncio's.
@@ -136,17 +136,17 @@ class ScriptedTransport(asyncio.Transport):
         self._buffer.clear()
         self._lose()
 
-    # What the test calls.
+    # Called by the test.
 
     def read(self, limit: int = 1 << 20) -> bytes:
-        """Read as the peer, what there is."""
+        """Read the available bytes as the peer."""
         try:
             return self._theirs.recv(limit)
         except (BlockingIOError, OSError):
             return b""
 
     def pump(self) -> None:
-        """Write what the kernel takes, as the event loop does when the socket is writable."""
+        """Write what the kernel accepts, as the event loop does when the socket is writable."""
         self._flush()
         if self._paused and not self._buffer and self._protocol is not None:
             self._paused = False
@@ -155,11 +155,11 @@ class ScriptedTransport(asyncio.Transport):
             self._lose()
 
     def hang_up(self) -> None:
-        """Close the peer's end: the next write fails, before or after anybody was told."""
+        """Close the peer's end: the next write fails, before or after the hub is notified."""
         self._theirs.close()
 
     def notice(self) -> None:
-        """Tell the protocol that its peer is gone."""
+        """Notify the protocol that its peer is gone."""
         self.abort()
 
     def _flush(self) -> None:
@@ -238,9 +238,9 @@ class HubClient:
         status: of the response; 0 before it.
         body: of the response, as far as it was read; its start, if that is long.
         received: bytes of the body read.
-        complete: whether the body has ended as it should.
+        complete: true if the body has ended properly.
         output: the direct output, once the connection was handed over.
-        stalled: whether the peer does not read; a portable one's server waits in ``send`` then.
+        stalled: whether the peer does not read; the server of a portable one waits in ``send`` then.
     """
 
     def __init__(
@@ -288,7 +288,7 @@ class HubClient:
     # The server's side.
 
     async def _receive(self) -> Message:
-        # Asked again when a stream has dropped its connection and waits for its server to see it.
+        # Called again when a stream has dropped its connection and waits for its server to see it.
         if not self._asked:
             self._asked = True
             await self._left.wait()
@@ -321,7 +321,7 @@ class HubClient:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """True if no more bytes will follow."""
         if self.output is not None:
             assert self.transport is not None
             return self.transport.lost
@@ -354,7 +354,7 @@ class HubClient:
         return events
 
     async def read_all(self, turns: int = 5) -> list[ServerSentEvent]:
-        """Read until nothing more comes; return the events, without comments."""
+        """Read until no more bytes arrive; return the events, without comments."""
         events: list[ServerSentEvent] = []
         idle = 0
         while idle < turns:

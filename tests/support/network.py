@@ -24,13 +24,13 @@ class Network:
         self._ways: set[asyncio.Task[None]] = set()
 
     def cut(self) -> None:
-        """End all connections, and let no new one through."""
+        """End all connections, and accept no new ones."""
         self._whole = False
         for way in self._ways:
             way.cancel()
 
-    def mend(self) -> None:
-        """Let connections through again."""
+    def restore(self) -> None:
+        """Relay connections again."""
         self._whole = True
 
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,7 +1,7 @@
-"""A server of scripted bytes: what a connection gets, and when, is what the test says.
+"""A server of scripted bytes: a test decides which bytes a connection gets, and when.
 
 A script is a function of a :class:`Connection`. The server runs one script for each connection, in
-order, each in a thread; what comes after the last gets status 204, on which event sources end. A
+order, each in a thread; later connections get status 204, on which event sources end. A
 script waits for events that the test sets, never for time.
 """
 
@@ -19,12 +19,12 @@ from typing import Final, Literal, Self, TypeAlias
 __all__ = ["Connection", "RawServer", "Request", "Script", "answer", "stream"]
 
 PATIENCE: Final = 30.0
-"""Seconds after which a script that waits in vain is given up: it turns a hang into a failure."""
+"""Seconds after which a waiting script fails, so that a hang becomes a failure."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     target: str

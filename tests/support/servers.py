@@ -1,4 +1,4 @@
-"""Real servers as processes of their own, and a client that sees what is on the wire."""
+"""Real servers in separate processes, and a client that sees the bytes on the wire."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tickertape import Decoder, ServerSentEvent
 __all__ = ["SERVERS", "START", "Address", "Connection", "Program", "Server", "Service", "free_port", "serve"]
 
 START: Final = 30.0
-"""Seconds that a server may take until it answers: generous, for machines that do other things too."""
+"""Seconds that a server may take until it answers: generous, for busy machines."""
 
 PATIENCE: Final = 10.0
-"""Seconds to wait for what should come at once."""
+"""Seconds to wait for something that should happen at once."""
 
 PAUSE: Final = 0.02
-"""Seconds between two looks at another process."""
+"""Seconds between two checks of another process."""
 
 _SO_ATTACH_FILTER: Final = 26
 """The number of the option on Linux; :mod:`socket` does not name it."""
@@ -110,7 +110,7 @@ class Program:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             pass_fds=pass_fds,
-            start_new_session=True,  # a group of its own, so that its children can be ended with it
+            start_new_session=True,  # its own process group, so that its children can be ended with it
         )
 
     @property
@@ -145,7 +145,7 @@ class Program:
         return time.monotonic() - start
 
     def close(self) -> None:
-        """End what still lives of it, its children too."""
+        """End it if it still runs, with its children."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -296,7 +296,7 @@ class Connection:
         return self._events.pop(0)
 
     async def rest(self) -> bytes:
-        """Read to the end, however it comes, and return the whole body."""
+        """Read to the end, clean or not, and return the whole body."""
         while await self.piece():
             pass
         return self.body
@@ -352,7 +352,7 @@ class Connection:
         await until(lambda: bool(poll.poll(0)), lambda: "a connection that is dropped, got one that is kept")
 
     async def stall(self) -> None:
-        """Read nothing until the server has sent all that it can: what has arrived grows no more."""
+        """Read nothing until the server has sent all that it can, and no more bytes arrive."""
         before = -1
         while (arrived := self._arrived()) > before or not arrived:
             before = arrived

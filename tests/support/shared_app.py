@@ -1,4 +1,4 @@
-"""A FastAPI application whose processes share a log: its URL stands in the variable ``LOG``."""
+"""A FastAPI application whose processes share a log: its URL is in the variable ``LOG``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ app = FastAPI(lifespan=hub.lifespan)
 
 @app.get("/events")
 async def events(request: Request, topic: str) -> Any:
-    """Stream a topic; a header says which worker does."""
+    """Stream a topic; a header names the worker."""
     response = hub.response(request, topic)
     response.headers["x-worker"] = str(os.getpid())
     return response
@@ -25,6 +25,6 @@ async def events(request: Request, topic: str) -> Any:
 
 @app.post("/publish")
 async def publish(topic: str) -> Any:
-    """Publish who this is, and say it."""
+    """Publish the number of this process, and return it."""
     cursor = await hub.publish(topic, os.getpid())
     return {"worker": os.getpid(), "cursor": str(cursor)}

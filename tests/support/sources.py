@@ -53,7 +53,7 @@ class SourceClock(FakeClock):
         return timer
 
     def skip(self, notice: Reconnecting) -> None:
-        """Let the time until the next attempt pass; a hook ``on_reconnecting``."""
+        """Skip the time until the next attempt; a hook ``on_reconnecting``."""
         self.slept.append(notice.delay)
         self.advance(notice.delay)
         self.on_sleep()

@@ -1,4 +1,4 @@
-"""The application that tests run under real servers: a path for each way in which a stream lives and dies."""
+"""The application that tests run under real servers: a path for each kind of stream and of its end."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Respo
 
 
 def hide(app: ASGIApp) -> ASGIApp:
-    """Wrap an application in middleware that nothing can look through, as compiled code is."""
+    """Wrap an application in middleware that hides the application, as compiled code does."""
 
     class Opaque:
         __slots__ = ("call",)

@@ -1,4 +1,4 @@
-"""An application of several processes that says who answers: ``python -m support.worker_app PORT KIND FOLDER``."""
+"""An application of several workers, named in its responses: ``python -m support.worker_app PORT KIND FOLDER``."""
 
 from __future__ import annotations
 

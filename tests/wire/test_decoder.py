@@ -1,4 +1,4 @@
-"""The decoder against the event stream algorithm of the HTML standard, rule by rule, however the bytes are cut."""
+"""The decoder against the event stream algorithm of the HTML standard, rule by rule, for all ways to cut the bytes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LIMITS = "User agents may impose implementation-specific limits on otherwise unc
 
 @dataclass(frozen=True)
 class Case:
-    """A stream, and what it says: ``last_event_id`` and ``retry`` as they are when all of it has been read."""
+    """A stream and its result: the events, and ``last_event_id`` and ``retry`` after the whole stream."""
 
     clause: str
     name: str
@@ -139,7 +139,7 @@ CASES = [
     Case(NO_COLON, "event", b"event: e\nevent\ndata: a\n\n", (A,)),
     Case(NO_COLON, "id", b"id: 1\n\nid\ndata: a\n\n", (Event("a", id=""),), ""),
     Case(NO_COLON, "retry", b"retry: 5\nretry\n\n", (), None, 5),
-    Case(NO_COLON, "a name that starts as one of ours", b"database\nidle\ndata: a\n\n", (A,)),
+    Case(NO_COLON, "a name that starts like a known one", b"database\nidle\ndata: a\n\n", (A,)),
     # The fields.
     Case(EVENT, "before the data", b"event: e\ndata: a\n\n", (Event("a", event="e"),)),
     Case(EVENT, "after the data", b"data: a\nevent: e\n\n", (Event("a", event="e"),)),
@@ -185,7 +185,7 @@ CASES = [
     Case(RETRY, "underscores", b"retry: 1_000\n\n"),
     Case(RETRY, "a sign", b"retry: +5\nretry: -5\n\n"),
     Case(RETRY, "a space in front", b"retry:  5\n\n"),
-    Case(RETRY, "a space behind", b"retry: 5 \n\n"),
+    Case(RETRY, "a space after", b"retry: 5 \n\n"),
     Case(RETRY, "a point", b"retry: 5.0\n\n"),
     Case(RETRY, "a power", b"retry: 1e3\n\n"),
     Case(RETRY, "hexadecimal", b"retry: 0x10\n\n"),
@@ -204,7 +204,7 @@ CASES = [
     Case(OTHER, "longer and shorter names", b"dat: x\ndata2: x\ndataa: x\ndata: a\n\n", (A,)),
     Case(EXACT_NAMES, "upper case", b"DATA: x\nData: x\nID: 1\nEvent: e\nRETRY: 5\n\n"),
     Case(EXACT_NAMES, "a space in front", b" data: x\ndata: a\n\n", (A,)),
-    Case(EXACT_NAMES, "a space behind", b"data : x\ndata: a\n\n", (A,)),
+    Case(EXACT_NAMES, "a space after", b"data : x\ndata: a\n\n", (A,)),
     Case(EXACT_NAMES, "a tab in front", b"\tdata: x\ndata: a\n\n", (A,)),
     # Dispatching.
     Case(SET_ID, "it stays", b"id: 1\ndata: a\n\ndata: b\n\n", (A1, Event("b", id="1")), "1"),
@@ -242,7 +242,7 @@ def run(chunks: Iterable[bytes], decoder: Decoder | None = None) -> tuple[tuple[
     return events, decoder.last_event_id, decoder.retry
 
 
-def said(case: Case) -> tuple[tuple[Event, ...], str | None, int | None]:
+def expected_of(case: Case) -> tuple[tuple[Event, ...], str | None, int | None]:
     return case.events, case.last_event_id, case.retry
 
 
@@ -251,12 +251,12 @@ def cut(stream: bytes, length: int) -> list[bytes]:
 
 
 def splits(stream: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """All ways to cut a stream into two; of a very long one, those near its ends."""
+    """Return all ways to cut a stream in two; for a very long stream, those near its ends."""
     return ((stream[:at], stream[at:]) for at in range(len(stream) + 1) if at < 100 or at > len(stream) - 100)
 
 
 def chunkings(stream: bytes) -> Iterator[list[bytes]]:
-    """A stream whole, cut into two anywhere, cut into short pieces of each length, and with empty chunks between."""
+    """Yield a stream whole, cut in two anywhere, in short pieces of each length, and with empty chunks between."""
     yield [stream]
     yield [chunk for byte in cut(stream, 1) for chunk in (byte, b"", b"")]
     yield from map(list, splits(stream))
@@ -265,45 +265,45 @@ def chunkings(stream: bytes) -> Iterator[list[bytes]]:
 
 @every_case
 def test_whole(case: Case) -> None:
-    assert run([case.stream]) == said(case)
+    assert run([case.stream]) == expected_of(case)
 
 
 @every_case
 def test_byte_by_byte(case: Case) -> None:
-    assert run(cut(case.stream, 1)) == said(case)
+    assert run(cut(case.stream, 1)) == expected_of(case)
 
 
 @every_case
-def test_split_at_every_place(case: Case) -> None:
+def test_split_in_two(case: Case) -> None:
     for chunks in splits(case.stream):
-        assert run(chunks) == said(case), chunks
+        assert run(chunks) == expected_of(case), chunks
 
 
 @every_case
-def test_with_an_unfinished_event_behind(case: Case) -> None:
-    behind = b"id: never\nevent: never\ndata: never\n" if case.stream.endswith((b"\n", b"\r")) else b"never"
-    for chunks in ([case.stream + behind], cut(case.stream + behind, 1), [case.stream, behind]):
-        assert run(chunks) == said(case), chunks
+def test_before_unfinished_event(case: Case) -> None:
+    after = b"id: never\nevent: never\ndata: never\n" if case.stream.endswith((b"\n", b"\r")) else b"never"
+    for chunks in ([case.stream + after], cut(case.stream + after, 1), [case.stream, after]):
+        assert run(chunks) == expected_of(case), chunks
 
 
 @every_case
 @pytest.mark.parametrize("end", [b"\r", b"\r\n"], ids=["CR", "CRLF"])
-def test_with_other_ends_of_lines(case: Case, end: bytes) -> None:
+def test_other_line_ends(case: Case, end: bytes) -> None:
     stream = case.stream if b"\r" in case.stream else case.stream.replace(b"\n", end)
     for chunks in chunkings(stream):
-        assert run(chunks) == said(case), chunks
+        assert run(chunks) == expected_of(case), chunks
 
 
-def test_all_cases_as_one_stream_but_for_the_bom() -> None:
-    """What one stream says does not depend on what another one before it has left behind."""
+def test_all_cases_as_one_stream() -> None:
+    """The events of one stream do not depend on the stream before it, except for its last event id."""
     cases = [case for case in CASES if case.stream.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")) and case.clause != ONE_BOM]
     assert len(cases) > 100
     last_event_id: str | None = None
     expected = []
     for case in cases:
         for event in case.events:
-            in_force = last_event_id if event.id is None else event.id
-            expected.append(Event(event.data, event=event.event, id=in_force, retry=event.retry))
+            current = last_event_id if event.id is None else event.id
+            expected.append(Event(event.data, event=event.event, id=current, retry=event.retry))
         last_event_id = last_event_id if case.last_event_id is None else case.last_event_id
     stream = b"".join(case.stream for case in cases)
     for size in (1, 2, 3, 7, 100, 4096, len(stream)):
@@ -321,19 +321,20 @@ AT_ONCE = [
 ]
 
 
-@pytest.mark.parametrize(("stream", "behind"), AT_ONCE)
-def test_an_event_is_given_with_the_byte_that_completes_it(stream: bytes, behind: bytes) -> None:
-    """An event that ends in CR CR is given at once, not at the next byte, which may come hours later."""
+@pytest.mark.parametrize(("stream", "after"), AT_ONCE)
+def test_event_with_its_last_byte(stream: bytes, after: bytes) -> None:
+    """An event that ends in CR CR is returned at once, not with the next byte, which may come hours later."""
     for length in (1, len(stream)):
         decoder = Decoder()
         before = [decoder.feed(chunk) for chunk in cut(stream[:-1], length)]
         assert not any(before)
         assert [event.data for event in decoder.feed(stream[-1:])] == ["a"]
-        assert decoder.feed(behind) == []
+        assert decoder.feed(after) == []
     assert [event.data for event in Decoder().feed(stream)] == ["a"]
 
 
-def test_an_lf_behind_a_cr_that_has_ended_an_event_is_no_line_of_its_own() -> None:
+def test_lf_after_cr_of_blank_line() -> None:
+    """An LF after the CR that ended an event is not a line."""
     decoder = Decoder()
     assert decoder.feed(b"data: a\r\n\r") == [A]
     assert decoder.feed(b"") == []
@@ -344,7 +345,8 @@ def test_an_lf_behind_a_cr_that_has_ended_an_event_is_no_line_of_its_own() -> No
     assert decoder.feed(b"\n\n") == []
 
 
-def test_retry_and_id_take_effect_at_their_own_moments() -> None:
+def test_retry_before_id() -> None:
+    """``retry`` takes effect with its line, ``id`` with its event."""
     decoder = Decoder()
     decoder.feed(b"id: 1\nretry: 10")
     assert (decoder.last_event_id, decoder.retry) == (None, None)
@@ -373,18 +375,18 @@ COMMENTS = [
 
 
 @pytest.mark.parametrize(("stream", "events"), COMMENTS)
-def test_comments_are_given_on_request_at_the_end_of_their_line(stream: bytes, events: list[Event]) -> None:
+def test_comments(stream: bytes, events: list[Event]) -> None:
     for chunks in chunkings(stream):
         assert run(chunks, Decoder(comments=True))[0] == tuple(events), chunks
         assert run(chunks)[0] == tuple(event for event in events if event.comment is None), chunks
 
 
-# Limits: a limit, a stream, and the events that are given before the error, or ``None`` after them if there is none.
+# Limits: a limit, a stream, and the events that are returned before the error.
 TOO_LARGE = [
     ("a line of data", 10, b"data: 12345\n\n", []),
     ("a line that has not ended", 10, b"data: 12345", []),
     ("lines of data together", 10, b"data:1\ndata:2\n\n", []),
-    ("the last byte of them", 11, b"data:1\ndata:2\n\n", []),
+    ("the last byte of several lines", 11, b"data:1\ndata:2\n\n", []),
     ("after finished events", 10, b"data: a\n\ndata: b\n\ndata: 12345\n\n", [A, B]),
     ("before further events", 10, b"data: a\n\ndata: 12345\n\ndata: b\n\n", [A]),
     ("after finished events, not ended", 10, b"data: a\n\ndata: 12345", [A]),
@@ -393,7 +395,7 @@ TOO_LARGE = [
     ("a comment", 10, b"data: a\n\n: 123456789\n", [A]),
     ("a comment that has not ended", 10, b"data: a\n\n: 123456789", [A]),
     ("bytes count, not characters", 10, "data: a\n\ndata: €€\n\n".encode(), [A]),
-    ("as they came, not as they are replaced", 10, b"data: \xff\n\ndata: \xff\xff\xff\xff\xff\n\n", [Event("\ufffd")]),
+    ("bytes count before replacement", 10, b"data: \xff\n\ndata: \xff\xff\xff\xff\xff\n\n", [Event("\ufffd")]),
     ("with CR LF", 10, b"data: a\r\n\r\ndata: 12345\r\n\r\n", [A]),
     ("without the BOM", 7, b"\xef\xbb\xbfdata: a\n\ndata: ab\n\n", [A]),
 ]  # fmt: skip
@@ -412,7 +414,7 @@ NOT_TOO_LARGE = [
 
 
 @pytest.mark.parametrize(("name", "limit", "stream", "events"), TOO_LARGE, ids=[row[0] for row in TOO_LARGE])
-def test_an_event_over_the_limit(name: str, limit: int, stream: bytes, events: list[Event]) -> None:
+def test_over_the_limit(name: str, limit: int, stream: bytes, events: list[Event]) -> None:
     for chunks in chunkings(stream):
         decoder = Decoder(max_event_size=limit)
         given: list[Event] = []
@@ -429,13 +431,13 @@ def test_an_event_over_the_limit(name: str, limit: int, stream: bytes, events: l
 
 
 @pytest.mark.parametrize(("name", "limit", "stream"), NOT_TOO_LARGE, ids=[row[0] for row in NOT_TOO_LARGE])
-def test_an_event_within_the_limit(name: str, limit: int | None, stream: bytes) -> None:
+def test_within_the_limit(name: str, limit: int | None, stream: bytes) -> None:
     expected = run([stream], Decoder(max_event_size=None))
     for chunks in chunkings(stream):
         assert run(chunks, Decoder(max_event_size=limit)) == expected, chunks
 
 
-def test_the_id_and_the_data_of_an_event_over_the_limit_are_dropped() -> None:
+def test_state_after_limit_error() -> None:
     decoder = Decoder(max_event_size=20)
     assert decoder.feed(b"id: 1\ndata: a\n\nid: 2\nretry: 5\ndata: " + b"x" * 20) == [Event("a", id="1")]
     with pytest.raises(EventTooLargeError):
@@ -445,12 +447,12 @@ def test_the_id_and_the_data_of_an_event_over_the_limit_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_that_nothing_could_meet(limit: int) -> None:
+def test_invalid_limit(limit: int) -> None:
     with pytest.raises(ValueError, match=f"expected max_event_size to be a positive int or None, got {limit}"):
         Decoder(max_event_size=limit)
 
 
-def test_repr_shows_what_the_decoder_holds() -> None:
+def test_repr() -> None:
     decoder = Decoder()
     assert repr(decoder) == "<Decoder last_event_id=None retry=None held=0 bytes>"
     decoder.feed(b"id: 7\nretry: 10\n\ndata: a\nda")
@@ -461,7 +463,7 @@ def test_repr_shows_what_the_decoder_holds() -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
 @pytest.mark.parametrize("length", [1, 10, 1000, 4096, 65536])
-def test_a_long_stream(length: int, end: bytes) -> None:
+def test_long_stream(length: int, end: bytes) -> None:
     block = 'id: {0}\nevent: price\ndata: {{"n": {0}}}\n\n: heartbeat\n\ndata: one\ndata: two {0}\n\n'
     count = 300 if length == 1 else 2000
     stream = "".join(block.format(number) for number in range(count)).encode().replace(b"\n", end)
@@ -474,13 +476,13 @@ def test_a_long_stream(length: int, end: bytes) -> None:
 
 @pytest.mark.parametrize("length", [1000, 65536, 2**30])
 def test_large_events(length: int) -> None:
-    """Each of about the greatest size that is allowed unless told otherwise."""
+    """Events of nearly the greatest size that the default limit allows."""
     texts = ["x" * 1_000_000, "line\n" * 80_000, "\n" * 150_000, "€" * 300_000, ""]
     stream = b"".join(Event(text, id="1").encode() for text in texts)
     assert run(cut(stream, length))[0] == tuple(Event(text, id="1") for text in texts)
 
 
-def test_two_decoders_share_nothing() -> None:
+def test_two_decoders() -> None:
     one, other = Decoder(), Decoder()
     one.feed(b"id: 1\n\nevent: e\ndata: a\n")
     assert other.feed(b"data: b\n\n") == [B]

@@ -19,27 +19,27 @@ from tickertape.wire import decoder
 ROOT = Path(__file__).parents[2]
 
 ROUNDS = 1500
-"""Random inputs of each kind; a few seconds."""
+"""Random inputs of each kind; they take a few seconds."""
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_seeds(seed: bytes) -> None:
+def test_seeds(seed: bytes) -> None:
     check(seed)
 
 
-def test_inputs_too_short_to_say_anything() -> None:
+def test_short_inputs() -> None:
     for length in range(HEADER + 1):
         check(b"\xff" * length)
         check(b"\0" * length)
 
 
-def test_soups_of_tokens() -> None:
+def test_random_tokens() -> None:
     randomness = random.Random(1)
     for _ in range(ROUNDS):
         check(_header(randomness, 0x7F) + b"".join(randomness.choices(TOKENS, k=randomness.randrange(40))))
 
 
-def test_seeds_with_bytes_changed() -> None:
+def test_changed_seeds() -> None:
     randomness = random.Random(2)
     for _ in range(ROUNDS):
         changed = bytearray(randomness.choice(SEEDS)[HEADER:])
@@ -48,7 +48,7 @@ def test_seeds_with_bytes_changed() -> None:
         check(_header(randomness, 0x7F) + changed)
 
 
-def test_the_work_on_soups_of_tokens() -> None:
+def test_work_on_random_tokens() -> None:
     randomness = random.Random(3)
     for _ in range(ROUNDS // 10):
         pattern = b"".join(randomness.choices(TOKENS, k=randomness.randrange(1, 8)))
@@ -67,7 +67,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("pattern", SHAPES)
 @pytest.mark.parametrize("length", [1, 2, 7, 40])
-def test_the_work_is_linear(pattern: bytes, length: int) -> None:
+def test_work_is_linear(pattern: bytes, length: int) -> None:
     check(bytes([0x80, length - 1, length - 1, length - 1]) + pattern)
 
 
@@ -92,9 +92,7 @@ class Decoder:
 
 
 @pytest.mark.parametrize(("kind", "line"), SLOW)
-def test_the_meter_tells_what_is_not_linear(
-    kind: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_meter_finds_quadratic_work(kind: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow_decoder.py").write_text(SLOW_DECODER.format(kind=kind, line=line))
     monkeypatch.syspath_prepend(tmp_path)
     meter = Meter("slow_decoder")
@@ -109,8 +107,8 @@ def test_the_meter_tells_what_is_not_linear(
     assert work(1000) == work(1000)
 
 
-def test_the_expressions_give_nothing_back() -> None:
-    """A repeat that gave back what it took could take quadratic time, which the meter would not see."""
+def test_possessive_repeats() -> None:
+    """A repeat that backtracks could take quadratic time, which the meter would not notice."""
     patterns = [value.pattern for value in vars(decoder).values() if isinstance(value, re.Pattern)]
     assert len(patterns) == 3
     for pattern in patterns:
@@ -120,7 +118,7 @@ def test_the_expressions_give_nothing_back() -> None:
         assert set(repeats) <= {"?+", "*+", "++"} | {"?"}, text
 
 
-def test_the_fuzzer_itself(tmp_path: Path) -> None:
+def test_fuzzer(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         if os.environ.get("CI") == "true":
             pytest.fail("expected atheris in the environment of CI, got none")

@@ -1,4 +1,4 @@
-"""What is encoded is decoded again; and on any bytes at all the decoder agrees with the standard's own words."""
+"""Encoded events are decoded again; on arbitrary bytes the decoder agrees with a reference implementation."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ EVENTS = st.builds(
 LINE_ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 
 STREAMS = st.lists(st.sampled_from(TOKENS) | st.binary(max_size=3), max_size=40).map(b"".join)
-"""Soups of what streams are made of, with all of the spec's rules in reach."""
+"""Random sequences of tokens of streams, which reach all rules of the specification."""
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=5)
-"""Lengths of chunks, taken in turn."""
+"""Lengths of chunks, used in turn."""
 
 LEAST_LIMIT = 3
-"""A part of a BOM at the start is no event's, and counts for none."""
+"""A part of a BOM at the start does not belong to an event."""
 
 no_deadline = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""A busy machine is no finding."""
+"""A busy machine is not an error."""
 
 
 def cut(stream: bytes, lengths: Sequence[int]) -> list[bytes]:
@@ -56,7 +56,7 @@ def run(decoder: Decoder, chunks: Sequence[bytes]) -> list[ServerSentEvent]:
 
 
 def on_the_wire(text: str) -> str:
-    """What becomes of a text on its way: line breaks are LF, split pairs are joined, lone surrogates replaced."""
+    """Return a text as it is received: line breaks are LF, split pairs are joined, lone surrogates replaced."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub("[\ud800-\udbff][\udc00-\udfff]", lambda pair: _joined(pair[0]), text)
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
@@ -68,7 +68,7 @@ def _joined(pair: str) -> str:
 
 
 def received(sent: Sequence[ServerSentEvent], *, comments: bool) -> list[ServerSentEvent]:
-    """What a client is given of ``sent``: no blocks without data, comments line by line, the id that is in force."""
+    """Return the events that a client receives: no blocks without data, comments line by line, the current id."""
     events = []
     last_event_id: str | None = None
     for event in sent:
@@ -85,13 +85,13 @@ def received(sent: Sequence[ServerSentEvent], *, comments: bool) -> list[ServerS
 
 @no_deadline
 @given(EVENTS)
-def test_one_event_comes_back(event: ServerSentEvent) -> None:
+def test_one_event(event: ServerSentEvent) -> None:
     assert Decoder().feed(event.encode()) == received([event], comments=False)
 
 
 @no_deadline
 @given(st.lists(EVENTS, max_size=5), LENGTHS, st.booleans())
-def test_events_come_back_however_they_are_cut(sent: list[ServerSentEvent], lengths: list[int], comments: bool) -> None:
+def test_chunks(sent: list[ServerSentEvent], lengths: list[int], comments: bool) -> None:
     stream = b"".join(event.encode() for event in sent)
     decoder = Decoder(comments=comments)
     assert run(decoder, cut(stream, lengths)) == received(sent, comments=comments)
@@ -101,24 +101,20 @@ def test_events_come_back_however_they_are_cut(sent: list[ServerSentEvent], leng
 
 @no_deadline
 @given(st.lists(EVENTS, max_size=5), st.lists(LINE_ENDS, min_size=1), LENGTHS)
-def test_events_come_back_with_any_ends_of_lines(
-    sent: list[ServerSentEvent], ends: list[bytes], lengths: list[int]
-) -> None:
+def test_line_ends(sent: list[ServerSentEvent], ends: list[bytes], lengths: list[int]) -> None:
     lines = b"".join(event.encode() for event in sent).split(b"\n")
     stream = lines[0]
     for number, line in enumerate(lines[1:]):
         end = ends[number % len(ends)]
         if end == b"\n" and stream.endswith(b"\r"):
-            end = b"\r"  # an LF here would belong to the CR before it, and end no line of its own
+            end = b"\r"  # an LF here would belong to the CR before it, and not end a line
         stream += end + line
     assert run(Decoder(), cut(stream, lengths)) == received(sent, comments=False)
 
 
 @no_deadline
 @given(st.lists(EVENTS, max_size=5), st.lists(ANY_TEXT, min_size=1), LENGTHS)
-def test_comments_between_events_change_nothing(
-    sent: list[ServerSentEvent], comments: list[str], lengths: list[int]
-) -> None:
+def test_comments_between_events(sent: list[ServerSentEvent], comments: list[str], lengths: list[int]) -> None:
     heartbeats = [ServerSentEvent(comment=comments[number % len(comments)]).encode() for number in range(len(sent) + 1)]
     blocks = [part for event, heartbeat in zip(sent, heartbeats, strict=False) for part in (heartbeat, event.encode())]
     assert run(Decoder(), cut(b"".join(blocks) + heartbeats[-1], lengths)) == received(sent, comments=False)
@@ -126,7 +122,7 @@ def test_comments_between_events_change_nothing(
 
 @no_deadline
 @given(STREAMS, LENGTHS, st.booleans())
-def test_the_decoder_agrees_with_the_reference(stream: bytes, lengths: list[int], comments: bool) -> None:
+def test_equals_reference(stream: bytes, lengths: list[int], comments: bool) -> None:
     expected = decode(stream, comments=comments)
     for chunks in ([stream], cut(stream, [1]), cut(stream, lengths)):
         decoder = Decoder(comments=comments)
@@ -136,7 +132,7 @@ def test_the_decoder_agrees_with_the_reference(stream: bytes, lengths: list[int]
 
 @no_deadline
 @given(STREAMS, LENGTHS, st.integers(LEAST_LIMIT, 40))
-def test_with_a_limit_too(stream: bytes, lengths: list[int], limit: int) -> None:
+def test_equals_reference_with_limit(stream: bytes, lengths: list[int], limit: int) -> None:
     expected = decode(stream, limit=limit)
     for chunks in ([stream], cut(stream, [1]), cut(stream, lengths)):
         decoder = Decoder(max_event_size=limit)
@@ -153,8 +149,8 @@ def test_with_a_limit_too(stream: bytes, lengths: list[int], limit: int) -> None
 
 @no_deadline
 @given(STREAMS, LENGTHS)
-def test_what_is_decoded_can_be_sent_on(stream: bytes, lengths: list[int]) -> None:
-    """An event that a decoder gives is one that can be built, and says the same again when it is encoded."""
+def test_decoded_events_are_valid(stream: bytes, lengths: list[int]) -> None:
+    """A decoded event can be built, and its encoding is decoded to the same event."""
     for event in run(Decoder(), cut(stream, lengths)):
         again = ServerSentEvent(event.data, event=event.event, id=event.id, retry=event.retry)
         assert Decoder().feed(again.encode()) == [event]

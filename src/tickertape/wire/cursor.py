@@ -30,7 +30,7 @@ class Cursor:
     Its text, ``<epoch>-<offset>``, is the ``id:`` of an event on the wire, and so a browser's ``Last-Event-ID``.
 
     Arguments:
-        epoch: names one life of a log, 1 to 64 letters, digits or ``_``. If a log loses records, it gets a new epoch.
+        epoch: the name of the log, 1 to 64 letters, digits or ``_``. If the log loses records, it gets a new epoch.
         offset: the position within this epoch, from 0 to :data:`MAX_OFFSET`.
 
     Raises:

@@ -153,7 +153,7 @@ async def test_lost_connection(browser: Browser, tmp_path: Path) -> None:
         await post(ada.page, "two", "three")
         await shows(ada.page, "one", "stored, but Bo cannot know", "two", "three")
         async with bo.page.expect_request("**/messages") as again:
-            network.mend()
+            network.restore()
         assert [key_of(await again.value)] == keys
         everything = ["one", "stored, but Bo cannot know", "two", "three", "written in the tunnel", "and another"]
         for tab in (bo, ada):
