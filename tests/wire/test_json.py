@@ -73,10 +73,15 @@ def test_value(value: Any, text: str) -> None:
 
 
 def test_row_of_a_database() -> None:
-    row = {"id": UUID(int=7), "created_at": dt.datetime(2026, 1, 2), "price": Decimal("9.99"), "kind": Kind.A}
+    row = {
+        "id": UUID(int=7),
+        "created_at": dt.datetime(2026, 1, 2, tzinfo=UTC),
+        "price": Decimal("9.99"),
+        "kind": Kind.A,
+    }
     assert json.loads(ServerSentEvent(row).data or "") == {
         "id": str(UUID(int=7)),
-        "created_at": "2026-01-02T00:00:00",
+        "created_at": "2026-01-02T00:00:00+00:00",
         "price": 9.99,
         "kind": "a",
     }
