@@ -35,7 +35,7 @@ async def test_errors(error: Exception, kind: type[Exception]) -> None:
         await call_in_thread(fail)
 
 
-async def test_cancelled_call_goes_on() -> None:
+async def test_cancelled_call() -> None:
     """The caller is released at once, and the result of the call is dropped."""
     entered, released, done = threading.Event(), threading.Event(), threading.Event()
 
