@@ -18,6 +18,7 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 add_module_names = False
+maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -25,3 +26,7 @@ napoleon_custom_sections = [("Arguments", "params_style")]
 
 html_theme = "furo"
 html_title = "tickertape"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_show_sourcelink = False
+html_copy_source = False
