@@ -19,7 +19,7 @@ def main() -> None:
     if unknown := set(options.names) - set(names):
         parser.error(f"expected names of modules in bench/, got {', '.join(sorted(unknown))}")
 
-    # Only what is asked for is imported: another benchmark's peers need not be installed.
+    # Only the requested benchmark is imported: the peers of others need not be installed.
     benchmarks = {name: _load(name) for name in options.names or names}
     for name, module in benchmarks.items():
         if not hasattr(module, "main"):

@@ -39,7 +39,7 @@ PATIENCE: Final = 30.0
 
 
 class Shape(NamedTuple):
-    """How is published: by how many at once, events in a batch; by how many to the bare client, if by others."""
+    """The number of publishers, the events of a batch, and the publishers of the bare client if that differs."""
 
     publishers: int
     batch: int
@@ -63,11 +63,11 @@ SHAPES: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much is measured.
+    """The amount of work in a measurement.
 
     Attributes:
         rounds: turns of each side.
-        turn: seconds that a turn takes, about.
+        turn: seconds of a turn, approximately.
         deliveries: events that are timed, on each side.
     """
 
@@ -77,7 +77,7 @@ class Effort:
 
 
 class Rates(NamedTuple):
-    """Events a second of one shape; ``way`` is the bare client's that was the faster."""
+    """Events a second of one shape; ``way`` is the fastest way to publish of the bare client."""
 
     shape: Shape
     ours: float
@@ -104,7 +104,7 @@ class Counted:
         self.events = 0
 
     async def turn(self, publishers: int, batch: int, events: int) -> float:
-        """Return the seconds in which so many publishers store so many events, in batches."""
+        """Return the seconds in which the publishers store the events, in batches."""
         drafts = [EVENT] * batch
         batches = iter(range(events // batch))
 
@@ -119,7 +119,7 @@ class Counted:
 
 
 async def measure_rates(ours: Counted, ways: dict[str, Counted], shape: Shape, effort: Effort) -> Rates:
-    """Let all sides store the same number of events in turns."""
+    """Store the same number of events on all sides, in turns."""
     events = await calibrate(next(iter([*ways.values(), ours])), shape, effort.turn)
     await ours.turn(shape.publishers, shape.batch, events)  # warm up
     taken: list[float] = []
@@ -137,7 +137,7 @@ async def measure_rates(ours: Counted, ways: dict[str, Counted], shape: Shape, e
 
 
 async def calibrate(side: Counted, shape: Shape, turn: float) -> int:
-    """Return how many events a side stores in the time of a turn: whole batches, of every publisher one at least."""
+    """Return how many events a side stores in the time of a turn: whole batches, at least one of every publisher."""
     least = shape.batch * max(shape.publishers, shape.bare_publishers)
     events = least
     while (taken := await side.turn(shape.bare_publishers, shape.batch, events)) < turn / 4 and 2 * events <= MOST:
@@ -150,7 +150,7 @@ async def calibrate(side: Counted, shape: Shape, turn: float) -> int:
 
 
 class Follower:
-    """Note when each event arrives."""
+    """Record the time when each event arrives."""
 
     def __init__(self, follow: Follow) -> None:
         self._follow = follow
@@ -181,7 +181,7 @@ async def measure_delays(sides: Sequence[tuple[Publish, Follow]], deliveries: in
             await begin(publish, follower)
         for number in range(deliveries):
             for (publish, _), follower, own in zip(sides, followers, delays, strict=True):
-                # Not in step with whoever looks at intervals.
+                # Not in step with a client that polls at intervals.
                 await asyncio.sleep(chance.uniform(0, 0.01))
                 start = time.perf_counter()
                 await publish([named(f"{number}")])
@@ -194,7 +194,7 @@ async def measure_delays(sides: Sequence[tuple[Publish, Follow]], deliveries: in
 
 
 async def begin(publish: Publish, follower: Follower) -> None:
-    """Publish until something arrives: then it follows."""
+    """Publish until an event arrives: the reader is ready then."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         await publish([named("first")])
@@ -210,11 +210,11 @@ def named(name: str) -> Draft:
     return EVENT.replace(data=name.ljust(len(EVENT.data)))
 
 
-# All of it.
+# The whole measurement.
 
 
 async def measure(contest: Contest, effort: Effort, shapes: Sequence[Shape]) -> tuple[list[Rates], Delays]:
-    """Measure a broker, and check that all that was acknowledged is there."""
+    """Measure a broker, and check that all acknowledged events are there."""
     broker = create_broker(contest.url)
     other = create_broker(contest.url) if contest.bare is not None else broker
     try:
@@ -229,7 +229,7 @@ async def measure(contest: Contest, effort: Effort, shapes: Sequence[Shape]) -> 
             expect("the bare", await contest.bare.stored(), sum(way.events for way in ways.values()))
         sides: list[tuple[Publish, Follow]] = [(broker.append, lambda: following(other, newest))]
         if contest.bare is not None and contest.bare.follow is not None:
-            sides.append((contest.bare.tell, contest.bare.follow))
+            sides.append((contest.bare.notify, contest.bare.follow))
         delays = await measure_delays(sides, effort.deliveries)
         return rates, Delays(delays[0], delays[1] if len(delays) > 1 else [])
     finally:

@@ -1,4 +1,4 @@
-"""The stores that brokers keep their logs in, each through its client alone, with the least that stores events,
+"""The stores that brokers keep their logs in, each with its bare client and the least code that stores events,
 and the logs in them.
 
 No offsets without holes, no idempotency, no retention, no epoch: a table, a stream, and what the client
@@ -34,13 +34,13 @@ NATS: Final = os.environ.get("TICKERTAPE_TEST_NATS", "nats://127.0.0.1:4222")
 PORTS: Final = {"postgresql": 5432, "redis": 6379, "nats": 4222}
 
 MANY: Final = 32
-"""Publishers at once, at most: each has a connection of its own where the bare client needs one for each."""
+"""Publishers at once, at most: each has its own connection if the bare client needs one for each."""
 
 Publish: TypeAlias = Callable[[Sequence[Draft]], Awaitable[object]]
 """Stores events, and returns when they are acknowledged."""
 
 Follow: TypeAlias = Callable[[], AsyncIterator[str]]
-"""Gives the data of what is stored from now on, over a connection of its own."""
+"""Yields the data of the events stored from now on, over a separate connection."""
 
 
 class Bare(NamedTuple):
@@ -48,20 +48,20 @@ class Bare(NamedTuple):
 
     Attributes:
         ways: to publish to it, by name.
-        stored: tells how many events it holds.
-        tell: publishes such that ``follow`` sees it.
-        follow: follows it; ``None`` if the store tells nobody of what is new.
+        stored: returns the number of events that it holds.
+        notify: publishes such that ``follow`` sees it.
+        follow: follows it; ``None`` if the store does not notify of new events.
     """
 
     ways: dict[str, Publish]
     stored: Callable[[], Awaitable[int]]
-    tell: Publish
+    notify: Publish
     follow: Follow | None
 
 
 @asynccontextmanager
 async def sqlite_table(path: Path, synchronous: str) -> AsyncIterator[Bare]:
-    """Give a table in a file, written to in the event loop: no thread to go to, one transaction each time."""
+    """Provide a table in a file, written to in the event loop: no threads, one transaction each time."""
     database = sqlite3.connect(path, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {synchronous}")
@@ -89,7 +89,7 @@ async def sqlite_table(path: Path, synchronous: str) -> AsyncIterator[Bare]:
 
 @asynccontextmanager
 async def redis_stream(url: str) -> AsyncIterator[Bare]:
-    """Give a stream; a batch is one pipeline of XADD, and each publisher has a connection."""
+    """Provide a stream; a batch is one pipeline of XADD, and each publisher has a connection."""
     stream = f"bench-{secrets.token_hex(6)}"
     pool: Any = BlockingConnectionPool.from_url(url, max_connections=MANY + 1, timeout=None, socket_timeout=None)
     client = Redis(connection_pool=pool)
@@ -127,7 +127,7 @@ async def redis_stream(url: str) -> AsyncIterator[Bare]:
 
 @asynccontextmanager
 async def postgres_table(url: str) -> AsyncIterator[Bare]:
-    """Give a table; each publisher has a connection, and what it does is a transaction."""
+    """Provide a table; each publisher has a connection, and each batch is a transaction."""
     table = f"bench_{secrets.token_hex(6)}"
     idle: list[psycopg.AsyncConnection[Any]] = []
     first = await psycopg.AsyncConnection.connect(url, autocommit=True)
@@ -194,7 +194,7 @@ _WINDOW: Final = 4000
 
 @asynccontextmanager
 async def nats_stream(url: str) -> AsyncIterator[Bare]:
-    """Give a JetStream stream, on the disk as a broker's; each event is a message with an acknowledgement."""
+    """Provide a JetStream stream, on the disk as that of a broker; each event is a message with an acknowledgement."""
     name = f"bench-{secrets.token_hex(6)}"
     client = await nats.connect(f"nats://{urlsplit(url).netloc}")
     jetstream = client.jetstream(timeout=30, publish_async_max_pending=_WINDOW)
@@ -239,13 +239,13 @@ class Contest(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of broker: how to make a log and its store, which go afterwards, and the server that it needs."""
+    """A kind of broker: a context with a log and its store, and the server that it needs."""
 
     enter: Callable[[Path], AbstractAsyncContextManager[Contest]]
     server: str = ""
 
     def absent(self) -> str:
-        """Return why the server is not there; nothing if it is, or if there is none."""
+        """Return the reason why the server is missing; nothing if it runs, or if none is needed."""
         if self.server:
             parts = urlsplit(self.server)
             try:

@@ -1,8 +1,8 @@
 """Fairness: what three publishers of large batches cost the others, beside the same server without them.
 
 ``tickertape serve`` has ten subscribers to a busy topic. Three publishers post batches of 10,000 events to it,
-one after the other without a pause. Meanwhile a quiet topic gets an event twenty times a second, and readiness
-is asked for as often. Latencies are from the request to the event at the subscriber, or to the response.
+one after the other without a pause. At the same time a quiet topic gets an event twenty times a second, and readiness
+is requested as often. Latencies are from the request to the event at the subscriber, or to the response.
 """
 
 from __future__ import annotations

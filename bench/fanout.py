@@ -1,10 +1,10 @@
 """Fan-out: events to thousands of subscribers, beside a bare loop of writes and other ways to do it.
 
-Each contender is a process of its own; this one holds its subscribers, and reads when all is written.
+Each contender is a separate process; this one holds its subscribers, and reads when everything is written.
 Deliveries a second and processor time of the server are for events that are published one by one, each
 when the one before was written to everyone (but for ``direct-burst``, which does not wait). Ratios are
 against the bare loop of the same run, at the same number of subscribers. Latencies are from publishing
-to reading at five events a second; ``health`` is the longest wait of another request meanwhile.
+to reading at five events a second; ``health`` is the longest wait of another request during that.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EVENTS: Final = {
     "sse-starlette": 10,
     "fastapi": 5,
 }
-"""Events published to each contender, by what it manages in a few seconds."""
+"""Events published to each contender, as many as it delivers in a few seconds."""
 
 COMEBACK: Final = 1_000
 BEHIND: Final = 100
@@ -60,7 +60,7 @@ _OF_ONE_ADDRESS: Final = 5_000
 
 @dataclass
 class Result:
-    """What was seen of one contender at one number of subscribers."""
+    """The figures of one contender at one number of subscribers."""
 
     name: str
     subscribers: int
@@ -77,39 +77,39 @@ class Crowd:
     Arguments:
         port: of the server.
         size: number of subscribers.
-        place: the ``Last-Event-ID`` that they come back with.
+        last_event_id: the cursor of their requests.
         path: of the stream.
-        source: the first three parts of the addresses that they come from, of which each has so many ports.
+        source: the first three parts of the addresses that they connect from: an address has a limited number of ports.
     """
 
-    def __init__(self, port: int, size: int, place: str = "", path: str = "/events", source: str = "") -> None:
+    def __init__(self, port: int, size: int, last_event_id: str = "", path: str = "/events", source: str = "") -> None:
         self._poll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
         self._unanswered = size
         self.received = 0
         self.latencies: list[float] = []
         self.measuring = False
-        self.answered: dict[int, float] = {}  # when an answer to another request came, by descriptor
+        self.answered: dict[int, float] = {}  # the time of the response to another request, by descriptor
         for start in range(0, size, 100):
             for _ in range(min(100, size - start)):
-                self._connect(port, place, path, source)
+                self._connect(port, last_event_id, path, source)
             self.read_for(0.001)
 
-    def _connect(self, port: int, place: str, path: str, source: str) -> None:
+    def _connect(self, port: int, last_event_id: str, path: str, source: str) -> None:
         connection = socket.socket()
         connection.settimeout(PATIENCE)
         if source:
             connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
             connection.bind((f"{source}.{1 + len(self._sockets) // _OF_ONE_ADDRESS}", 0))
         connection.connect(("127.0.0.1", port))
-        more = f"last-event-id: {place}\r\n" if place else ""
+        more = f"last-event-id: {last_event_id}\r\n" if last_event_id else ""
         connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n".encode())
         connection.setblocking(False)
         self._sockets[connection.fileno()] = connection
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
     def read_for(self, seconds: float) -> None:
-        """Read what comes for some seconds."""
+        """Read for some seconds."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self._read(left)
@@ -148,11 +148,11 @@ class Crowd:
                 self.latencies.append(time.monotonic() - float(moment))
 
     def watch(self, connection: socket.socket) -> None:
-        """Note when an answer comes on another connection."""
+        """Record the time of a response on another connection."""
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
     def close(self) -> None:
-        """Leave."""
+        """Close all connections."""
         self._poll.close()
         for connection in self._sockets.values():
             connection.close()
@@ -210,7 +210,7 @@ def measure(name: str, subscribers: int, *, paced: bool) -> Result:
         spent = sum(process.cpu_times()[:2])
         start = time.monotonic()
         with start_request(port, f"/burst?n={events}") as burst:
-            burst.recv(65536)  # reading meanwhile would measure the reader, which shares the machine
+            burst.recv(65536)  # reading earlier would measure the reader, which shares the machine
         result.rate = events * subscribers / (time.monotonic() - start)
         crowd.read_until(events * subscribers)
         result.cpu = (sum(process.cpu_times()[:2]) - spent) / (events * subscribers) * 1e6
@@ -222,7 +222,7 @@ def measure(name: str, subscribers: int, *, paced: bool) -> Result:
 
 
 def resume(name: str, clients: int, behind: int) -> float:
-    """Let clients come back at once, each so many events behind; return the seconds until all have caught up."""
+    """Reconnect clients at once, each so many events behind; return the seconds until all have caught up."""
     with server(name) as (port, _):
         with start_request(port, f"/burst?n={RESUMABLE}") as burst:
             burst.recv(65536)
@@ -238,18 +238,18 @@ def resume(name: str, clients: int, behind: int) -> float:
 
 
 def _epoch(port: int) -> str:
-    """Return the epoch of a server's log, from the first id that it gives to one who starts anew."""
+    """Return the epoch of a server's log, from the first id that it sends to a new client."""
     with start_request(port, "/events") as stream:
         stream.settimeout(1.0)
         text = b""
-        with contextlib.suppress(TimeoutError):  # the bare loop gives none
+        with contextlib.suppress(TimeoutError):  # the bare loop sends none
             while b"\nretry: " not in text:
                 text += stream.recv(65536)
     return text.partition(b"\nid: ")[2].partition(b"-")[0].decode() or "0123456789ab"
 
 
 def pace(port: int, crowd: Crowd, subscribers: int, result: Result) -> None:
-    """Publish at a leisurely pace, and measure when events arrive and what other requests wait."""
+    """Publish slowly, and measure the delay of events and of other requests."""
     crowd.measuring = True
     crowd.received = 0
     for number in range(1, PACED + 1):
@@ -273,7 +273,7 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def table(results: list[Result]) -> None:
-    """Print what was seen, beside the bare loop at the same number of subscribers."""
+    """Print the figures, beside the bare loop at the same number of subscribers."""
     bare = {result.subscribers: result for result in results if result.name == "bare"}
     print(
         f"{'':16}{'subscribers':>12}{'deliveries/s':>14}{'of bare':>9}{'cpu us':>8}{'of bare':>9}{'KiB each':>10}",
@@ -306,7 +306,7 @@ def main() -> None:
     results = [measure(name, options.many, paced=True) for name in many]
     results += [measure(name, options.few, paced=False) for name in few]
     table(results)
-    print(f"\n{COMEBACK:,} clients come back at once, each {BEHIND} events behind, until all have caught up:")
+    print(f"\n{COMEBACK:,} clients reconnect at once, each {BEHIND} events behind, until all have caught up:")
     bare = resume("bare", COMEBACK, BEHIND)
     for name in ("direct", "portable"):
         print(f"{name:16}{resume(name, COMEBACK, BEHIND) / bare:.2f} of the bare loop")

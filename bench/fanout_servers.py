@@ -1,4 +1,4 @@
-"""The contenders of the fan-out benchmark, each a program of its own: ``python -m bench.fanout_servers NAME PORT``.
+"""The contenders of the fan-out benchmark, each a separate program: ``python -m bench.fanout_servers NAME PORT``.
 
 All send the same event, and answer three requests: ``/events`` streams, ``/burst?n=…`` publishes ``n``
 events, each when the one before was written to everyone, and ``/health`` answers at once.
@@ -19,23 +19,23 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 RESUMABLE: Final = 1_000
-"""Events in the log of a server to which clients come back."""
+"""Events in the log of a server to which clients reconnect."""
 
 TOPIC: Final = "bench/prices"
 SIZE: Final = 120
 """Bytes of an event's data."""
 
 END: Final = "~"
-"""Stands once in each event's data: what a reader counts."""
+"""Occurs once in each event's data: readers count it."""
 
 
 def event_data() -> str:
-    """Return the data of one event: the moment at which it was made, then filling up to the size."""
+    """Return the data of one event: its time, then filling up to the size."""
     moment = f"{time.monotonic():.6f}"
     return moment + END + "x" * (SIZE - len(moment) - 1)
 
 
-# The bare loop: what no server can beat.
+# The bare loop: no server can be faster.
 
 
 def serve_bare(port: int) -> None:
@@ -77,7 +77,7 @@ def serve_bare(port: int) -> None:
 
 
 def _missed(request: bytes) -> bytes:
-    """Return what a client that comes back has missed."""
+    """Return the events that a reconnecting client has missed."""
     place = request.lower().partition(b"last-event-id: ")[2].partition(b"\r\n")[0]
     if not place:
         return b""
@@ -92,7 +92,7 @@ def _burst_bare(descriptors: list[int], count: int) -> None:
         chunk = b"%x\r\n%b\r\n" % (len(block), block)
         for descriptor in descriptors:
             written = 0
-            while written < len(chunk):  # a reader that is behind is waited for, so that all is written
+            while written < len(chunk):  # wait for a slow reader, so that everything is written
                 try:
                     written += os.write(descriptor, chunk[written:])
                 except BlockingIOError:
@@ -119,7 +119,7 @@ def hub_app(*, in_one_turn: bool = False) -> Any:
     hub = Hub(drain_window=0.1)
 
     async def burst(count: int) -> None:
-        async with hub.subscribe(TOPIC) as last:  # who joins last is served last
+        async with hub.subscribe(TOPIC) as last:  # the last to join is the last to be served
             for _ in range(count):
                 await hub.publish(TOPIC, event_data())
                 if not in_one_turn:
@@ -133,7 +133,7 @@ def hub_app(*, in_one_turn: bool = False) -> Any:
 
 
 def queue_app(stream: Callable[[AsyncIterator[str]], Any]) -> Any:
-    """Return an application as most are written: a queue for each client, filled by whoever publishes."""
+    """Return an application as most are written: a queue for each client, filled by the publisher."""
     queues: set[asyncio.Queue[str]] = set()
 
     async def events() -> AsyncIterator[str]:
@@ -182,7 +182,7 @@ def application(respond: Callable[[Any], Any], burst: Burst, hub: Any = None) ->
 
 
 def hide_server(app: Any) -> Any:
-    """Replace ``receive`` by a function of our own, as some middleware does: streams stay portable."""
+    """Replace ``receive`` by another function, as some middleware does: streams stay portable."""
 
     async def wrapped(scope: Any, receive: Any, send: Any) -> None:
         async def pass_on() -> Any:

@@ -1,7 +1,7 @@
 """A fuzz target for the decoder: ``python -m bench.fuzz_decoder -max_total_time=60``.
 
-Whatever the bytes, however they are cut, and with any limit, the decoder must give what the naive
-reference gives, raise nothing but ``EventTooLargeError``, and do work in proportion to the bytes.
+For any bytes in any chunks, and with any limit, the decoder must return the same as the naive
+reference, raise nothing but ``EventTooLargeError``, and do work in proportion to the bytes.
 All options are libFuzzer's. The tests run the same target on its seeds and on random input.
 """
 
@@ -24,10 +24,10 @@ from .reference import Outcome, decode
 __all__ = ["SEEDS", "TOKENS", "check", "fuzz"]
 
 HEADER = 4
-"""Bytes at the start of an input that say how to run the rest: the options, and three lengths of chunks."""
+"""Bytes at the start of an input that configure the run: the options, and three lengths of chunks."""
 
 LEAST_LIMIT = 3
-"""A limit in this target is no less: the bytes of a BOM that is not whole yet are no event's."""
+"""A limit in this target is no less: the bytes of a partial BOM do not belong to an event."""
 
 LONGEST_CHUNK = 40
 WHOLE = 1 << 20
@@ -45,7 +45,7 @@ TOKENS = (
     *(b"\xef\xbb\xbf", b"\xef\xbb", b"\xff", b"\xe2\x82\xac", b"\xe2\x82", b"\xe2\x80\xa8", b"\xc2\x85", b"\x0b"),
     *(b"data: a\n", b"data:b\ndata: c\n", b"id: 1\n", b"event: e\n", b"retry: 5\n", b": comment\n", b"other: x\n"),
 )
-"""What streams are made of: a fuzzer that has to find ``retry: `` byte by byte gets nowhere in a minute."""
+"""Tokens of streams: a fuzzer that must find ``retry: `` byte by byte makes no progress in a minute."""
 
 SEEDS = (
     b"\0\0\0\0data: hello\n\n",
@@ -91,7 +91,7 @@ def _check_outcome(chunks: list[bytes], limit: int | None, comments: bool) -> No
     events: list[ServerSentEvent] = []
     too_large = False
     try:
-        for chunk in (*chunks, b""):  # an error that waits behind finished events comes with the next call
+        for chunk in (*chunks, b""):  # an error after finished events is raised by the next call
             events += decoder.feed(chunk)
     except EventTooLargeError:
         too_large = True
@@ -102,7 +102,7 @@ def _check_outcome(chunks: list[bytes], limit: int | None, comments: bool) -> No
 
 
 def _check_work(pattern: bytes, lengths: list[int]) -> None:
-    """Compare what a stream costs that repeats ``pattern``, and one that does so twice as often."""
+    """Compare the work for a stream that repeats ``pattern`` and for one twice as long."""
     if not pattern:
         return
     times = METERED_BYTES // len(pattern)
@@ -123,7 +123,7 @@ def _work(stream: bytes, lengths: list[int]) -> int:
 def fuzz() -> None:
     """Fuzz until libFuzzer's options say to stop, and exit as it does."""
     with tempfile.TemporaryDirectory() as folder:
-        child = os.fork()  # libFuzzer ends its process without a word to Python; the folder is to be removed
+        child = os.fork()  # libFuzzer ends its process itself; the parent removes the folder
         if not child:
             _fuzz(Path(folder))
         _, status = os.waitpid(child, 0)
@@ -131,7 +131,7 @@ def fuzz() -> None:
 
 
 def _fuzz(folder: Path) -> None:
-    import atheris  # here, for the tests import this module also where there is no atheris
+    import atheris  # here, because the tests import this module without atheris, too
 
     dictionary = folder / "tokens"
     dictionary.write_text("".join(f'"{_escaped(token)}"\n' for token in TOKENS))

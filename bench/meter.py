@@ -1,6 +1,6 @@
 """Count the work that a module does, in steps and in bytes: the same on every run and every machine.
 
-Time cannot tell in a test whether an algorithm is linear, for a busy machine looks the same as a
+Time cannot show in a test whether an algorithm is linear, because a busy machine looks the same as a
 quadratic loop. So the module's source is loaded a second time, with a toll wherever a buffer may be
 read or copied:
 
@@ -24,11 +24,11 @@ from typing import Any
 __all__ = ["Meter"]
 
 CONSTANT_TIME = {"append", "endswith", "isinstance", "len", "memoryview", "startswith"}
-"""Calls that take no longer for a longer buffer."""
+"""Calls whose time does not depend on the length of the buffer."""
 
 
 class Meter:
-    """Load the module ``name`` anew, metered; ``work`` counts up as it runs.
+    """Load a fresh copy of the module ``name``, metered; ``work`` counts up as it runs.
 
     The copy imports what the original imports, and is nowhere imported itself.
     """
@@ -73,7 +73,7 @@ class Meter:
 
 
 class _Tolls(ast.NodeTransformer):
-    """Put the tolls into the statements of one function; a function inside it has its own turn."""
+    """Add the counters to the statements of one function; inner functions are handled separately."""
 
     def visit(self, node: ast.AST) -> Any:
         if isinstance(node, ast.FunctionDef):

@@ -1,4 +1,4 @@
-"""Servers in processes of their own, for other benchmarks."""
+"""Servers in separate processes, for other benchmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PATIENCE: Final = 30.0
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody uses."""
+    """Return a TCP port of 127.0.0.1 that is not in use."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

@@ -1,4 +1,4 @@
-"""The event stream algorithm as the HTML standard words it: naive, whole, and sharing nothing with ours.
+"""The event stream algorithm as the HTML standard describes it: naive, for whole streams, without code of the decoder.
 
 The tests and the fuzzer hold :class:`tickertape.wire.Decoder` against it.
 """
@@ -17,7 +17,7 @@ MAX_RETRY = 2**63 - 1
 
 @dataclass
 class Outcome:
-    """What a stream has said when all of its bytes have been read."""
+    """The result of a whole stream."""
 
     events: list[ServerSentEvent] = field(default_factory=list)
     last_event_id: str | None = None

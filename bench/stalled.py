@@ -1,4 +1,4 @@
-"""Clients that stay connected and do not read: what they cost, and whether others wait for them."""
+"""Clients that stay connected and do not read: their cost, and the delay of others."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BACKLOG: Final = 30_000
 
 
 def latencies(stalled: int) -> list[float]:
-    """Return the seconds from publishing to reading for a thousand who read, beside some who do not."""
+    """Return the seconds from publishing to reading for a thousand clients that read, beside some that do not."""
     with server("direct-burst") as (port, _):
         idle = stall(port, stalled)
         time.sleep(0.5)
-        request(port, f"/burst?n={BACKLOG}")  # before the others come: it fills the sockets of the stalled
+        request(port, f"/burst?n={BACKLOG}")  # before the others connect: it fills the sockets of the stalled clients
         crowd = Crowd(port, READERS)
         crowd.read_for(0.5)
         crowd.measuring = True
@@ -51,7 +51,7 @@ def stall(port: int, count: int) -> list[socket.socket]:
 def memory() -> float:
     """Return the KiB of server memory for each client that has stalled."""
     with server("direct-burst") as (port, process):
-        request(port, f"/burst?n={BACKLOG}")  # the log itself, and what it takes to publish
+        request(port, f"/burst?n={BACKLOG}")  # the log itself, and the memory that publishing needs
         before = process.memory_info().rss
         idle = stall(port, STALLED)
         time.sleep(1)

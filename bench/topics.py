@@ -23,7 +23,7 @@ NEW_TOPICS: Final = 50
 
 
 async def seconds(unrelated: int) -> float:
-    """Return the time of publishing to one subscriber, beside so many with patterns of their own."""
+    """Return the time of publishing to one subscriber, beside so many with different patterns."""
     async with Hub() as hub, AsyncExitStack() as stack:
         for number in range(unrelated):
             patterns = (f"users/{number}/**", f"users/{number}/orders/*", f"rooms/{number}")
@@ -50,7 +50,7 @@ async def compare() -> None:
 
 
 def ordinary(number: int) -> Patterns:
-    """Return the patterns of a subscriber who wants a few things."""
+    """Return the patterns of a subscriber to a few topics."""
     return check_patterns([f"users/{number}/**", "orders/*/status", "news/**"])
 
 
@@ -62,7 +62,7 @@ def many_states(number: int) -> Patterns:
 
 
 def many_branches(number: int) -> Patterns:
-    """Return patterns of one segment and wildcards, just few enough to stand in the tree."""
+    """Return patterns of one segment and wildcards, just few enough to be kept in the tree."""
     chosen = random.Random(number)
     return check_patterns("/".join(chosen.choices("a*", k=MAX_SEGMENTS)) for _ in range(3))
 

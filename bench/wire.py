@@ -22,7 +22,7 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 ROUNDS: Final = 7
-"""Turns of each contender; its best counts, for what disturbs a run can only make it slower."""
+"""Turns of each contender; its best counts, because disturbances only make a run slower."""
 
 PRICE: Final = {"symbol": "ACME", "bid": 101.25, "ask": 101.5, "volume": 1234}
 LINES: Final = "\n".join(f"line {number} of a longer text" for number in range(20))
@@ -30,7 +30,7 @@ LINES: Final = "\n".join(f"line {number} of a longer text" for number in range(2
 Chunks = Sequence[bytes]
 
 
-# Decoding: every contender takes the same chunks of bytes and says how many events were in them.
+# Decoding: every contender gets the same chunks of bytes and returns the number of events in them.
 
 
 def decode_tickertape(chunks: Chunks) -> int:
@@ -108,7 +108,7 @@ SHAPES: Final = (
 )
 
 
-# Encoding: every contender builds an event of the same values and gives its bytes.
+# Encoding: every contender builds an event of the same values and returns its bytes.
 
 
 def encode_tickertape(data: Any) -> bytes:
@@ -165,7 +165,7 @@ def repeat(encode: Callable[[Any], bytes], data: Any) -> None:
 
 
 def best(contenders: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """Let all contenders take turns; return the shortest time of each, in seconds."""
+    """Run all contenders in turns; return the shortest time of each, in seconds."""
     times: list[list[float]] = [[] for _ in contenders]
     for _ in range(rounds):
         for contender, own in zip(contenders, times, strict=True):

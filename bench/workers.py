@@ -36,16 +36,16 @@ EVENTS: Final = 10
 WORKERS: Final = 2
 
 RESERVE: Final = 300
-"""Descriptors of a process that are for other things, and for a worker that the kernel gives more than the half."""
+"""Descriptors of a process for other purposes, and for a worker that gets more than half of the connections."""
 
 STARTS: Final = 300.0
-"""Seconds that all subscribers may take to connect, on a machine that does other things too."""
+"""Seconds that all subscribers may take to connect, also on a busy machine."""
 
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
 
 class Contender(NamedTuple):
-    """What serves: a port for each half of the subscribers, its processes, and how an event is published."""
+    """A server: a port for each half of the subscribers, its processes, and a function that publishes an event."""
 
     ports: tuple[int, int]
     processes: list[psutil.Process]
@@ -54,7 +54,7 @@ class Contender(NamedTuple):
 
 @dataclass
 class Result:
-    """What was seen of one contender."""
+    """The figures of one contender."""
 
     name: str
     held: list[int] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Result:
 
 
 class Readers:
-    """A crowd in a process of its own, which does what it is asked for."""
+    """A crowd in a separate process, controlled by messages."""
 
     def __init__(self, port: int, size: int, path: str, source: str) -> None:
         self.size = size
@@ -88,11 +88,11 @@ class Readers:
             self._process.kill()
 
     def ask(self, received: int) -> None:
-        """Let them read until each has received so many events."""
+        """Start reading until each has received so many events."""
         self._pipe.send(received * self.size)
 
     def answer(self, within: float = PATIENCE) -> Any:
-        """Wait until they have; return what was received in all, and the latencies."""
+        """Wait until they have; return the number of received events, and the latencies."""
         if not self._pipe.poll(within + 5):
             raise TimeoutError(f"expected {self.size} readers to be done within {within:.0f} s, got nothing")
         return self._pipe.recv()
@@ -212,10 +212,10 @@ def _serving(parent: psutil.Process) -> list[psutil.Process]:
 
 
 def measure(name: str, contender: Contender, subscribers: int, events: int) -> Result:
-    """Let a contender hold so many, and bring them so many events."""
+    """Connect the subscribers to a contender, and publish the events."""
     result = Result(name)
     size = subscribers // 2
-    time.sleep(0.5)  # what has asked whether it is ready has left
+    time.sleep(0.5)  # the connections of readiness checks are closed by then
     before = [(process.num_fds(), process.memory_info().rss) for process in contender.processes]
     with contextlib.ExitStack() as stack:
         readers = [
@@ -228,7 +228,7 @@ def measure(name: str, contender: Contender, subscribers: int, events: int) -> R
         result.held = [after[0] - first[0] for first, after in zip(before, now, strict=True)]
         result.memory = sum(after[1] - first[1] for first, after in zip(before, now, strict=True)) / 1024 / subscribers
 
-        _round(contender, readers, 1)  # what is done once is not measured
+        _round(contender, readers, 1)  # warm up
         spent, start = _spent(contender), time.monotonic()
         for number in range(2, events + 2):
             answers = _round(contender, readers, number)
@@ -251,7 +251,7 @@ def _spent(contender: Contender) -> float:
 
 
 def table(results: list[Result], subscribers: int, events: int) -> None:
-    """Print what was seen, beside the bare loops."""
+    """Print the figures, beside the bare loops."""
     base = results[0]
     print(f"{'':12}{'held by each':>18}{'events read':>14}{'deliveries/s':>14}{'of bare':>9}{'cpu us':>8}", end="")
     print(f"{'of bare':>9}{'KiB each':>10}{'p50 ms':>9}{'of bare':>9}{'p99 ms':>9}{'of bare':>9}")
