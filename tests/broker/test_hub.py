@@ -32,7 +32,7 @@ LOGS: Final[dict[str, tuple[type[Log], Callable[[], str | None]]]] = {
 }
 
 PUBLISHERS: Final = 4
-EACH: Final = 60
+EACH: Final = 40
 TOTAL: Final = PUBLISHERS * EACH
 
 

@@ -163,13 +163,13 @@ async def close_without_open(log: Log) -> None:
 async def everything_at_once(log: Log) -> None:
     """Append, ask for the state, read pages and start tails concurrently: one epoch, each record once."""
     async with opened(log) as broker:
-        await _use([broker], 4, 40)
+        await _use([broker], 4, 25)
 
 
 @check_if(SHARED)
 async def everything_at_once_on_two_brokers(log: Log) -> None:
     async with opened(log) as one, opened(log) as two:
-        await _use([one, two], 4, 30)
+        await _use([one, two], 4, 20)
 
 
 async def _use(brokers: list[Broker], publishers: int, each: int) -> None:
