@@ -1,4 +1,4 @@
-"""The ledger of ``tests/hub`` over real sockets, and a thousand streams of a server that is told to stop."""
+"""The ledger of ``tests/hub`` over real sockets, and a server that stops with a thousand streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOPICS = ("a", "b", "c")
 
 
 class Uvicorn(Program):
-    """uvicorn with the application, at a port of its own or a given one."""
+    """uvicorn with the application, at a free port or a given one."""
 
     def __init__(self, *options: str, events: int = 100_000, port: int | None = None) -> None:
         self.port = free_port() if port is None else port
@@ -35,7 +35,7 @@ class Uvicorn(Program):
 
 
 class Client:
-    """One who comes back with the last id, and accounts for what lies between."""
+    """A client that resumes after its last id, and keeps account of every event in between."""
 
     def __init__(self, server: Uvicorn, app: str, topic: str, rng: random.Random) -> None:
         self.server = server
@@ -90,7 +90,7 @@ class Client:
                 await asyncio.sleep(0.2)  # does not read for a while
 
     def check(self, published: list[int]) -> None:
-        """Hold what came against what was published to the topic since the first stream began."""
+        """Compare the received events with those published to the topic since the first stream began."""
         assert self.delivered == sorted(set(self.delivered)), "in order, each once"
         gone = {offset for after, resumed in self.declared for offset in range(after + 1, resumed + 1)}
         expected = [offset for offset in published if offset > self.start]
@@ -140,7 +140,7 @@ async def test_ledger_over_sockets(loop: str, http: str, app: str) -> None:
 
 @pytest.mark.parametrize(("app", "way"), [("bare", "direct"), ("portable", "portable")])
 async def test_thousand_streams_and_a_restart(app: str, way: str) -> None:
-    """All streams end in time with their server; after it, a memory log is another one, which the gap says."""
+    """All streams end in time with their server. The memory log is new after a restart, so resuming gives a gap."""
     with closing(Uvicorn("--backlog=2048")) as server:
         connections = [await Connection.open(server.port) for _ in range(1000)]
         for connection in connections:
@@ -176,7 +176,7 @@ async def test_thousand_streams_and_a_restart(app: str, way: str) -> None:
 
 
 async def publish_until_refused(server: Uvicorn, cursors: list[str]) -> None:
-    """Publish for as long as the server takes connections."""
+    """Publish as long as the server accepts connections."""
     while True:
         try:
             cursors += await server.ask("/publish?topic=a&n=1&size=100")

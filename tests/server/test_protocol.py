@@ -1,4 +1,4 @@
-"""Direct delivery in real uvicorn processes, without an option: which streams have it; clients see no difference."""
+"""Direct delivery in real uvicorn processes: streams that use it, and that clients see no difference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DRAIN = 1.0
 
 
 class Uvicorn(Program):
-    """uvicorn with the application; ``options`` are of its command line."""
+    """uvicorn with the application and ``options`` on its command line."""
 
     def __init__(self, *options: str, env: dict[str, str] | None = None) -> None:
         self.port = free_port()
@@ -37,13 +37,13 @@ class Uvicorn(Program):
         super().__init__(command, {"PYTHONPATH": str(TESTS), **(env or {})})
 
     async def open(self, *, receive_buffer: int | None = None) -> Connection:
-        """Connect as a client does, by TLS if that is spoken."""
+        """Connect as a client, with TLS if the server uses it."""
         if self.context is None:
             return await Connection.open(self.port, receive_buffer=receive_buffer)
         return Connection(*await asyncio.open_connection("127.0.0.1", self.port, ssl=self.context, limit=1024))
 
     async def ask(self, path: str) -> Any:
-        """Return the answer, JSON, to a request of its own."""
+        """Return the JSON answer to a request on a new connection."""
         async with await self.open() as connection:
             assert await connection.get(path) == 200
             return json.loads(await connection.rest())
@@ -54,17 +54,17 @@ class Uvicorn(Program):
         return cursors
 
     async def ways(self, topic: str) -> list[str]:
-        """Return how the subscribers of a topic are served."""
+        """Return the way of delivery of each subscriber of a topic."""
         ways: list[str] = await self.ask(f"/ways?topic={topic}")
         return ways
 
     async def left(self, topic: str, reason: str = "client_closed") -> None:
-        """Return when a subscriber of a topic was counted out."""
+        """Wait until a subscriber of a topic has left."""
         await self.says(f"[left {topic} {reason}]")
 
     @property
     def troubles(self) -> list[str]:
-        """Lines of the output that a server without trouble does not write."""
+        """Errors in the output of the server."""
         return re.findall(r"(?m)^(?:ERROR|Traceback|\w+Error).*$", self.output)
 
 
@@ -89,7 +89,7 @@ def numbers(found: list[ServerSentEvent]) -> list[int]:
     return [int(str(event.data).rstrip(".")) for event in found]
 
 
-# Servers: those that tests leave alive are started together, once
+# Servers: those that tests leave running are started once, together
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "uvloop": ("--loop=uvloop",),
@@ -133,11 +133,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Uvic
             server.close()
 
 
-# Who serves a stream
+# Ways of delivery
 
 
 class Case(NamedTuple):
-    """A stream: the middleware that it passes, its server, and how it is served in the end."""
+    """A stream: its middleware, its server, and the expected way of delivery."""
 
     name: str
     server: str
@@ -167,7 +167,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(case[:2] + case[3:4]))
-async def test_streams_are_the_same_whoever_serves_them(servers: dict[str, Uvicorn], case: Case) -> None:
+async def test_same_stream_in_every_way(servers: dict[str, Uvicorn], case: Case) -> None:
     server = servers[case.server]
     topic = f"way/{case.name}/{case.version}"
     path = f"/{case.name}/events?topic={topic}"
@@ -207,18 +207,18 @@ async def test_streams_are_the_same_whoever_serves_them(servers: dict[str, Uvico
     assert server.troubles == []
 
 
-# What comes before, behind and instead of the request of a stream
+# Data before and after the request of a stream
 
 
 class Wire(Connection):
-    """A connection on which anything can be said."""
+    """A connection on which a test sends any bytes."""
 
     async def say(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
 
     async def all(self) -> bytes:
-        """Return all that comes until the server closes the connection."""
+        """Return everything until the server closes the connection."""
         async with asyncio.timeout(PATIENCE):
             return await self._reader.read()
 
@@ -228,7 +228,7 @@ def get(path: str) -> bytes:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_a_connection_that_served_other_requests_becomes_a_stream(servers: dict[str, Uvicorn], loop: str) -> None:
+async def test_stream_after_other_requests(servers: dict[str, Uvicorn], loop: str) -> None:
     server = servers[loop]
     async with await server.open() as connection:
         assert await connection.get("/large?size=10") == 200
@@ -255,10 +255,8 @@ BEHIND = {
 
 @pytest.mark.parametrize("name", BEHIND)
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_what_comes_behind_the_request_of_a_stream_is_passed_over(
-    servers: dict[str, Uvicorn], loop: str, name: str
-) -> None:
-    """Its answer never ends; neither in one packet with it nor later does anything harm it or its neighbour."""
+async def test_data_after_the_request(servers: dict[str, Uvicorn], loop: str, name: str) -> None:
+    """It is ignored, in one packet with the request or later, and harms neither the stream nor its neighbour."""
     server = servers[loop]
     topic = f"behind/{name}"
     at_once = name in ("pipelined", "many", "stream", "half")  # what is no request at all would be refused with it
@@ -281,7 +279,7 @@ async def test_what_comes_behind_the_request_of_a_stream_is_passed_over(
     assert server.troubles == []
 
 
-async def test_a_stream_that_is_asked_for_behind_another_request_is_served_after_it(
+async def test_pipelined_stream(
     servers: dict[str, Uvicorn],
 ) -> None:
     server = servers["uvloop"]
@@ -328,7 +326,7 @@ async def test_middleware_that_fails_after_the_response() -> None:
         await server.left("failing")
 
 
-# Clients that go, each in its own way
+# Clients that leave in different ways
 
 
 def shut_down(sock: socket.socket) -> None:
@@ -345,9 +343,7 @@ GOING = {"close": socket.socket.close, "half-close": shut_down, "reset": reset}
 
 @pytest.mark.parametrize("way", GOING)
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_a_client_that_goes_is_counted_out_while_nothing_is_published(
-    servers: dict[str, Uvicorn], loop: str, way: str
-) -> None:
+async def test_client_leaves(servers: dict[str, Uvicorn], loop: str, way: str) -> None:
     server = servers[loop]
     topic = f"going/{way}"
     async with await server.open() as neighbour:
@@ -372,9 +368,7 @@ SLOW = [("bare", "uvloop"), ("bare", "asyncio"), ("base", "uvloop"), ("bare", "h
 
 
 @pytest.mark.parametrize(("name", "kind"), SLOW)
-async def test_a_client_that_reads_late_gets_every_event_once(
-    servers: dict[str, Uvicorn], name: str, kind: str
-) -> None:
+async def test_late_reader(servers: dict[str, Uvicorn], name: str, kind: str) -> None:
     server = servers[kind]
     topic = f"late/{name}"
     async with await server.open(receive_buffer=32768) as connection, await server.open() as neighbour:
@@ -403,8 +397,8 @@ FALLING = [(name, policy) for name in ("bare", "base") for policy in ("disconnec
 
 
 @pytest.mark.parametrize(("name", "policy"), FALLING)
-async def test_a_client_that_falls_off_the_log_is_told(servers: dict[str, Uvicorn], name: str, policy: str) -> None:
-    """Its stream ends, or goes on behind a gap that it is told of; what it did get is in order."""
+async def test_reader_falls_off_the_log(servers: dict[str, Uvicorn], name: str, policy: str) -> None:
+    """Its stream ends or continues after a gap, by its policy; its events are in order."""
     server = servers["small"]
     topic = f"falling/{name}/{policy}"
     path = f"/{name}/events?topic={topic}&policy={policy}"
@@ -441,7 +435,7 @@ async def test_a_client_that_falls_off_the_log_is_told(servers: dict[str, Uvicor
 
 
 @pytest.mark.parametrize("name", ["bare", "base"])
-async def test_a_client_that_never_reads_is_dropped(servers: dict[str, Uvicorn], name: str) -> None:
+async def test_client_never_reads(servers: dict[str, Uvicorn], name: str) -> None:
     server = servers["small"]
     topic = f"never/{name}"
     async with await server.open(receive_buffer=4096) as connection:
@@ -452,7 +446,7 @@ async def test_a_client_that_never_reads_is_dropped(servers: dict[str, Uvicorn],
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_the_largest_event_arrives_whole(servers: dict[str, Uvicorn], loop: str) -> None:
+async def test_largest_event(servers: dict[str, Uvicorn], loop: str) -> None:
     server = servers[loop]
     async with await server.open() as connection:
         await subscribe(server, connection, "largest")
@@ -465,10 +459,10 @@ async def test_the_largest_event_arrives_whole(servers: dict[str, Uvicorn], loop
         assert block.replace(expected, b"") == f"id: {cursor}\n\n".encode()
 
 
-# What the server is told to bear, and its end
+# Limits of the server, and its end
 
 
-async def test_streams_count_in_the_limit_of_connections() -> None:
+async def test_limit_of_connections() -> None:
     with closing(Uvicorn("--limit-concurrency=4")) as server:
         server.wait_for(server.port)
         async with AsyncExitStack() as stack:
@@ -485,7 +479,7 @@ async def test_streams_count_in_the_limit_of_connections() -> None:
             assert await server.ways("limit") == ["direct"]
 
 
-async def test_streams_count_in_the_limit_of_requests() -> None:
+async def test_limit_of_requests() -> None:
     with closing(Uvicorn("--limit-max-requests=3")) as server:
         server.wait_for(server.port)
         async with AsyncExitStack() as stack:
@@ -501,7 +495,7 @@ async def test_streams_count_in_the_limit_of_requests() -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_a_server_that_stops_ends_its_streams(loop: str) -> None:
+async def test_server_stops(loop: str) -> None:
     with closing(Uvicorn(*OPTIONS[loop])) as server:
         server.wait_for(server.port)
         async with AsyncExitStack() as stack:
@@ -547,7 +541,7 @@ async def test_a_server_that_stops_ends_its_streams(loop: str) -> None:
 @pytest.mark.parametrize("http", ["httptools", "h11"])
 @pytest.mark.parametrize("name", ["bare", "fastapi", "portable"])
 async def test_eager_tasks(http: str, name: str) -> None:
-    """The application runs within the server's parser then, from which a connection must not be taken."""
+    """The application then runs within the server's parser, which needs its connection until it returns."""
     with closing(Uvicorn("--loop=asyncio", f"--http={http}", env={"EAGER": "1"})) as server:
         server.wait_for(server.port)
         async with await Wire.open(server.port) as connection, await server.open() as neighbour:
