@@ -26,7 +26,7 @@ DRAIN = 0.3
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
-    """Give the exit status, the output and the errors of a server that does not start."""
+    """Return the exit status, the output and the errors of a server that does not start."""
     result = CliRunner().invoke(
         app, ["serve", *arguments], env={"COLUMNS": "120", **(env or {})}, prog_name="tickertape"
     )
@@ -90,7 +90,7 @@ async def test_workers(tmp_path: Path) -> None:
         assert "Traceback" not in program.output
 
 
-async def test_it_ends_with_requests_that_never_end() -> None:
+async def test_end_with_endless_requests() -> None:
     async with serving() as program, await Connection.open(program.port) as connection:
         await connection.ask("/events/a", method="POST", headers="Content-Length: 10\r\n")
         assert await program.end() < DRAIN + 2
@@ -99,14 +99,14 @@ async def test_it_ends_with_requests_that_never_end() -> None:
         assert "Traceback" not in program.output
 
 
-async def test_requests_are_logged_if_asked_for() -> None:
+async def test_access_log() -> None:
     async with serving(env={"TICKERTAPE_ACCESS_LOG": "1"}) as program:
         async with await Connection.open(program.port) as connection:
             await connection.get("/health/live")
         await program.says('"GET /health/live HTTP/1.1" 200')
 
 
-async def test_too_large_a_body_is_refused_before_it_has_come() -> None:
+async def test_large_body() -> None:
     async with serving("--max-event-size", "1000") as program, await Connection.open(program.port) as connection:
         status = await connection.get("/events/a", method="POST", headers="Content-Length: 1000000000\r\n")
         assert status == 413
@@ -131,7 +131,7 @@ async def test_settings_from_a_file(tmp_path: Path) -> None:
         (["--workers", "2", "--broker", "memory://"], {}, "expected workers to be 1, got 2"),
     ],
 )
-def test_misuse_is_one_sentence(arguments: list[str], env: dict[str, str], said: str) -> None:
+def test_misuse(arguments: list[str], env: dict[str, str], said: str) -> None:
     status, output, errors = run(*arguments, env=env)
     assert (status, output) == (2, "")
     assert errors.startswith("tickertape: ")
@@ -147,7 +147,7 @@ def test_unknown_arguments(arguments: list[str]) -> None:
     assert "Traceback" not in errors
 
 
-def test_a_port_in_use_is_one_sentence_with_the_next_step() -> None:
+def test_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         status, output, errors = run("--port", str(port))
@@ -155,7 +155,7 @@ def test_a_port_in_use_is_one_sentence_with_the_next_step() -> None:
     assert output == f"tickertape: port {port} is in use; next step: tickertape serve --port {port + 1}\n"
 
 
-def test_an_unreachable_broker_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = ScriptedBroker()
     broker.fail("open")
     monkeypatch.setitem(factory._FACTORIES, "memory", lambda url, retention: broker)
@@ -175,10 +175,10 @@ def help_text() -> str:
 
 
 @pytest.mark.parametrize(("name", "default"), FLAGS.items(), ids=FLAGS)
-def test_the_help_tells_each_setting_with_its_default(name: str, default: Any, help_text: str) -> None:
+def test_help_has_all_defaults(name: str, default: Any, help_text: str) -> None:
     flag = "--" + name.replace("_", "-")
-    [told] = re.findall(rf" {flag} (?:(?! --[a-z]).)*? Default: (\S+)\. ", help_text)
-    assert told == shown(default)
+    [default_text] = re.findall(rf" {flag} (?:(?! --[a-z]).)*? Default: (\S+)\. ", help_text)
+    assert default_text == shown(default)
 
 
 def shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What all tests of the server are given."""
+"""Fixtures of all tests of the server."""
 
 from support.browser import browser
 

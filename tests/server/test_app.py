@@ -320,24 +320,26 @@ FRIEND = "https://friend.example"
 
 
 @pytest.mark.parametrize(
-    ("allowed", "origin", "told"),
+    ("allowed", "origin", "allowed_origin"),
     [((), ELSEWHERE, None), ((FRIEND,), ELSEWHERE, None), ((FRIEND,), FRIEND, FRIEND), (("*",), ELSEWHERE, "*")],
 )
 @pytest.mark.parametrize("url", ["/topics", "/events?topic=a", "/nothing"])
-async def test_reading_from_other_origins(allowed: tuple[str, ...], origin: str, told: str | None, url: str) -> None:
+async def test_reading_from_other_origins(
+    allowed: tuple[str, ...], origin: str, allowed_origin: str | None, url: str
+) -> None:
     async with (
         site(cors_origins=allowed) as hub,
         hub.client.open(url, headers={"origin": origin}) as response,
     ):
         await response.started()
-        assert response.headers.get("access-control-allow-origin") == told
+        assert response.headers.get("access-control-allow-origin") == allowed_origin
 
 
 @pytest.mark.parametrize(
-    ("allowed", "origin", "status", "told"),
+    ("allowed", "origin", "status", "allowed_origin"),
     [((), ELSEWHERE, 405, None), ((FRIEND,), ELSEWHERE, 400, None), ((FRIEND,), FRIEND, 200, FRIEND)],
 )
-async def test_preflight(allowed: tuple[str, ...], origin: str, status: int, told: str | None) -> None:
+async def test_preflight(allowed: tuple[str, ...], origin: str, status: int, allowed_origin: str | None) -> None:
     headers = {
         "origin": origin,
         "access-control-request-method": "POST",
@@ -346,7 +348,7 @@ async def test_preflight(allowed: tuple[str, ...], origin: str, status: int, tol
     async with site(cors_origins=allowed) as hub:
         answer = await hub.ask("OPTIONS", "/events", headers=headers)
         assert answer.status == status
-        assert answer.headers.get("access-control-allow-origin") == told
+        assert answer.headers.get("access-control-allow-origin") == allowed_origin
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""File descriptors: the limit is raised, and a server that is full closes what is too much, and says so once."""
+"""File descriptors: the limit is raised, and a full server closes new connections and logs it once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def limited(soft: int, hard: int, workers: int = 1) -> AsyncIterator[tuple
             program.close()
 
 
-async def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
+async def test_limit_is_raised() -> None:
     hard = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     async with limited(512, hard) as (program, _):
         assert f"started {hard} {hard}" in program.output
@@ -48,7 +48,7 @@ async def is_served(connection: Connection) -> bool:
         return False
 
 
-async def test_a_full_server_closes_what_comes_and_goes_on() -> None:
+async def test_full_server() -> None:
     async with limited(160, 160) as (program, port), AsyncExitStack() as stack:
         room = 160 - 128 - 1
         connections = [await stack.enter_async_context(await Connection.open(port)) for _ in range(room)]
@@ -69,7 +69,7 @@ async def test_a_full_server_closes_what_comes_and_goes_on() -> None:
         assert "Traceback" not in program.output
 
 
-async def test_who_is_refused_by_a_full_worker_finds_room_in_another() -> None:
+async def test_full_worker() -> None:
     async with limited(160, 160, workers=2) as (program, port), AsyncExitStack() as stack:
         for _ in range(2 * (160 - 128 - 1)):
             served = False

@@ -42,7 +42,7 @@ def workers_of(program: Serve) -> list[int]:
 
 
 class Reader:
-    """One who comes back with the last id for as long as anything is to come. It notes all, and judges nothing."""
+    """A client that reconnects with its last id until the end, and records all events without a check."""
 
     def __init__(self, port: int, number: int) -> None:
         self.port = port
@@ -123,7 +123,7 @@ async def kill_workers(program: Serve, progress: asyncio.Queue[int]) -> list[int
     return killed
 
 
-async def test_the_ledger_balances_while_workers_are_killed(tmp_path: Path) -> None:
+async def test_ledger(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/log.db"
     ledger = Ledger()
     options = ("--workers", "2", "--broker", url, "--retention-events", str(KEPT))
@@ -151,10 +151,10 @@ async def test_the_ledger_balances_while_workers_are_killed(tmp_path: Path) -> N
         assert program.output.count("was killed by SIGKILL") == KILLS
         assert "Traceback" not in program.output
     await balance(ledger, readers, url)
-    print(f"\n{ledger_line(ledger)}; {KILLS} workers killed, {retries} publications tried again")  # noqa: T201
+    print(f"\n{ledger_line(ledger)}; {KILLS} workers killed, {retries} publications retried")  # noqa: T201
     assert retries > 0
     assert ledger.subscriptions > READERS * 1.5
-    assert ledger.gaps["expired"] >= READERS // 20, "those who slept"
+    assert ledger.gaps["expired"] >= READERS // 20, "sleepers"
     assert ledger.gaps["reset"] == 0
 
 

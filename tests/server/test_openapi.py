@@ -23,18 +23,18 @@ OPERATIONS = {
 }
 
 
-def test_it_is_openapi_3_1() -> None:
+def test_version() -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(DOCUMENT).iter_errors()] == []
 
 
-async def test_it_is_what_is_served() -> None:
+async def test_served() -> None:
     async with site() as hub:
         answer = await hub.ask("GET", "/openapi.json")
         assert answer.headers["content-type"] == "application/json"
         assert answer.json() == DOCUMENT
 
 
-def test_it_has_every_route_and_no_other() -> None:
+def test_routes() -> None:
     routes = {
         (method, re.sub(r":\w+}", "}", route.path))
         for route in create_app(Hub()).routes
@@ -45,7 +45,7 @@ def test_it_has_every_route_and_no_other() -> None:
     assert routes == set(OPERATIONS) | heads
 
 
-def test_operations_have_ids_of_their_own() -> None:
+def test_operation_ids() -> None:
     ids = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(ids) == len(set(ids))
 
@@ -85,15 +85,15 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/", "", 200, b""),
     ("GET", "/", "", 304, b""),
 ]
-"""Method, path, query, the status that is to come, body. A status asks for what brings it about."""
+"""Method, path, query, expected status, body. The test prepares the hub as the status needs it."""
 
 
-def test_every_status_that_it_names_is_asked_for() -> None:
+def test_all_statuses_are_tested() -> None:
     named = {(*key, int(status)) for key, operation in OPERATIONS.items() for status in operation["responses"]}
     assert {(method, path, status) for method, path, _, status, _ in ASKED} == named
 
 
-def test_every_parameter_that_it_names_is_asked_for() -> None:
+def test_all_parameters_are_tested() -> None:
     for (method, path), operation in OPERATIONS.items():
         asked = {name for how, where, query, *_ in ASKED if (how, where) == (method, path) for name in names_in(query)}
         named = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
@@ -105,7 +105,7 @@ def names_in(query: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("method", "path", "query", "status", "body"), ASKED)
-async def test_answers_are_as_it_says(method: str, path: str, query: str, status: int, body: bytes) -> None:
+async def test_answers(method: str, path: str, query: str, status: int, body: bytes) -> None:
     url = path.replace("{topic}", "a") + query
     async with site(max_event_size=100) as hub:
         headers = dict(JSON)

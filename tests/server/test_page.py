@@ -1,4 +1,4 @@
-"""The page at ``/``, in a real browser: events of every type, topics of one's choice, publishing, mistakes."""
+"""The page at ``/``, in a real browser: events of every type, choosing topics, publishing, mistakes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def rows_are(page: Page, *texts: str) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_events_of_every_type_are_shown_as_text(browser: Browser) -> None:
+async def test_all_types_of_events(browser: Browser) -> None:
     async with page_of(browser) as (hub, tab, url):
         for event in (None, "order", "a" * 40):
             await hub.publish("orders/42", MARKUP, event=event)
@@ -53,7 +53,7 @@ async def test_events_of_every_type_are_shown_as_text(browser: Browser) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_topics_are_chosen_and_events_published_in_forms(browser: Browser) -> None:
+async def test_forms(browser: Browser) -> None:
     async with page_of(browser) as (hub, tab, url):
         await hub.publish("a/1", "before")
         await rows_are(tab.page, "before")
@@ -74,7 +74,7 @@ async def test_topics_are_chosen_and_events_published_in_forms(browser: Browser)
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_mistakes_are_told_in_the_servers_words(browser: Browser) -> None:
+async def test_mistakes(browser: Browser) -> None:
     async with page_of(browser) as (_, tab, _):
         await tab.page.get_by_role("combobox", name="Topics").fill("a/*b")
         await tab.page.get_by_role("button", name="Watch").click()
@@ -86,7 +86,7 @@ async def test_mistakes_are_told_in_the_servers_words(browser: Browser) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_a_page_that_was_away_goes_on_where_it_was(browser: Browser) -> None:
+async def test_page_resumes(browser: Browser) -> None:
     async with page_of(browser) as (hub, tab, _):
         await hub.publish("a", "1")
         await rows_are(tab.page, "1")
@@ -98,7 +98,7 @@ async def test_a_page_that_was_away_goes_on_where_it_was(browser: Browser) -> No
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_nothing_is_wider_than_the_screen(browser: Browser) -> None:
+async def test_width(browser: Browser) -> None:
     async with page_of(browser) as (hub, tab, _):
         await hub.publish("a", "x" * 500, event="y" * 200)
         await rows_are(tab.page, "x" * 500)
@@ -121,7 +121,7 @@ STREAMS: list[tuple[str, list[list[str]]]] = [
 
 
 @pytest.mark.asyncio(loop_scope="session")
-async def test_the_page_reads_streams_as_the_standard_says(browser: Browser) -> None:
+async def test_parser_of_the_page(browser: Browser) -> None:
     async with page_of(browser) as (_, tab, url):
         for (stream, events), size in product(STREAMS, (1, 3, 1000)):
             found = await tab.page.evaluate(
@@ -147,7 +147,7 @@ async def test_the_page_reads_streams_as_the_standard_says(browser: Browser) -> 
 
 
 @pytest.mark.parametrize("path", ["/", "/static/hub.js", "/static/style.css"])
-async def test_nothing_but_our_own_files_may_run(path: str) -> None:
+async def test_content_security_policy(path: str) -> None:
     async with site() as hub:
         answer = await hub.ask("GET", path)
         policy = answer.headers["content-security-policy"]
@@ -156,7 +156,7 @@ async def test_nothing_but_our_own_files_may_run(path: str) -> None:
         assert "$" not in answer.body.decode() or path != "/"
 
 
-async def test_the_page_names_no_file_that_is_not_there() -> None:
+async def test_linked_files_exist() -> None:
     async with site() as hub:
         page = (await hub.ask("GET", "/")).body.decode()
         scripts = [file for folder in ("shared", "hub") for file in (WEB_FOLDER / folder).iterdir()]

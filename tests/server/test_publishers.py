@@ -48,7 +48,7 @@ async def kept(hub: Hub) -> list[tuple[str, str | None, str]]:
 
 
 @pytest.mark.parametrize("publish", [by_async, by_sync])
-async def test_what_is_published_arrives(served: tuple[Hub, str], publish: Publish) -> None:
+async def test_publish(served: tuple[Hub, str], publish: Publish) -> None:
     hub, url = served
     first = await publish(url, "publish", "a/b", {"n": 1}, event="e")
     assert first == f"{hub.epoch}-1"

@@ -1,4 +1,4 @@
-"""Settings: from flags, the environment and a file, in this order, and what is said of those that are wrong."""
+"""Settings from flags, the environment and a file, and the messages about invalid ones."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_defaults() -> None:
         ({"port": "1"}, "2", "port = 3", 1),
         ({"port": "1"}, None, "port = 3", 1),
         ({"port": "1"}, "2", "", 1),
-        ({}, "", "port = 3", 3),  # an empty variable is none
+        ({}, "", "port = 3", 3),  # an empty variable does not count
     ],
 )
-def test_flags_win_over_the_environment_over_the_file(
+def test_order_of_sources(
     flags: dict[str, Any],
     environment: str | None,
     file: str,
@@ -81,7 +81,7 @@ def test_values_as_text(name: str, text: str, value: Any, monkeypatch: pytest.Mo
     assert getattr(load_settings({}), name) == value
 
 
-def test_a_whole_file(tmp_path: Path) -> None:
+def test_file(tmp_path: Path) -> None:
     text = """
         retention_events = "none"
         retention_bytes = "1MiB"
@@ -131,7 +131,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_one_sentence_that_names_its_source(
+def test_invalid_settings(
     flags: dict[str, Any],
     environment: dict[str, str],
     file: str,
@@ -149,15 +149,15 @@ def test_what_is_wrong_is_one_sentence_that_names_its_source(
     assert "\n" not in sentence
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read .*none.toml \(from --config\): No such file"):
         load_settings({}, tmp_path / "none.toml")
 
 
-def test_more_workers_where_they_can_share_a_log() -> None:
+def test_workers_with_a_shared_log() -> None:
     assert load_settings({"workers": "4", "broker": "redis://localhost"}).workers == 4
 
 
-def test_they_can_be_brought_to_other_processes() -> None:
+def test_pickle() -> None:
     settings = load_settings({"port": "1", "cors_origin": ["*"]})
     assert pickle.loads(pickle.dumps(settings)) == settings

@@ -21,7 +21,7 @@ async def publish(port: int) -> int:
 
 
 @pytest.mark.parametrize("option", ["--http=httptools", "--http=h11"])
-async def test_what_one_worker_publishes_reaches_the_subscribers_of_the_other(option: str, tmp_path: Path) -> None:
+async def test_events_reach_all_workers(option: str, tmp_path: Path) -> None:
     port = free_port()
     env = {"LOG": f"sqlite:///{tmp_path}/log.db"}
     server = Server("uvicorn-workers", "support.shared_app:app", f"--port={port}", option, address=port, env=env)

@@ -62,7 +62,7 @@ async def two_workers(folder: Path, kind: str = "steady") -> AsyncIterator[Worke
 
 
 def gone(pids: set[int]) -> Callable[[], bool]:
-    """Tell whether the processes have ended; one that nobody has waited for yet has ended too."""
+    """Return a function that returns True when the processes have ended, as zombies too."""
 
     def look() -> bool:
         living = [pid for pid in pids if psutil.pid_exists(pid)]
@@ -104,7 +104,7 @@ class FakeProcess:
             self.exitcode = -signal.SIGKILL
 
     def join(self, timeout: float | None = None) -> None:
-        assert self.exitcode is not None or timeout is not None, "would wait for ever"
+        assert self.exitcode is not None or timeout is not None, "would wait without end"
 
 
 class FakeWorker:
