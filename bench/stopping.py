@@ -1,4 +1,4 @@
-"""Seconds from SIGTERM to the exit of a server with open streams, for each server that we know."""
+"""Seconds from SIGTERM to the exit of a server with one open stream."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ from .fanout import PATIENCE
 SERVERS: Final = {
     "uvicorn": ("uvicorn", "bench.stopping:app", "--port={port}", "--log-level=error"),
     "uvicorn, 2 workers": ("uvicorn", "bench.stopping:app", "--port={port}", "--workers=2", "--log-level=error"),
+    "gunicorn": (
+        "gunicorn",
+        "bench.stopping:app",
+        "--worker-class=uvicorn_worker.UvicornWorker",
+        "--bind=127.0.0.1:{port}",
+        "--log-level=error",
+    ),
     "granian": ("granian", "bench.stopping:app", "--interface=asgi", "--port={port}", "--no-log"),
     "hypercorn": ("hypercorn", "bench.stopping:app", "--bind=127.0.0.1:{port}", "--log-level=ERROR"),
 }
@@ -30,6 +37,9 @@ STREAMS: Final = {
     "never waits": "/busy",
     "client does not read": "/flood",
 }
+
+PROXIED: Final = "x-forwarded-for: 203.0.113.7\r\n"
+"""A header of proxies. uvicorn replaces the client's address by the one in it."""
 
 
 async def idle() -> AsyncIterator[str]:
@@ -68,7 +78,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await EventSourceResponse(sources[scope["path"]]())(scope, receive, send)
 
 
-def seconds(command: tuple[str, ...], path: str) -> float:
+def seconds(command: tuple[str, ...], path: str, headers: str = "") -> float:
     """Start a server, open a stream, and return how long the server takes to stop."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -77,7 +87,7 @@ def seconds(command: tuple[str, ...], path: str) -> float:
     server = subprocess.Popen([program, *(part.format(port=port) for part in command[1:])], stderr=subprocess.DEVNULL)
     try:
         with _connect(port) as stream:
-            stream.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+            stream.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n".encode())
             stream.recv(100)
             time.sleep(1)
             start = time.monotonic()
@@ -101,9 +111,11 @@ def _connect(port: int) -> socket.socket:
 
 
 def main() -> None:
-    print(f"{'':20}" + "".join(f"{name:>22}" for name in STREAMS))
+    print(f"{'':20}" + "".join(f"{name:>22}" for name in (*STREAMS, "the same, proxied")))
     for name, command in SERVERS.items():
-        print(f"{name:20}" + "".join(f"{seconds(command, path):20.2f} s" for path in STREAMS.values()))
+        results = [seconds(command, path) for path in STREAMS.values()]
+        results.append(seconds(command, "/flood", PROXIED))
+        print(f"{name:20}" + "".join(f"{result:20.2f} s" for result in results), flush=True)
 
 
 if __name__ == "__main__":

@@ -219,6 +219,73 @@ async def test_cut_off_elsewhere(scope: Scope) -> None:
         waiting.send(None)
 
 
+def fill(server: socket.socket) -> None:
+    """Write until the kernel takes no more."""
+    with suppress(BlockingIOError):
+        while server.send(b"x" * 65536):
+            pass
+
+
+@pytest.mark.parametrize("reading", [False, True])
+async def test_unknown_connection(listener: socket.socket, reading: bool) -> None:
+    """The connection of a stream is not known: those of its server that make no progress are aborted."""
+    streams, stream = OpenStreams(), FakeStream()
+    with connected(listener) as (client, server, scope):
+        fill(server)
+        streams.add(stream, scope, Unknown(scope["server"]))
+        listener.close()
+        for _ in range(50):
+            await asyncio.sleep(0.05)
+            if reading and client.recv(65536):
+                fill(server)
+        if reading:
+            server.getpeername()
+            with suppress(BlockingIOError):
+                server.send(b"x")
+        else:
+            with pytest.raises(BrokenPipeError):
+                server.send(b"x")
+        streams.discard(stream)
+
+
+class FakeTransport(asyncio.Transport):
+    """A transport that holds some bytes, and sends them after a number of looks.
+
+    Attributes:
+        calls: the methods that were called.
+    """
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+        self.calls: list[str] = []
+
+    def get_write_buffer_size(self) -> int:
+        self.looks -= 1
+        return 5 if self.looks >= 0 else 0
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+@pytest.mark.parametrize(("looks", "calls"), [(0, []), (1000, ["abort"])])
+async def test_drop_transport(looks: int, calls: list[str]) -> None:
+    transport = FakeTransport(looks)
+    OpenStreams().drop(transport)
+    assert transport.calls == calls
+
+
+@pytest.mark.parametrize(("looks", "calls"), [(0, ["close"]), (2, ["close"]), (1000, ["abort"])])
+async def test_cut_off_transport(looks: int, calls: list[str]) -> None:
+    """The bytes have half a second to leave the server, because a closing transport still accepts more."""
+    transport = FakeTransport(looks)
+    await OpenStreams().cut_off(transport, {})
+    assert transport.calls == calls
+
+
 async def test_discard_unknown() -> None:
     streams = OpenStreams()
     streams.discard(FakeStream())

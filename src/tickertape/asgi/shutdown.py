@@ -284,10 +284,10 @@ def _search(group: _Group, ends: list[Ends], unknown: list[Unknown], now: float)
 
 
 def _abort_without_progress(group: _Group, place: Unknown, now: float) -> int:
-    """Abort the connections to a stopped server that sent nothing since the last look; look again if any are left."""
+    """Abort the connections to a stopped server without progress since the last look; look again if any are left."""
     stuck = stuck_at(place.server)
     before = group.stuck.get(place, {})
-    dead = {key: held for key, held in stuck.items() if held >= before.get(key, held + 1)}
+    dead = {key: progress for key, progress in stuck.items() if progress <= before.get(key, progress - 1)}
     abort(dead)
     if len(dead) < len(stuck):
         group.stuck[place] = stuck

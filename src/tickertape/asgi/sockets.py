@@ -18,6 +18,7 @@ import os
 import select
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
@@ -69,11 +70,14 @@ Connection: TypeAlias = asyncio.Transport | Ends | Unknown
 """The connection of a request, as well as it is known."""
 
 Stuck: TypeAlias = dict[tuple[int, int | None], int]
-"""Connections whose peer does not read, by descriptor and inode, with the number of bytes that the kernel holds."""
+"""Connections whose peer does not read, by descriptor and inode, each with a number that grows with its progress."""
 
 _NO_DESCRIPTOR: Final = -1
 _ANY_UNIX_SOCKET: Final = ("", None)
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 s
+
+_BYTES_ACKED: Final = 120
+"""Offset of the number of acknowledged bytes in struct tcp_info of Linux."""
 
 _MAX_OBJECTS: Final = 64
 """Objects that the search for a transport looks at: ten layers of middleware have about 30."""
@@ -265,7 +269,7 @@ def stuck_at(address: Address) -> Stuck:
     found = {}
     for descriptor in _descriptors():
         if _is_at(address, _ask(descriptor, socket.socket.getsockname)) and _ask(descriptor, _is_stuck):
-            found[descriptor, _inode(descriptor)] = _unsent(descriptor)
+            found[descriptor, _inode(descriptor)] = _ask(descriptor, _progress) or 0
     return found
 
 
@@ -302,14 +306,21 @@ def _is_stuck(connection: socket.socket) -> bool:
     return not poll.poll(0)
 
 
-def _unsent(descriptor: int) -> int:
-    """Return the number of bytes that the kernel holds for the peer."""
+def _progress(connection: socket.socket) -> int:
+    """Return a number that grows whenever the peer takes bytes.
+
+    On Linux it counts the acknowledged bytes (``tcpi_bytes_acked``, ``linux/tcp.h``). Elsewhere, and for
+    Unix sockets, it is the number of bytes that the kernel holds, negative.
+    """
     import fcntl  # not on Windows, where no descriptor is found
     import termios
 
-    with contextlib.suppress(OSError):
-        return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
-    return 0
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, struct.error):
+            information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED + 8)
+            return int(struct.unpack_from("Q", information, _BYTES_ACKED)[0])
+    (held,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return -int(held)
 
 
 def _abort(connection: socket.socket) -> None:
