@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 NOT_YET = (
-    "docs",
     "src/tickertape/broker/nats",
     "src/tickertape/broker/postgres",
     "src/tickertape/broker/redis",
