@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tickertape.broker import Record, Retention
 from tickertape.errors import BrokerError
-from tickertape.hub.topics import Patterns, check_patterns, matches
+from tickertape.hub.topics import Patterns, check_patterns, compile_patterns
 from tickertape.hub.window import Entry, Window, encode_record
 
 UNLIMITED = Retention(events=None, bytes=None, age=None)
@@ -187,7 +187,7 @@ def test_pages_equal_naive_list(
     assert len(kept) == len(window) == min(keep, len(records))
     offset = data.draw(st.integers(window.oldest - 1, window.newest), label="offset")
     upto = data.draw(st.integers(offset, window.newest), label="upto")
-    wanted = [one for one in kept if offset < one.offset <= upto and matches(patterns, one.topic)]
+    wanted = [one for one in kept if offset < one.offset <= upto and compile_patterns(patterns)(one.topic)]
 
     pages = []
     at = offset

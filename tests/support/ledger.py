@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 from support.hub import gap_of
 from tickertape import ServerSentEvent
-from tickertape.hub.topics import matches
+from tickertape.hub.topics import Patterns, compile_patterns
 from tickertape.wire import Cursor
 
 __all__ = ["Account", "Ledger", "Published", "wanted"]
 
-wanted = cache(matches)
+
+@cache
+def wanted(patterns: Patterns, topic: str) -> bool:
+    """Return True if one of the patterns matches the topic."""
+    return compile_patterns(patterns)(topic)
 
 
 class Published(NamedTuple):

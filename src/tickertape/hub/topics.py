@@ -21,7 +21,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from ..errors import InvalidTopicError
 from ..wire import MAX_SEGMENTS, check_segments
 
-__all__ = ["MAX_TOPICS", "PatternSet", "Patterns", "TopicIndex", "check_patterns", "compile_patterns", "matches"]
+__all__ = ["MAX_TOPICS", "PatternSet", "Patterns", "TopicIndex", "check_patterns", "compile_patterns"]
 
 MAX_TOPICS: Final = 100
 """Patterns of one subscription: as many as fit well into a URL."""
@@ -169,11 +169,6 @@ class PatternSet:
 def compile_patterns(patterns: Patterns) -> PatternSet:
     """Return the pattern set of some patterns; the last ones are kept."""
     return PatternSet(patterns)
-
-
-def matches(patterns: Patterns, topic: str) -> bool:
-    """Return True if any of the patterns matches the topic."""
-    return compile_patterns(patterns)(topic)
 
 
 class _Node(Generic[T]):
