@@ -41,3 +41,16 @@ def test_modules() -> None:
         for path in package.rglob("*.py"):
             parts = path.relative_to(package).with_suffix("").parts
             assert path.name == "__init__.py" or "/".join(parts) in named or set(parts) <= named, path
+
+
+def test_architecture() -> None:
+    """Every module and function on the page about the architecture exists."""
+    page = (ROOT / "docs" / "topics" / "architecture.md").read_text("utf-8")
+    steps = re.findall(r"^\| \d \| `(\S+\.py)`(?:, `([\w.]+)`)?", page, re.MULTILINE)
+    assert len(steps) > 10
+    for path, name in steps:
+        source = (SOURCE / path).read_text("utf-8")
+        for part in name.split("."):
+            assert re.search(rf"\b(class|def) {part}\b", source) or not part, (path, name)
+    for path in re.findall(r"`(\w+/\w+\.py)`", page):
+        assert (SOURCE / path).exists(), path
