@@ -83,16 +83,16 @@ FAULTS = [
     pytest.param(
         [stream(b"data: a\n\ndata: b\n\n", then="hold")],
         "ids",
-        ("warning", "2 of 2 events have none of their own"),
+        ("warning", "2 of 2 events have no id"),
         id="no ids",
     ),
     pytest.param(
         [stream(b"id: 1\n\ndata: a\n\ndata: b\n\n", then="hold")],
         "ids",
-        ("warning", "1 of 2 events have none of their own"),
+        ("warning", "1 of 2 events have no id"),
         id="one id",
     ),
-    pytest.param([stream(b": hi\n\n", then="hold")], "ids", ("info", "no event came in 1 s"), id="no events"),
+    pytest.param([stream(b": hi\n\n", then="hold")], "ids", ("info", "no event arrived in 1 s"), id="no events"),
     pytest.param([stream(b"retry: 0\n\n", then="hold")], "retry", ("warning", "0 ms"), id="retry 0"),
     pytest.param([stream(b": hi\n\n", then="hold")], "retry", ("info", "not given"), id="no retry"),
     pytest.param([stream(b": hi\n\n", then="hold")], "resume", ("info", "not tried"), id="nothing to resume at"),
@@ -115,7 +115,10 @@ FAULTS = [
         id="resumes",
     ),
     pytest.param(
-        [stream(b":\n\n:\n\n:\n\n", then="hold")], "buffering", ("fault", "3 heartbeats came at once"), id="held back"
+        [stream(b":\n\n:\n\n:\n\n", then="hold")],
+        "buffering",
+        ("fault", "3 heartbeats arrived at once"),
+        id="delayed",
     ),
     pytest.param([stream(b": hi\n\n", then="hold")], "TLS", ("info", "none, on this machine"), id="plain"),
 ]

@@ -87,7 +87,7 @@ def test_port_in_use() -> None:
 
 
 def test_foreign_address() -> None:
-    status, output, errors = run("demo", "--host", "192.0.2.1")  # RFC 5737: nobody has it
+    status, output, errors = run("demo", "--host", "192.0.2.1")  # RFC 5737: no machine has it
     assert (status, output) == (1, "")
     step = "next step: tickertape demo --host 127.0.0.1"
     assert errors == f"tickertape: '192.0.2.1' is no address of this machine; {step}\n"

@@ -322,7 +322,7 @@ async def test_error_after_cancelled_anext() -> None:
             await anext(source)
 
 
-async def test_error_that_nobody_waits_for(caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_of_unawaited_step(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "tickertape")
     asked = asyncio.Event()
     answer_now = asyncio.Event()

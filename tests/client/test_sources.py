@@ -532,7 +532,7 @@ def test_non_ascii_id(shell: Shell) -> None:
 
 
 class ListStore:
-    """A store that keeps all that was saved."""
+    """A store that records every saved id."""
 
     def __init__(self, stored: str | None = None) -> None:
         self.stored = stored
@@ -658,7 +658,7 @@ def test_never_reconnect(shell: Shell, first: Script) -> None:
 
 
 def test_renewed_credentials(shell: Shell) -> None:
-    """A refused token is asked for once more, after the hook that can forget it; a second refusal is final."""
+    """A refused token is requested again, after the hook that can drop it; a second refusal is final."""
     tokens = ["old"]
 
     def on_reconnecting(notice: Reconnecting) -> None:

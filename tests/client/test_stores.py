@@ -64,7 +64,7 @@ def test_failed_save(tmp_path: Path) -> None:
 
 
 def test_save_replaces_file(tmp_path: Path) -> None:
-    """A program that reads meanwhile, or after a crash, gets the old id whole."""
+    """A program that reads during a save, or after a crash, gets the whole old id."""
     path = tmp_path / "orders.cursor"
     cursor = FileCursor(path)
     cursor.save("e-1")
@@ -74,7 +74,7 @@ def test_save_replaces_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["a\nb", "a\rb", "a\n\n", "\ne-1", "a\0b"])
-def test_content_that_is_no_id(tmp_path: Path, content: str) -> None:
+def test_invalid_content(tmp_path: Path, content: str) -> None:
     path = tmp_path / "orders.cursor"
     path.write_bytes(content.encode())
     with pytest.raises(ValueError, match=r"orders\.cursor holds no event id"):

@@ -175,7 +175,7 @@ def test_silence_on_system_clock(chunked: bool) -> None:
 
 
 def test_interrupted_read() -> None:
-    """As by Ctrl-C in an interactive session, where the program goes on."""
+    """As by Ctrl-C in an interactive session, where the program continues."""
     interrupts = [KeyboardInterrupt()]
 
     class Clock(SourceClock):

@@ -57,10 +57,10 @@ async def test_notifications_from_sqlite(tmp_path: Path) -> None:
         event = await stream.next_event(PATIENCE)
         assert (event.event, event.json()) == ("notification", {"id": 1, "text": "hello"})
     with names["database"]() as connection:
-        connection.execute("INSERT INTO notifications (user, text) VALUES ('bob', 'for bob'), ('ann', 'meanwhile')")
+        connection.execute("INSERT INTO notifications (user, text) VALUES ('bob', 'for bob'), ('ann', 'later')")
     async with EventStreamClient(page()["app"]) as client:  # the next process
         async with client.open("/users/ann/events", last_event_id=event.id) as stream:
-            assert (await stream.next_event(PATIENCE)).json() == {"id": 3, "text": "meanwhile"}
+            assert (await stream.next_event(PATIENCE)).json() == {"id": 3, "text": "later"}
         async with client.open("/users/bob/events") as stream:
             assert (await stream.next_event(PATIENCE)).json() == {"id": 2, "text": "for bob"}
     with names["database"]() as connection:

@@ -354,7 +354,7 @@ async def test_dropped_messages(place: Place, caplog: pytest.LogCaptureFixture) 
         while not first.done():
             await place.publish("first")
             await asyncio.sleep(0.02)
-        for _ in range(50):  # nobody reads: more than are held
+        for _ in range(50):  # not read: more than the source holds
             await place.publish(*map(str, range(100)))
             await settle()
         seen: list[bytes] = []

@@ -215,7 +215,7 @@ async def test_blocking_functions(tmp_path: Path) -> None:
         assert (event.event, event.json()) == ("order", {"id": 4, "item": "d"})
     threads.discard(threading.get_ident())
     assert threads
-    source.wake()  # nobody reads: nothing happens
+    source.wake()  # no effect: the source is not read
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ class Bell:
     async def wakes(self) -> AsyncIterator[object]:
         self.attempts += 1
         if self._state == "away":
-            raise OSError("nobody answers")
+            raise OSError("no answer")
         self.listening += 1
         try:
             yield "listening"

@@ -68,11 +68,11 @@ async def test_context() -> None:
 
 @pytest.mark.parametrize("ends", [lambda: 5, lambda: coroutine(5), lambda: 1 / 0])
 async def test_cancelled_call(ends: Callable[[], Any]) -> None:
-    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    begun, resume, ended = threading.Event(), threading.Event(), threading.Event()
 
     def slow() -> Any:
         begun.set()
-        go_on.wait(30)
+        resume.wait(30)
         try:
             return ends()
         finally:
@@ -82,7 +82,7 @@ async def test_cancelled_call(ends: Callable[[], Any]) -> None:
     assert await asyncio.to_thread(begun.wait, 30)
     waiting.cancel()
     await asyncio.wait([waiting])
-    go_on.set()
+    resume.set()
     assert await asyncio.to_thread(ended.wait, 30)
     await asyncio.to_thread(lambda: None)
     await settle()

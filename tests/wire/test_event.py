@@ -1,4 +1,4 @@
-"""Events: what can be built, what bytes they become, and that they are values."""
+"""``ServerSentEvent``: validation, encoding, equality, copies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Price(pydantic.BaseModel):
     at: datetime = datetime(2026, 7, 1, tzinfo=UTC)
 
 
-class Unspeakable(pydantic.BaseModel):
+class WithObject(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
     thing: object
 
@@ -57,7 +57,7 @@ VALID = [
     ({"data": None}, (None, None, None, None, None)),
     ({"data": "a", "event": "e", "id": "1", "retry": 0, "comment": "c"}, ("a", "e", "1", 0, "c")),
     ({"data": "a", "event": "", "id": "", "comment": ""}, ("a", "", "", None, "")),
-    # Data that is left out is none in a block that has a use without it.
+    # Without data, an event may have only an id, a retry or a comment.
     ({"event": "e"}, ("", "e", None, None, None)),
     ({"event": "e", "id": "1"}, ("", "e", "1", None, None)),
     ({"id": "1"}, (None, None, "1", None, None)),
@@ -65,11 +65,11 @@ VALID = [
     ({"retry": 0}, (None, None, None, 0, None)),
     ({"comment": ""}, (None, None, None, None, "")),
     ({"id": "1", "retry": 5, "comment": "c"}, (None, None, "1", 5, "c")),
-    # Characters that are odd, but not the format's.
+    # Unusual characters that the format allows.
     ({"id": " 1\t", "event": " e:\x00\x0b\x85\u2028"}, ("", " e:\x00\x0b\x85\u2028", " 1\t", None, None)),
     ({"retry": MAX_RETRY}, (None, None, None, MAX_RETRY, None)),
     ({"comment": "a\r\nb\0"}, (None, None, None, None, "a\r\nb\0")),
-    # Subclasses of str and int are taken for their values.
+    # Subclasses of str and int count as their values.
     ({"data": Kind.PRICE, "event": Kind.PRICE, "id": Kind.PRICE}, ("price", "price", "price", None, None)),
     ({"data": NewKind.PRICE, "event": NewKind.PRICE}, ("price", "price", None, None, None)),
     ({"retry": Delay.SHORT, "comment": Kind.PRICE}, (None, None, None, 10, "price")),
@@ -111,13 +111,13 @@ INVALID = [
     ({"data": Price.__init__}, "function cannot be written as JSON: "),
     ({"data": {Point: 1}}, "dict cannot be written as JSON: "),
     ({"data": Price}, "ModelMetaclass cannot be written as JSON: "),
-    ({"data": Unspeakable(thing=object())}, "Unspeakable cannot be written as JSON: "),
+    ({"data": WithObject(thing=object())}, "WithObject cannot be written as JSON: "),
     ({"data": Point(1, 2), "default": lambda _: object()}, "Point cannot be written as JSON: "),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), INVALID)
-def test_what_the_wire_cannot_carry_is_refused(arguments: dict[str, Any], sentence: str) -> None:
+def test_invalid_fields(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InvalidEventError) as caught:
         ServerSentEvent(**arguments)
     assert str(caught.value).startswith(sentence)
@@ -125,7 +125,7 @@ def test_what_the_wire_cannot_carry_is_refused(arguments: dict[str, Any], senten
     assert isinstance(caught.value, TickertapeError)
 
 
-def test_data_that_contains_itself_is_refused() -> None:
+def test_recursive_data() -> None:
     around: list[Any] = []
     around.append(around)
     deep: list[Any] = []
@@ -136,7 +136,7 @@ def test_data_that_contains_itself_is_refused() -> None:
             ServerSentEvent(data)
 
 
-def test_an_error_in_default_itself_is_the_callers() -> None:
+def test_error_in_default() -> None:
     def broken(_: object) -> str:
         raise LookupError("no such thing")
 
@@ -225,7 +225,7 @@ def test_encoding(event: ServerSentEvent | bytes, block: bytes) -> None:
     assert (event if isinstance(event, bytes) else event.encode()) == block
 
 
-def test_an_event_does_not_change_with_the_object_it_was_made_of() -> None:
+def test_data_is_copied() -> None:
     data = {"count": 1}
     event = ServerSentEvent(data)
     data["count"] = 2
@@ -245,7 +245,7 @@ def test_json(event: ServerSentEvent, value: object) -> None:
     assert event.json() == value
 
 
-def test_json_of_what_is_none() -> None:
+def test_json_without_data() -> None:
     with pytest.raises(json.JSONDecodeError):
         ServerSentEvent("not JSON").json()
     with pytest.raises(ValueError, match="the event has no data"):
@@ -270,12 +270,12 @@ def test_of(item: object, event: ServerSentEvent) -> None:
 FULL = ServerSentEvent("a", event="e", id="1", retry=5, comment="c")
 
 
-def test_of_an_event_is_that_event() -> None:
+def test_of_an_event() -> None:
     assert ServerSentEvent.of(FULL) is FULL
 
 
 @pytest.mark.parametrize("name", ["data", "event", "id", "retry", "comment", "other"])
-def test_events_are_frozen(name: str) -> None:
+def test_frozen(name: str) -> None:
     event = ServerSentEvent("a")
     with pytest.raises(AttributeError, match=f"ServerSentEvent is immutable: cannot set '{name}'"):
         setattr(event, name, "b")
@@ -300,19 +300,19 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_events_are_equal_if_all_their_fields_are(other: ServerSentEvent) -> None:
+def test_equality(other: ServerSentEvent) -> None:
     assert other != FULL
     assert hash(other) != hash(FULL)
 
 
-def test_equal_events_are_one_key() -> None:
+def test_hash() -> None:
     again = ServerSentEvent("a", event="e", id="1", retry=5, comment="c")
     assert again == FULL
     assert {FULL, again} == {again}
     assert ServerSentEvent({"a": 1}) == ServerSentEvent('{"a":1}')
 
 
-def test_an_event_is_equal_to_nothing_but_events() -> None:
+def test_equality_with_other_types() -> None:
     assert ServerSentEvent("a") != "a"
     assert ServerSentEvent("a") != ("a", None, None, None, None)
 
@@ -326,9 +326,7 @@ COPIES: list[Callable[[ServerSentEvent], ServerSentEvent]] = [
 
 @pytest.mark.parametrize("event", [FULL, ServerSentEvent(), ServerSentEvent(None)])
 @pytest.mark.parametrize("copied", COPIES)
-def test_copies_and_pickles_are_equal(
-    copied: Callable[[ServerSentEvent], ServerSentEvent], event: ServerSentEvent
-) -> None:
+def test_copy_and_pickle(copied: Callable[[ServerSentEvent], ServerSentEvent], event: ServerSentEvent) -> None:
     assert copied(event) == event
     assert type(copied(event)) is ServerSentEvent
 
@@ -344,7 +342,7 @@ REPRS = [
 
 
 @pytest.mark.parametrize(("event", "text"), REPRS)
-def test_repr_builds_the_event_again(event: ServerSentEvent, text: str) -> None:
+def test_repr(event: ServerSentEvent, text: str) -> None:
     assert repr(event) == text
     assert eval(text) == event
 

@@ -133,26 +133,26 @@ class _Reporter:
 
     def connected(self, url: str) -> None:
         self._is_connected = True
-        self._say("green", f"connected to {url}")
+        self._print("green", f"connected to {url}")
 
     def disconnected(self, reason: str, delay: float) -> None:
         text = "connection lost" if self._is_connected else "no connection"
         self._is_connected = False
-        self._say("yellow", f"{text} ({reason}); next attempt in {delay:.1f} s")
+        self._print("yellow", f"{text} ({reason}); next attempt in {delay:.1f} s")
 
     def gap(self, gap: Gap) -> None:
         reason = {"expired": "they are no longer kept", "reset": "the log was replaced"}.get(gap.reason, gap.reason)
-        self._say("red", f"events are missing after {gap.after or 'the last one'}: {reason}")
+        self._print("red", f"events are missing after {gap.after or 'the last one'}: {reason}")
 
     def ended(self, id: str | None) -> None:
-        self._say("dim", f"ended; to resume here: --since {id}" if id else "ended")
+        self._print("dim", f"ended; to resume here: --since {id}" if id else "ended")
 
-    def _say(self, style: str, sentence: str) -> None:
+    def _print(self, style: str, sentence: str) -> None:
         self._console.print(f"[{style}]tickertape: {escape(visible(sentence))}[/{style}]")
 
 
 class _Pipe:
-    """Close the source as soon as nobody reads the output: the next event may be hours away."""
+    """Close the source as soon as the reader of the output is gone: the next event may be hours away."""
 
     def __init__(self, close: Callable[[], None]) -> None:
         self.closed = False

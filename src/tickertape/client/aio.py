@@ -65,7 +65,7 @@ class EventSource(Source):
             origin loses those whose names suggest a secret, such as ``Authorization`` and ``X-API-Key``.
         content: the body, sent with each request.
         json: the same, as JSON.
-        auth: a function or a coroutine function that is called before each attempt, and once more if a reconnect gets
+        auth: a function or a coroutine function that is called before each attempt, and again if a reconnect gets
             status 401. It returns a bearer token or a mapping of headers. They are not sent to other origins.
         last_event_id: the id to resume from, or a store that keeps it between runs, such as :class:`FileCursor`.
         client: the ``httpx2.AsyncClient`` to use, with its TLS, proxies, HTTP/2, cookies and timeouts.
@@ -356,7 +356,7 @@ class _Attempt:
         self.response: httpx2.Response | None = None
         self._slices: AsyncGenerator[bytes, None] | None = None
         self._steps: asyncio.Queue[tuple[Coroutine[Any, Any, None], asyncio.Future[None]] | None] = asyncio.Queue()
-        self._done: asyncio.Future[None] | None = None  # of the step that nobody has waited for to the end
+        self._done: asyncio.Future[None] | None = None  # of a step that was not waited for to its end
         self._interrupted = False
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run())
@@ -391,7 +391,7 @@ class _Attempt:
         self._steps.put_nowait(None)
         await asyncio.wait((self._task,))
         if self._done is not None and not self._done.cancelled():
-            self._done.exception()  # retrieved, because nobody will wait for this step
+            self._done.exception()  # retrieved, because no caller will wait for this step
         if not self._task.cancelled():
             self._task.result()
 

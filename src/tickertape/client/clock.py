@@ -1,7 +1,7 @@
 """Time without an event loop: ``ThreadClock``, whose callbacks run on a thread, and ``Sleeper``.
 
 A blocked ``recv`` can only be ended from another thread. ``httpx2`` fixes the timeout of HTTP/1.1 reads when a
-response begins, but the deadline for silence is learned while the stream goes on.
+response begins, but the deadline for silence is learned during the stream.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ class _ThreadTimer:
 
 
 class Sleeper:
-    """Let threads sleep by a clock until another thread wakes them, once and for all.
+    """Block threads by a clock until another thread wakes them, permanently.
 
     Arguments:
-        clock: whose time passes.
+        clock: the clock to wait by.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -107,7 +107,7 @@ class Sleeper:
             timer.cancel()
 
     def wake(self) -> None:
-        """End all sleep, now and later."""
+        """End all current and later sleeps."""
         self._awake = True
         self._check()
 

@@ -40,7 +40,7 @@ class Inbox:
 
     Arguments:
         max_event_size: bytes that one event may take; ``None`` for no limit.
-        resumed_after: the id that was sent as ``Last-Event-ID``, if repeated events are to be dropped.
+        resumed_after: the id that was sent as ``Last-Event-ID``, if repeated events must be dropped.
 
     Ids are opaque, unless the server is known to be a hub: then they are cursors, and their order is known. A hub
     confirms the cursor that it resumes from. It repeats the cursor in a block without data before the first event,
@@ -83,7 +83,7 @@ class Inbox:
 
     def _decode(self, data: bytes) -> None:
         try:
-            # Once more with nothing: the error for an event that is too large comes with the call after the
+            # Again with no bytes: the error for an event that is too large is raised by the call after the
             # one that returned the events before it.
             while items := self._decoder.feed(data):
                 for item in items:

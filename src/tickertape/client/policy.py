@@ -150,8 +150,8 @@ class Silence:
     Arguments:
         given: a fixed number of seconds; ``"learned"``; or ``None`` for no deadline.
 
-    A gap is time spent waiting for bytes. Time that the user's handler takes is not one: bytes that arrive
-    meanwhile are read without waiting.
+    A silence is time spent waiting for bytes. The time of the user's handler is not part of it: bytes that arrive
+    during it are read without waiting.
     """
 
     LEAST: Final = 30.0

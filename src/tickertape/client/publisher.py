@@ -72,7 +72,7 @@ class Answer(NamedTuple):
 
 
 class Publication(NamedTuple):
-    """Events on their way to a hub."""
+    """Events in transit to a hub."""
 
     body: bytes
     """The request's body."""

@@ -69,7 +69,7 @@ class Reconnecting(NamedTuple):
 
 
 class Closed(NamedTuple):
-    """A source is closed for good."""
+    """A source is closed permanently."""
 
     error: Exception | None
     """The exception that the iteration raises; ``None`` if it just ends (status 204, or ``close()``)."""

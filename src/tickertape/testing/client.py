@@ -1,4 +1,4 @@
-"""A client in the same process, which gives each event of a response as it is sent, without sockets."""
+"""A client in the same process, which yields each event of a response as it is sent, without sockets."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class EventStreamClient:
             method: the HTTP method.
             query: more parameters of the query; a list repeats one.
             headers: more headers.
-            last_event_id: the place to go on from, sent as ``Last-Event-ID``.
+            last_event_id: the id to resume from, sent as ``Last-Event-ID``.
             body: the body of the request.
             wait: whether to wait for the response to start. A stream whose first event is late
-                starts with it: ``False`` lets the test go on, and make it happen.
+                starts with it: with ``False`` the test continues at once, and can cause the event.
         """
         parts = urlsplit(url)
         fields = Headers({"host": "testserver", "accept": "text/event-stream"})
@@ -136,7 +136,7 @@ class EventStream:
 
     @property
     def last_event_id(self) -> str | None:
-        """The id in force, to go on from: that of the last event whose bytes were read."""
+        """The current id, to resume from: that of the last event whose bytes were read."""
         return self._decoder.last_event_id
 
     async def __aenter__(self) -> Self:
@@ -170,31 +170,33 @@ class EventStream:
         Raises:
             TimeoutError: it did not start in time.
             StreamEndedError: the application returned without a response.
-            Exception: what the application raised instead.
+            Exception: the error that the application raised instead.
         """
-        async with _within(timeout, "the response to start (`wait=False` goes on without)"):
+        async with _within(
+            timeout, "the response did not start", hint="; open it with wait=False to continue without it"
+        ):
             await self._until(lambda: self.status > 0 or self._ended)
         if not self.status:
-            raise self.error or StreamEndedError("expected a response, got none: the application returned without one")
+            raise self.error or StreamEndedError("the application returned without a response")
         return self.status
 
     async def next_event(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServerSentEvent:
         """Return the next event, comments left out.
 
         Arguments:
-            timeout: seconds to wait for it; ``None`` for ever.
+            timeout: seconds to wait for it; ``None`` for no limit.
 
         Raises:
-            TimeoutError: none came in time.
+            TimeoutError: none arrived in time.
             StreamEndedError: the stream has ended.
         """
         return await self._next(lambda event: event.comment is None, timeout)
 
     async def next_comment(self, timeout: float | None = DEFAULT_TIMEOUT) -> str:
-        """Return the text of the next comment, a heartbeat say; events before it stay for :meth:`next_event`.
+        """Return the text of the next comment, for example a heartbeat. Events before it remain for :meth:`next_event`.
 
         Raises:
-            TimeoutError: none came in time.
+            TimeoutError: none arrived in time.
             StreamEndedError: the stream has ended.
         """
         event = await self._next(lambda event: event.comment is not None, timeout)
@@ -207,16 +209,16 @@ class EventStream:
             TimeoutError: it did not end in time.
         """
         await self.started(timeout)
-        async with _within(timeout, "the response to end"):
+        async with _within(timeout, "the response did not end"):
             while await self._take_chunk():
                 pass
         return self.body
 
     async def disconnect(self, timeout: float | None = DEFAULT_TIMEOUT) -> None:
-        """Leave, as a client that closes its connection; return when the application is done with it.
+        """Disconnect as a client that closes its connection; return when the application has ended.
 
         Raises:
-            TimeoutError: the application went on as if nobody had left; it was cancelled.
+            TimeoutError: the application ignored that the client has left; it was cancelled.
         """
         self._left = True
         self._changed.set()
@@ -225,18 +227,18 @@ class EventStream:
         await asyncio.wait([self._task], timeout=timeout)
         if not self._task.done():
             self._task.cancel()
-            raise TimeoutError(f"expected the application to end in {timeout} s, got one that goes on")
+            raise TimeoutError(f"the application did not end within {timeout} s after the client left")
 
     async def _next(self, wanted: Callable[[ServerSentEvent], bool], timeout: float | None) -> ServerSentEvent:
         await self.started(timeout)
-        async with _within(timeout, "another event"):
+        async with _within(timeout, "no event"):
             while True:
                 for event in self._events:
                     if wanted(event):
                         self._events.remove(event)
                         return event
                 if not await self._take_chunk():
-                    raise StreamEndedError("expected another event, got the end of the stream") from self.error
+                    raise StreamEndedError("the stream has ended") from self.error
 
     async def _take_chunk(self) -> bool:
         """Wait for a chunk and decode it; return whether there was one before the end."""
@@ -290,12 +292,12 @@ class EventStream:
 
 
 @contextlib.asynccontextmanager
-async def _within(seconds: float | None, expected: str) -> AsyncIterator[None]:
+async def _within(seconds: float | None, problem: str, *, hint: str = "") -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise TimeoutError(f"expected {expected} within {seconds} s, got nothing") from None
+        raise TimeoutError(f"{problem} within {seconds} s{hint}") from None
 
 
 class _Lifespan:
@@ -329,10 +331,10 @@ class _Lifespan:
         if self._task.done() and self._answers.empty():
             return
         self._requests.put_nowait({"type": f"lifespan.{what}"})
-        async with _within(DEFAULT_TIMEOUT, f"the application's {what} to complete"):
+        async with _within(DEFAULT_TIMEOUT, f"the application's {what} did not complete"):
             answer = await self._answers.get()
         if answer["type"].endswith(".failed"):
-            raise RuntimeError(f"expected the application's {what} to complete, got: {answer.get('message', '')}")
+            raise RuntimeError(f"the application's {what} failed: {answer.get('message', '')}")
 
     async def _run(self) -> None:
         with contextlib.suppress(Exception):  # an application that raises, or returns, has no lifespan

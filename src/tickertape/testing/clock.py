@@ -14,7 +14,7 @@ __all__ = ["FakeClock"]
 
 
 class FakeClock:
-    """A clock that stands still until the test advances it. Pass it as ``clock=``.
+    """A clock that changes only when the test advances it. Pass it as ``clock=``.
 
     It works for a :class:`~tickertape.Hub`, and for the sources and publishers of :mod:`tickertape.client`, with
     and without asyncio. Any thread may advance it. The callbacks run in the call of :meth:`advance`.

@@ -120,12 +120,12 @@ def _unreachable(seen: Observation) -> Finding:
 
 def _status(seen: Observation) -> Iterator[Finding]:
     advice = {
-        204: "browsers and clients stop for good on 204: answer 200 if more events follow",
+        204: "browsers and clients never reconnect after 204: answer 200 if more events follow",
         401: "pass credentials: --header 'Authorization: Bearer …'",
         403: "pass credentials: --header 'Authorization: Bearer …'",
         404: "check the path of the URL",
-        429: "browsers give up for good on 429: end streams instead of refusing them",
-    }.get(seen.status, "browsers give up for good on any status but 200: end streams instead of refusing them")
+        429: "browsers never reconnect after 429: end streams instead of refusing them",
+    }.get(seen.status, "browsers never reconnect after a status other than 200: end streams instead of refusing them")
     if seen.status == 200:
         yield Finding(Level.OK, "status", f"200 after {seen.head_after * 1000:.0f} ms")
     else:
@@ -147,7 +147,7 @@ def _content(seen: Observation) -> Iterator[Finding]:
     else:
         yield Finding(Level.OK, "content type", "text/event-stream")
     if "content-length" in seen.headers:
-        advice = "a stream has no length: something on the way collected it"
+        advice = "a stream has no length: a proxy or middleware collected it"
         yield Finding(Level.FAULT, "length", f"Content-Length: {seen.headers['content-length']}", advice)
 
 
@@ -163,7 +163,7 @@ def _transport(seen: Observation) -> Iterator[Finding]:
     elif host in _LOCAL:
         yield Finding(Level.INFO, "TLS", "none, on this machine")
     else:
-        advice = "use https: proxies on the way delay plain streams, and anybody can read them"
+        advice = "use https: proxies may delay plain streams, and read them"
         yield Finding(Level.WARNING, "TLS", "none", advice)
 
 
@@ -196,10 +196,10 @@ def _pace(seen: Observation) -> Iterator[Finding]:
     cuts = [later.seconds - earlier.seconds for earlier, later in pairwise(seen.arrivals) if not earlier.whole]
     beats = max(arrival.comments for arrival in seen.arrivals)
     if max(cuts, default=0.0) >= NOTICEABLE:
-        text = f"an event came in two parts, {max(cuts):.1f} s apart: something on the way fills a buffer first"
+        text = f"an event arrived in two parts, {max(cuts):.1f} s apart: a proxy or middleware fills a buffer first"
         yield Finding(Level.FAULT, "buffering", text, advice)
     elif beats > 1:
-        text = f"{beats} heartbeats came at once: something on the way delays them"
+        text = f"{beats} heartbeats arrived at once: a proxy or middleware delays them"
         yield Finding(Level.FAULT, "buffering", text, advice)
     else:
         most = max(len(arrival.ids) for arrival in seen.arrivals)
@@ -226,7 +226,7 @@ def _heartbeat(seen: Observation) -> Finding:
         return Finding(Level.OK, "heartbeat", f"a comment after {beats[1] - beats[0]:.1f} s")
     silence = seen.seconds - seen.arrivals[-1].seconds
     if silence >= LONG:
-        advice = "send a comment every 15 s: proxies end silent connections, and nobody notices a dead one"
+        advice = "send a comment every 15 s: proxies end silent connections, and dead ones are not noticed"
         return Finding(Level.WARNING, "heartbeat", f"none in {silence:.0f} s of silence", advice)
     return Finding(Level.INFO, "heartbeat", f"none needed in {seen.seconds:.0f} s", "look for longer: --seconds 40")
 
@@ -244,10 +244,12 @@ def _events(seen: Observation) -> Iterator[Finding]:
     # An event without an id shows the id before it.
     missing = sum(not own for own in ids) + sum(bool(own) and own == before for before, own in pairwise(ids))
     if not ids:
-        yield Finding(Level.INFO, "ids", f"no event came in {seen.seconds:.0f} s", "publish some, or look for longer")
+        yield Finding(
+            Level.INFO, "ids", f"no event arrived in {seen.seconds:.0f} s", "publish some, or look for longer"
+        )
     elif missing:
-        advice = "give each event an id: without ids, the events sent during a reconnect are lost"
-        yield Finding(Level.WARNING, "ids", f"{missing} of {len(ids)} events have none of their own", advice)
+        advice = "send an id with each event: without ids, the events sent during a reconnect are lost"
+        yield Finding(Level.WARNING, "ids", f"{missing} of {len(ids)} events have no id", advice)
     else:
         yield Finding(Level.OK, "ids", f"all {len(ids)} events have one" if len(ids) > 1 else "the event has one")
     if seen.retry is None:
