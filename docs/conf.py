@@ -15,7 +15,6 @@ nitpicky = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
 add_module_names = False
 maximum_signature_line_length = 88

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tickertape import Hub
 from tickertape.testing import EventStreamClient
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +56,11 @@ def test_architecture() -> None:
             assert re.search(rf"\b(class|def) {part}\b", source) or not part, (path, name)
     for path in re.findall(r"`(\w+/\w+\.py)`", page):
         assert (SOURCE / path).exists(), path
+
+
+def test_options_of_a_hub() -> None:
+    """The how-to page has every option of a hub but the two for tests."""
+    page = (ROOT / "docs" / "how-to" / "hub.md").read_text("utf-8")
+    table = page.partition("\n## Set options\n")[2].partition("\n## ")[0]
+    options = set(inspect.signature(Hub).parameters) - {"broker", "clock", "random"}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == options
