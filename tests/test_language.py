@@ -11,21 +11,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-NOT_YET = (
-    "src/tickertape/broker/nats",
-    "src/tickertape/broker/postgres",
-    "src/tickertape/broker/redis",
-    "src/tickertape/broker/remote.py",
-    "src/tickertape/broker/transactional.py",
-    "src/tickertape/broker/urls.py",
-    "tests/broker/test_nats.py",
-    "tests/broker/test_postgres.py",
-    "tests/broker/test_redis.py",
-    "tests/broker/test_tls.py",
-    "tests/server",
-)
-"""Folders and files that are not checked yet."""
-
 BANNED = {
     r"told|tells? (of|that|whether|what|how|who|which|where|why|it|them)": "report, log, notify, show",
     r"says? (so|nothing|what|who|whether|something)": "report, state, mean",
@@ -75,12 +60,12 @@ PHRASES = [
 ]
 
 FOLDERS = ("src", "tests", "bench", "docs")
+EXCLUDED = {"_build", "node_modules"}
 FILES = [
     path
     for path in sorted([*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.*"))])
-    if path.suffix in (".py", ".md") and path != Path(__file__) and "_build" not in path.parts
+    if path.suffix in (".py", ".md", ".js", ".html") and path != Path(__file__) and not EXCLUDED & set(path.parts)
 ]
-CHECKED = [path for path in FILES if not path.relative_to(ROOT).as_posix().startswith(NOT_YET)]
 
 
 def phrases(text: str) -> Iterator[str]:
@@ -120,7 +105,7 @@ def problems(text: str, *, code: bool) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", CHECKED, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_language(path: Path) -> None:
     found = problems(path.read_text(), code=path.suffix == ".py")
     assert not found, "\n".join(found)

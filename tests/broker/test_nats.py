@@ -248,7 +248,7 @@ async def test_records_of_next_epoch(log: NatsLog) -> None:
 
 
 async def test_slow_reader(log: NatsLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver drops what is read too slowly. The tail reads it again."""
+    """The driver drops messages that are read too slowly. The tail reads them again."""
     monkeypatch.setattr(connection_module, "_QUEUED", 3)
     monkeypatch.setattr(link_module, "_QUEUED_BYTES", 8000)
     async with opened(log) as broker, tailing(broker, 0) as tail:

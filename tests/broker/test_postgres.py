@@ -159,7 +159,7 @@ async def test_killed_transaction(schema: str) -> None:
         assert data(await collect(tail, 1)) == ["this"]
 
 
-async def test_open_transaction_delays_nobody(schema: str) -> None:
+async def test_open_transaction_does_not_delay(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail, await connect() as slow, await connect() as quick:
         await broker.append_with(slow, drafts("slow"))
         await broker.append_with(quick, drafts("quick"))
@@ -322,7 +322,7 @@ async def test_killed_session(schema: str) -> None:
         assert data(await waiting) == ["2"]
 
 
-# What is stored.
+# The stored records.
 
 
 async def test_lowered_retention(schema: str) -> None:
@@ -361,7 +361,7 @@ async def test_close_ends_every_session(schema: str) -> None:
         assert execute(count, schema)[0][0] in (2, 3, 4)  # a session that listens, and up to three connections
         await broker.close()
     async with asyncio.timeout(10.0):
-        while execute(count, schema) != [(0,)]:  # noqa: ASYNC110 - the server sees the end of sessions by and by
+        while execute(count, schema) != [(0,)]:  # noqa: ASYNC110 - the server notices the end of sessions later
             await asyncio.sleep(0.01)
 
 

@@ -70,7 +70,7 @@ async def append_until_stored(broker: Broker, draft: Draft) -> Cursor:
                 await asyncio.sleep(0.05)
 
 
-# What is stored.
+# The stored records.
 
 
 async def test_meta_counts_bytes_and_keys(start: Start) -> None:
@@ -366,7 +366,7 @@ def _knows_a_replica(master: PrivateRedis) -> bool:
 def make_replica(start: Start, master: PrivateRedis) -> PrivateRedis:
     replica = start("--replicaof", f"127.0.0.1 {master.port}", "--repl-diskless-sync-delay", "0")
     wait_until(lambda: replica.info("replication")["master_link_status"] == "up", "a replica in touch")
-    # The master finds so a moment later, and promotes nobody before.
+    # The master notices it later, and does not promote a replica before.
     wait_until(lambda: _knows_a_replica(master), "a replica that the master knows")
     return replica
 
@@ -390,7 +390,7 @@ async def test_promoted_replica_that_missed_records(start: Start) -> None:
                 client.execute_command("REPLICAOF", "NO", "ONE")
             address.move(replica.port)
             cursor = await append_until_stored(broker, Draft("numbers", "7", key="7"))
-            assert cursor.offset == 4  # as a record before; the epoch tells them apart
+            assert cursor.offset == 4  # as a record before, with another epoch
             assert cursor.epoch != before.epoch
             with pytest.raises(LogResetError):
                 await collect(tail, 1)

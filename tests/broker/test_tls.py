@@ -21,7 +21,7 @@ from .private_servers import PrivateRedis, find_program, wait_until
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a directory with ``cert.pem`` and ``key.pem``."""
+    """Create a directory with ``cert.pem`` and ``key.pem``."""
     directory = tmp_path_factory.mktemp("certificate")
     request = (
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
@@ -51,7 +51,7 @@ def redis_port(certificate: Path, tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def nats_port(certificate: Path, tmp_path: Path) -> Iterator[int]:
-    """Give the port of a server that asks for a password, too."""
+    """Start a server that also asks for a password; yield its port."""
     port = free_port()
     options = f"-a 127.0.0.1 -p {port} -js -sd {tmp_path}/nats --tls --tlscert cert.pem --tlskey key.pem"
     process = subprocess.Popen(

@@ -269,5 +269,5 @@ async def test_connection_after_a_body_that_was_too_large() -> None:
     async with serving() as (_, port, _), await Connection.open(port) as connection:
         assert await connection.get("/events/a", method="POST", headers="Content-Length: 200000\r\n") == 413
         await connection.rest()
-        connection._writer.write(b"x" * 200_000)  # what is sent all the same is taken and forgotten
+        connection._writer.write(b"x" * 200_000)  # a body that is sent anyway is read and dropped
         assert await connection.get("/health/live") == 200

@@ -69,7 +69,7 @@ class Client:
                 async with asyncio.timeout(0.5):
                     piece = await connection.piece()
             except TimeoutError:
-                return  # silence: leave, and come back
+                return  # silence: leave, and reconnect
             if not piece:
                 return
             for event in decoder.feed(piece):

@@ -330,7 +330,7 @@ async def test_middleware_that_fails_after_the_response() -> None:
 
 
 def shut_down(sock: socket.socket) -> None:
-    sock.shutdown(socket.SHUT_WR)  # "no more requests": nobody can tell it from a client that has left
+    sock.shutdown(socket.SHUT_WR)  # "no more requests": it looks the same as a client that has left
 
 
 def reset(sock: socket.socket) -> None:
@@ -408,17 +408,17 @@ async def test_reader_falls_off_the_log(servers: dict[str, Uvicorn], name: str, 
             cursors = await server.publish(topic, 20, size=10_000, first=first)
         if policy == "skip":
             last = (await server.publish(topic, 1, first=900))[0]
-            told, expected, event = 0, 0, None
-            while event is None or event.id != last:  # a gap has the cursor behind which the stream goes on
+            gaps, expected, event = 0, 0, None
+            while event is None or event.id != last:  # a gap has the cursor after which the stream continues
                 (event,) = await events(connection, 1)
                 if event.event == "stream:gap":
-                    told += 1
+                    gaps += 1
                     continue
                 (number,) = numbers([event])
-                assert number == expected or told, "a hole that is not told"
+                assert number == expected or gaps, "events are missing without a gap"
                 assert number >= expected
                 expected = number + 1
-            assert told
+            assert gaps
         else:
             decoder = Decoder()
             body = await connection.rest()

@@ -64,10 +64,10 @@ class RemoteBroker(ABC):
 
     An epoch is fenced (another one begins if records may be lost) in ``open``, in ``append`` and when a tail
     checks its log, never by ``state`` and ``read``. A fence compares the log with the newest record that was
-    shown *before* its request was sent: appends that are acknowledged meanwhile are no sign of a loss.
+    shown *before* its request was sent: appends acknowledged during the request are no sign of a loss.
 
     Arguments:
-        retention: the limits of what is kept.
+        retention: the limits of the log.
         timeout: seconds for one request to the server, connecting included.
         random: returns a number from 0 to 1, for the jitter of reconnects.
         group: the greatest number of drafts stored together.
@@ -125,7 +125,7 @@ class RemoteBroker(ABC):
         """Yield appended records over a dedicated connection, and ``[]`` when the caller should check the log."""
 
     async def _abandon(self) -> None:  # noqa: B027 - most drivers close the connection of a cancelled request
-        """Give up the connection after a request that was not answered in time."""
+        """Drop the connection after a request that was not answered in time."""
 
     @abstractmethod
     async def _release(self) -> None:

@@ -42,7 +42,7 @@ class TransactionalBroker(Protocol):
         Until the commit, nothing is in the log, so there are no cursors yet. Return the keys instead: those of the
         drafts, or new ones. The drafts of one transaction keep their order, and enter the log soon after the commit.
         Two transactions enter it in the order in which a hub finds them committed, which is not always the order of
-        their commits. A transaction that stays open delays nobody.
+        their commits. A transaction that stays open does not delay others.
 
         Arguments:
             connection: the caller's connection. The caller ends its transaction.

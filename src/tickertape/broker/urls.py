@@ -66,7 +66,7 @@ class NatsURL(NamedTuple):
     """The parts of a URL of NATS.
 
     Attributes:
-        servers: the URLs of the servers, which stand between commas.
+        servers: the URLs of the servers, separated by commas.
         hosts: all servers, without credentials, as shown in messages.
         path: the path, without its first slash.
         credentials: the arguments of nats-py's ``connect``. It would not decode what is percent-encoded in a URL.

@@ -85,8 +85,8 @@ class NatsBroker(RemoteBroker):
         url: ``nats://host:4222/stream``, with ``user:password@`` or ``token@``, several servers between
             commas, or ``nats+tls://``. ``?replicas=3`` and ``?storage=memory`` apply when the stream is created;
             ``?creds=`` names a file of credentials, ``?timeout=`` and ``?connect_timeout=`` are seconds.
-        retention: the limits of what is kept. Records and bytes become the stream's own limits of messages and
-            of bytes with headers, so a log to which everybody publishes batches may hold more records for a
+        retention: the limits of the log. Records and bytes become the stream's own limits of messages and
+            of bytes with headers, so a log of many batches may hold more records for a
             while; those are skipped. Records over the limit of age are removed by every broker that has the log
             open, so that the last message, which holds the newest offset, stays.
 

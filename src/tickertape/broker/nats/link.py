@@ -21,7 +21,7 @@ _HEARTBEAT: Final = 2.0
 """Seconds between heartbeats of a consumer. The driver makes it again if two of them are missing."""
 
 _INACTIVE: Final = 2.0
-"""Seconds after which the server removes a consumer that nobody reads."""
+"""Seconds after which the server removes a consumer that is not read."""
 
 _QUEUED_BYTES: Final = 64 * 1024 * 1024
 """Bytes that wait in the driver: as many as a hub's window holds."""

@@ -64,7 +64,7 @@ class NatsStream:
 
     Arguments:
         name: the stream's name.
-        retention: the limits of what is kept.
+        retention: the limits of the log.
         storage: ``"file"`` or ``"memory"``.
         replicas: the number of servers that store it.
 
@@ -125,13 +125,13 @@ class NatsStream:
         return match[1]
 
     async def begin_epoch(self, link: Link, extent: Extent) -> None:
-        """Give a log that has lost records a new epoch. It keeps the records that it still has."""
+        """Begin a new epoch of a log that has lost records. It keeps the records that it still has."""
         info = extent.info
         base = 0 if info.state.messages else info.state.last_seq
         await link.update(info.config.evolve(**self._epoch_settings(new_epoch(), base)))
 
     async def adjust(self, link: Link, extent: Extent) -> None:
-        """Give the stream our limits, once, and remove the messages over the limit of age, but not the last one."""
+        """Set our limits on the stream, once, and remove the messages over the limit of age, but not the last one."""
         config = extent.info.config
         limits = {"max_msgs": self._config.max_msgs, "max_bytes": self._config.max_bytes}
         if not self._adjusted and any(getattr(config, name) != limit for name, limit in limits.items()):
@@ -159,7 +159,7 @@ class NatsStream:
         raise BrokerError(f"the ends of stream {self.name!r} could not be read in {_ATTEMPTS} attempts")
 
     async def _measure(self, link: Link, info: StreamInfo) -> Extent | None:
-        """Return the extent of the log, or ``None`` if one of its ends was removed meanwhile."""
+        """Return the extent of the log, or ``None`` if one of its ends was removed during the call."""
         epoch = self.read_epoch(info)
         if epoch != self.epoch:
             self.epoch = epoch

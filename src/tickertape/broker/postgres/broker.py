@@ -1,15 +1,15 @@
 """The log in PostgreSQL: for services that use it anyway, and publish inside their own transactions.
 
 :mod:`.schema` has the tables, and the functions for what must happen at once. Notifications only wake hubs up. A hub
-reads the records from the tables, and looks there now and then without a notification, so a lost one costs seconds, not
-events. LISTEN needs a session of its own: connect to PostgreSQL itself, not to a pooler in transaction mode.
+reads the records from the tables, and checks them regularly without a notification, so a lost one costs seconds, not
+events. LISTEN needs its own session: connect to PostgreSQL itself, not to a pooler in transaction mode.
 
-**Publishing inside a transaction** (:meth:`PostgresBroker.append_with`) inserts into an outbox. An offset given there
-and then would be wrong either way. If it is taken at once and the transaction commits late, it appears after greater
-ones, and readers that have passed it never see it. If it is locked until the commit, every other publisher waits for
-the transaction. PostgreSQL delivers the notification at the commit. Then one of the hubs, which holds an
-advisory lock meanwhile, moves the committed rows into the log in the order of their ids, deleting and appending in one
-transaction of its own: exactly once. A transaction that began earlier and commits later comes later, though its ids are
+**Publishing inside a transaction** (:meth:`PostgresBroker.append_with`) inserts into an outbox. An offset assigned
+at that time would be wrong either way. If it is assigned at once and the transaction commits late, it appears after
+greater ones, and readers that have passed it never see it. If it is locked until the commit, every other publisher
+waits for the transaction. PostgreSQL delivers the notification at the commit. Then one of the hubs, under an
+advisory lock, moves the committed rows into the log in the order of their ids, deleting and appending in one
+separate transaction: exactly once. A transaction that began earlier and commits later comes later, though its ids are
 smaller.
 
 **Fencing.** An epoch ends if the server may have fewer records than were shown to anyone: if its ``life`` is another
@@ -94,7 +94,7 @@ class PostgresBroker(RemoteBroker):
         url: ``postgresql://[user[:password]@]host[:port]/database`` with libpq's options;
             ``?schema=tickertape`` names the log, ``?failover=lossless`` promises that no failover
             loses records, ``?timeout=`` and ``?connect_timeout=`` are seconds.
-        retention: the limits of what is kept; exact, but a lowered retention is reached step by step.
+        retention: the limits of the log; exact, but a lowered retention is reached step by step.
         connect_timeout: seconds for a connection.
         timeout: seconds for a request.
         poll: seconds without a notification after which a tail reads the log.
@@ -192,7 +192,7 @@ class PostgresBroker(RemoteBroker):
                 await connection.execute(script.encode())
 
     async def _check_pooler(self) -> None:
-        """Raise if notifications do not arrive, because a pooler gives each transaction another session."""
+        """Raise if notifications do not arrive, because a pooler runs each transaction in another session."""
         if await self._pool.run(_is_direct):
             return
         channel = f"tickertape_probe_{secrets.token_hex(8)}"

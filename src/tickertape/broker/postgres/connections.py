@@ -39,9 +39,9 @@ SELECT set_config('statement_timeout', %(timeout)s, false), set_config('lock_tim
     CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END,
     false)
 """
-"""What our sessions rely on, whatever the defaults of the role and the database are.
+"""The settings of our sessions, in place of the defaults of the role and the database.
 
-The functions see what was committed before each of their statements, not only before the first. An event is
+The functions see the data committed before each of their statements, not only before the first. An event is
 shown only when it is on the disk: a crash must not revoke what subscribers have received. And the server stops
 a statement when its caller no longer waits for it.
 """
@@ -173,7 +173,7 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
             self.shut_down()
 
     def shut_down(self) -> None:
-        """End the connection such that whoever waits for it is woken."""
+        """End the connection, and wake the tasks that wait for it."""
         # A duplicate of the descriptor: libpq keeps its own, and reads the end of the stream from it.
         with (
             suppress(psycopg.Error, OSError),

@@ -1,8 +1,8 @@
-"""The tables and functions in PostgreSQL: whatever must happen at once happens in one call.
+"""The tables and functions in PostgreSQL: each atomic step is one call.
 
-An append is one function call in a transaction of its own, which begins and ends on the server: the row
-that gives the offsets is locked while the server works, never while it waits for a client. So the order
-of offsets is the order of commits, and a client that stalls or dies holds up nobody.
+An append is one function call in its own transaction, which begins and ends on the server: the row
+with the newest offset is locked while the server works, never while it waits for a client. So the order
+of offsets is the order of commits, and a client that stalls or dies does not delay others.
 
 Text is kept as bytes in UTF-8 (``convert_from(data, 'UTF8')`` shows it), so any event is kept as it was
 published, whatever the encoding of the database, U+0000 included.

@@ -78,7 +78,7 @@ class RedisBroker(RemoteBroker):
         url: see :class:`.client.RedisURL`; ``?prefix=tickertape`` names the log,
             ``?failover=lossless`` promises that no failover and no restart loses records,
             ``?timeout=`` and ``?connect_timeout=`` are seconds.
-        retention: the limits of what is kept; exact as long as one append removes at most 10,000 records.
+        retention: the limits of the log; exact as long as one append removes at most 10,000 records.
         connect_timeout: seconds for a connection.
         timeout: seconds for a request.
         random: returns a number from 0 to 1, for the jitter of reconnects.
@@ -160,7 +160,7 @@ class RedisBroker(RemoteBroker):
             decision = await self._decide(log, seen)
             if binding is not None and decision is Decision.KEEP:
                 if self._age >= 0 and log.oldest <= binding.newest:
-                    await self._store(binding.epoch, ())  # removes what is too old, even if nobody appends
+                    await self._store(binding.epoch, ())  # removes records that are too old, also without appends
                 return LogState(binding.epoch, log.oldest, binding.newest)
             await self._bind(binding, log.server, keep=decision is Decision.REBIND)
         raise BrokerError(f"the log at {self._where()} changed {_BINDINGS} times while it was opened; giving up")

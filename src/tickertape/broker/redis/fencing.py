@@ -1,6 +1,6 @@
 """Decide, without I/O, whether a server may continue an epoch.
 
-If an offset is given to two different records under one epoch, clients skip events, silently and for ever. Redis
+If an offset is assigned to two different records under one epoch, clients skip events silently. Redis
 replicates asynchronously and may restart with less than it had, so a server may have fewer records than subscribers
 have. The records that *this* process has seen prove nothing: another hub may have shown more and be gone. So
 an epoch is bound to one history of the data set: to Redis' replication id, which changes whenever a server starts or a
@@ -26,7 +26,7 @@ has fewer records than this process has seen            ends
 is reached by a URL with ``failover=lossless``          continues in all cases but the two above
 ======================================================  =====================================================
 
-The fourth case is a planned failover (the command ``FAILOVER``). A server cannot tell that it was a replica and was
+The fourth case is a planned failover (the command ``FAILOVER``). A server does not show that it was a replica and was
 restarted *as a master* instead of being promoted, that it runs on a restored backup under ``appendfsync always``, or
 that it was demoted and promoted again more than an hour ago while no hub was running. Delete ``{prefix}:meta`` if you
 do one of these.
@@ -93,7 +93,7 @@ class Server(NamedTuple):
 
 
 class Decision(enum.Enum):
-    """What happens to the epoch."""
+    """The treatment of the epoch."""
 
     KEEP = "the epoch continues"
     REBIND = "the epoch continues on another server"

@@ -158,7 +158,7 @@ BIND: Final = Script("""
 -- KEYS: meta, log and keys of the current epoch, log and keys of the next one
 -- ARGV: the epoch and the replid that the meta had ('' for none), the server's replid, the next epoch, run_id, durable
 -- Binds the log to the server. If the next epoch is another one, it begins with the records that are there. Returns 0
--- if any of it has changed meanwhile.
+-- if any of them has changed.
 local meta = KEYS[1]
 local known = redis.call('HMGET', meta, 'epoch', 'replid', 'newest')
 if (known[1] or '') ~= ARGV[1] or (known[2] or '') ~= ARGV[2] then return 0 end

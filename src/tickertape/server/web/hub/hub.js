@@ -30,8 +30,8 @@ function count(events) {
 }
 
 function showGap({ reason }) {
-  const why = reason === "reset" ? "The hub's log has begun anew" : "You were away for long";
-  rows.add([["row-data", `${why}: what was published in between is no longer kept.`]], "row-gap");
+  const why = reason === "reset" ? "The hub's log was reset" : "You were away for long";
+  rows.add([["row-data", `${why}: the events in between are no longer kept.`]], "row-gap");
 }
 
 function showState() {

@@ -1,8 +1,8 @@
-// An event stream whose events are seen whatever their type.
+// An event stream that reports events of every type.
 //
-// The browser's EventSource gives an event to the listeners of its type, and there is no listener
-// for all types. So this reads the stream itself, as far as Connection needs an EventSource: it never
-// reconnects, which is Connection's to do.
+// The browser's EventSource dispatches an event to the listeners of its type, and there is no listener
+// for all types. So this class reads the stream itself, with the part of EventSource that Connection needs.
+// It never reconnects: Connection does.
 
 import { explain } from "./problem.js";
 
@@ -49,7 +49,7 @@ export class EveryEventSource extends EventTarget {
 
   async #read(reader) {
     let rest = "";
-    let afterCR = false; // it has ended a line already: an LF behind it is the other half of a CRLF
+    let afterCR = false; // it has ended a line already: an LF after it is the second half of a CRLF
     for (;;) {
       const { value, done } = await reader.read();
       if (done || this.readyState === EventSource.CLOSED) return;

@@ -1,12 +1,12 @@
 // One event stream that is kept open, and the state it is in. Shared by every page.
 //
 // The browser's EventSource reconnects by itself after a lost connection and sends the id that it
-// saw last. It gives up for good when it is answered with anything but an event stream, a proxy's
-// 502 say; then a new one is opened here, which is told the place by the query.
+// saw last. It stops permanently if the response is not an event stream, for example a proxy's 502.
+// Then a new one is opened here, with the last id in its query.
 
 const FIRST_DELAY = 1000; // milliseconds before a new EventSource is opened, doubled at each failure
 const LONGEST_DELAY = 15000;
-const RETRY = Number(document.documentElement.dataset.retry); // what our server tells EventSource to wait
+const RETRY = Number(document.documentElement.dataset.retry); // the reconnection time that our server sends
 
 /**
  * Dispatches "change" when `state` changes: "connecting", "open", "lost" (it will be tried again at
@@ -24,7 +24,7 @@ export class Connection extends EventTarget {
   retryAt = 0;
   lastEventId = "";
   reconnects = 0;
-  reason = ""; // why it was lost, if that is known
+  reason = ""; // the reason of the loss, if it is known
 
   /** Listens at `url`; `listeners` are functions of a MessageEvent by event type; `Source` reads the stream. */
   constructor(url, listeners, Source = EventSource) {
@@ -33,7 +33,7 @@ export class Connection extends EventTarget {
     this.#listeners = listeners;
     this.#Source = Source;
     addEventListener("online", () => this.state === "lost" && this.#open());
-    // A page that is left is frozen for the way back; its connection would not survive that.
+    // The browser freezes a page that the user leaves, to show it again later. A connection would not survive that.
     addEventListener("pagehide", () => this.#source?.close());
     addEventListener("pageshow", (event) => event.persisted && this.state !== "closed" && this.#open());
   }
@@ -59,7 +59,7 @@ export class Connection extends EventTarget {
     source.addEventListener("error", (event) => this.#failed(event));
     for (const [type, listener] of Object.entries(this.#listeners)) {
       source.addEventListener(type, (event) => {
-        // Empty until a new EventSource has seen an id of its own: the place is known from the last one.
+        // Empty until a new EventSource has received an id: until then the id of the last one is used.
         if (event.lastEventId) this.lastEventId = event.lastEventId;
         listener(event);
       });
@@ -81,7 +81,7 @@ export class Connection extends EventTarget {
     }
     let delay = RETRY;
     if (this.#source.readyState === EventSource.CLOSED) {
-      // Spread by chance, so that a thousand pages do not come back at one moment.
+      // Random, so that a thousand pages do not reconnect at the same time.
       delay = Math.min(FIRST_DELAY * 2 ** this.#failures, LONGEST_DELAY) * (0.75 + Math.random() / 4);
       this.#failures += 1;
       clearTimeout(this.#timer);

@@ -1,4 +1,4 @@
-// Answers that are problems (RFC 9457), in words. Shared by every page.
+// The text of a problem response (RFC 9457). Shared by every page.
 
 /** What a response that is not as hoped says: its problem's sentence, or its status. */
 export async function explain(response) {

@@ -1,6 +1,6 @@
 // A list that keeps its newest rows on top. Shared by every page that shows a log.
 
-const KEPT = 200; // rows: as many as anybody scrolls through, and few enough for a phone
+const KEPT = 200; // rows: more than users scroll through, and few enough for a phone
 
 export class Rows {
   #list;
@@ -19,7 +19,7 @@ export class Rows {
     for (const [name, text] of cells) {
       const cell = document.createElement("span");
       cell.className = name;
-      cell.textContent = text; // text it stays, whatever it looks like
+      cell.textContent = text; // always text, never markup
       row.append(cell);
     }
     this.#list.prepend(row);
