@@ -1,5 +1,7 @@
 """Settings of the documentation: MyST Markdown by hand, reference pages from docstrings."""
 
+from typing import Any
+
 import tickertape
 
 project = "tickertape"
@@ -29,3 +31,14 @@ html_static_path = ["_static"]
 html_css_files = ["style.css"]
 html_show_sourcelink = False
 html_copy_source = False
+
+
+def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep napoleon from reading an attribute's docstring as "type: description"."""
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]  # an empty comment
+
+
+def setup(app: Any) -> None:
+    """Connect the handler before napoleon's, whose priority is 500."""
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
