@@ -3,7 +3,7 @@
 Both sides store the same events in the same server, or on the same disk, as durably, and take turns: bare,
 ours, bare, ours. A ratio is the median of those of the rounds, against the faster way of the bare client.
 Times to delivery are from before the publication to its arrival at a second broker on the same log, as in
-another process; the bare client's at a connection of its own. Servers that are absent are left out, and named.
+another process; those of the bare client at a separate connection. Servers that are absent are left out, and named.
 """
 
 from __future__ import annotations

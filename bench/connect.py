@@ -139,7 +139,7 @@ class Sample(NamedTuple):
 
 
 class Contender:
-    """A server in a process of its own."""
+    """A server in a separate process."""
 
     def __init__(self, name: str) -> None:
         self.port = free_port()

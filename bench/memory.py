@@ -31,7 +31,7 @@ def resident(process: int) -> float:
 
 
 async def connect(port: int, request: bytes, body: bytes = b"") -> asyncio.StreamWriter:
-    """Send a request over a connection of its own, and read a few bytes of the answer at most."""
+    """Send a request over a separate connection, and read a few bytes of the response at most."""
     _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(request + b"host: localhost\r\n\r\n" + body)
     await writer.drain()

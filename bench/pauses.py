@@ -1,6 +1,6 @@
 """The longest wait of another request while ``tickertape serve`` holds 15,000 streams and publishes.
 
-A process of its own asks for ``/health/live`` again and again; whatever holds the server's loop, a
+A separate process asks for ``/health/live`` again and again; whatever holds the server's loop, a
 fan-out or a garbage collection, is a wait of that request.
 """
 

@@ -1,6 +1,6 @@
 """CPU and memory of one stream under uvicorn: our response beside a bare loop of ``send``, in the same run.
 
-Each server is a process of its own. An event is written to all subscribers before the next one is published.
+Each server is a separate process. An event is written to all subscribers before the next one is published.
 Connections are counted in KiB of resident memory of the server.
 """
 

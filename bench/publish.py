@@ -53,7 +53,7 @@ class Sample(NamedTuple):
 
 
 class Contender:
-    """A server in a process of its own, and the connections to it.
+    """A server in a separate process, and the connections to it.
 
     Arguments:
         name: one of :data:`CONTENDERS`.

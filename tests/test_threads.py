@@ -1,4 +1,4 @@
-"""Blocking calls on threads of their own."""
+"""Blocking calls on separate threads."""
 
 from __future__ import annotations
 

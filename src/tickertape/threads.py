@@ -1,4 +1,4 @@
-"""Blocking calls on threads of their own, awaited from an event loop."""
+"""Blocking calls on separate threads, awaited from an event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EXHAUSTED: Final = object()
 
 
 async def call_in_thread(function: Callable[..., T], *args: Any) -> T:
-    """Call a blocking function on a daemon thread of its own, and return its result.
+    """Call a blocking function on a new daemon thread, and return its result.
 
     A pool is not used on purpose: a call that blocks can not be interrupted, and it must neither take a
     place in a pool that others need nor keep the process from exiting. The call sees the caller's context
@@ -38,7 +38,7 @@ async def call_in_thread(function: Callable[..., T], *args: Any) -> T:
 
 
 class BlockingIterator(AsyncIterator[T]):
-    """Iterate over a blocking iterable on a daemon thread of its own, one item per request.
+    """Iterate over a blocking iterable on a separate daemon thread, one item per request.
 
     A pool would do for iterables that compute. Those of streams wait, and a few that wait would occupy
     every thread of a pool. ``aclose()`` asks the thread to close the iterable when its ``next()`` returns,

@@ -1,4 +1,4 @@
-"""The response under real servers, each a process of its own: what the client sees, and that the server stops."""
+"""The response under real servers in separate processes: the bytes that the client gets, and the stop."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ async def test_leaves_other_responses_alone(name: str, http: str) -> None:
         assert server.server_state.total_requests == 2
 
 
-async def test_writes_withheld_bytes_when_the_application_fails() -> None:
+async def test_application_fails_after_the_first_chunk() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert await Takeover.find(receive) is not None
         await begin(send)

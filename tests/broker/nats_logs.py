@@ -34,7 +34,7 @@ def nats_absent() -> str | None:
 
 
 class NatsLog(Log):
-    """A log in a stream of its own, on a server with the default ``max_payload`` of 1 MiB."""
+    """A log in a separate stream, on a server with the default ``max_payload`` of 1 MiB."""
 
     traits = Traits(max_data=1024 * 1024 - 1024)
 

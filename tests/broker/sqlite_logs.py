@@ -11,7 +11,7 @@ __all__ = ["SQLiteLog"]
 
 
 class SQLiteLog(Log):
-    """A log in a file of its own."""
+    """A log in a separate file."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

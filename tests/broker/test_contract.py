@@ -15,7 +15,7 @@ from .sqlite_logs import SQLiteLog
 
 
 class MemoryLog(Log):
-    """A log in memory; each broker has one of its own."""
+    """A log in memory; each broker has a separate one."""
 
     traits = Traits(shared=False)
 

@@ -368,7 +368,7 @@ def lose(path: Path, newest: int) -> None:
         database.execute("UPDATE log SET newest = ?", (newest,))
 
 
-async def test_lost_records_begin_an_epoch_at_the_next_append(tmp_path: Path) -> None:
+async def test_lost_records_begin_an_epoch(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     async with opened(SQLiteBroker(path)) as broker:
         before = await broker.state()

@@ -228,7 +228,7 @@ def test_largest_event_of_hub() -> None:
 
 
 async def test_hub_confirms_cursor() -> None:
-    """The first bytes of our own hub are what the client takes for a confirmation."""
+    """The client accepts the first bytes of our own hub as a confirmation."""
     async with Hub() as hub:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -228,7 +228,7 @@ async def test_draining() -> None:
         assert b"application/problem+json" in found
 
 
-async def test_connections_are_counted_and_end_with_the_server() -> None:
+async def test_connections_of_the_server() -> None:
     async with serving(limit_concurrency=4) as served:
         connections = served.server.server_state.connections
         async with await Connection.open(served.port) as idle, await Connection.open(served.port) as subscriber:
@@ -265,7 +265,7 @@ async def test_streams_with_cors(cors_origins: tuple[str, ...], headers: str) ->
         assert DirectOutput in kinds
 
 
-async def test_connection_after_a_body_that_was_too_large() -> None:
+async def test_connection_after_large_body() -> None:
     async with serving() as (_, port, _), await Connection.open(port) as connection:
         assert await connection.get("/events/a", method="POST", headers="Content-Length: 200000\r\n") == 413
         await connection.rest()

@@ -17,7 +17,7 @@ HTTP = (DOCS / "reference" / "http.md").read_text("utf-8")
 ROUTES = [(method.upper(), path) for path, item in describe()["paths"].items() for method in item]
 
 
-def test_every_setting_has_its_row_in_the_order_of_the_flags() -> None:
+def test_rows_of_settings() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", SERVE, re.MULTILINE)
     assert [name for name, _ in rows] == list(Settings.model_fields)
 

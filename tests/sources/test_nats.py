@@ -25,7 +25,7 @@ from tickertape.testing import FakeClock, ScriptedBroker
 
 
 class Place:
-    """Subjects under a name of their own, and the stream that holds them, if there is one.
+    """Subjects under a unique name, and the stream that holds them, if there is one.
 
     Attributes:
         name: of the stream, and the first token of its subjects.

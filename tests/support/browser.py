@@ -74,7 +74,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def open_tab(browser: Browser, **options: Any) -> AsyncIterator[Tab]:
-    """Open an empty page in a profile of its own; ``options`` are those of Playwright's ``new_context``."""
+    """Open an empty page in a new profile; ``options`` are those of Playwright's ``new_context``."""
     context = await browser.new_context(**options)
     context.set_default_timeout(PATIENCE)
     try:

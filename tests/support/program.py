@@ -15,7 +15,7 @@ __all__ = ["Serve", "serving"]
 
 
 class Serve(Program):
-    """The program in a folder of its own, with a short drain window; ``options`` may say otherwise."""
+    """The program in its own folder, with a short drain window; ``options`` are added."""
 
     def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory()

@@ -1,4 +1,4 @@
-"""Pull items from any iterable: an asynchronous one, or a blocking one on a thread of its own."""
+"""Pull items from any iterable: an asynchronous one, or a blocking one on a separate thread."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class EventSourceResponse(StreamResponse):
     """Answer a request with an event stream, one event for each item.
 
     Arguments:
-        items: an async or sync iterable (a sync one is iterated on a thread of its own). Items may be
+        items: an async or sync iterable (a sync one is iterated on a separate thread). Items may be
             ``ServerSentEvent``; ``str``, sent as text; ``bytes``, sent unchanged, a part of the stream
             that you have encoded; a Pydantic model or anything else that JSON can represent.
         status_code: the HTTP status, from 200 to 599. Browsers accept only 200.

@@ -246,7 +246,7 @@ def _limit_silence(group: _Group, listener: Listener | None, connection: Connect
 
 
 def _abort_due(group: _Group, now: float) -> None:
-    """Abort the doomed connections whose time has come: transports at once, others by a search now and then."""
+    """Abort the doomed connections whose time has come: transports at once, others by a search at intervals."""
     due = [connection for connection, when in group.doomed.items() if when <= now]
     count = 0
     for connection in due:

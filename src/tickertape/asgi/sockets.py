@@ -176,7 +176,7 @@ def _search(callables: Iterable[Any]) -> Iterator[Any]:
     """Yield the objects that ``receive`` and ``send`` lead to, breadth first.
 
     Only methods, closures over a ``receive`` or ``send``, partials and the attributes in ``_LINKS`` are
-    followed, so that nothing is found but what the request itself uses.
+    followed, so that only the sockets of the request itself are found.
     """
     queue = deque(callables)
     for _ in range(_MAX_OBJECTS):

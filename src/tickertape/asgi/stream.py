@@ -1,4 +1,4 @@
-"""One open event stream: what it sends, what it waits for, and how it ends.
+"""One open event stream: its writes, its waits and its end.
 
 The request's own task pulls items and sends them, so that a generator lives and dies in one task. The
 messages of the server are awaited beside it, to see when the client leaves. Whatever finds that the
@@ -92,7 +92,7 @@ class Stream:
         reason: why the stream ends before its items do; ``None`` if it does not.
     """
 
-    # One for each connection: a dictionary of its own would be as large as the rest.
+    # One for each connection: a dictionary would be as large as the rest.
     __slots__ = (
         "_beat",
         "_cancelled",

@@ -103,7 +103,7 @@ class Takeover:
         if (
             len(written) != 2
             or written[1] != frame(chunk)
-            or recorder.task is not asyncio.current_task()  # middleware with a task of its own would end the response
+            or recorder.task is not asyncio.current_task()  # middleware with a separate task would end the response
             or not _is_chunked_and_plain(written[0])
             or cycle.disconnected
             or transport.is_closing()
@@ -174,7 +174,7 @@ class _Recorder:
             self._transport.close()
 
     def flush(self) -> None:
-        """Write what is held back, and hold nothing back from now on."""
+        """Write the bytes that are held back, and hold nothing back from now on."""
         self._flushed = True
         if self._transport is not None and self.written:
             self._transport.write(b"".join(self.written))

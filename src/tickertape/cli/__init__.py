@@ -29,7 +29,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)  # the convention of shells
     except ImportError as error:
-        # A package that needs an extra raises an ImportError of its own, for programs.
+        # A package that needs an extra raises a special ImportError, for programs.
         missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
         package = ((isinstance(missing, ModuleNotFoundError) and missing.name) or "").partition(".")[0]
         if package in ("", "tickertape"):

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from .console import NoColorOption, fail, stderr_console
 
-BENCH_EPILOG: Final = """Events are published one by one to a hub in a process of its own, with its log in memory.
+BENCH_EPILOG: Final = """Events are published one by one to a hub in a separate process, with its log in memory.
 The next event is published when all subscribers have read the last one. The result is the processor time of that
 process. The bare loop does the least that any server must do: it writes the same bytes to as many connections. The
 times hold for this machine; the ratio is comparable between machines.
@@ -99,7 +99,7 @@ def _table(results: list[Result], subscribers: int, events: int) -> Table:
 
 
 def _measure(target: Callable[[socket.socket], None], subscribers: int, events: int) -> float:
-    """Return the microseconds of a delivery by one server, a function that runs in a process of its own."""
+    """Return the microseconds of a delivery by one server, a function that runs in a separate process."""
     with (
         socket.create_server(("127.0.0.1", 0), backlog=subscribers + 1) as listener,
         _process(functools.partial(target, listener)) as spent,
@@ -118,7 +118,7 @@ def _measure(target: Callable[[socket.socket], None], subscribers: int, events: 
 
 @contextlib.contextmanager
 def _process(target: Callable[[], None]) -> Iterator[Callable[[], float]]:
-    """Run a function in a process of its own. Yield a function that returns the processor time it has used."""
+    """Run a function in a separate process. Yield a function that returns the processor time it has used."""
     context = multiprocessing.get_context("spawn")
     asking, answering = context.Pipe()
     process = context.Process(target=_run, args=(target, answering), daemon=True)

@@ -1,6 +1,6 @@
 """``EventSource``, the asynchronous source: a loop around the state machine, over ``httpx2.AsyncClient``.
 
-Each attempt runs in a task of its own. This task sends the request, reads the response and closes it, because a
+Each attempt runs in a separate task. This task sends the request, reads the response and closes it, because a
 transport may bind a cancel scope, a context variable or a span to the task that reads. It does one step at a time,
 when the iteration asks for it. So a cancelled ``anext``, as :func:`asyncio.wait_for` makes, costs neither the
 connection nor an event: the next call waits for the same step.

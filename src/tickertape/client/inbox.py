@@ -47,7 +47,7 @@ class Inbox:
     or sends a gap notice. After that, an event whose cursor has the same epoch and is not after the last one
     delivered is a repetition. Without a confirmation nothing is dropped.
 
-    An event without an id of its own shows the id before it, and is not a repetition.
+    An event without an id shows the id before it, and is not a repetition.
     """
 
     def __init__(self, *, max_event_size: int | None, resumed_after: str | None = None) -> None:

@@ -1,6 +1,6 @@
 """``Reconnector``, the state machine of a client that resumes where it stopped.
 
-It does no I/O and has no clock and no randomness of its own. A shell asks :meth:`~Reconnector.next` for the next
+It does no I/O and has neither a clock nor randomness. A shell asks :meth:`~Reconnector.next` for the next
 action, does it, and reports the result. Both shells, asynchronous and synchronous, are loops around it. It follows
 WHATWG HTML, "Server-sent events": "announce the connection", "reestablish the connection", "fail the connection".
 

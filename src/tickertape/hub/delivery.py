@@ -92,14 +92,14 @@ class LiveOutput(Member, Protocol):
     subscription: Subscription
 
     def advance(self) -> None:
-        """Write what is between the cursor and the position, then join the live ones."""
+        """Write the events between the cursor and the position, then join the live outputs."""
 
     def check(self, now: float, send_timeout: float) -> None:
         """Drop the connection if its peer has taken nothing for ``send_timeout`` seconds."""
 
 
 class Delivery:
-    """Take records in, and bring every subscription what is between its cursor and the head.
+    """Accept records, and bring every subscription the events between its cursor and the head.
 
     Arguments:
         broker: the source of records that are no longer in the window.

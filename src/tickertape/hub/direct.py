@@ -120,7 +120,7 @@ class DirectOutput(asyncio.Protocol):
         self.advance()
 
     def advance(self) -> None:
-        """Write what is between the cursor and the position, as far as the peer takes it; then be live."""
+        """Write the events between the cursor and the position, as far as the peer accepts them; then be live."""
         subscription, delivery = self.subscription, self._delivery
         pages = 0
         while self._may_write():
@@ -190,7 +190,7 @@ class DirectOutput(asyncio.Protocol):
         self.subscription.output = None
 
     def data_received(self, data: bytes) -> None:
-        """Ignore what the client sends after its request, up to a limit; then drop the connection."""
+        """Ignore the bytes that the client sends after its request, up to a limit; then drop the connection."""
         self._received += len(data)
         if self._received > MAX_RECEIVED:
             logger.info("closed the connection of subscriber %d: it keeps sending data", self.subscription.id)

@@ -379,7 +379,7 @@ class Feed:
                 return
 
     async def _store_less(self, drafts: Sequence[Draft], error: EventTooLargeError, clock: Clock) -> None:
-        """Append the halves of what the log does not take at once; reject a single item."""
+        """Append the halves of a batch that the log refuses as too large; reject a single item."""
         middle = len(drafts) // 2
         if middle:
             await self._store(drafts[:middle], clock)

@@ -294,7 +294,7 @@ class Hub:
 
     @property
     def delivery(self) -> Delivery:
-        """The delivery of an open hub, for those that serve its streams.
+        """The delivery of an open hub, for servers of its streams.
 
         Raises:
             HubClosedError: the hub is not open.
@@ -598,7 +598,7 @@ class Hub:
         )
 
     async def find_start(self, patterns: Patterns, last_event_id: str | None, last: int | None) -> Start:
-        """Return the position at which a subscription starts; for those that serve it.
+        """Return the position at which a subscription starts; for servers of its streams.
 
         Raises:
             HubClosedError: the hub is closed or draining.
@@ -608,7 +608,7 @@ class Hub:
         return await find_start(self._broker, self.delivery, patterns, last_event_id, last)
 
     def subscribe_at(self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any) -> Subscription:
-        """Register a subscription that has no output yet; for those that serve it.
+        """Register a subscription that has no output yet; for servers of its streams.
 
         Raises:
             HubClosedError: the hub is closed or draining.

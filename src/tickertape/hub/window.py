@@ -109,7 +109,7 @@ class Window:
     # Records arrive and are dropped.
 
     def append(self, records: Iterable[Record], now: float) -> list[Entry]:
-        """Append the next records and return them encoded, then drop what is over the limits.
+        """Append the next records and return them encoded, then drop the records over the limits.
 
         Raises:
             BrokerError: a record does not follow the one before it. Nothing is appended then.
@@ -131,7 +131,7 @@ class Window:
         return added
 
     def trim(self, now: float) -> None:
-        """Drop what the retention does not keep at the time ``now``."""
+        """Drop the records that the retention does not keep at the time ``now``."""
         keep = self._retention
         deadline = None if keep.age is None else now - keep.age
         while self and (

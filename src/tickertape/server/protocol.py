@@ -2,7 +2,7 @@
 
 A storm of clients that reconnect asks one thing a thousand times: ``GET /events?topic=…``, as the first
 request of a new connection. :class:`HubProtocol` answers it in the call that receives it: it parses the
-head, subscribes, writes head and first block at once, and gives the transport to the hub's output. Any
+head, subscribes, writes head and first block at once, and hands the transport to the hub's output. Any
 other request, and any that is not plain, creates uvicorn's protocol, which gets the bytes and the
 connection. So every refusal and every error comes from the application.
 """
@@ -36,7 +36,7 @@ _PATH: Final = b"/events"
 _LINE: Final = b"GET /events"
 _END: Final = b"\r\n\r\n"
 _MAX_CACHED: Final = 1_000
-"""Queries and heads that are remembered. Beyond that the cache is emptied: anybody may invent more."""
+"""Queries and heads that are remembered. Beyond that the cache is emptied: clients may invent any number."""
 
 _MAX_QUERY: Final = 2_048
 """Bytes of a query that is remembered."""
@@ -143,7 +143,7 @@ class DirectStreams:
         self._logs_access = self._access_logger.hasHandlers()
 
     def serve(self, data: bytes, transport: asyncio.Transport, state: ServerState) -> bool:
-        """Answer a request and give its connection to the hub. Return False if nothing was done."""
+        """Answer a request and hand its connection to the hub. Return False if nothing was done."""
         if not (data.startswith(_LINE) and data.endswith(_END) and self._reader.read(data)):
             return False
         reader = self._reader

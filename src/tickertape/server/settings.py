@@ -23,7 +23,7 @@ DEFAULT_BROKER: Final = "sqlite:///tickertape.db"
 ENV_PREFIX: Final = "TICKERTAPE_"
 
 _ONE_PROCESS: Final = ("memory:",)
-"""Brokers whose log other processes cannot see, so that each worker would have a log of its own."""
+"""Brokers whose log other processes cannot see, so that each worker would have a separate log."""
 
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s,]+")
 

@@ -8,7 +8,7 @@ A worker that ends by itself is replaced: at once if it has served for a while, 
 each failure. SIGHUP replaces all workers one after the other, each as soon as its successor serves. A failure to start
 a process never affects the running ones.
 
-uvicorn has a supervisor of its own (``uvicorn.supervisors.Multiprocess``). It replaces a worker before the successor
+uvicorn has its own supervisor (``uvicorn.supervisors.Multiprocess``). It replaces a worker before the successor
 serves, restarts failing ones without a pause, and shares one socket among them.
 """
 

@@ -12,7 +12,7 @@ __all__ = ["PostgresNotifications", "postgres_listen"]
 
 
 def postgres_listen(url: str, channel: str) -> PostgresNotifications:
-    """Return a source of the notifications on a channel of PostgreSQL, over a connection of its own.
+    """Return a source of the notifications on a channel of PostgreSQL, over a separate connection.
 
     PostgreSQL keeps no notifications: those sent while no session listens are lost. So a source is most useful as the
     ``wake`` of :class:`Poll`, which reads the rows, and polls more often while the connection is lost::

@@ -46,7 +46,7 @@ _ASK_AGAIN: Final = frozenset({"404", "408"})
 
 
 class SubjectReader:
-    """Read one subject over a connection of its own, until anything fails.
+    """Read one subject over a separate connection, until anything fails.
 
     Arguments:
         url: the servers and the credentials.

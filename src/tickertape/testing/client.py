@@ -109,7 +109,7 @@ class EventStream:
         headers: the headers of the response.
         body: every byte that was read so far.
         complete: whether the response has ended as HTTP asks for; a stream that failed has not.
-        error: what the application raised.
+        error: the exception that the application raised.
     """
 
     def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes, wait: bool) -> None:

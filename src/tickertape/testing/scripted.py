@@ -97,7 +97,7 @@ class ScriptedBroker:
         return page
 
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
-        """Yield what is appended after a cursor, until the test makes it fail."""
+        """Yield the records after a cursor, until the test makes it fail."""
         await self._begin("tail")
         records = self._log.tail(after)
         following = asyncio.ensure_future(anext(records))

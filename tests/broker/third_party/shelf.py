@@ -147,7 +147,7 @@ class ShelfBroker:
 
 
 class ShelfLog(Log):
-    """A log on a shelf of its own."""
+    """A log on a separate shelf."""
 
     traits = Traits(opener=None)
     kind: ClassVar[type[ShelfBroker]] = ShelfBroker

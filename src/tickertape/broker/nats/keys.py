@@ -57,7 +57,7 @@ class KeyIndex:
         self._upto = max(self._upto, message.sequence)
 
     def append(self, before: int, message: Message) -> None:
-        """Add the keys of a message of our own after the sequence ``before``, if all keys up to that are known."""
+        """Add the keys of our own message after the sequence ``before``, if all keys up to that are known."""
         if self._upto >= before:
             self.add(message)
 

@@ -182,7 +182,7 @@ class Connection(AsyncConnection[tuple[Any, ...]]):
             duplicate.shutdown(socket.SHUT_RDWR)
 
     async def fetch(self, query: bytes, arguments: Sequence[object] = ()) -> Rows:
-        """Return the rows of a statement that is a transaction of its own."""
+        """Return the rows of a statement that is a whole transaction."""
         cursor = await self.execute(query, arguments or None, binary=True)
         return await cursor.fetchall() if cursor.description else []
 
@@ -234,7 +234,7 @@ class Pool:
         self._failure: Exception | None = None
 
     async def fetch(self, query: bytes, arguments: Sequence[object] = ()) -> Rows:
-        """Return the rows of a statement that is a transaction of its own.
+        """Return the rows of a statement that is a whole transaction.
 
         Raises:
             BrokerError: the server cannot be reached, or refuses; the cause is psycopg's error.
@@ -301,7 +301,7 @@ def _is_not_ours(record: logging.LogRecord) -> bool:
 
 
 class Session:
-    """A connection of its own, for one task: statements and notifications.
+    """A separate connection for one task: statements and notifications.
 
     Arguments:
         address: of the database.
@@ -323,7 +323,7 @@ class Session:
             raise translate_error(error, self._address.where) from error
 
     async def fetch(self, query: bytes, arguments: Sequence[object] = ()) -> Rows:
-        """Return the rows of a statement that is a transaction of its own."""
+        """Return the rows of a statement that is a whole transaction."""
         return await self._run(lambda connection: connection.fetch(query, arguments))
 
     async def payloads(self, timeout: float) -> list[str]:
@@ -343,7 +343,7 @@ class Session:
             raise translate_error(error, self._address.where) from error
 
     def shut_down(self) -> None:
-        """End the connection such that the task that waits for it is woken."""
+        """End the connection, and wake the task that waits for it."""
         if self._connection is not None:
             self._connection.shut_down()
 
@@ -355,7 +355,7 @@ class Session:
 
 
 class PostgresListener:
-    """The notifications of one channel, over a connection of its own.
+    """The notifications of one channel, over a separate connection.
 
     Arguments:
         url: as for :class:`PostgresBroker`.

@@ -114,7 +114,7 @@ def _options(connect_timeout: float) -> dict[str, Any]:
         # A command that redis-py repeats may have been executed the first time.
         "retry": Retry(NoBackoff(), 0),
         "socket_connect_timeout": connect_timeout,
-        # With a timeout of its own, redis-py sends under `asyncio.wait_for`, which loses cancellations
+        # With its own timeout, redis-py sends under `asyncio.wait_for`, which loses cancellations
         # before Python 3.12: a tail would not end. Each request has a deadline anyway.
         "socket_timeout": None,
         "protocol": 2,  # replies have one shape, and no server pushes anything between them

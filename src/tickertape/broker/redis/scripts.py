@@ -1,4 +1,4 @@
-"""The Lua scripts that Redis runs: whatever must happen at once happens in one script.
+"""The Lua scripts that Redis runs: each atomic step is one script.
 
 A log named ``{prefix}`` is these keys. The braces are a hash tag, which puts all of them on one node of a cluster:
 
@@ -9,7 +9,7 @@ A log named ``{prefix}`` is these keys. The braces are a hash tag, which puts al
   empty if there is none: Redis stores the names of fields once if they are the same in each entry;
 - ``{prefix}:keys:<epoch>``, a hash from idempotency keys to offsets.
 
-The epoch in the names is a fence of its own: a reader of one epoch can never receive a record of another.
+The epoch in the names is a fence, too: a reader of one epoch can never receive a record of another.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ STATE: Final = Script(
     + """
 -- KEYS: meta
 -- ARGV: the prefix of the log's keys, greatest age in ms (-1 for no limit)
--- Returns what the epoch is bound to, the oldest offset (-1 if there is no log), 1 if its idempotency keys are
+-- Returns the binding of the epoch, the oldest offset (-1 if there is no log), 1 if its idempotency keys are
 -- complete, and the server's description of itself.
 local meta = redis.call('HMGET', KEYS[1], 'epoch', 'newest', 'replid', 'run_id', 'durable', 'keys')
 local first, complete = -1, 0

@@ -70,7 +70,7 @@ class Observation:
     """The time of the look."""
     retry: int | None = None
     resumption: Resumption | None = None
-    """``None`` if the stream has shown no two events with ids of their own."""
+    """``None`` if the stream has shown no two events that have ids."""
     oversized: int = 0
     """Bytes of the limit that an event exceeded; ``0`` if none did."""
     unfinished: int = 0

@@ -81,7 +81,7 @@ class Log(ABC):
 
     @abstractmethod
     def broker(self, retention: Retention = DEFAULT_RETENTION) -> Broker:
-        """Return another broker on this log, not yet open. If logs are not shared, it has a log of its own."""
+        """Return another broker on this log, not yet open. If logs are not shared, it has a separate log."""
 
     async def wipe(self) -> None:
         """Destroy the log, as an operator's mistake does, while brokers may be open on it.

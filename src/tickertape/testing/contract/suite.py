@@ -21,7 +21,7 @@ class BrokerContract:
     """Run the contract over a broker: one test for each check.
 
     Attributes:
-        log: your subclass of :class:`Log`; each test makes one in a directory of its own.
+        log: your subclass of :class:`Log`; each test creates one in a new directory.
         patience: seconds after which a check fails if it waits for something. On an idle machine nothing takes
             one second. A broker that fails a check takes as long to fail.
     """

@@ -1,6 +1,6 @@
 // The text of a problem response (RFC 9457). Shared by every page.
 
-/** What a response that is not as hoped says: its problem's sentence, or its status. */
+/** The text of a failed response: the sentence of its problem, or its status. */
 export async function explain(response) {
   try {
     return (await response.json()).detail;
