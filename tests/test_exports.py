@@ -1,4 +1,4 @@
-"""``__all__`` of every package: complete, sorted, and importable without any extra at the top."""
+"""``__all__`` of every package: complete and sorted. The top package imports without extras."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import tickertape
 MODULES = sorted(
     name for _, name, _ in pkgutil.walk_packages(tickertape.__path__, "tickertape.") if not name.endswith("__main__")
 )
+PACKAGES = [name for name in MODULES if hasattr(importlib.import_module(name), "__path__")]
 
 
 def reexported_names(package: ModuleType) -> set[str]:
@@ -40,10 +41,16 @@ def test_all_is_sorted_and_exists(name: str) -> None:
     assert [entry for entry in exported if not hasattr(module, entry)] == []
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if hasattr(importlib.import_module(name), "__path__")])
+@pytest.mark.parametrize("name", PACKAGES)
 def test_all_is_complete(name: str) -> None:
     module = importlib.import_module(name)
     assert reexported_names(module) <= set(getattr(module, "__all__", []))
+
+
+def test_modules_inside_packages_have_no_all() -> None:
+    """A package exports in its ``__init__`` only; the modules at the top are like packages."""
+    inside = [name for name in MODULES if name not in PACKAGES and name.count(".") > 1]
+    assert [name for name in inside if hasattr(importlib.import_module(name), "__all__")] == []
 
 
 def test_import_without_extras() -> None:

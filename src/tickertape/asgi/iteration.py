@@ -8,8 +8,6 @@ from typing import Any, TypeVar
 
 from ..threads import BlockingIterator
 
-__all__ = ["check_iterable", "close_iterator", "iterate"]
-
 T = TypeVar("T")
 
 

@@ -9,8 +9,6 @@ from typing import Any, Final
 from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
 from .types import Send
 
-__all__ = ["RETRY_AFTER", "problem_body", "problem_headers", "send_problem", "status_of"]
-
 RETRY_AFTER: Final = 5
 """Seconds after which a client may retry when a hub drains or has lost its log: a restart takes about as long."""
 

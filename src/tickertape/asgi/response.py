@@ -15,8 +15,6 @@ from .iteration import check_iterable, close_iterator, iterate
 from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
 from .types import Message, Receive, Scope, Send
 
-__all__ = ["EventSourceResponse", "HasScope", "Headers", "StreamResponse", "get_last_event_id"]
-
 logger = logging.getLogger("tickertape.asgi")
 
 _STREAM_HEADERS: Final = {

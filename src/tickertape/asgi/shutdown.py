@@ -36,8 +36,6 @@ from .sockets import (
 )
 from .types import Scope
 
-__all__ = ["ABORT_UNKNOWN", "PARTING", "OpenStream", "OpenStreams", "close_streams", "open_streams"]
-
 logger = logging.getLogger("tickertape.asgi")
 
 PARTING: Final = 0.5

@@ -28,25 +28,6 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 from .tcp_timeout import set_tcp_timeout
 from .types import Receive, Scope, Send
 
-__all__ = [
-    "Address",
-    "Connection",
-    "Ends",
-    "Listener",
-    "Unknown",
-    "abort",
-    "abort_if_stuck",
-    "abort_stuck",
-    "cut_off",
-    "find_connection",
-    "find_listener",
-    "grace_period",
-    "server_address",
-    "set_timeout",
-    "set_timeouts",
-    "stuck_at",
-]
-
 T = TypeVar("T")
 
 Address: TypeAlias = tuple[str, int | None]

@@ -26,8 +26,6 @@ from .sockets import Connection, Unknown, find_connection, grace_period
 from .tcp_timeout import tcp_timeout_for
 from .types import Message, Receive, Scope, Send
 
-__all__ = ["DEFAULT_HEARTBEAT", "DEFAULT_SEND_TIMEOUT", "DisconnectReason", "Stream"]
-
 DEFAULT_HEARTBEAT: Final = 15.0
 """Seconds. The specification advises a comment "every 15 seconds or so"; proxies close idle ones after 30 to 60."""
 

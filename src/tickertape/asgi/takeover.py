@@ -18,8 +18,6 @@ from typing import Any, Final, Protocol, Self
 
 from .types import Receive
 
-__all__ = ["Takeover", "TransportOwner", "frame"]
-
 logger = logging.getLogger("tickertape.asgi")
 
 _SUPPORTED: Final = sys.platform != "win32"  # its event loop writes to handles, not to descriptors

@@ -10,8 +10,6 @@ from __future__ import annotations
 import socket
 from typing import Final, Protocol
 
-__all__ = ["copy_tcp_timeout", "set_tcp_timeout", "tcp_timeout_for"]
-
 _FACTOR: Final = 1.5
 """Times the send timeout, so that the stream itself drops a client that is present and does not read."""
 

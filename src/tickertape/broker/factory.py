@@ -13,9 +13,6 @@ from .protocol import DEFAULT_RETENTION, Broker, Retention
 from .sqlite import SQLiteBroker
 from .urls import read_options
 
-__all__ = ["create_broker", "extra_needed"]
-
-
 _PATHS: Final = ("sqlite", "redis+unix")
 """Schemes of files, whose names may contain any character."""
 

@@ -11,8 +11,6 @@ from typing import Final, NamedTuple, TypeAlias
 from ..errors import BrokerError
 from ..wire import Cursor, Draft
 
-__all__ = ["DEFAULT_GROUP", "GroupCommit"]
-
 DEFAULT_GROUP: Final = 500
 """The greatest number of drafts stored together: a few milliseconds in which the server does nothing else."""
 

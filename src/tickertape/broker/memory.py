@@ -14,8 +14,6 @@ from ..wire import Cursor, Draft
 from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
 from .records import LogState, Page, Record, new_epoch
 
-__all__ = ["MemoryBroker"]
-
 _SLICE: Final = 0.005
 """Seconds for which a filtered read may run before other tasks have their turn."""
 

@@ -9,8 +9,6 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 from ..wire import Cursor, Draft
 from .records import LogState, Page, Record
 
-__all__ = ["DEFAULT_RETENTION", "Broker", "Retention", "TopicFilter"]
-
 TopicFilter: TypeAlias = Callable[[str], bool]
 """Returns True for the topics to read. It is called once per topic or record, perhaps in another thread."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import NamedTuple
 
-__all__ = ["LogState", "Page", "Record", "new_epoch"]
-
 
 def new_epoch() -> str:
     """Return the name of a new epoch: 48 random bits, so that two logs never share one."""

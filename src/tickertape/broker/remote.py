@@ -17,8 +17,6 @@ from .grouping import DEFAULT_GROUP, GroupCommit
 from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
 from .records import LogState, Page, Record
 
-__all__ = ["DEFAULT_CONNECT_TIMEOUT", "DEFAULT_TIMEOUT", "RemoteBroker", "epoch_changed", "is_lossless"]
-
 logger = logging.getLogger("tickertape.broker")
 
 T = TypeVar("T")

@@ -7,8 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..wire import Draft
 
-__all__ = ["SQLConnection", "TransactionalBroker"]
-
 
 class SQLConnection(Protocol):
     """A connection on which the caller's transaction is open.

@@ -9,16 +9,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from ..errors import BrokerError
 
-__all__ = [
-    "NatsURL",
-    "choice",
-    "read_nats_url",
-    "read_options",
-    "read_seconds",
-    "seconds",
-    "without_secrets",
-]
-
 _SECRETS: Final = re.compile(r"(?<=[?&])(\w*(?:password|passwd|secret|token)\w*=)[^&#]*", re.ASCII | re.IGNORECASE)
 """Options that contain a secret, such as libpq's ``password``."""
 

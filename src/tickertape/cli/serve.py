@@ -11,8 +11,6 @@ from rich.markup import escape
 
 from .console import address_of, explain, fail, misuse
 
-__all__ = ["SERVE_EPILOG", "serve"]
-
 SERVE_EPILOG: Final = """You can also put every setting into the environment, as `TICKERTAPE_PORT=9000`, or into the
 TOML file of `--config`, as `port = 9000`. A flag wins over the environment, the environment over the file.
 `none` means no limit.

@@ -11,8 +11,6 @@ from typing import Final, Protocol
 from ..asgi import frame
 from .topics import Patterns
 
-__all__ = ["STRIDE", "TURN", "Audience"]
-
 STRIDE: Final = 64
 """Writes between two looks at the time: about a third of a millisecond."""
 

@@ -28,8 +28,6 @@ from .subscription import OverflowPolicy, Subscription
 from .topics import Patterns, TopicIndex, compile_patterns
 from .window import Entry, Window, encode_record
 
-__all__ = ["PAGE", "Counters", "Delivery", "LiveOutput", "Slice"]
-
 logger = logging.getLogger("tickertape.hub")
 
 PAGE: Final = 32 * 1024

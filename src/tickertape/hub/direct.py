@@ -22,8 +22,6 @@ from ..errors import BrokerError, SlowConsumerError
 from .delivery import PAGE, Delivery, Slice
 from .subscription import Subscription
 
-__all__ = ["DirectOutput"]
-
 logger = logging.getLogger("tickertape.hub")
 
 _PAGES_A_TURN: Final = 8

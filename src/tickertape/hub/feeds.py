@@ -20,18 +20,6 @@ from ..errors import EventTooLargeError, InvalidEventError, TickertapeError
 from ..timing import Clock, backoff, sleep
 from ..wire import MAX_KEY_LENGTH, Cursor, Draft
 
-__all__ = [
-    "MAX_NAME_LENGTH",
-    "Batch",
-    "Feed",
-    "FeedState",
-    "FeedStatistics",
-    "Field",
-    "Shape",
-    "Source",
-    "field_reader",
-]
-
 logger = logging.getLogger("tickertape.hub")
 
 T_co = TypeVar("T_co", covariant=True)

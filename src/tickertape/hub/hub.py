@@ -47,8 +47,6 @@ from .subscription import OverflowPolicy, Subscription
 from .topics import MAX_TOPICS, Patterns, check_patterns, compile_patterns
 from .wheel import Wheel
 
-__all__ = ["DEFAULT_DRAIN_WINDOW", "DEFAULT_MAX_EVENT_SIZE", "DEFAULT_RETRY", "Hub", "HubStatistics"]
-
 logger = logging.getLogger("tickertape.hub")
 
 DEFAULT_RETRY: Final = 3.0

@@ -19,8 +19,6 @@ from .presence import Presence
 from .topics import Patterns, compile_patterns
 from .window import Window
 
-__all__ = ["MAX_LAST", "Follower", "Start", "find_start", "start_in_window"]
-
 logger = logging.getLogger("tickertape.hub")
 
 MAX_LAST: Final = 10_000

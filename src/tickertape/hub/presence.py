@@ -10,8 +10,6 @@ from typing import Any, TypeAlias
 from ..asgi import DisconnectReason
 from .subscription import SubscriberInfo, Subscription
 
-__all__ = ["JoinCallback", "LeaveCallback", "Presence"]
-
 logger = logging.getLogger("tickertape.hub")
 
 JoinCallback: TypeAlias = Callable[[SubscriberInfo], Any]

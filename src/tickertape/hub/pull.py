@@ -13,8 +13,6 @@ from ..wire import Cursor, Gap, ServerSentEvent
 from .delivery import Delivery, Slice
 from .subscription import SubscriberInfo, Subscription
 
-__all__ = ["HubEvent", "PullOutput"]
-
 
 class HubEvent(ServerSentEvent):
     """An event of a hub's log: its ``id`` is its cursor, and it has a ``topic``."""

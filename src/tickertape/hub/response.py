@@ -30,8 +30,6 @@ from .pull import PullOutput
 from .subscription import OverflowPolicy, Subscription
 from .topics import Patterns
 
-__all__ = ["HubResponse", "StreamingHub", "opening_block"]
-
 
 class StreamingHub(Protocol):
     """The part of a hub that a response needs."""

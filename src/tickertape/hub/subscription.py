@@ -10,8 +10,6 @@ from ..wire import Gap
 from .audience import Audience
 from .topics import Patterns
 
-__all__ = ["Output", "OverflowPolicy", "SubscriberInfo", "Subscription"]
-
 
 class OverflowPolicy(StrEnum):
     """Treatment of a subscriber that reads too slowly."""

@@ -21,8 +21,6 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from ..errors import InvalidTopicError
 from ..wire import MAX_SEGMENTS, check_segments
 
-__all__ = ["MAX_TOPICS", "PatternSet", "Patterns", "TopicIndex", "check_patterns", "compile_patterns"]
-
 MAX_TOPICS: Final = 100
 """Patterns of one subscription: as many as fit well into a URL."""
 

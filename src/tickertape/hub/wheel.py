@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from ..timing import Clock, Timer
 
-__all__ = ["Wheel"]
-
 logger = logging.getLogger("tickertape.hub")
 
 _SLOT: Final = 0.25

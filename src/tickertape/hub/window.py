@@ -14,8 +14,6 @@ from ..errors import BrokerError, InvalidEventError
 from ..wire import encode_fields
 from .topics import Patterns, compile_patterns
 
-__all__ = ["Entry", "Window", "encode_record"]
-
 logger = logging.getLogger("tickertape.hub")
 
 _ENTRY_OVERHEAD: Final = 400

@@ -11,8 +11,6 @@ from ..broker import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, extra_needed, rea
 from ..errors import BrokerError
 from ..hub import Batch
 
-__all__ = ["NatsMessage", "NatsSubject", "nats_subject"]
-
 _SUBJECT: Final = re.compile(r"[^\s.]+(\.[^\s.]+)*")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 

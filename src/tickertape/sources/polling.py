@@ -14,8 +14,6 @@ from ..hub import Batch, Field, field_reader
 from ..threads import call_in_thread
 from ..timing import Clock, backoff, sleep
 
-__all__ = ["DEFAULT_EVERY", "DEFAULT_FALLBACK", "Poll", "Query", "Wake", "call"]
-
 logger = logging.getLogger("tickertape.sources")
 
 Query: TypeAlias = Callable[[Any], Iterable[Any] | Awaitable[Iterable[Any]]]

@@ -8,8 +8,6 @@ from typing import Any
 
 from ..broker import extra_needed
 
-__all__ = ["PostgresNotifications", "postgres_listen"]
-
 
 def postgres_listen(url: str, channel: str) -> PostgresNotifications:
     """Return a source of the notifications on a channel of PostgreSQL, over a separate connection.

@@ -14,8 +14,6 @@ from ..broker import NatsURL
 from ..broker.nats import Inbox, NatsConnection, Refused
 from ..errors import BrokerError
 
-__all__ = ["SubjectReader"]
-
 logger = logging.getLogger("tickertape.sources")
 
 _LOOK: Final = 10.0

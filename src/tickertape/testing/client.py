@@ -14,8 +14,6 @@ from ..asgi import ASGIApp, Headers, Message
 from ..errors import StreamEndedError
 from ..wire import Decoder, ServerSentEvent
 
-__all__ = ["DEFAULT_TIMEOUT", "EventStream", "EventStreamClient"]
-
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds to wait for what should come at once: enough for a busy machine, short for a failing test."""
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from ..timing import Timer
 
-__all__ = ["FakeClock"]
-
 
 class FakeClock:
     """A clock that changes only when the test advances it. Pass it as ``clock=``.

@@ -10,8 +10,6 @@ from ..broker import LogState, MemoryBroker, Page, Record, Retention, TopicFilte
 from ..errors import BrokerError
 from ..wire import Cursor, Draft
 
-__all__ = ["ScriptedBroker"]
-
 
 class ScriptedBroker:
     """A memory broker with accidents: delays, failures, lost records, another epoch.

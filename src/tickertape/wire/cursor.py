@@ -9,8 +9,6 @@ from typing import Final
 
 from ..errors import InvalidCursorError
 
-__all__ = ["MAX_OFFSET", "Cursor"]
-
 MAX_OFFSET: Final = 2**63 - 1
 """The greatest offset: every store keeps offsets in 64 bits, signed."""
 

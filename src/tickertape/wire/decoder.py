@@ -27,8 +27,6 @@ from typing import Final, NoReturn
 from ..errors import EventTooLargeError
 from .event import MAX_RETRY, ServerSentEvent, _Fields, _sealed
 
-__all__ = ["DEFAULT_MAX_EVENT_SIZE", "Decoder"]
-
 DEFAULT_MAX_EVENT_SIZE: Final = 1024 * 1024
 """Bytes of one event; a hub's own limit on what it publishes is the same."""
 

@@ -9,8 +9,6 @@ from ..errors import InvalidEventError, InvalidTopicError
 from .event import checked_event_type, data_to_text, repair
 from .notices import RESERVED_PREFIX
 
-__all__ = ["MAX_KEY_LENGTH", "MAX_SEGMENTS", "MAX_TOPIC_LENGTH", "Draft", "check_segments", "check_topic"]
-
 MAX_TOPIC_LENGTH: Final = 255
 """Characters: as many as the subject or column of every store holds, and more than a name needs."""
 

@@ -15,8 +15,6 @@ from uuid import UUID
 
 from ..errors import InvalidEventError
 
-__all__ = ["MAX_RETRY", "ServerSentEvent", "checked_event_type", "data_to_text", "encode_fields", "repair"]
-
 MAX_RETRY: Final = 2**63 - 1
 """The longest reconnection time, in milliseconds: browsers keep it in 64 bits."""
 

@@ -8,8 +8,6 @@ from typing import Any, Final, Literal, Self, TypeAlias
 from .cursor import Cursor
 from .event import ServerSentEvent
 
-__all__ = ["ERROR_EVENT", "GAP_EVENT", "HEARTBEAT", "RESERVED_PREFIX", "STREAM_ERROR", "Gap", "GapReason"]
-
 RESERVED_PREFIX: Final = "stream:"
 """Event types with this prefix are notices of a hub to its subscribers."""
 

@@ -34,8 +34,6 @@ from .link import Link
 from .messages import Message, digest, encode, records_of
 from .stream import Extent, NatsStream
 
-__all__ = ["NatsBroker"]
-
 _LOOK: Final = 1.0
 """Seconds of silence after which a tail checks whether its log is still there."""
 

@@ -16,8 +16,6 @@ from nats.aio.client import Client
 from ...errors import BrokerError
 from ..urls import NatsURL
 
-__all__ = ["ConnectionLost", "Inbox", "NatsConnection", "NoStream", "Refused"]
-
 logger = logging.getLogger("tickertape.broker")
 
 T = TypeVar("T")

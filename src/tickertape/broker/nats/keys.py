@@ -8,8 +8,6 @@ from typing import Final, NamedTuple
 from .link import Link
 from .messages import Message, digest
 
-__all__ = ["KeyIndex"]
-
 _SILENCE: Final = 2.0
 """Seconds without an expected message after which reading starts again."""
 

@@ -13,8 +13,6 @@ from nats.js.api import ConsumerConfig, DeliverPolicy, StreamConfig, StreamInfo
 from .connection import Inbox, NatsConnection, NoStream, Refused
 from .messages import Message, parse
 
-__all__ = ["Link"]
-
 T = TypeVar("T")
 
 _HEARTBEAT: Final = 2.0

@@ -15,8 +15,6 @@ from ...errors import BrokerError
 from ...wire import Draft
 from ..records import Record
 
-__all__ = ["Message", "digest", "encode", "parse", "records_of"]
-
 _PLACE: Final = "Tickertape-Place"
 """Header: the offset of the first record, and the number of records."""
 

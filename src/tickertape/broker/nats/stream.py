@@ -17,8 +17,6 @@ from .keys import KeyIndex
 from .link import Link
 from .messages import Message
 
-__all__ = ["Extent", "NatsStream"]
-
 _REMEMBERED: Final = 64
 """Messages, without their data, that are requested once: the ends of the stream, and the first steps of a bisection."""
 

@@ -45,8 +45,6 @@ from ..transactional import SQLConnection
 from .connections import ByteArray, Connection, Pool, Session, parse_url, translate_error
 from .schema import OUTBOX_WAKE, VERSION, schema_script
 
-__all__ = ["DEFAULT_POLL", "PostgresBroker"]
-
 logger = logging.getLogger("tickertape.broker")
 
 DEFAULT_POLL: Final = 5.0

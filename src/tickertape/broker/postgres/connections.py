@@ -22,8 +22,6 @@ from ...errors import BrokerError
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
 from ..urls import read_seconds
 
-__all__ = ["Address", "ByteArray", "Connection", "Pool", "PostgresListener", "Session", "parse_url", "translate_error"]
-
 T = TypeVar("T")
 
 Rows: TypeAlias = list[tuple[Any, ...]]

@@ -21,8 +21,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["OUTBOX_WAKE", "VERSION", "schema_script"]
-
 VERSION: Final = 1
 """The version of the tables and functions. Another one is refused."""
 

@@ -33,8 +33,6 @@ from .client import Client, RedisURL, close_client, translate_error
 from .fencing import Binding, Decision, Server, decide, parse_info
 from .scripts import APPEND, BIND, PAGE, STATE, Script
 
-__all__ = ["RedisBroker"]
-
 logger = logging.getLogger("tickertape.broker")
 
 _CONNECTIONS: Final = 4

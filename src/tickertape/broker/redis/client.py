@@ -13,8 +13,6 @@ from redis.backoff import NoBackoff
 
 from ...errors import BrokerError
 
-__all__ = ["Client", "RedisURL", "close_client", "translate_error"]
-
 Client: TypeAlias = "Redis | RedisCluster"
 
 _SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}

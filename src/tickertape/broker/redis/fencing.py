@@ -40,8 +40,6 @@ from typing import Final, NamedTuple
 
 from ...wire import Cursor
 
-__all__ = ["Binding", "Decision", "Server", "decide", "parse_info"]
-
 _NONE: Final = "0" * 40
 """The second replication id of a server that has none."""
 

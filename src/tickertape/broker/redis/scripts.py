@@ -17,8 +17,6 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import Final
 
-__all__ = ["APPEND", "BIND", "PAGE", "STATE", "Script"]
-
 
 class Script:
     """A script, and the digest by which the server remembers it."""

@@ -20,8 +20,6 @@ from ..records import LogState, Page, Record
 from ..urls import choice, read_options, seconds
 from .log import LogFile, file_identity
 
-__all__ = ["SQLiteBroker"]
-
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = 5.0

@@ -21,8 +21,6 @@ from ...wire import Cursor, Draft
 from ..protocol import Retention, TopicFilter
 from ..records import LogState, Page, Record, new_epoch
 
-__all__ = ["LogFile", "Slice", "Stored"]
-
 _APPLICATION: Final = 0x7469636B
 """``tick``: identifies our databases in the file header."""
 

@@ -27,6 +27,7 @@ _PARTS = ("steps", "appending", "reading", "tails", "epochs")
 # Before they are imported, so that a check that fails shows the values that it compared.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
-from .suite import CHECKS, BrokerContract, Check, Log, Traits  # noqa: E402 - see above
+from .checks import CHECKS, Check, Log, Traits  # noqa: E402 - see above
+from .suite import BrokerContract  # noqa: E402
 
 __all__ = ["CHECKS", "BrokerContract", "Check", "Log", "Traits"]

@@ -12,23 +12,6 @@ from typing import ClassVar, Final, TypeAlias
 
 from ...broker import DEFAULT_RETENTION, Broker, Retention
 
-__all__ = [
-    "CHECKS",
-    "NUL",
-    "PATIENCE",
-    "PROCESSES",
-    "SHARED",
-    "UNLIMITED_DATA",
-    "Check",
-    "Feature",
-    "Log",
-    "Traits",
-    "check",
-    "check_if",
-    "check_unless",
-    "patiently",
-]
-
 PATIENCE: Final = 20.0
 """Seconds after which a check fails that waits for something; on an idle machine nothing takes one second."""
 

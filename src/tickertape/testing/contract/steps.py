@@ -12,21 +12,6 @@ from ...errors import BrokerError
 from ...wire import Cursor, Draft
 from .checks import Log, patiently
 
-__all__ = [
-    "append_one_by_one",
-    "appending",
-    "assert_contiguous",
-    "collect",
-    "drafts_of",
-    "offsets",
-    "opened",
-    "raised",
-    "refused",
-    "tailed",
-    "tailing",
-    "until",
-]
-
 
 @asynccontextmanager
 async def opened(log: Log, retention: Retention = DEFAULT_RETENTION) -> AsyncIterator[Broker]:

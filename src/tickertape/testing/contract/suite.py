@@ -9,9 +9,7 @@ from typing import ClassVar
 import pytest
 
 from . import appending, epochs, reading, tails
-from .checks import CHECKS, PATIENCE, Check, Log, Traits
-
-__all__ = ["CHECKS", "PARTS", "BrokerContract", "Check", "Log", "Traits"]
+from .checks import CHECKS, PATIENCE, Check, Log
 
 PARTS = (appending, reading, tails, epochs)
 """The modules with checks; their import fills ``CHECKS``."""
