@@ -38,7 +38,7 @@ async def test_start_of_a_stream(query: str, last_event_id: str | None, first: s
     async with site() as hub:
         await hub.post([{"topic": "a", "data": str(number)} for number in (1, 2, 3)])
         async with hub.client.open("/topics"):
-            pass  # now the hub has read the events back
+            pass  # now the hub has read the events from the log
         epoch = hub.hub.epoch
         place = last_event_id and last_event_id.format(epoch=epoch)
         url = f"/events?topic=a&{query.format(epoch=epoch)}"

@@ -33,7 +33,7 @@ async def server_of(app: ASGIApp) -> AsyncIterator[tuple[Server, int]]:
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with a stream, a body of known length, or a body of unknown length, by the path."""
+    """Respond with a stream, a body of known length, or a body of unknown length, by the path."""
     if scope["type"] == "lifespan":
         await receive()
         await send({"type": "lifespan.startup.complete"})

@@ -60,7 +60,7 @@ async def test_full_server() -> None:
         for connection in connections[:10]:
             await connection.close()
         served = False
-        while not served:  # until the server has seen that they are closed
+        while not served:  # until the server has noticed that they are closed
             async with await Connection.open(port) as later:
                 served = await is_served(later)
         assert program.output.count("no longer full") == 1

@@ -27,7 +27,7 @@ BATCHES = 40
 
 KILLS = 5
 KEPT = 1000
-"""Events in the log: more than are published while a publisher tries again, fewer than a sleeper misses."""
+"""Events in the log: more than are published while a publisher tries again, fewer than a sleeping reader misses."""
 
 TOPICS = ("a", "b/1", "b/2", "c")
 AUDIENCES = (("**",), ("a",), ("b/*",), ("b/1", "c"))
@@ -83,7 +83,7 @@ class Reader:
 
 
 async def publish(url: str, number: int, ledger: Ledger, progress: asyncio.Queue[int]) -> int:
-    """Publish batches one after the other, each until it is acknowledged; return how often that took more than once."""
+    """Publish batches one after the other, each until it is acknowledged; return the number of repeated attempts."""
     rng = random.Random(SEED * 1000 + number)
     async with Publisher(url, max_attempts=None, max_delay=0.3) as publisher:
         for batch in range(BATCHES):
@@ -99,7 +99,7 @@ async def publish(url: str, number: int, ledger: Ledger, progress: asyncio.Queue
 
 
 def enter(ledger: Ledger, text: str, topic: str, data: str) -> None:
-    """Note what was acknowledged: no place in the log is given twice."""
+    """Record an acknowledged event; no cursor may be used twice."""
     cursor = Cursor.parse(text)
     assert cursor is not None
     log = ledger.published.setdefault(cursor.epoch, {})
@@ -108,7 +108,7 @@ def enter(ledger: Ledger, text: str, topic: str, data: str) -> None:
 
 
 async def kill_workers(program: Serve, progress: asyncio.Queue[int]) -> list[int]:
-    """Kill one worker after the other, each after so much was published; return whom."""
+    """Kill one worker after the other, each after a number of publications; return their ids."""
     rng = random.Random(SEED)
     killed = []
     for _ in range(KILLS):
@@ -159,7 +159,7 @@ async def test_ledger(tmp_path: Path) -> None:
 
 
 async def balance(ledger: Ledger, readers: list[Reader], url: str) -> None:
-    """Hold the log, and then what each reader got, against what was acknowledged."""
+    """Compare the log, and the events of each reader, with the acknowledged events."""
     broker = create_broker(url)
     state = await broker.open()
     log = ledger.published[state.epoch]
@@ -177,7 +177,7 @@ async def balance(ledger: Ledger, readers: list[Reader], url: str) -> None:
 
 
 def ledger_line(ledger: Ledger) -> str:
-    """The ledger in a sentence."""
+    """Return the ledger as a sentence."""
     (log,) = ledger.published.values()
     return (
         f"{len(log):,} events acknowledged, each stored once; {READERS} readers, {ledger.subscriptions} streams: "

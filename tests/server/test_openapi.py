@@ -1,4 +1,4 @@
-"""The description of the interface: valid, and true of the routes and of what they answer."""
+"""The description of the interface: valid, and true of the routes and their responses."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ STREAMS: list[tuple[str, list[list[str]]]] = [
     ("data: ä€😀:\u2028\u0085x\n\n", [["message", "ä€😀:\u2028\u0085x", ""]]),
     ("\ufeffdata: a\n\ndata: unfinished", [["message", "a", ""]]),
 ]
-"""The event stream format (WHATWG HTML, 9.2.6): what comes, and types, data and ids of what is dispatched."""
+"""The event stream format (WHATWG HTML, 9.2.6): the bytes, and the types, data and ids of the dispatched events."""
 
 
 @pytest.mark.asyncio(loop_scope="session")

@@ -1,4 +1,4 @@
-"""Direct delivery in real uvicorn processes: streams that use it, and that clients see no difference."""
+"""Direct delivery in real uvicorn processes: the streams that use it, without a difference for clients."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ async def test_same_stream_in_every_way(servers: dict[str, Uvicorn], case: Case)
     before = len(server.output)
     async with await server.open() as connection:
         assert await connection.get(path, version=case.version, headers=accept) == 200
-        # Until the first event there is a place to resume from.
+        # Before the first event there is a cursor to resume from.
         opening = await connection.piece()
         assert re.match(rb"id: \w+-\d+\nretry: \d+\n\n", opening), opening
         assert b"data" not in opening
@@ -259,7 +259,7 @@ async def test_data_after_the_request(servers: dict[str, Uvicorn], loop: str, na
     """It is ignored, in one packet with the request or later, and harms neither the stream nor its neighbour."""
     server = servers[loop]
     topic = f"behind/{name}"
-    at_once = name in ("pipelined", "many", "stream", "half")  # what is no request at all would be refused with it
+    at_once = name in ("pipelined", "many", "stream", "half")  # data that is not a request would be refused with it
     async with await server.open() as neighbour:
         await subscribe(server, neighbour, topic)
         async with await Wire.open(server.port) as connection:
@@ -374,7 +374,7 @@ async def test_late_reader(servers: dict[str, Uvicorn], name: str, kind: str) ->
     async with await server.open(receive_buffer=32768) as connection, await server.open() as neighbour:
         await subscribe(server, neighbour, topic)
         assert await connection.get(f"/{name}/events?topic={topic}") == 200
-        # More than the kernel holds for one that does not read, in pages and in one event above them all.
+        # More than the kernel holds for a client that does not read, in pages and in one larger event.
         reading = asyncio.create_task(events(neighbour, 601))
         cursors = await server.publish(topic, 500, size=10_000)
         cursors += await server.publish(topic, 1, size=1_000_000, first=500)
@@ -442,7 +442,7 @@ async def test_client_never_reads(servers: dict[str, Uvicorn], name: str) -> Non
         await connection.get(f"/{name}/events?topic={topic}")
         await server.publish(topic, 10, size=1_000_000)
         await server.left(topic, "send_timeout")
-        await connection.dropped()  # an end behind what is unsent would never come
+        await connection.dropped()  # an end after unsent bytes would never arrive
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -472,7 +472,7 @@ async def test_limit_of_connections() -> None:
             async with await server.open() as connection:
                 assert await connection.get("/bare/events?topic=limit") == 503
                 await connection.rest()
-        # Each that leaves makes room for another.
+        # A client that leaves makes room for another.
         await until(lambda: server.output.count("[left limit client_closed]") == 3, lambda: "three that left")
         async with await server.open() as connection:
             await subscribe(server, connection, "limit")
@@ -508,7 +508,7 @@ async def test_server_stops(loop: str) -> None:
             await unread.get("/bare/events?topic=unread")
             await server.publish("unread", 10, size=1_000_000)
             assert sorted(await server.ways("end")) == ["direct"] * 200 + ["portable"] * 5
-            # A request is under way, and one for a stream stands behind it.
+            # A request is in progress, and a request for a stream waits after it.
             late = await stack.enter_async_context(await Wire.open(server.port))
             await late.say(get("/wait"))
             await server.says("[waiting]")

@@ -1,4 +1,4 @@
-"""Publishing over HTTP: every way in, every refusal, and nothing half-published."""
+"""Publishing over HTTP: all formats, all refusals, and batches that are stored as a whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both publishers of the client against the real interface: what one sends, the other takes."""
+"""Both publishers of the client against the real interface: requests of the one are accepted by the other."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from support.servers import START, Connection, Server, free_port
 
 
 async def publish(port: int) -> int:
-    """Publish to the topic; return which worker did it."""
+    """Publish to the topic; return the number of the worker."""
     async with await Connection.open(port) as connection:
         assert await connection.get("/publish?topic=a", method="POST", headers="Content-Length: 0\r\n") == 200
         return int(json.loads(await connection.rest())["worker"])
@@ -29,7 +29,7 @@ async def test_events_reach_all_workers(option: str, tmp_path: Path) -> None:
         server.wait_for(port)
         async with AsyncExitStack() as stack, asyncio.timeout(START):
             subscribers: dict[int, list[Connection]] = {}
-            while len(subscribers) < 2:  # connections come to whichever worker is quicker
+            while len(subscribers) < 2:  # the quicker worker accepts a connection
                 connection = await stack.enter_async_context(await Connection.open(port))
                 assert await connection.get("/events?topic=a") == 200
                 subscribers.setdefault(int(connection.headers["x-worker"]), []).append(connection)

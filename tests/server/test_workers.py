@@ -1,4 +1,4 @@
-"""Several workers: started, replaced, and ended with their parent, however it ends."""
+"""Several workers: started, replaced, and ended with their parent, even if it is killed."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Workers(Program):
         super().__init__(command, {"PYTHONPATH": str(TESTS)})
 
     def pids(self) -> set[int]:
-        """The processes that serve: the children, but for the one that multiprocessing has for itself."""
+        """The processes that serve: the children, except the helper of multiprocessing."""
         children = psutil.Process(self.process.pid).children()
         return {child.pid for child in children if "spawn_main" in " ".join(child.cmdline())}
 
     async def stream(self) -> tuple[Connection, int]:
-        """Open a stream, from whichever worker; return it with the worker's process."""
+        """Open a stream of any worker; return it with the worker's process."""
         connection = await Connection.open(self.port)
         assert await connection.get("/") == 200
         return connection, int((await connection.event()).data or "")
@@ -162,7 +162,7 @@ def test_failed_fork_leaves_the_workers_alone(caplog: pytest.LogCaptureFixture) 
     one, two = parent.started
     one.process.exitcode = 1
     parent.refusing = True
-    parent.turn(10)  # has proven itself, and is replaced at once
+    parent.turn(10)  # has served long enough, and is replaced at once
     for now in (10.1, 10.2, 10.4, 10.6, 10.8):
         parent.turn(now)
     attempts = [record.getMessage() for record in caplog.records if "cannot start" in record.getMessage()]
@@ -300,7 +300,7 @@ async def test_failing_worker(tmp_path: Path) -> None:
         for pause in ("0.5", "1"):
             await program.says(f"ended with status 7; starting another in {pause} s", within=START)
         connection, answered = await program.stream()
-        assert answered == other  # who has served all the time
+        assert answered == other  # the worker that has served all the time
         await connection.close()
         await program.end()
         assert program.process.returncode == 0
