@@ -100,3 +100,13 @@ async def test_trimmed_tail() -> None:
     broker.trim(keep=2)
     with pytest.raises(LogTrimmedError, match="records after offset 1 are no longer kept: the oldest is 4"):
         await anext(broker.tail(Cursor((await broker.state()).epoch, 1)))
+
+
+@pytest.mark.parametrize(("lost", "left"), [(0, 3), (2, 1), (3, 0), (99, 0)])
+async def test_lose(lost: int, left: int) -> None:
+    """It loses at most everything, and continues with the next offset."""
+    broker = ScriptedBroker()
+    await broker.append(drafts(3))
+    broker.lose(lost)
+    assert ((await broker.state()).oldest, (await broker.state()).newest) == (1, left)
+    assert [cursor.offset for cursor in await broker.append(drafts(1))] == [left + 1]

@@ -367,3 +367,12 @@ async def test_drain(app: App) -> None:
         await asyncio.gather(one.read(), two.read())
         assert one.complete
         assert two.complete
+
+
+@pytest.mark.parametrize("kind", ["websocket", "lifespan"])
+async def test_other_scopes(kind: str) -> None:
+    async with Hub() as hub:
+        response = hub.response({"type": kind, "headers": []}, "t")
+        with pytest.raises(RuntimeError, match=f"answers HTTP requests, not a scope of type '{kind}'"):
+            await response({"type": kind}, None, None)  # type: ignore[arg-type]
+        assert hub.subscribers() == 0

@@ -3,6 +3,7 @@
 from .problems import problem_body, problem_headers, send_problem, status_of
 from .response import EventSourceResponse, HasScope, Headers, StreamResponse, get_last_event_id
 from .shutdown import OpenStream, close_streams, open_streams
+from .sockets import reset_on_close
 from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
 from .takeover import Takeover, TransportOwner, frame
 from .tcp_timeout import copy_tcp_timeout, set_tcp_timeout, tcp_timeout_for
@@ -32,6 +33,7 @@ __all__ = [
     "open_streams",
     "problem_body",
     "problem_headers",
+    "reset_on_close",
     "send_problem",
     "set_tcp_timeout",
     "status_of",

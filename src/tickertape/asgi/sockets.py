@@ -25,7 +25,7 @@ from functools import partial
 from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
-from .tcp_timeout import set_tcp_timeout
+from .tcp_timeout import Socket, set_tcp_timeout
 from .types import Receive, Scope, Send
 
 T = TypeVar("T")
@@ -222,7 +222,7 @@ def abort_if_stuck(transport: asyncio.Transport) -> bool:
     connection = transport.get_extra_info("socket")
     if connection is not None:
         with contextlib.suppress(OSError):  # the client has left
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(connection)
     transport.abort()
     return True
 
@@ -304,8 +304,19 @@ def _progress(connection: socket.socket) -> int:
     return -int(held)
 
 
-def _abort(connection: socket.socket) -> None:
+def reset_on_close(connection: Socket) -> None:
+    """Reset a connection when it is closed, and drop its unsent bytes.
+
+    A peer that does not read would not see a clean end, and the kernel would keep everything for it.
+
+    Raises:
+        OSError: the socket is closed.
+    """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def _abort(connection: socket.socket) -> None:
+    reset_on_close(connection)
     connection.shutdown(socket.SHUT_RDWR)
 
 

@@ -20,10 +20,10 @@ _MAX: Final = 2**31 - 1
 """Milliseconds: the option is an int of C."""
 
 
-class _Socket(Protocol):
+class Socket(Protocol):
     """A socket, or what a transport of asyncio or uvloop returns as one."""
 
-    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int | bytes, /) -> None: ...
 
 
 def tcp_timeout_for(send_timeout: float) -> float:
@@ -31,7 +31,7 @@ def tcp_timeout_for(send_timeout: float) -> float:
     return _FACTOR * send_timeout
 
 
-def set_tcp_timeout(connection: _Socket, seconds: float) -> None:
+def set_tcp_timeout(connection: Socket, seconds: float) -> None:
     """Close ``connection`` if its peer acknowledges nothing for ``seconds`` after something was sent.
 
     A client that is present and does not read for as long is dropped too. If ``connection`` is a

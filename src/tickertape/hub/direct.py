@@ -12,12 +12,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
-import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from ..asgi import DisconnectReason, frame
+from ..asgi import DisconnectReason, frame, reset_on_close
 from ..errors import BrokerError, SlowConsumerError
 from .delivery import PAGE, Delivery, Slice
 from .subscription import Subscription
@@ -29,8 +27,6 @@ _PAGES_A_TURN: Final = 8
 
 MAX_RECEIVED: Final = 64 * 1024
 """Bytes that a client may send after its request. A stream has no end, so nothing it asks for will be answered."""
-
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time
 
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -149,11 +145,8 @@ class DirectOutput(asyncio.Protocol):
             self._left = left
             self._since = now
         elif left and now - self._since >= send_timeout:
-            # A peer that reads nothing would not see a clean end, and the kernel would keep everything for it.
             with contextlib.suppress(OSError):
-                self._transport.get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
-                )
+                reset_on_close(self._transport.get_extra_info("socket"))
             self.abort(DisconnectReason.SEND_TIMEOUT)
 
     def finish(self, chunk: bytes, reason: DisconnectReason) -> None:

@@ -18,6 +18,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
@@ -33,6 +34,7 @@ from typing import Any, Final
 from uvicorn.config import STARTUP_FAILURE
 
 from ..asgi import ASGIApp, copy_tcp_timeout
+from ..timing import backoff
 from .uvicorn import DEFAULT_GRACE, NotStartedError, Server, create_server, run_server
 
 logger = logging.getLogger("tickertape.server")
@@ -93,7 +95,7 @@ class Job:
 
 def pause_before(failures: int) -> float:
     """Return the seconds to wait before a worker is started that has failed so many times in a row."""
-    return 0.0 if failures == 0 else min(FIRST_PAUSE * 2 ** min(failures - 1, 30), LONGEST_PAUSE)
+    return backoff(failures, random.random, first=FIRST_PAUSE, cap=LONGEST_PAUSE, jitter=0.0) if failures else 0.0
 
 
 def run_workers(
