@@ -145,7 +145,7 @@ class RedirectError(ClientError):
             return f"the redirect with status {self.status} has no Location"
         if not self.too_many:
             return f"cannot follow the redirect to {self.location!r}: it is not an http or https URL"
-        return f"expected at most {self.redirects - 1} redirects in a row, got another one to {self.location!r}"
+        return f"more than {self.redirects - 1} redirects in a row, the last one to {self.location!r}"
 
 
 class GaveUpError(ClientError):

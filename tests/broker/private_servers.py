@@ -61,7 +61,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     """Wait until a condition is true, with pauses."""
     deadline = time.monotonic() + START
     while not condition():
-        assert time.monotonic() < deadline, f"expected {what}, got none within {START} s"
+        assert time.monotonic() < deadline, f"expected {what} within {START} s"
         time.sleep(0.02)
 
 

@@ -392,7 +392,7 @@ def test_too_many_redirects() -> None:
     error = stopped(driver.respond(302, {"location": "/z"}))
     assert isinstance(error, RedirectError)
     assert (error.status, error.location, error.redirects) == (302, "/z", 3)
-    assert str(error) == "expected at most 2 redirects in a row, got another one to '/z'"
+    assert str(error) == "more than 2 redirects in a row, the last one to '/z'"
 
 
 # Giving up.

@@ -282,7 +282,7 @@ async def test_start(hub: Hub, options: dict[str, Any], expected: list[str]) -> 
 @pytest.mark.parametrize(
     ("patterns", "options", "kind", "sentence"),
     [
-        ([], {}, InvalidTopicError, "expected at least one topic"),
+        ([], {}, InvalidTopicError, "a subscription needs at least one topic"),
         (["a*"], {}, InvalidTopicError, "as a whole segment"),
         (["a", "b", "c", "d"], {}, InvalidTopicError, "expected at most 3 topics in a subscription, got 4"),
         (["a"], {"on_overflow": "explode"}, ValueError, "'explode' is not a valid OverflowPolicy"),

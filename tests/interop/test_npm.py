@@ -26,7 +26,7 @@ RESTARTS = 4
 def folder(pytestconfig: pytest.Config) -> Path:
     """Return the folder with the packages of the lock file. They are installed once for each version of it."""
     if shutil.which("npm") is None:
-        reason = "expected npm on the path, got none"
+        reason = "npm is not on the path"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -62,7 +62,7 @@ async def browser() -> AsyncIterator[Browser]:
     """Chromium, for tests whose loop is the session's: ``pytest.mark.asyncio(loop_scope="session")``."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        reason = f"expected one of {', '.join(NAMES)} on the path, got none"
+        reason = f"none of {', '.join(NAMES)} is on the path"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)

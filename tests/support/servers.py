@@ -349,7 +349,7 @@ class Connection:
         """Return when the server has dropped the connection; nothing is read."""
         poll = select.poll()
         poll.register(self._writer.get_extra_info("socket"), 0)
-        await until(lambda: bool(poll.poll(0)), lambda: "a connection that is dropped, got one that is kept")
+        await until(lambda: bool(poll.poll(0)), lambda: "a dropped connection, but it is open")
 
     async def stall(self) -> None:
         """Read nothing until the server has sent all that it can, and no more bytes arrive."""

@@ -121,7 +121,7 @@ def test_possessive_repeats() -> None:
 def test_fuzzer(tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("expected atheris in the environment of CI, got none")
+            pytest.fail("atheris is not installed, although CI needs it")
         pytest.skip("atheris is not installed")
     fuzzer = [
         sys.executable,

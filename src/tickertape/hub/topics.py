@@ -63,7 +63,7 @@ def check_patterns(patterns: str | Iterable[str], *, limit: int | None = MAX_TOP
         patterns = (patterns,)
     given = set(patterns)
     if not given:
-        raise InvalidTopicError("expected at least one topic to subscribe to, got none")
+        raise InvalidTopicError("a subscription needs at least one topic")
     if limit is not None and len(given) > limit:
         raise InvalidTopicError(f"expected at most {limit} topics in a subscription, got {len(given)}")
     return tuple(sorted({_check_pattern(pattern) for pattern in sorted(given, key=str)}))
