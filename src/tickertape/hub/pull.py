@@ -125,13 +125,22 @@ class PullOutput:
             if gap is not None:
                 return Slice(b"", subscription.cursor, [], gap)
             if subscription.cursor >= delivery.window.newest:
-                await self._wait()
+                subscription.caught_up = True
+                waiting = self._waiting = asyncio.get_running_loop().create_future()
+                subscription.audience.waiters[self] = None
+                try:
+                    await waiting
+                except BaseException:
+                    subscription.audience.waiters.pop(self, None)
+                    raise
+                finally:
+                    self._waiting = None
                 continue
-            try:
-                found = await self._find_slice()
-            except SlowConsumerError:
-                delivery.end(subscription, DisconnectReason.SLOW_CONSUMER)
-                raise
+            found: Slice | None
+            if delivery.in_window(subscription):
+                found = delivery.next_slice(subscription, delivery.window.newest)
+            else:
+                found = await self._fetch_slice()
             if found is None or subscription.reason is not None:
                 continue
             subscription.cursor = found.upto
@@ -141,21 +150,12 @@ class PullOutput:
             await asyncio.sleep(0)  # a long part of the log without matching events must not hold the loop
         return None
 
-    async def _find_slice(self) -> Slice | None:
-        delivery, subscription = self._delivery, self.subscription
-        if delivery.in_window(subscription):
-            return delivery.next_slice(subscription, delivery.window.newest)
-        return await delivery.fetch_slice(subscription)
-
-    async def _wait(self) -> None:
-        self.subscription.caught_up = True
-        self._waiting = asyncio.get_running_loop().create_future()
-        self.subscription.audience.waiters[self] = None
+    async def _fetch_slice(self) -> Slice | None:
         try:
-            await self._waiting
-        finally:
-            self._waiting = None
-            self.subscription.audience.waiters.pop(self, None)
+            return await self._delivery.fetch_slice(self.subscription)
+        except SlowConsumerError:
+            self._delivery.end(self.subscription, DisconnectReason.SLOW_CONSUMER)
+            raise
 
     # Called by the audience and the delivery.
 
@@ -167,6 +167,8 @@ class PullOutput:
     def wake(self) -> None:
         """Continue if the reader waits."""
         if self._waiting is not None and not self._waiting.done():
+            # At once: until the reader runs, its cursor must not be moved with those of the waiting ones.
+            self.subscription.audience.waiters.pop(self, None)
             self._waiting.set_result(None)
 
     def ended(self) -> None:
