@@ -232,11 +232,12 @@ class Stream:
                 return
             if chunk or self._start is not None:
                 try:
-                    await self._write(chunk)
+                    await (self._write_now(chunk) if self._beat is None else self._write(chunk))
                 except asyncio.CancelledError as error:
                     await self._leave_write(error)
                     return
-            cancellation = await self._give_turn()
+            overdue = self._loop.time() - self._had_turn > _FAIR_SHARE
+            cancellation = await self._give_turn() if overdue else None
 
     async def _next_chunk(self, cancellation: asyncio.CancelledError | None) -> bytes | None:
         """Return the next item encoded, or ``None`` if there is none; throw a cancellation into the items first."""
@@ -307,10 +308,7 @@ class Stream:
         self._tail = _BLOCK_END if chunk.endswith(_BLOCK_END) else (self._tail + chunk[-_SEPARATOR:])[-_SEPARATOR:]
 
     async def _give_turn(self) -> asyncio.CancelledError | None:
-        """Yield to other tasks if this one was busy for long; return a cancellation that arrives while they run."""
-        now = self._loop.time()
-        if now - self._had_turn <= _FAIR_SHARE:
-            return None
+        """Yield to other tasks; return a cancellation that arrives while they run."""
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError as error:
