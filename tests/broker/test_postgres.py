@@ -352,17 +352,66 @@ async def test_sessions_commit_to_the_disk(schema: str) -> None:
 
 
 async def test_close_ends_every_session(schema: str) -> None:
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+    broker = PostgresBroker(f"{POSTGRES_URL}?schema={schema}&application_name={schema}")
+    await broker.open()
+    async with tailing(broker, 0) as tail:
+        await asyncio.gather(*(broker.append(drafts("1")) for _ in range(5)), *(broker.read(0, 5) for _ in range(5)))
+        await collect(tail, 5)
+        assert execute(count, schema)[0][0] in (2, 3, 4)  # a session that listens, and up to three connections
+        await broker.close()
+    async with asyncio.timeout(10.0):
+        while execute(count, schema) != [(0,)]:  # noqa: ASYNC110 - the server notices the end of sessions later
+            await asyncio.sleep(0.01)
+
+
+async def test_cancelled_request_disturbs_no_other(schema: str) -> None:
+    async with opened(schema) as broker:
+        await broker.append(drafts("1", "2"))
+        for _ in range(10):
+            reading = asyncio.create_task(broker.read(0, 10))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        assert data((await broker.read(0, 10)).records) == ["1", "2"]
+
+
+async def test_catching_up_costs_one_statement_per_page(cluster: PrivatePostgres) -> None:
+    broker = PostgresBroker(cluster.url + "?schema=pages&options=-clog_statement%3Dall")
+    await broker.open()
+    await broker.append(drafts(*(f"{number}" for number in range(5000))))
+    before = len(statements(cluster))
+    after = 0
+    while after < 5000:
+        page = await broker.read(after, 100)
+        assert page.state.newest == 5000
+        after = page.records[-1].offset
+    assert len(statements(cluster)) - before == 50
+    await broker.state()
+    assert len(statements(cluster)) - before == 51
+    await broker.close()
+
+
+def statements(cluster: PrivatePostgres) -> list[str]:
+    return [line for line in cluster.log().splitlines() if "LOG:  execute" in line or "LOG:  statement" in line]
+
+
+async def test_request_after_all_sessions_were_terminated(schema: str) -> None:
+    """Idle connections that the server has closed are replaced before they are used."""
+    count = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
     terminate = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = %s"
     broker = PostgresBroker(f"{POSTGRES_URL}?schema={schema}&application_name={schema}")
     try:
         await broker.open()
+        async with asyncio.timeout(10.0):
+            while execute(count, schema) != [(3,)]:  # until the pool is full, so that no connection is being made
+                await asyncio.gather(*(broker.read(0, 5) for _ in range(20)))
         await asyncio.gather(*(broker.read(0, 5) for _ in range(20)))
-        ended = execute(terminate, schema)  # waits for the processes to end: their sockets are closed then
-        assert ended
-        assert set(ended) == {(True,)}
+        assert set(execute(terminate, schema)) == {(True,)}  # it waits for the processes, so their sockets are closed
         assert await asyncio.gather(*(broker.state() for _ in range(20))) == [await broker.state()] * 20
     finally:
-        await broker.close()  # psycopg's pool keeps the loop from ending otherwise
+        await broker.close()  # a pool that is left open can keep the loop from ending
 
 
 async def test_more_requests_than_connections(schema: str) -> None:
