@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -479,6 +480,78 @@ async def test_reopen() -> None:
             epochs.add(hub.epoch)
         assert not hub.draining
     assert len(epochs) == 3
+
+
+async def test_reopen_with_broker() -> None:
+    """A broker cannot be opened again, so the error states the remedy."""
+    hub = Hub(MemoryBroker(), clock=FakeClock())
+    async with hub:
+        pass
+    with pytest.raises(HubClosedError, match="create a new hub, or give it a URL"):
+        await hub.open()
+    await hub.close()
+
+
+async def is_usable(hub: Hub) -> bool:
+    async with hub.subscribe("t") as events:
+        await hub.publish("t", "x")
+        return (await anext(events)).data == "x" and not hub.draining
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///{directory}/log.db"])
+class TestOpenAndCloseAtOnce:
+    """Tasks that open and close one hub at the same time do not get in each other's way."""
+
+    @pytest.fixture
+    async def hub(self, url: str, tmp_path: Path) -> AsyncIterator[Hub]:
+        hub = Hub(url.format(directory=tmp_path))
+        yield hub
+        await hub.close()
+
+    async def test_open_twice(self, hub: Hub) -> None:
+        results = await asyncio.gather(hub.open(), hub.open(), return_exceptions=True)
+        assert [type(result) for result in results] == [type(None), HubClosedError]
+        assert await is_usable(hub)
+
+    async def test_open_while_closing(self, hub: Hub) -> None:
+        await hub.open()
+        closing = asyncio.ensure_future(hub.close())
+        await asyncio.sleep(0)
+        await hub.open()
+        assert closing.done()
+        assert await is_usable(hub)
+
+    async def test_close_while_opening(self, hub: Hub) -> None:
+        opening = asyncio.ensure_future(hub.open())
+        await asyncio.sleep(0)
+        await hub.close()
+        await opening
+        assert "closed" in repr(hub)
+        await hub.open()
+        assert await is_usable(hub)
+
+    async def test_close_twice(self, hub: Hub) -> None:
+        """Both calls return when the hub is closed."""
+        await hub.open()
+
+        async def close() -> bool:
+            await hub.close()
+            return hub.draining
+
+        results = await asyncio.gather(close(), close())
+        assert list(results) == [False, False]
+
+    async def test_cancelled_close(self, hub: Hub) -> None:
+        await hub.open()
+        closing = asyncio.ensure_future(hub.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await hub.close()
+        assert not hub.draining
+        await hub.open()
+        assert await is_usable(hub)
 
 
 @pytest.mark.parametrize("broker_given", ["memory://", MemoryBroker])

@@ -163,7 +163,9 @@ class Hub:
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
-        self._opening = False
+        self._opening: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
         self._draining = False
         self._wheel: Wheel | None = None
         self._delivery: Delivery | None = None
@@ -199,25 +201,33 @@ class Hub:
     async def open(self) -> None:
         """Connect to the log and begin to follow it. If that fails, nothing stays open.
 
+        While the hub is closing, this waits until it is closed.
+
         Raises:
-            HubClosedError: the hub is open already.
+            HubClosedError: the hub is open already, or its broker, which was not given as a URL, was closed.
             BrokerError: the log cannot be reached.
         """
-        if self._delivery is not None or self._opening:
+        if self._closing is not None:
+            await asyncio.wait([self._closing])
+        if self._delivery is not None or self._opening is not None:
             raise HubClosedError("hub is already open")
-        self._opening = True
+        if self._closed and self._url is None:
+            raise HubClosedError(
+                "the broker of this hub is closed: create a new hub, or give it a URL so that it can be opened again"
+            )
+        self._loop = asyncio.get_running_loop()
+        self._process = os.getpid()
+        opening = self._opening = self._loop.create_future()
+        wheel = Wheel(self._clock or self._loop)
+        follower = Follower(self._broker, self._retention, wheel, self.random)
         try:
-            self._loop = asyncio.get_running_loop()
-            self._process = os.getpid()
-            wheel = Wheel(self._clock or self._loop)
-            follower = Follower(self._broker, self._retention, wheel, self.random)
-            try:
-                delivery = await follower.start(await self._broker.open(), self.presence)
-            except BaseException:
-                await self._close_broker()
-                raise
+            delivery = await follower.start(await self._broker.open(), self.presence)
+        except BaseException:
+            await self._close_broker()
+            raise
         finally:
-            self._opening = False
+            self._opening = None
+            opening.set_result(None)
         self._wheel, self._follower, self._delivery = wheel, follower, delivery
         self._published = 0
         wheel.start(self._beat, self._check)
@@ -226,26 +236,45 @@ class Hub:
         self._warn_about_workers()
 
     async def close(self) -> None:
-        """End all streams and close the log; may be called twice."""
+        """End all streams and close the log, and return when that is done; may be called twice.
+
+        A hub that is being opened is closed afterwards. If the caller is cancelled, the hub closes all the same.
+        """
         open_streams.discard(self)
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
         delivery, wheel, follower = self._delivery, self._wheel, self._follower
-        if delivery is None or wheel is None or follower is None:
-            return
-        self._draining = True
-        self._delivery = None
-        for subscription in self.presence.subscriptions:
-            self._finish(delivery, subscription)
-        delivery.close()
-        wheel.stop()
-        await self._stop_feeds()
-        await follower.stop()
-        await self._close_broker()
-        self._draining = False
+        if delivery is not None and wheel is not None and follower is not None:
+            self._draining = True
+            self._delivery = None
+            for subscription in self.presence.subscriptions:
+                self._finish(delivery, subscription)
+            delivery.close()
+            wheel.stop()
+            self._closing = asyncio.get_running_loop().create_task(
+                self._close_log(self._cancel_feeds(), follower), name="tickertape close"
+            )
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    async def _close_log(self, feeds: list[Feed], follower: Follower) -> None:
+        try:
+            await asyncio.gather(*(feed.stop() for feed in feeds))
+            await follower.stop()
+        finally:
+            try:
+                await self._close_broker()
+            finally:
+                self._draining = False
+                self._closing = None
 
     async def _close_broker(self) -> None:
-        await self._broker.close()
-        if self._url is not None:
-            self._broker = create_broker(self._url, retention=self._retention)
+        try:
+            await self._broker.close()
+        finally:
+            self._closed = True
+            if self._url is not None:
+                self._broker = create_broker(self._url, retention=self._retention)
 
     def _warn_about_workers(self) -> None:
         """Warn if this process looks like one of several workers, and the log is in its memory."""
@@ -522,12 +551,13 @@ class Hub:
             raise ValueError(f"there is another feed with the name {found!r}: name=")
         return found
 
-    async def _stop_feeds(self) -> None:
+    def _cancel_feeds(self) -> list[Feed]:
+        """Cancel all feeds at once, before one of them finds the hub closed."""
         feeds = [*self._feeds.values(), *self._replaced_feeds]
         self._replaced_feeds = []
-        for feed in feeds:  # all at once, before one of them finds the hub closed
+        for feed in feeds:
             feed.cancel()
-        await asyncio.gather(*(feed.stop() for feed in feeds))
+        return feeds
 
     # Subscribing.
 
