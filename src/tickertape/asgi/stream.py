@@ -56,8 +56,6 @@ class DisconnectReason(StrEnum):
     """The client read too slowly: its cursor is older than the oldest kept event."""
     SEND_TIMEOUT = "send_timeout"
     """The client stayed connected and did not read."""
-    EXPIRED = "expired"
-    """The time granted to the stream was over."""
     DRAINING = "draining"
     """The server is stopping, or its program ended the stream."""
     ERROR = "error"
