@@ -36,17 +36,20 @@ class BrokerHealth:
         self._logged: str | None = None
         self._logged_at = 0.0
         self._unlogged = 0
+        self._failing = False
+        self._recovery_logged_at = float("-inf")
 
     def write_failed(self, error: BrokerError) -> None:
         """Record that the broker did not store events."""
         self._refusal, self._refused_at = error, self._now()
 
     def write_succeeded(self) -> None:
-        """Record that the broker stored events, and log the end of an outage."""
+        """Record that the broker stored events, and log the end of an outage: once per minute if it comes and goes."""
         self._refusal = None
-        if self._logged is not None:
+        if self._failing and self._now() - self._recovery_logged_at >= REPEAT_AFTER:
             logger.warning("the broker works again%s", self._others())
-            self._logged = None
+            self._recovery_logged_at = self._now()
+        self._failing = False
 
     @property
     def refusal(self) -> BrokerError | None:
@@ -55,6 +58,7 @@ class BrokerHealth:
 
     def log(self, request: str, error: BrokerError) -> None:
         """Log that a request has failed: each error once, then once per minute with the number of failed requests."""
+        self._failing = True
         text, since = str(error), self._now() - self._logged_at
         if self._logged is None or since >= (REPEAT_AFTER if text == self._logged else _APART):
             logger.error("%s failed: %s%s", request, error, self._others())
