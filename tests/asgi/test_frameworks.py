@@ -128,7 +128,7 @@ def litestar(source: Source) -> ASGIApp:
     async def handler(scope: LitestarScope, receive: LitestarReceive, send: LitestarSend) -> None:
         await source.response()(scope, receive, send)  # type: ignore[arg-type]
 
-    return Litestar([handler], openapi_config=None)  # type: ignore[return-value]
+    return Litestar([handler], openapi_config=None, logging_config=None)  # type: ignore[return-value]
 
 
 async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
