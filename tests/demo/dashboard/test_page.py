@@ -211,7 +211,8 @@ async def test_pointer_selects_a_time(browser: Browser, tmp_path: Path) -> None:
         assert (await it.page.locator("#moment").text_content() or "")[-8:] < latest[-8:]
         assert await it.evaluate("return cards.every((card) => card.chart.plot.cursor.idx > 0)")
         await it.page.locator("h1").hover()
-        await expect(it.page.locator("#moment")).to_have_text(latest)
+        await expect(it.page.locator("#moment")).to_contain_text("last sample at ")  # perhaps a newer one by now
+        assert (await it.page.locator("#moment").text_content() or "") >= latest
 
 
 async def test_keyboard_and_announcements(browser: Browser, tmp_path: Path) -> None:

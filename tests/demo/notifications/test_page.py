@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,8 +35,16 @@ class Served:
         self._database = database
 
     def insert(self, user: str, *titles: str, body: str = "", link: str = "") -> None:
+        until = time.monotonic() + 10
         for title in titles:
-            execute(self._database, INSERT, user, title, body, link)
+            while True:
+                try:
+                    execute(self._database, INSERT, user, title, body, link)
+                    break
+                except sqlite3.OperationalError as error:  # the application creates its table after it listens
+                    if "no such table" not in str(error) or time.monotonic() > until:
+                        raise
+                time.sleep(0.01)
 
 
 @asynccontextmanager
