@@ -29,6 +29,7 @@ ARROWS = {
     "server": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},
     "demo": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "sources", "server"},
     "cli": {"errors", "timing", "wire", "asgi", "broker", "hub", "server", "client", "demo"},
+    "integrations": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "client"},
     "__main__": {"cli"},
 }
 """The packages that each package may import."""
@@ -38,6 +39,7 @@ OUTSIDE = {
     "broker/postgres": {"psycopg", "psycopg_pool"},
     "broker/nats": {"nats"},
     "sources/subjects.py": {"nats"},
+    "asgi/response.py": {"starlette"},  # to be a real response where Starlette is installed
     "client": {"httpx2"},
     "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic"},
     "cli": {"typer", "click", "rich", "httpx2"},
