@@ -97,7 +97,8 @@ async def test_takes_the_connection(http: str) -> None:
             assert await connection.piece() == CHUNK
             (output,) = app.outputs
             assert output.transport is not None
-            assert server.server_state.connections == {output}
+            connections: list[object] = list(server.server_state.connections)
+            assert connections == [output]
             assert server.server_state.total_requests == 1
             await asyncio.wait(server.server_state.tasks or [asyncio.create_task(asyncio.sleep(0))])
             assert app.cycles[0]() is None  # freed at once, and without the garbage collector

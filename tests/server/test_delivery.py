@@ -261,7 +261,7 @@ async def test_streams_with_cors(cors_origins: tuple[str, ...], headers: str) ->
             assert publisher.status == 201
             event = await subscriber.event()
             assert (event.event, event.data) == ("e", "")
-        kinds = [type(connection) for connection in server.server_state.connections]
+        kinds: list[type] = [type(connection) for connection in server.server_state.connections]
         assert DirectOutput in kinds
 
 
