@@ -39,7 +39,7 @@ OUTSIDE = {
     "broker/postgres": {"psycopg", "psycopg_pool"},
     "broker/nats": {"nats"},
     "sources/subjects.py": {"nats"},
-    "asgi/response.py": {"starlette"},  # to be a real response where Starlette is installed
+    "asgi/base.py": {"starlette"},  # to be a real response where Starlette is installed
     "client": {"httpx2"},
     "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic"},
     "cli": {"typer", "click", "rich", "httpx2"},

@@ -3,7 +3,7 @@
 With no extra installed: the codec, the response for any ASGI application, and what goes with it.
 """
 
-from .asgi import DisconnectReason, EventSourceResponse, close_streams, get_last_event_id
+from .asgi import DisconnectReason, EventSourceResponse, close_streams, get_last_event_id, stream_until_drain
 from .errors import EventTooLargeError, InvalidEventError, StreamEndedError, TickertapeError
 from .hub import Hub, HubResponse
 from .wire import Decoder, ServerSentEvent
@@ -23,4 +23,5 @@ __all__ = [
     "TickertapeError",
     "close_streams",
     "get_last_event_id",
+    "stream_until_drain",
 ]

@@ -65,6 +65,8 @@ class BlockingIterator(AsyncIterator[T]):
     async def aclose(self) -> None:
         """End the thread after the current ``next()``."""
         self._requests.put(None)
+        if self._thread is None and inspect.isgenerator(self._items):
+            self._items.close()
 
     def _serve(self) -> None:
         iterator: Any = None

@@ -241,7 +241,7 @@ def test_openapi() -> None:
 def test_openapi_media_type() -> None:
     app = FastAPI()
 
-    @app.get("/", response_class=EventSourceResponse)  # type: ignore[arg-type]
+    @app.get("/", response_class=EventSourceResponse)
     async def endpoint() -> EventSourceResponse:
         return EventSourceResponse(["a"])
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 
 from support.asgi import Wire, open_response, scope_of
 from tickertape import DisconnectReason, EventSourceResponse, InvalidEventError, ServerSentEvent
-from tickertape.testing import FakeClock
+from tickertape.wire import STREAM_ERROR
 
 OURS = [
     ("content-type", "text/event-stream"),
@@ -152,28 +153,22 @@ async def forever() -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("items", "body"),
     [
-        (["a", "b"], b"retry: 2500\n\ndata: a\n\ndata: b\n\n"),
-        ([], b"retry: 2500\n\n"),
-        ([b""], b"retry: 2500\n\n"),
+        (["a", "b"], b"retry: 2500\ndata: a\n\ndata: b\n\n"),
+        ([b"data: a\n\n", "b"], b"retry: 2500\ndata: a\n\ndata: b\n\n"),
+        ([b"da", b"ta: a\n\n"], b"retry: 2500\ndata: a\n\n"),
+        ([b"", "\ufeff".encode(), b"data: a\n\n"], b"\xef\xbb\xbfretry: 2500\ndata: a\n\n"),
+        (["\ufeffdata: a\n\n".encode()], b"\xef\xbb\xbfretry: 2500\ndata: a\n\n"),
+        ([ServerSentEvent(comment="hi"), "a"], b": hi\n\nretry: 2500\ndata: a\n\n"),
+        ([ServerSentEvent(id="1"), "a"], b"id: 1\n\nretry: 2500\ndata: a\n\n"),
+        ([ServerSentEvent("a", retry=7), "b"], b"retry: 7\ndata: a\n\ndata: b\n\n"),
+        ([], b""),
+        ([b""], b""),
     ],
 )
 async def test_retry(items: list[Any], body: bytes) -> None:
+    """It is never a block without data, which some clients take for an event."""
     async with open_response(items, retry=2500) as stream:
         assert await stream.read() == body
-
-
-@pytest.mark.parametrize("heartbeat", [10, None])
-async def test_retry_before_late_item(heartbeat: float | None) -> None:
-    clock = FakeClock()
-    async with open_response(forever(), retry=2500, heartbeat=heartbeat, clock=clock, wait=False) as stream:
-        while not stream.status:
-            await asyncio.sleep(0)
-            clock.advance(5)
-        if heartbeat:
-            await stream.next_comment()
-        await stream.disconnect()
-        await stream.read()
-    assert stream.body == b"retry: 2500\n\n" + (b": heartbeat\n\n" if heartbeat else b"")
 
 
 @pytest.mark.parametrize("retry", [-1, True, 1.5, "1", 2**63])
@@ -286,6 +281,114 @@ async def test_failing_on_disconnect(caplog: pytest.LogCaptureFixture) -> None:
     assert stream.error is None
     assert calls == ["background"]
     assert [(record.levelno, record.message) for record in caplog.records] == [(logging.ERROR, "on_disconnect failed")]
+
+
+async def test_head_of_claimed_route() -> None:
+    """A route that counts its streams is notified, also if there will be none."""
+    calls: list[object] = []
+
+    async def background() -> None:
+        calls.append("background")
+
+    def close() -> Iterator[str]:
+        calls.append("started")
+        yield "never"
+
+    items = close()
+    response = EventSourceResponse(items, on_disconnect=calls.append, background=background)
+    wire = Wire()
+    await response(scope_of("HEAD"), wire.receive, wire.send)
+    assert calls == [DisconnectReason.CLIENT_CLOSED, "background"]
+    with pytest.raises(StopIteration):
+        next(items)
+
+
+async def test_head_with_failing_send() -> None:
+    calls: list[object] = []
+    wire = Wire(lambda message: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await EventSourceResponse(["a"], on_disconnect=calls.append)(scope_of("HEAD"), wire.receive, wire.send)
+    assert calls == [DisconnectReason.CLIENT_CLOSED]
+
+
+@pytest.mark.parametrize("head", ["last", "", 0, -1, True, None, float("nan")])
+def test_bad_head(head: Any) -> None:
+    with pytest.raises(ValueError, match="expected head to be 'first', 'now' or a number of seconds > 0, got"):
+        EventSourceResponse([], head=head)
+
+
+@pytest.mark.parametrize("grace", [-1, True, None, "1", float("inf"), float("nan")])
+def test_bad_drain_grace(grace: Any) -> None:
+    with pytest.raises(ValueError, match="expected drain_grace to be a number of seconds >= 0, got"):
+        EventSourceResponse([], drain_grace=grace)
+
+
+@pytest.mark.parametrize("name", ["on_error", "on_disconnect", "on_drain"])
+def test_bad_callbacks(name: str) -> None:
+    with pytest.raises(TypeError, match=f"expected {name} to be callable, or None, got 1"):
+        EventSourceResponse([], **{name: 1})  # type: ignore[arg-type]
+
+
+# on_error=
+
+
+async def last_words(error: Exception) -> ServerSentEvent:
+    return ServerSentEvent({"error": str(error)})
+
+
+@pytest.mark.parametrize(
+    ("on_error", "body", "clean"),
+    [
+        (lambda error: {"error": str(error)}, b'data: {"error":"broken"}\n\n', True),
+        (last_words, b'data: {"error":"broken"}\n\n', True),
+        (lambda error: [ServerSentEvent("1", id="7"), "[DONE]"], b"id: 7\ndata: 1\n\ndata: [DONE]\n\n", True),
+        (lambda error: iter(["1", b"data: 2\n\n"]), b"data: 1\n\ndata: 2\n\n", True),
+        (lambda error: None, b"", False),
+        (lambda error: [], b"", False),
+        (lambda error: 1 / 0, STREAM_ERROR, False),
+        (lambda error: object(), STREAM_ERROR, False),
+        (None, STREAM_ERROR, False),
+    ],
+)
+async def test_on_error(on_error: Any, body: bytes, clean: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The last events of the protocol at hand end the response normally; without any, the connection is cut."""
+    wire = Wire()
+    reasons: list[DisconnectReason] = []
+    response = EventSourceResponse(broken(), on_error=on_error, on_disconnect=reasons.append)
+    with contextlib.nullcontext() if clean else pytest.raises(LookupError, match="broken"):
+        await response(scope_of(), wire.receive, wire.send)
+    assert wire.body == b"data: a\n\n" + body
+    assert wire.complete == clean
+    assert reasons == [DisconnectReason.ERROR]
+    expected = ["the items failed; on_error ended the stream"] if clean else []
+    if body == STREAM_ERROR and on_error is not None:
+        expected = ["on_error failed"]
+    assert [record.message for record in caplog.records] == expected
+
+
+async def test_on_error_before_head() -> None:
+    """An exception before the first item stays an HTTP error."""
+    wire = Wire()
+    calls: list[Exception] = []
+    response = EventSourceResponse((1 / 0 for _ in "a"), on_error=calls.append)
+    with pytest.raises(ZeroDivisionError):
+        await response(scope_of(), wire.receive, wire.send)
+    assert (wire.messages, calls) == ([], [])
+
+
+async def test_on_error_within_block() -> None:
+    """Nothing can be reported within an event that was sent in part."""
+    wire = Wire()
+    calls: list[Exception] = []
+
+    async def items() -> AsyncIterator[bytes]:
+        yield b"data: a"
+        raise ValueError("broken")
+
+    response = EventSourceResponse(items(), on_error=calls.append)
+    with pytest.raises(ValueError, match="broken"):
+        await response(scope_of(), wire.receive, wire.send)
+    assert (wire.body, calls) == (b"data: a", [])
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

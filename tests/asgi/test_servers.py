@@ -34,7 +34,7 @@ async def test_events_and_headers(server: Server) -> None:
     async with await Connection.open(server.address) as connection:
         assert await connection.get("/finite") == 200
         assert await connection.rest() == (
-            b'retry: 100\n\ndata: one\n\nid: 2\nevent: e\ndata: two\n\ndata: {"three":3}\n\n'
+            b'retry: 100\ndata: one\n\nid: 2\nevent: e\ndata: two\n\ndata: {"three":3}\n\n'
         )
         assert connection.complete
     assert connection.headers["content-type"] == "text/event-stream"

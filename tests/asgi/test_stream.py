@@ -21,6 +21,7 @@ from tickertape.asgi.shutdown import open_streams
 from tickertape.asgi.stream import Stream
 from tickertape.asgi.types import Message, Receive, Scope, Send
 from tickertape.testing import FakeClock
+from tickertape.wire import STREAM_ERROR
 
 BEAT = b": heartbeat\n\n"
 BLOCK = b"data: " + b"x" * 1024 + b"\n\n"
@@ -84,7 +85,7 @@ class Request:
 async def test_starts_with_first_item() -> None:
     source = Source()
     request = Request(source.items())
-    await request.pass_by(14.9)
+    await request.pass_by(0.9)
     assert request.wire.messages == []
     source.give("a")
     await settle()
@@ -92,19 +93,34 @@ async def test_starts_with_first_item() -> None:
     await request.leave()
 
 
-@pytest.mark.parametrize(("heartbeat", "pause", "body"), [(15, 15, BEAT), (2, 2, BEAT), (None, 15, b"")])
-async def test_late_first_item(heartbeat: float | None, pause: float, body: bytes) -> None:
+@pytest.mark.parametrize("heartbeat", [15, 2, None])
+@pytest.mark.parametrize(("head", "pause"), [("first", 1), (0.5, 0.5), (4, 4)])
+async def test_late_first_item(head: Any, pause: float, heartbeat: float | None) -> None:
     source = Source()
-    request = Request(source.items(), heartbeat=heartbeat)
+    request = Request(source.items(), head=head, heartbeat=heartbeat)
     await request.pass_by(pause - 0.1)
     assert request.wire.messages == []
     await request.pass_by(0.1)
     assert request.wire.messages[0]["status"] == 200
-    assert request.wire.body == body
+    assert request.wire.body == b""
+    if heartbeat is not None:
+        await request.pass_by(heartbeat)
     source.give("a", None)
     await request.task
-    assert request.wire.body == body + b"data: a\n\n"
+    assert request.wire.body == (b"" if heartbeat is None else BEAT) + b"data: a\n\n"
     assert request.wire.complete
+
+
+async def test_head_at_once() -> None:
+    """No time passes, and the head is sent before an exception that is raised without a wait."""
+    source = Source()
+    source.give(HTTPException(403))
+    request = Request(source.items(), head="now")
+    with pytest.raises(HTTPException):
+        await request.task
+    assert request.wire.messages[0]["status"] == 200
+    assert request.wire.body == STREAM_ERROR
+    assert not request.wire.complete
 
 
 async def test_exception_before_first_item() -> None:

@@ -1,7 +1,9 @@
 """Event streams as ASGI applications: no framework, every framework, every server."""
 
+from .drain import DEFAULT_GRACE, stream_until_drain
+from .plain import Headers
 from .problems import problem_body, problem_headers, send_problem, status_of
-from .response import EventSourceResponse, HasScope, Headers, StreamResponse, get_last_event_id
+from .response import EventSourceResponse, HasScope, StreamResponse, get_last_event_id
 from .shutdown import OpenStream, close_streams, open_streams
 from .sockets import reset_on_close
 from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
@@ -10,6 +12,7 @@ from .tcp_timeout import copy_tcp_timeout, set_tcp_timeout, tcp_timeout_for
 from .types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = [
+    "DEFAULT_GRACE",
     "DEFAULT_HEARTBEAT",
     "DEFAULT_SEND_TIMEOUT",
     "ASGIApp",
@@ -37,5 +40,6 @@ __all__ = [
     "send_problem",
     "set_tcp_timeout",
     "status_of",
+    "stream_until_drain",
     "tcp_timeout_for",
 ]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-import sys
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, ClassVar, Final, Protocol, cast
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import parse_qs
+from weakref import ref
 
 from ..timing import Clock
 from ..wire import ServerSentEvent
+from .base import Response
+from .drain import checked_grace, current_stream
+from .items import encode_item, encode_with_retry
 from .iteration import check_iterable, close_iterator, iterate
-from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
+from .plain import encode_header
+from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, FIRST_ITEM, DisconnectReason, Stream
 from .types import Message, Receive, Scope, Send
 
 logger = logging.getLogger("tickertape.asgi")
@@ -33,67 +38,26 @@ _RAW_STREAM_HEADERS: Final = tuple((name.encode(), value.encode()) for name, val
 
 _QUERY_NAMES: Final = ("last_event_id", "lastEventId")
 
+_ON_ERROR: Final = 5.0
+"""Seconds that ``on_error`` may take: the client waits, and so does a server that stops."""
+
 _UNSET: Final = object()
 
 
-class Headers(MutableMapping[str, str]):
-    """The headers of a response: names without case, values as Latin-1, in their order.
-
-    Arguments:
-        headers: a mapping, or pairs of a name and a value; pairs may repeat a name.
-
-    Attributes:
-        raw: the list that ASGI sends. Frameworks append to it.
-    """
-
-    def __init__(self, headers: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        pairs = headers.items() if isinstance(headers, Mapping) else headers
-        self.raw: list[tuple[bytes, bytes]] = [_encode_header(name, value) for name, value in pairs]
-
-    def __getitem__(self, name: str) -> str:
-        key = name.lower().encode("latin-1")
-        for known, value in self.raw:
-            if known == key:
-                return value.decode("latin-1")
-        raise KeyError(name)
-
-    def __setitem__(self, name: str, value: str) -> None:
-        pair = _encode_header(name, value)
-        self.raw[:] = [known for known in self.raw if known[0] != pair[0]]
-        self.raw.append(pair)
-
-    def __delitem__(self, name: str) -> None:
-        if name not in self:
-            raise KeyError(name)
-        key = name.lower().encode("latin-1")
-        self.raw[:] = [known for known in self.raw if known[0] != key]
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and any(known == name.lower().encode("latin-1") for known, _ in self.raw)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name.decode("latin-1") for name, _ in self.raw))
-
-    def __len__(self) -> int:
-        return len({name for name, _ in self.raw})
-
-    def __repr__(self) -> str:
-        return f"Headers({[(name.decode('latin-1'), value.decode('latin-1')) for name, value in self.raw]!r})"
-
-
-class StreamResponse:
-    """Base class of our event stream responses, accepted by Starlette and FastAPI.
+class StreamResponse(Response):
+    """Base class of our event stream responses: a ``Response`` of Starlette if Starlette is installed.
 
     Arguments:
         status_code: the HTTP status, from 200 to 599. Browsers accept only 200.
-        headers: additional headers; one with the same name replaces ours.
+        headers: additional headers; one with the same name replaces ours. ``Connection`` is dropped.
         background: an object that is called and awaited after the stream, such as Starlette's ``BackgroundTask``.
+        media_type: the content type, by default that of event streams.
 
     Raises:
         ValueError: a value is out of its range, or a header contains a line break.
     """
 
-    media_type: ClassVar = _STREAM_HEADERS["content-type"]
+    media_type = "text/event-stream"
     """FastAPI shows it in the OpenAPI description of ``response_class=``."""
 
     def __init__(
@@ -101,12 +65,14 @@ class StreamResponse:
         status_code: int,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
         background: Callable[[], Awaitable[Any]] | None,
+        media_type: str | None = None,
     ) -> None:
+        # The base would build a body of known length.
         self.status_code = _checked_status(status_code)
-        self.headers = Headers(headers or ())
-        given = {name for name, _ in self.headers.raw}
-        self.headers.raw.extend(pair for pair in _RAW_STREAM_HEADERS if pair[0] not in given)
-        self.background = background
+        if media_type is not None:
+            self.media_type = media_type
+        self.raw_headers = _stream_headers(headers, media_type)
+        self.background: Any = background
 
     def _check_scope(self, scope: Scope) -> None:
         if scope["type"] != "http":
@@ -114,82 +80,105 @@ class StreamResponse:
             raise RuntimeError(f"{name} answers HTTP requests only, expected scope type 'http', got {scope['type']!r}")
 
     def _start(self) -> Message:
-        return {"type": "http.response.start", "status": self.status_code, "headers": self.headers.raw}
+        return {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
 
     async def _answer_head(self, send: Send) -> None:
         await send(self._start())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    # FastAPI encodes the result of a path operation as JSON unless it is an instance of Starlette's
-    # Response, and builds a model from a return annotation that is not a subclass of it. These two
-    # make us such a response for FastAPI without importing a framework into every program.
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> type[Any]:
-        starlette = sys.modules.get("starlette.responses")
-        return type(self) if starlette is None else cast("type[Any]", starlette.Response)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> dict[str, str]:
-        return {"type": "any"}
-
 
 class EventSourceResponse(StreamResponse):
     """Answer a request with an event stream, one event for each item.
 
+    With FastAPI, ``@app.get("/events", response_class=EventSourceResponse)`` makes an event stream of an endpoint
+    that yields. FastAPI calls its own encoding only for its own class, and passes the items to this one.
+
     Arguments:
-        items: an async or sync iterable (a sync one is iterated on a separate thread). Items may be
+        content: an async or sync iterable (a sync one is iterated on a separate thread). Items may be
             ``ServerSentEvent``; ``str``, sent as text; ``bytes``, sent unchanged, a part of the stream
-            that you have encoded; a Pydantic model or anything else that JSON can represent.
+            that you have encoded; an event of FastAPI or sse-starlette; a Pydantic model or anything else
+            that JSON can represent.
         status_code: the HTTP status, from 200 to 599. Browsers accept only 200.
-        headers: additional headers; one with the same name replaces ours.
+        headers: additional headers; one with the same name replaces ours. ``Connection`` is dropped.
+        media_type: the content type, by default that of event streams.
         background: an object that is called and awaited after the stream, such as Starlette's ``BackgroundTask``.
+        head: when the response starts. ``"first"`` waits for the first item, for at most 1 s, so that an exception
+            before it becomes an HTTP error, as usual. ``"now"`` does not wait. A number is the seconds to wait, > 0.
         heartbeat: seconds without an event after which a comment is sent, > 0; ``None`` for none.
             ``ping`` is another name for it.
         send_timeout: seconds after which a client that does not read is dropped, > 0; ``None`` for never.
             A client that vanished is dropped after 1.5 times as long, if the system supports it.
-        retry: the client's reconnection time, sent first, in milliseconds, an int >= 0.
+        retry: the client's reconnection time, sent with the first event that has data, in milliseconds, an int >= 0.
+        on_error: called with an exception that the items raise after the head was sent. It returns (or its
+            awaitable does) the last item, or a list, tuple or iterator of the last items, which are sent before the
+            response ends normally; the exception is logged. ``None`` sends nothing and cuts the connection. If it
+            fails, or takes more than 5 s, this is logged, and the stream ends as without it.
         on_disconnect: called (and awaited, if it returns an awaitable) with the
             :class:`DisconnectReason` if the stream ends before its items do.
+        on_drain: called when the server is stopping, before the stream is ended.
+        drain_grace: seconds that the items may continue after that, >= 0. A server's own limit may be lower.
         clock: for timers; by default the running event loop.
 
-    The response starts after the first item, or after one heartbeat interval if that is earlier. So an
-    exception before the first item becomes an HTTP error, as usual. A later exception ends the stream
-    with ``event: stream:error`` and cuts the connection, so that clients see a failure.
+    Without ``on_error``, an exception after the head ends the stream with ``event: stream:error`` and cuts the
+    connection, so that clients see a failure.
 
     The iterable is closed when the client leaves, when the client stops reading, and when the server
-    stops. ``HEAD`` is answered with the headers alone. Needs asyncio; one response serves one request.
+    stops; see :func:`stream_until_drain` for a last event. ``HEAD`` is answered with the headers alone: the items
+    are closed, and ``on_disconnect`` and ``background`` are called. Needs asyncio; one response serves one request.
 
     Follows WHATWG HTML, "Server-sent events", and the ASGI specification, "HTTP".
 
     Raises:
-        TypeError: ``items`` is not an iterable of events, or ``on_disconnect`` is not callable.
+        TypeError: ``content`` is not an iterable of events, or a callback is not callable.
         ValueError: a number is out of its range, or a header contains a line break.
     """
 
+    # Beside the dictionary of the base: one response stays in memory for each stream.
+    __slots__ = (
+        "_clock",
+        "_drain_grace",
+        "_head",
+        "_heartbeat",
+        "_items",
+        "_on_disconnect",
+        "_on_drain",
+        "_on_error",
+        "_retry",
+        "_send_timeout",
+        "_stream",
+        "_used",
+    )
+
     def __init__(
         self,
-        items: AsyncIterable[Any] | Iterable[Any],
+        content: AsyncIterable[Any] | Iterable[Any],
         status_code: int = 200,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        media_type: str | None = None,
         background: Callable[[], Awaitable[Any]] | None = None,
         *,
+        head: Literal["first", "now"] | float = "first",
         heartbeat: float | None = DEFAULT_HEARTBEAT,
         ping: Any = _UNSET,
         send_timeout: float | None = DEFAULT_SEND_TIMEOUT,
         retry: int | None = None,
+        on_error: Callable[[Exception], Any] | None = None,
         on_disconnect: Callable[[DisconnectReason], Any] | None = None,
+        on_drain: Callable[[], Any] | None = None,
+        drain_grace: float = 0.0,
         clock: Clock | None = None,
     ) -> None:
-        check_iterable(items)
-        super().__init__(status_code, headers, background)
-        if not (on_disconnect is None or callable(on_disconnect)):
-            raise TypeError(f"expected on_disconnect to be callable, or None, got {on_disconnect!r}")
-        self._items = items
-        self._opening = b"" if retry is None else ServerSentEvent(retry=retry).encode()
+        check_iterable(content)
+        super().__init__(status_code, headers, background, media_type)
+        self._items = content
+        self._head = _checked_head(head)
+        self._retry = None if retry is None else ServerSentEvent(retry=retry).retry
         self._heartbeat = _checked_seconds("heartbeat", heartbeat if ping is _UNSET else ping)
         self._send_timeout = _checked_seconds("send_timeout", send_timeout)
-        self._on_disconnect = on_disconnect
+        self._on_error = _checked_callback("on_error", on_error)
+        self._on_disconnect = _checked_callback("on_disconnect", on_disconnect)
+        self._on_drain = _checked_callback("on_drain", on_drain)
+        self._drain_grace = checked_grace("drain_grace", drain_grace)
         self._clock = clock
         self._stream: Stream | None = None
         self._used = False
@@ -212,23 +201,58 @@ class EventSourceResponse(StreamResponse):
         items = iterate(self._items)
         if scope.get("method") == "HEAD":
             await close_iterator(items)
-            await self._answer_head(send)
-        else:
-            self._stream = Stream(
-                items,
-                self._start(),
-                encode=_encode_item,
-                opening=self._opening,
-                heartbeat=self._heartbeat,
-                send_timeout=self._send_timeout,
-                clock=self._clock,
-            )
             try:
-                await self._stream.run(scope, receive, send)
+                await self._answer_head(send)
             finally:
-                await self._report(self._stream.reason)
+                await self._report(DisconnectReason.CLIENT_CLOSED)
+        else:
+            await self._serve(items, scope, receive, send)
         if self.background is not None:
             await self.background()
+
+    async def _serve(self, items: AsyncIterator[Any], scope: Scope, receive: Receive, send: Send) -> None:
+        stream = self._stream = Stream(
+            items,
+            self._start(),
+            encode=encode_item if self._retry is None else self._encode,
+            head=self._head,
+            heartbeat=self._heartbeat,
+            send_timeout=self._send_timeout,
+            clock=self._clock,
+            on_error=None if self._on_error is None else self._last_words,
+        )
+        if self._on_drain is not None or self._drain_grace:
+            stream.hold(self._on_drain or _do_nothing, self._drain_grace)
+        token = current_stream.set(ref(stream))
+        try:
+            await stream.run(scope, receive, send)
+        finally:
+            current_stream.reset(token)
+            await self._report(stream.reason)
+
+    def _encode(self, item: Any) -> bytes:
+        """Encode items up to the one that takes the reconnection time with it."""
+        if self._retry is None:
+            return encode_item(item)
+        encoded, done = encode_with_retry(item, self._retry)
+        if done:
+            self._retry = None
+        return encoded
+
+    async def _last_words(self, error: Exception) -> bytes | None:
+        assert self._on_error is not None
+        try:
+            async with asyncio.timeout(_ON_ERROR):
+                found = self._on_error(error)
+                if inspect.isawaitable(found):
+                    found = await found
+            if found is None:
+                return b""
+            items = found if isinstance(found, (list, tuple, Iterator)) else (found,)
+            return b"".join(map(encode_item, items))
+        except Exception:
+            logger.exception("on_error failed")
+            return None
 
     async def _report(self, reason: DisconnectReason | None) -> None:
         if reason is None or self._on_disconnect is None:
@@ -272,15 +296,36 @@ def get_last_event_id(request: HasScope | Scope) -> str | None:
     return next((query[name][-1] for name in _QUERY_NAMES if name in query), None)
 
 
-def _encode_item(item: Any) -> bytes:
-    return bytes(item) if isinstance(item, (bytes, bytearray, memoryview)) else ServerSentEvent.of(item).encode()
+def _stream_headers(
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None, media_type: str | None
+) -> list[tuple[bytes, bytes]]:
+    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+    raw = [encode_header(name, value) for name, value in pairs]
+    if media_type is not None and all(name != b"content-type" for name, _ in raw):
+        raw.append(encode_header("content-type", media_type))
+    given = {name for name, _ in raw}
+    if b"connection" in given:
+        raw = [pair for pair in raw if pair[0] != b"connection"]
+    raw.extend(pair for pair in _RAW_STREAM_HEADERS if pair[0] not in given)
+    return raw
 
 
-def _encode_header(name: str, value: str) -> tuple[bytes, bytes]:
-    text = name + value
-    if "\r" in text or "\n" in text or "\0" in text:
-        raise ValueError(f"expected a header without line breaks, got {name!r}: {value!r}")
-    return name.lower().encode("latin-1"), value.encode("latin-1")
+def _do_nothing() -> None:
+    pass
+
+
+def _checked_head(value: Any) -> float:
+    if value in ("first", "now"):
+        return 0.0 if value == "now" else FIRST_ITEM
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ValueError(f"expected head to be 'first', 'now' or a number of seconds > 0, got {value!r}")
+    return float(value)
+
+
+def _checked_callback(name: str, value: Any) -> Any:
+    if not (value is None or callable(value)):
+        raise TypeError(f"expected {name} to be callable, or None, got {value!r}")
+    return value
 
 
 def _checked_status(value: Any) -> int:

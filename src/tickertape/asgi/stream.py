@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import Enum, StrEnum, auto
 from types import MethodType
 from typing import Any, Final, Protocol
@@ -26,14 +27,16 @@ from .sockets import Connection, Unknown, find_connection, grace_period
 from .tcp_timeout import tcp_timeout_for
 from .types import Message, Receive, Scope, Send
 
+logger = logging.getLogger("tickertape.asgi")
+
 DEFAULT_HEARTBEAT: Final = 15.0
 """Seconds. The specification advises a comment "every 15 seconds or so"; proxies close idle ones after 30 to 60."""
 
 DEFAULT_SEND_TIMEOUT: Final = 30.0
 """Seconds. A phone that changes networks reconnects sooner; the buffers of a client that does not cost memory."""
 
-_FIRST_ITEM: Final = 15.0
-"""Seconds that the first item may take, without heartbeats, before the response starts without it."""
+FIRST_ITEM: Final = 1.0
+"""Seconds that the first item may take before the response starts without it: enough to check a request."""
 
 _FAIR_SHARE: Final = 0.005
 """Seconds for which a generator that never waits may occupy the loop before other tasks get a turn."""
@@ -77,10 +80,12 @@ class Stream:
         start: the message ``http.response.start``, sent with the first part. ``None`` if the caller has
             sent it: the stream only continues then.
         encode: returns the bytes of an item; by default the items are bytes.
-        opening: bytes that come first, even if the first item is late or never comes.
+        head: seconds that the first item may take before the response starts without it; 0 starts it at once.
         heartbeat: seconds without a write after which a comment is sent; ``None`` for none.
         send_timeout: seconds that one write may take; ``None`` for no limit.
         clock: for timers; by default the running event loop.
+        on_error: called with an exception of the items if the response has started. It returns bytes to send before a
+            normal end; or ``b""`` to send nothing and cut the connection; or ``None`` to do as without it.
         on_drain: called when the server is stopping, for items that end by themselves then, with the
             seconds that the server grants, or ``None``. Returns within how many seconds they end.
 
@@ -90,18 +95,22 @@ class Stream:
 
     # One for each connection: a dictionary would be as large as the rest.
     __slots__ = (
+        "__weakref__",
         "_beat",
         "_cancelled",
         "_clock",
+        "_drain_end",
         "_encode",
         "_failure",
         "_had_turn",
+        "_head",
         "_heartbeat",
+        "_holds",
         "_items",
         "_last_write",
         "_loop",
         "_on_drain",
-        "_opening",
+        "_on_error",
         "_outer_cancellations",
         "_send",
         "_send_timeout",
@@ -120,21 +129,25 @@ class Stream:
         start: Message | None,
         *,
         encode: Callable[[Any], bytes] | None = None,
-        opening: bytes = b"",
+        head: float = FIRST_ITEM,
         heartbeat: float | None,
         send_timeout: float | None,
         clock: Clock | None = None,
+        on_error: Callable[[Exception], Awaitable[bytes | None]] | None = None,
         on_drain: Callable[[float | None], float] | None = None,
     ) -> None:
         self._items = items
         self._start = start  # until it is sent
         self._encode = encode
-        self._opening = opening
+        self._head = head
         self._heartbeat = heartbeat
         self._send_timeout = send_timeout
         self._loop = asyncio.get_running_loop()
         self._clock: Clock = self._loop if clock is None else clock
+        self._on_error = on_error
         self._on_drain = on_drain
+        self._holds: dict[Callable[[], Any], float] | None = None
+        self._drain_end: float | None = None
 
         self._state = _State.NEW
         self.reason: DisconnectReason | None = None
@@ -177,6 +190,8 @@ class Stream:
             self._tick()
             if self.reason is None:
                 self._state = _State.RUNNING
+                if not self._head and self._start is not None:
+                    await self._write_now(b"")
                 await self._pump()
         except _PeerGoneError:
             self.reason = self.reason or DisconnectReason.CLIENT_CLOSED
@@ -215,8 +230,42 @@ class Stream:
         if self._on_drain is not None:
             grace = grace_period(self._send)
             return self._on_drain(None if grace is None else _SHARE_OF_GRACE * grace)
-        self.interrupt(DisconnectReason.DRAINING)
-        return 0.0
+        if self._drain_end is None and self._holds:
+            self._begin_drain(self._holds)
+        now = self._clock.time()
+        if self._drain_end is None or now >= self._drain_end:
+            self.interrupt(DisconnectReason.DRAINING)
+            return 0.0
+        return self._drain_end - now
+
+    def hold(self, on_drain: Callable[[], Any], grace: float) -> None:
+        """Allow the items to end by themselves when the server is stopping.
+
+        Arguments:
+            on_drain: called then, once.
+            grace: seconds after which the stream is ended. A server's own limit may be lower.
+        """
+        if self._holds is None:
+            self._holds = {}
+        self._holds[on_drain] = grace
+        if self._drain_end is not None:
+            on_drain()
+
+    def release(self, on_drain: Callable[[], Any]) -> None:
+        """Undo a :meth:`hold`."""
+        if self._holds is not None:
+            self._holds.pop(on_drain, None)
+
+    def _begin_drain(self, holds: dict[Callable[[], Any], float]) -> None:
+        limit = grace_period(self._send)
+        grace = max(holds.values()) if limit is None else min(max(holds.values()), _SHARE_OF_GRACE * limit)
+        self._drain_end = self._clock.time() + grace
+        self._clock.call_at(self._drain_end, self.interrupt, DisconnectReason.DRAINING)
+        for on_drain in list(holds):
+            try:
+                on_drain()
+            except Exception:
+                logger.exception("on_drain failed")
 
     async def _pump(self) -> None:
         cancellation: asyncio.CancelledError | None = None
@@ -250,10 +299,13 @@ class Stream:
         except asyncio.CancelledError as error:
             if self._cancelled or self._is_cancelled_from_outside():
                 raise
-            await self._report_failure()
-            raise RuntimeError("the items were cancelled from within") from error
-        except Exception:
-            await self._report_failure()
+            failure = RuntimeError("the items were cancelled from within")
+            if await self._report_failure(failure):
+                return None
+            raise failure from error
+        except Exception as error:
+            if await self._report_failure(error):
+                return None
             raise
 
     async def _leave_write(self, cancellation: asyncio.CancelledError) -> None:
@@ -264,26 +316,40 @@ class Stream:
         if self._cancelled or not hasattr(self._items, "athrow"):
             raise cancellation
         if await self._next_chunk(cancellation) is not None:
-            await self._report_failure()
-            raise RuntimeError("a scope of cancellation around `yield` ended while the item was being sent")
-        self._state = _State.FINISHING
-        await self._write(b"", more=False)
+            failure = RuntimeError("a scope of cancellation around `yield` ended while the item was being sent")
+            if await self._report_failure(failure):
+                return
+            raise failure
+        if self._state is _State.RUNNING:
+            self._state = _State.FINISHING
+            await self._write(b"", more=False)
 
     def _is_cancelled_from_outside(self) -> bool:
         return self._task is not None and self._task.cancelling() > self._outer_cancellations
 
-    async def _report_failure(self) -> None:
-        """Send the last event of a failed stream, whose server cuts the connection afterwards.
+    async def _report_failure(self, error: Exception) -> bool:
+        """Send the last bytes of a failed stream; return whether the response has ended with them.
 
-        A clean end would look complete. Within an event that was sent in part nothing can be reported,
-        since the next bytes would complete it.
+        If not, its server cuts the connection afterwards: a clean end would look complete. Within an event
+        that was sent in part nothing can be reported, since the next bytes would complete it.
         """
-        if self.reason is None:
-            self.reason = DisconnectReason.ERROR
-            if self._start is None and self._is_between_blocks():
-                with contextlib.suppress(TimeoutError, _PeerGoneError):
-                    async with asyncio.timeout(PARTING):
-                        await self._write(STREAM_ERROR)
+        if self.reason is not None:
+            return False
+        self.reason = DisconnectReason.ERROR
+        if self._start is not None or not self._is_between_blocks():
+            return False
+        chunk = None if self._on_error is None else await self._on_error(error)
+        with contextlib.suppress(TimeoutError, _PeerGoneError):
+            async with asyncio.timeout(PARTING):
+                if not chunk:
+                    await self._write(STREAM_ERROR if chunk is None else b"")
+                    return False
+                await self._write(chunk)
+                self._state = _State.FINISHING
+                await self._write(b"", more=False)
+                logger.error("the items failed; on_error ended the stream", exc_info=error)
+                return True
+        return False
 
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:
         if self._beat is not None:
@@ -296,8 +362,6 @@ class Stream:
             if self._start is not None:
                 await self._send(self._start)
                 self._start = None
-            if self._opening:
-                chunk, self._opening = self._opening + chunk, b""
             await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
         except OSError as error:  # ASGI, "HTTP", "Disconnected client": what `send` may raise
             raise _PeerGoneError from error
@@ -335,18 +399,18 @@ class Stream:
 
     def _beat_if_due(self, now: float) -> float:
         """Send a heartbeat if nothing else was sent for long; return the time of the next check."""
-        pause = _FIRST_ITEM if self._heartbeat is None and self._start is not None else self._heartbeat
+        pause = self._head if self._head and self._start is not None else self._heartbeat
         if pause is None:
             return float("inf")
         if now < self._last_write + pause:
             return self._last_write + pause
         if self._sending_since is None and self._beat is None and self._is_between_blocks():
             self._beat = self._loop.create_task(self._send_heartbeat())
-        return now + pause
+        return now + (pause if self._heartbeat is None else min(pause, self._heartbeat))
 
     async def _send_heartbeat(self) -> None:
         try:
-            await self._write_now(b"" if self._heartbeat is None else HEARTBEAT)
+            await self._write_now(HEARTBEAT if self._start is None else b"")
         except _PeerGoneError:
             self.interrupt(DisconnectReason.CLIENT_CLOSED)
         except Exception as error:
