@@ -166,6 +166,7 @@ class Stop(NamedTuple):
         headers: of the requests.
         limit: seconds that the server may take.
     only: the servers that this is for; all if there are none.
+        last: the bytes with which each stream ends.
     """
 
     paths: tuple[str, ...]
@@ -175,6 +176,7 @@ class Stop(NamedTuple):
     headers: str = ""
     limit: float = LIMIT
     only: tuple[str, ...] = ()
+    last: bytes = b""
 
 
 UVICORN = tuple(kind for kind in SERVERS if kind.startswith("uvicorn"))
@@ -183,6 +185,7 @@ UNIX = tuple(kind for kind in SERVERS if kind != "uvicorn-workers")
 
 STOPS = {
     "idle": Stop(("/idle",)),
+    "farewell": Stop(("/farewell", "/graceful"), last=b"data: bye\n\n"),
     "blocked": Stop(("/blocked",)),
     "busy": Stop(("/busy",)),
     "several": Stop(("/idle",) * 5 + ("/blocked",) * 5 + ("/busy",)),
@@ -250,7 +253,8 @@ async def test_stop(ahead: Ahead, kind: str, name: str) -> None:
                 await open_stream(server, path, connection, case.headers)
             reading = [asyncio.create_task(read(connection)) for connection in connections if case.reading]
             seconds = await server.end(case.signal)
-            await asyncio.gather(*(reading or map(read, connections)))
+            bodies = await asyncio.gather(*(reading or map(read, connections)))
+            assert all(body.endswith(case.last) for body in bodies)
             assert [connection.complete for connection in connections] == [case.reading] * len(case.paths)
         assert seconds < case.limit, server.output
         assert "Traceback" not in server.output
@@ -274,8 +278,8 @@ async def open_stream(server: Server, path: str, connection: Connection, headers
         await connection.event()
 
 
-async def read(connection: Connection) -> None:
+async def read(connection: Connection) -> bytes:
     """Read to the end, from the head if that is still to come."""
     if not connection.status:
         await connection.head()
-    await connection.rest()
+    return await connection.rest()

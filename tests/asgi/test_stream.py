@@ -8,6 +8,7 @@ import contextvars
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -455,6 +456,33 @@ async def test_drain_within_grace_period(config: dict[str, Any], granted: float 
     assert calls == [granted]
     wire.left.set()
     await task
+
+
+@pytest.mark.parametrize(
+    ("config", "holds", "granted"),
+    [
+        ({"graceful_timeout": 3.0}, [1], 1),
+        ({"graceful_timeout": 3.0}, [1, 5, 2], 1.5),
+        ({"graceful_timeout": None}, [1, 5, 2], 5),
+        ({}, [], 0),
+    ],
+)
+async def test_hold_within_grace_period(config: dict[str, Any], holds: list[float], granted: float) -> None:
+    """The longest hold counts, but no more than the server grants."""
+    wire, calls, clock = Wire(), list[float](), FakeClock()
+    stream = Stream(Source().items(), None, heartbeat=None, send_timeout=None, clock=clock)
+    for grace in holds:
+        stream.hold(partial(calls.append, grace), grace)
+    task = asyncio.create_task(stream.run(scope_of(), wire.receive, Hypercorn(wire, **config).app_send))
+    await settle()
+    assert stream.drain() == granted
+    assert calls == holds
+    clock.advance(granted / 2)
+    assert stream.drain() == granted / 2
+    clock.advance(granted / 2)
+    await task
+    assert calls == holds
+    assert stream.reason is DisconnectReason.DRAINING
 
 
 # Waiting for the client without a task

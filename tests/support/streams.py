@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tickertape import EventSourceResponse, Hub, ServerSentEvent
+from tickertape import EventSourceResponse, Hub, ServerSentEvent, stream_until_drain
 from tickertape.asgi import ASGIApp, Receive, Scope, Send
 from tickertape.asgi.sockets import find_listener, server_address
 
@@ -55,6 +55,26 @@ async def idle(request: Request) -> AsyncIterator[str]:
     with noted("idle"):
         yield "hello"
         await asyncio.Event().wait()
+
+
+async def farewell(request: Request) -> AsyncIterator[str]:
+    """Send a last event when the server stops."""
+    with noted("farewell"):
+        async for item in stream_until_drain(idle(request)):
+            yield item
+        yield "bye"
+
+
+async def graceful(request: Request) -> Any:
+    """Send a last event, for which the server waits, after another event was set."""
+    stopping = asyncio.Event()
+
+    async def items() -> AsyncIterator[str]:
+        yield "hello"
+        await stopping.wait()
+        yield "bye"
+
+    return EventSourceResponse(items(), on_drain=stopping.set, drain_grace=1)
 
 
 def blocked(request: Request) -> Iterator[str]:
@@ -166,6 +186,8 @@ app = Starlette(
         Route("/hub", of_hub),
         Route("/finite", stream(finite, retry=100)),
         Route("/idle", stream(idle)),
+        Route("/farewell", stream(farewell)),
+        Route("/graceful", graceful),
         Route("/blocked", stream(blocked)),
         Route("/busy", stream(busy)),
         Route("/flood", stream(flood)),

@@ -1,0 +1,236 @@
+"""``stream_until_drain`` and ``on_drain``: a generator learns that its server stops, and sends a last event."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.asgi import Wire, open_response, scope_of, settle
+from tickertape import DisconnectReason, EventSourceResponse, close_streams, stream_until_drain
+from tickertape.testing import FakeClock
+
+
+class Feed:
+    """Items that never end. ``log`` has what happens to their generator."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def items(self) -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.log.append("cancelled")
+            raise
+        finally:
+            self.log.append("closed")
+
+
+async def farewell(items: Any, **options: Any) -> AsyncIterator[Any]:
+    async for item in stream_until_drain(items, **options):
+        yield item
+    yield "bye"
+
+
+async def test_last_event() -> None:
+    feed, reasons = Feed(), list[DisconnectReason]()
+    async with open_response(farewell(feed.items()), on_disconnect=reasons.append) as stream:
+        await stream.next_event()
+        close_streams()
+        assert await stream.read() == b"data: a\n\ndata: bye\n\n"
+        assert stream.complete
+    assert feed.log == ["cancelled", "closed"]
+    assert reasons == []  # the items have ended by themselves
+
+
+async def test_blocking_items() -> None:
+    waiting = threading.Event()
+
+    def items() -> Iterator[str]:
+        yield "a"
+        waiting.wait()
+
+    async with open_response(farewell(items())) as stream:
+        await stream.next_event()
+        close_streams()
+        assert await stream.read() == b"data: a\n\ndata: bye\n\n"
+    waiting.set()
+
+
+async def test_items_that_end() -> None:
+    """Once the loop is over, the generator is closed as usual when the server stops."""
+    closed = []
+
+    async def items() -> AsyncIterator[str]:
+        try:
+            async for item in farewell(["a", "b"]):
+                yield item
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    async with open_response(items()) as stream:
+        for _ in range(3):
+            await stream.next_event()
+        close_streams()
+        assert await stream.read() == b"data: a\n\ndata: b\n\ndata: bye\n\n"
+    assert closed == [True]
+
+
+async def test_client_leaves() -> None:
+    feed, reasons = Feed(), list[DisconnectReason]()
+    async with open_response(farewell(feed.items()), on_disconnect=reasons.append) as stream:
+        await stream.next_event()
+        await stream.disconnect()
+    assert stream.body == b"data: a\n\n"
+    assert feed.log == ["cancelled", "closed"]
+    assert reasons == [DisconnectReason.CLIENT_CLOSED]
+
+
+async def linger(items: Any, **options: Any) -> AsyncIterator[Any]:
+    async for item in farewell(items, **options):
+        yield item
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(("options", "grace"), [({}, 1), ({"grace": 3}, 3)])
+async def test_grace_passes(options: dict[str, Any], grace: float) -> None:
+    clock, reasons = FakeClock(), list[DisconnectReason]()
+    items = linger(Feed().items(), **options)
+    async with open_response(items, clock=clock, heartbeat=None, on_disconnect=reasons.append) as stream:
+        await stream.next_event()
+        close_streams()
+        assert (await stream.next_event()).data == "bye"
+        close_streams()  # a second time changes nothing
+        clock.advance(grace - 0.1)
+        await settle()
+        assert reasons == []
+        clock.advance(0.1)
+        await stream.read()
+        assert stream.complete
+    assert reasons == [DisconnectReason.DRAINING]
+
+
+async def test_stop_during_send() -> None:
+    """A generator that is sending continues when the item is sent."""
+    feed, sent = Feed(), asyncio.Event()
+
+    def on_send(message: Any) -> Any:
+        return sent.wait() if message.get("body") == b"data: a\n\n" else None
+
+    wire = Wire(on_send)
+    response = EventSourceResponse(farewell(feed.items()))
+    task = asyncio.create_task(response(scope_of(), wire.receive, wire.send))
+    await settle()
+    close_streams()
+    await settle()
+    sent.set()
+    await task
+    assert wire.body == b"data: a\n\ndata: bye\n\n"
+    assert wire.complete
+    assert feed.log == ["closed"]
+
+
+async def test_item_despite_cancellation() -> None:
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            yield "b"
+        yield "never"
+
+    async with open_response(farewell(items())) as stream:
+        await stream.next_event()
+        close_streams()
+        assert await stream.read() == b"data: a\n\ndata: b\n\ndata: bye\n\n"
+
+
+async def test_timeout_of_items() -> None:
+    """A TimeoutError of the items is no end."""
+
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        raise TimeoutError("of the items")
+
+    outside = stream_until_drain(items())  # of any response
+    assert await anext(outside) == "a"
+    with pytest.raises(TimeoutError, match="of the items"):
+        await anext(outside)
+
+
+async def test_start_after_stop() -> None:
+    """A second loop ends at once if the server is stopping already."""
+
+    async def items() -> AsyncIterator[Any]:
+        async for item in farewell(Feed().items()):
+            yield item
+        async for item in stream_until_drain(Feed().items()):
+            yield item
+        yield "again"
+
+    async with open_response(items()) as stream:
+        await stream.next_event()
+        close_streams()
+        assert await stream.read() == b"data: a\n\ndata: bye\n\ndata: again\n\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda: stream_until_drain("text"), TypeError),
+        (lambda: stream_until_drain([], grace=0), ValueError),
+        (lambda: stream_until_drain([], grace=-1), ValueError),
+        (lambda: stream_until_drain([], grace=True), ValueError),
+    ],
+)
+def test_bad_arguments(call: Callable[[], Any], error: type[Exception]) -> None:
+    """They are reported where the mistake is, not at the first item."""
+    with pytest.raises(error):
+        call()
+
+
+async def test_on_drain() -> None:
+    """With an event and a grace period, the items end as they like."""
+    stopping, reasons = asyncio.Event(), list[DisconnectReason]()
+
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        await stopping.wait()
+        yield "bye"
+
+    options: dict[str, Any] = {"on_drain": stopping.set, "drain_grace": 5, "on_disconnect": reasons.append}
+    async with open_response(items(), **options) as stream:
+        await stream.next_event()
+        close_streams()
+        assert await stream.read() == b"data: a\n\ndata: bye\n\n"
+        assert stream.complete
+    assert reasons == []
+
+
+@pytest.mark.parametrize("grace", [0, 2.5])
+async def test_drain_grace_passes(grace: float, caplog: pytest.LogCaptureFixture) -> None:
+    """``on_drain`` is called once; if it fails, this is logged, and the stream ends all the same."""
+    clock, calls = FakeClock(), list[str]()
+
+    def fail() -> None:
+        calls.append("stopping")
+        raise LookupError("broken")
+
+    feed = Feed()
+    async with open_response(feed.items(), clock=clock, on_drain=fail, drain_grace=grace, heartbeat=None) as stream:
+        await stream.next_event()
+        close_streams()
+        close_streams()
+        await settle()
+        assert feed.log == ([] if grace else ["cancelled", "closed"])
+        clock.advance(grace)
+        assert await stream.read() == b"data: a\n\n"
+        assert stream.complete
+    assert calls == ["stopping"]
+    assert [record.message for record in caplog.records] == ["on_drain failed"]
