@@ -24,6 +24,7 @@ ARROWS = {
     "broker": {"errors", "timing", "threads", "wire"},
     "hub": {"errors", "timing", "threads", "wire", "asgi", "broker"},
     "sources": {"errors", "timing", "threads", "wire", "broker", "hub"},
+    "runs": {"errors", "timing", "wire", "asgi", "broker", "hub"},
     "client": {"errors", "timing", "threads", "wire"},
     "testing": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},
     "server": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},

@@ -18,6 +18,8 @@
     ├── InvalidEventError (ValueError)      you built an event that the wire cannot carry
     ├── InvalidTopicError (ValueError)      a topic or a pattern breaks the syntax, or there are too many
     ├── EventTooLargeError                  an event is over the limit
+    ├── RunActiveError                      another run of the name is active
+    ├── RunOwnerError                       a run belongs to another owner
     ├── SlowConsumerError                   a subscription was read too slowly: its next events are no longer kept
     └── StreamEndedError                    the stream ended while you waited for an event
 """
@@ -42,6 +44,8 @@ __all__ = [
     "LogTrimmedError",
     "PublishError",
     "RedirectError",
+    "RunActiveError",
+    "RunOwnerError",
     "SlowConsumerError",
     "StatusError",
     "StreamEndedError",
@@ -265,3 +269,19 @@ class SlowConsumerError(TickertapeError):
 
     def __str__(self) -> str:
         return f"the subscriber read too slowly: events after its cursor {self.cursor} are no longer kept"
+
+
+class RunActiveError(TickertapeError):
+    """A run cannot be started while another one of the same name is active."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"run {name!r} is active: wait for its end, cancel it, or start with replace=True")
+        self.name = name
+
+
+class RunOwnerError(TickertapeError):
+    """A run belongs to another owner than the one that wants to join it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"run {name!r} has another owner")
+        self.name = name

@@ -1,6 +1,7 @@
 """Event streams as ASGI applications: no framework, every framework, every server."""
 
 from .drain import DEFAULT_GRACE, stream_until_drain
+from .iteration import close_iterator
 from .plain import Headers
 from .problems import problem_body, problem_headers, send_problem, status_of
 from .response import EventSourceResponse, HasScope, StreamResponse, get_last_event_id
@@ -29,6 +30,7 @@ __all__ = [
     "StreamResponse",
     "Takeover",
     "TransportOwner",
+    "close_iterator",
     "close_streams",
     "copy_tcp_timeout",
     "frame",

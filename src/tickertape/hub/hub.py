@@ -11,7 +11,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Self, overload
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, overload
 
 from ..asgi import (
     DEFAULT_HEARTBEAT,
@@ -27,9 +27,11 @@ from ..broker import (
     Broker,
     LogState,
     MemoryBroker,
+    Page,
     Record,
     Retention,
     SQLConnection,
+    TopicFilter,
     TransactionalBroker,
     create_broker,
 )
@@ -108,6 +110,13 @@ class HubStatistics(NamedTuple):
     feeds: dict[str, FeedStatistics]
 
 
+class Companion(Protocol):
+    """An object that works on a hub's log, and is closed before it."""
+
+    async def close(self) -> None:
+        """Stop, while the log can still be written."""
+
+
 class Hub:
     """Publish events to topics, and deliver them to every subscriber, in one order, from a log.
 
@@ -176,6 +185,7 @@ class Hub:
         self._publishing: set[asyncio.Task[list[Cursor]]] = set()
         self._feeds: dict[str, Feed] = {}
         self._replaced_feeds: list[Feed] = []
+        self._companions: list[Companion] = []
 
     def __repr__(self) -> str:
         state = "closed" if self._delivery is None else "draining" if self._draining else "open"
@@ -243,6 +253,10 @@ class Hub:
         open_streams.discard(self)
         if self._opening is not None:
             await asyncio.wait([self._opening])
+        companions, self._companions = self._companions, []
+        if companions:
+            self._draining = True
+            await asyncio.gather(*(companion.close() for companion in companions))
         delivery, wheel, follower = self._delivery, self._wheel, self._follower
         if delivery is not None and wheel is not None and follower is not None:
             self._draining = True
@@ -662,6 +676,20 @@ class Hub:
         subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, None)
         opening = opening_block(subscription, delivery.window.epoch, self.retry_block())
         return opening, DirectOutput(delivery, subscription, self.drain)
+
+    async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
+        """Return a page of the log, as :meth:`Broker.read` does; for programs that keep records of their own in it.
+
+        Raises:
+            HubClosedError: the hub is closed.
+            BrokerError: the log cannot be read.
+        """
+        _ = self.delivery
+        return await self._broker.read(after, limit, topics)
+
+    def attach(self, companion: Companion) -> None:
+        """Close an object with the hub, before the log is closed."""
+        self._companions.append(companion)
 
     def subscribers(self, topic: str | None = None) -> int:
         """Return the number of subscribers, or of those that get the events of ``topic``."""

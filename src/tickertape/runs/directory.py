@@ -1,0 +1,271 @@
+"""``Directory``: which runs there are, read from the log alike in every process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from ..broker import Record
+from ..hub import Hub
+from ..wire import Cursor
+from .records import (
+    ALIVE,
+    BEAT,
+    CANCEL,
+    CONTROL,
+    END,
+    NODES,
+    READERS,
+    START,
+    RunInfo,
+    RunState,
+    offset_of,
+    parse,
+    parse_end,
+)
+
+logger = logging.getLogger("tickertape.runs")
+
+PATIENCE: Final = 8.0
+"""Seconds without a sign of life after which a producer counts as gone. Its readers are told within 10 s."""
+
+_PAGE: Final = 1_000
+"""Records read at a time."""
+
+_MAX_RUNS: Final = 100_000
+"""Runs that are known at most. Beyond them, those that ended first are forgotten."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """A run, and what its producer and its readers need to know of it.
+
+    Attributes:
+        info: the value for users.
+        node: the process of its producer; ``None`` for a producer outside, which sends signs of life of its own.
+        nonce: tells the process that started it from those that joined.
+        ttl: seconds for which it can be read after its end.
+        policy: ``"continue"``, or ``"cancel"`` if it is to end when its readers have left.
+        grace: seconds without readers after which it is cancelled.
+        replaced: the run that this one has ended.
+        cancelled: its end was asked for.
+        end: the offset of its end.
+        readers: the processes with readers.
+        alive: when a producer outside gave its last sign of life, by the hub's clock.
+    """
+
+    info: RunInfo
+    node: str | None
+    nonce: str
+    ttl: float
+    policy: str
+    grace: float
+    replaced: RunInfo | None = None
+    cancelled: bool = False
+    end: int | None = None
+    readers: set[str] = field(default_factory=set)
+    alive: float = 0.0
+
+
+class Directory:
+    """All runs of a log, from the records of their life.
+
+    Every process applies the same records in the same order and comes to the same result: which of two
+    starts was first, and which end counts. What follows the log live and what reads it on demand both
+    call :meth:`sync`, so a process that has just written a record sees it at once.
+
+    Arguments:
+        hub: the hub on whose log the runs are.
+        changed: called with each entry that was cancelled or has ended, or whose readers changed.
+    """
+
+    def __init__(self, hub: Hub, changed: Callable[[Entry], None]) -> None:
+        self._hub = hub
+        self._changed = changed
+        self._entries: dict[str, Entry] = {}
+        self._latest: dict[str, Entry] = {}  # of each name
+        self._active: dict[str, Entry] = {}  # of each name
+        self._epoch = ""
+        self._offset = 0
+        self._lock = asyncio.Lock()
+        self._beats: dict[str, float] = {}
+        self.oldest = 0
+
+    def get(self, run: str) -> Entry | None:
+        """Return the run with this id."""
+        return self._entries.get(run)
+
+    def latest(self, name: str) -> Entry | None:
+        """Return the newest run of a name that has begun."""
+        return self._latest.get(name)
+
+    def active(self) -> list[Entry]:
+        """Return all active runs, the oldest first."""
+        return list(self._active.values())
+
+    def entries(self) -> list[Entry]:
+        """Return all runs that are known, the oldest first."""
+        return list(self._entries.values())
+
+    def at(self, name: str, cursor: Cursor) -> Entry | None:
+        """Return the run of a name to which a position in the log belongs."""
+        found = None
+        for entry in self._entries.values():
+            begun = entry.info.name == name and entry.info.state is not RunState.REFUSED
+            if begun and cursor.epoch == self._epoch and offset_of(entry.info.run) <= cursor.offset:
+                found = entry
+        return found
+
+    async def sync(self) -> None:
+        """Read what the log has that is not known yet.
+
+        Raises:
+            HubClosedError: the hub is closed.
+            BrokerError: the log cannot be read.
+        """
+        async with self._lock:
+            while True:
+                state, records = await self._hub.read(self._offset, _PAGE, _is_control)
+                if state.epoch != self._epoch or state.newest < self._offset:
+                    known = bool(self._epoch)
+                    self._forget(state.epoch)
+                    if known:
+                        continue  # the page was read after an offset of another log
+                self.oldest = state.oldest
+                for record in records:
+                    self._apply(record)
+                if len(records) < _PAGE:
+                    self._offset = max(self._offset, state.newest)
+                    break
+            self._drop_expired()
+
+    async def follow(self) -> None:
+        """Apply records as they come, until it is cancelled."""
+        while True:
+            await self.sync()
+            at = str(Cursor(self._epoch, self._offset))
+            async with self._hub.subscribe(f"{CONTROL}/**", f"{NODES}/*", last_event_id=at) as output:
+                while await output.next_slice() is not None:
+                    await self.sync()
+            if self._hub.draining:
+                return
+
+    def alive(self) -> None:
+        """Count all producers as alive now: after a time in which the log could not be followed."""
+        now = self._hub.clock.time()
+        self._beats = dict.fromkeys(self._beats, now)
+        for entry in self._active.values():
+            entry.alive = now
+
+    def silent(self) -> list[Entry]:
+        """Return the active runs whose producers have given no sign of life for too long."""
+        now = self._hub.clock.time()
+        return [entry for entry in self._active.values() if now - self._seen(entry, now) > PATIENCE]
+
+    def _seen(self, entry: Entry, now: float) -> float:
+        return entry.alive if entry.node is None else self._beats.setdefault(entry.node, now)
+
+    def _forget(self, epoch: str) -> None:
+        self._epoch, self._offset = epoch, 0
+        for entry in [*self._active.values()]:
+            entry.info = replace(entry.info, state=RunState.ORPHANED)
+            self._changed(entry)
+        for known in (self._entries, self._latest, self._active, self._beats):
+            known.clear()
+
+    def _drop_expired(self) -> None:
+        now = time.time()
+        over = len(self._entries) - _MAX_RUNS
+        for run, entry in [*self._entries.items()]:
+            ended = entry.info.ended
+            gone = entry.end is not None and entry.end < self.oldest
+            if gone or (ended is not None and (over > 0 or now > ended + entry.ttl)):
+                over -= 1
+                del self._entries[run]
+                if self._latest.get(entry.info.name) is entry:
+                    del self._latest[entry.info.name]
+
+    def _apply(self, record: Record) -> None:
+        if record.offset <= self._offset:
+            return
+        self._offset = record.offset
+        fields = parse(record.data)
+        if record.topic.startswith(f"{NODES}/"):
+            if record.event == BEAT:
+                self._beats[record.topic.partition("/")[2]] = self._hub.clock.time()
+            return
+        if record.event == START:
+            self._start(record, fields)
+            return
+        entry = self._entries.get(str(fields.get("run")))
+        if entry is None:
+            return
+        if record.event == END and entry.info.active:
+            end = parse_end(record.data, "")
+            self._end(entry, end.state, end.error, _number(fields.get("ended"), time.time()), record.offset)
+        elif record.event == CANCEL and entry.info.active:
+            entry.cancelled = True
+            self._changed(entry)
+        elif record.event == READERS:
+            node = str(fields.get("node"))
+            (entry.readers.add if fields.get("here") else entry.readers.discard)(node)
+            self._beats[node] = self._hub.clock.time()
+            self._changed(entry)
+        elif record.event == ALIVE:
+            entry.alive = self._hub.clock.time()
+
+    def _start(self, record: Record, fields: dict[str, Any]) -> None:
+        name = record.topic.partition("/")[2]
+        key, owner, node = (fields.get(field) for field in ("key", "owner", "node"))
+        started = _number(fields.get("started"), time.time())
+        info = RunInfo(
+            name=name,
+            run=f"{self._epoch}-{record.offset}",
+            state=RunState.ACTIVE,
+            key=key if isinstance(key, str) else None,
+            owner=owner if isinstance(owner, str) else None,
+            started=started,
+        )
+        entry = Entry(
+            info,
+            node if isinstance(node, str) else None,
+            str(fields.get("nonce")),
+            _number(fields.get("ttl"), 0.0),
+            str(fields.get("on_disconnect")),
+            _number(fields.get("grace"), 0.0),
+            alive=self._hub.clock.time(),
+        )
+        self._entries[info.run] = entry
+        before = self._active.get(name)
+        if before is not None and not fields.get("replace"):
+            entry.info = replace(info, state=RunState.REFUSED, ended=started)
+            entry.end = record.offset
+            return
+        if before is not None:
+            entry.replaced = before.info
+            self._end(before, RunState.CANCELLED, None, started, record.offset)
+        self._active[name] = self._latest[name] = entry
+
+    def _end(self, entry: Entry, state: RunState, error: str | None, ended: float, offset: int) -> None:
+        entry.info = replace(entry.info, state=state, error=error, ended=ended)
+        entry.end = offset
+        if self._active.get(entry.info.name) is entry:
+            del self._active[entry.info.name]
+        self._changed(entry)
+
+    def readers_of(self, entry: Entry) -> int:
+        """Return the number of processes that have readers of a run, without those that are gone."""
+        now = self._hub.clock.time()
+        return sum(now - self._beats.get(node, now) <= PATIENCE for node in entry.readers)
+
+
+def _is_control(topic: str) -> bool:
+    return topic.startswith((f"{CONTROL}/", f"{NODES}/"))
+
+
+def _number(value: object, default: float) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else default

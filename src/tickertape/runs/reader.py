@@ -1,0 +1,102 @@
+"""Read a run: as values in this process, and as a response in a framing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Final
+
+from ..errors import StreamEndedError
+from ..hub import Hub
+from ..wire import Cursor, Gap
+from .framing import Framing, RunEvent
+from .records import END, TEXT, RunEnd, RunInfo, offset_of, parse_end
+
+BEGINNING: Final = -1
+"""The sequence number after which a reader starts that wants everything."""
+
+
+async def read_run(
+    hub: Hub, info: RunInfo, after: Cursor | None = None
+) -> AsyncGenerator[list[RunEvent | RunEnd | Gap]]:
+    """Yield what a run has produced, then what it produces, and at last its end.
+
+    Arguments:
+        hub: the hub on whose log the run is.
+        info: the run.
+        after: the position after which to start; by default, the beginning.
+
+    Yields:
+        Lists of what is there at once. The last one ends with a :class:`RunEnd`.
+
+    Raises:
+        StreamEndedError: the hub is closing; the run has not ended.
+        SlowConsumerError: the next events are no longer kept.
+        BrokerError: the log cannot be read.
+    """
+    start = info.run if after is None else str(after)
+    epoch = start.rpartition("-")[0]
+    async with hub.subscribe(info.topic, last_event_id=start) as output:
+        while (found := await output.next_slice()) is not None:
+            items: list[RunEvent | RunEnd | Gap] = [] if found.gap is None else [found.gap]
+            for entry in found.entries:
+                record = entry.record
+                cursor = f"{epoch}-{record.offset}"
+                if record.event == END:
+                    yield [*items, parse_end(record.data, cursor)]
+                    return
+                text = record.event == TEXT
+                items.append(RunEvent(None if text else record.event, record.data, text, cursor))
+            yield items
+    raise StreamEndedError(f"the hub is closing, and run {info.name!r} has not ended")
+
+
+async def frame_run(
+    hub: Hub,
+    info: RunInfo,
+    framing: Framing,
+    *,
+    after: Cursor | None,
+    sequence: int,
+    watch: Callable[[RunInfo], AbstractAsyncContextManager[None]],
+) -> AsyncGenerator[bytes]:
+    """Yield the bytes of a run for one reader.
+
+    Arguments:
+        hub: the hub on whose log the run is.
+        info: the run.
+        framing: the reader's protocol, new.
+        after: the cursor of the last event that the reader has.
+        sequence: the number of the last block that the reader has; :data:`BEGINNING` for none.
+        watch: entered while there is a reader.
+
+    Raises:
+        StreamEndedError: the hub is closing. The response is then cut off, since a clean end would look complete.
+        SlowConsumerError: the next events are no longer kept.
+        BrokerError: the log cannot be read.
+    """
+    skip = None if after is None else after.offset
+    # Our own events are not numbered by what was before them, so they need not be read again.
+    start = after if framing.native and sequence == BEGINNING else None
+    number = 0
+    async with watch(info):
+        if framing.native and start is None and sequence == BEGINNING:
+            # A client that loses its connection before the first event asks for this run again.
+            yield b"id: %b\n\n" % info.run.encode()
+        async with aclosing(read_run(hub, info, start)) as slices:
+            async for items in slices:
+                blocks: list[bytes] = []
+                for item in items:
+                    if isinstance(item, Gap):
+                        if not framing.native:
+                            raise StreamEndedError(f"a part of run {info.name!r} is no longer kept")
+                        blocks.append(item.encode())
+                        continue
+                    frames = framing.end(item) if isinstance(item, RunEnd) else framing.frames(item)
+                    known = skip is not None and offset_of(item.id) <= skip
+                    for frame in frames:
+                        if number > sequence and not known:
+                            blocks.append(frame.encode(item.id if frame is frames[-1] else None))
+                        number += 1
+                if blocks:
+                    yield b"".join(blocks)
