@@ -169,7 +169,9 @@ async def test_stored_before_delivered() -> None:
 
 async def test_closed_hub() -> None:
     hub = Hub()
-    for call in (lambda: hub.publish_sync("t"), lambda: hub.publish_soon("t"), hub.statistics, lambda: hub.clock):
+    async with hub:
+        pass
+    for call in (lambda: hub.publish_sync("t"), lambda: hub.publish_soon("t"), hub.statistics):
         with pytest.raises(HubClosedError):
             call()
     with pytest.raises(HubClosedError):

@@ -186,7 +186,10 @@ async def test_draining_hub(app: App, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_closed_hub(method: str) -> None:
-    found = await problem(App().client.open("/", method=method))
+    app = App()
+    async with app.hub:
+        pass
+    found = await problem(app.client.open("/", method=method))
     assert found["status"] == 503
     assert "hub is closed" in found["detail"]
 

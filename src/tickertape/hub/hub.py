@@ -8,8 +8,8 @@ import logging
 import os
 import random
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, overload
 
@@ -35,7 +35,7 @@ from ..broker import (
     TransactionalBroker,
     create_broker,
 )
-from ..errors import BrokerError, EventTooLargeError, HubClosedError
+from ..errors import BrokerError, EventTooLargeError, HubClosedError, SlowConsumerError
 from ..timing import Clock
 from ..wire import HEARTBEAT, Cursor, Draft, check_topic
 from .delivery import Delivery
@@ -65,6 +65,9 @@ _RETRY_JITTER: Final = 0.2
 
 _DRAIN_STEP: Final = 0.002
 """Seconds of the drain window for each stream: 500 reconnects a second are easy, and a single stream ends at once."""
+
+_LAST_WORDS: Final = 0.1
+"""Seconds after the end of the last stream after which a hub that has opened itself closes."""
 
 _MAX_LAG: Final = 5000
 """Events that this hub has appended and its follower has not yet seen. Beyond them publishers wait: a quick one must
@@ -133,6 +136,7 @@ class Hub:
         random: returns numbers from 0 to 1, for jitter.
 
     Open it with ``async with``, or as the lifespan of an application: ``FastAPI(lifespan=hub.lifespan)``.
+    Where there is no lifespan, it opens itself on first use, and closes when the server of its streams stops.
     A hub belongs to the event loop in which it was opened; :meth:`publish_sync` is for other threads. If
     it was given a URL, it can be opened again after it was closed.
 
@@ -175,6 +179,7 @@ class Hub:
         self._opening: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
+        self._managed = False  # someone opens and closes it; else it does so itself
         self._draining = False
         self._wheel: Wheel | None = None
         self._delivery: Delivery | None = None
@@ -186,6 +191,7 @@ class Hub:
         self._feeds: dict[str, Feed] = {}
         self._replaced_feeds: list[Feed] = []
         self._companions: list[Companion] = []
+        self._closers: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         state = "closed" if self._delivery is None else "draining" if self._draining else "open"
@@ -219,8 +225,17 @@ class Hub:
         """
         if self._closing is not None:
             await asyncio.wait([self._closing])
+        managed, self._managed = self._managed, True
+        if not managed and self._opening is not None:
+            await asyncio.wait([self._opening])
+        if not managed and self._delivery is not None:
+            self._check_loop()
+            return  # it has opened itself before, and is closed by its user from now on
         if self._delivery is not None or self._opening is not None:
             raise HubClosedError("hub is already open")
+        await self._open()
+
+    async def _open(self) -> None:
         if self._closed and self._url is None:
             raise HubClosedError(
                 "the broker of this hub is closed: create a new hub, or give it a URL so that it can be opened again"
@@ -244,6 +259,33 @@ class Hub:
         for feed in self._feeds.values():
             feed.start(wheel)
         self._warn_about_workers()
+
+    async def _ready(self) -> Delivery:
+        """Return the delivery; open the hub first if nobody else does so."""
+        self._check_loop()
+        while self._delivery is None and not self._managed:
+            if self._opening is not None:
+                await asyncio.wait([self._opening])
+            elif self._closing is not None:
+                await asyncio.wait([self._closing])
+            else:
+                await self._open()
+        return self.delivery
+
+    def _check_loop(self) -> None:
+        """Forget a loop that is closed, if the hub had opened itself there; refuse to work in another one."""
+        if self._loop is None or self._loop is asyncio.get_running_loop():
+            return
+        if self._delivery is None and self._opening is None:
+            return
+        if self._managed or not self._loop.is_closed():
+            raise HubClosedError("the hub belongs to another event loop: from other threads, use publish_sync()")
+        self._delivery = self._wheel = self._follower = self._opening = self._closing = None
+        self._draining = False
+        self._companions, self._publishing = [], set()
+        self.presence = Presence()
+        if self._url is not None:
+            self._broker = create_broker(self._url, retention=self._retention)
 
     async def close(self) -> None:
         """End all streams and close the log, and return when that is done; may be called twice.
@@ -310,6 +352,7 @@ class Hub:
             HubClosedError: the hub is closed or draining.
             BrokerError: the log cannot be reached, or the hub has lost its connection to it.
         """
+        await self._ready()
         self._check_accepting()
         state = await self._broker.state()
         if self._follower is None or not self._follower.healthy:
@@ -398,7 +441,7 @@ class Hub:
         draft = self.draft(topic, data, event=event, key=key)
         if connection is None:
             return (await self._append([draft]))[0]
-        _ = self.delivery
+        await self._ready()
         if not isinstance(self._broker, TransactionalBroker):
             kind = type(self._broker).__name__
             raise BrokerError(f"connection= needs a log in your own database (postgresql://), and this one is a {kind}")
@@ -417,7 +460,8 @@ class Hub:
 
         An invalid event raises at once; a later failure is logged.
         """
-        _ = self.delivery
+        if self._managed:
+            _ = self.delivery
         draft = self.draft(topic, data, event=event, key=key)
         task = asyncio.get_running_loop().create_task(self._append([draft]))
         self._publishing.add(task)
@@ -466,7 +510,7 @@ class Hub:
         return draft
 
     async def _append(self, drafts: list[Draft]) -> list[Cursor]:
-        delivery = self.delivery
+        delivery = await self._ready()
         if not drafts:
             return []
         count = len(drafts)
@@ -606,6 +650,61 @@ class Hub:
         finally:
             output.close()
 
+    async def stream(
+        self,
+        topics: str | Iterable[str],
+        *,
+        request: HasScope | Scope | None = None,
+        last_event_id: str | None = None,
+        last: int | None = None,
+        on_overflow: str = OverflowPolicy.DISCONNECT,
+        user: Any = None,
+    ) -> AsyncGenerator[bytes]:
+        """Yield an event stream as bytes, for frameworks that bring their own streaming response.
+
+        It begins with the cursor and the reconnection time, has comments while nothing happens, gaps where events
+        are no longer kept, and it ends when the server stops. Close it with ``aclose()`` when the client leaves; most
+        frameworks do.
+
+        Arguments:
+            topics: a pattern or several: ``*`` for one segment, ``**`` for any number.
+            request: the request, or an ASGI scope: its ``Last-Event-ID`` counts, and when its server stops, the
+                stream ends. For a server without scopes, ``{"server": (host, port)}`` of its listening socket.
+            last_event_id: the cursor after which to start, instead of the request's.
+            last: without a cursor, the number of past events to start with.
+            on_overflow: the treatment of a client that reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
+            user: a value for :attr:`presence`.
+
+        Raises:
+            InvalidTopicError: a pattern breaks the syntax, or there are too many.
+            HubClosedError: the hub is closed or draining.
+            BrokerError: the log cannot be read.
+        """
+        if request is None:
+            request = {}
+        scope = request if isinstance(request, Mapping) else request.scope
+        if last_event_id is None:
+            last_event_id = get_last_event_id(request)
+        async with self.subscribe(
+            *([topics] if isinstance(topics, str) else topics),
+            last_event_id=last_event_id,
+            last=last,
+            on_overflow=on_overflow,
+            user=user,
+        ) as output:
+            guard = _Guard(self)
+            open_streams.add(guard, dict(scope))
+            try:
+                yield opening_block(output.subscription, self.epoch, self.retry_block())
+                # A slow consumer gets a clean end: it reconnects with its cursor, and then gets the gap.
+                with suppress(SlowConsumerError):
+                    while (found := await output.next_slice(within=self.heartbeat)) is not None:
+                        gap = b"" if found.gap is None else found.gap.encode()
+                        yield gap + found.chunk or HEARTBEAT
+                    yield self.retry_block()
+            finally:
+                open_streams.discard(guard)
+
     def response(
         self,
         request: HasScope | Scope,
@@ -646,6 +745,7 @@ class Hub:
             HubClosedError: the hub is closed or draining.
             BrokerError: the log cannot be read.
         """
+        await self._ready()
         self._check_accepting()
         return await find_start(self._broker, self.delivery, patterns, last_event_id, last)
 
@@ -684,7 +784,7 @@ class Hub:
             HubClosedError: the hub is closed.
             BrokerError: the log cannot be read.
         """
-        _ = self.delivery
+        await self._ready()
         return await self._broker.read(after, limit, topics)
 
     def attach(self, companion: Companion) -> None:
@@ -693,6 +793,8 @@ class Hub:
 
     def subscribers(self, topic: str | None = None) -> int:
         """Return the number of subscribers, or of those that get the events of ``topic``."""
+        if self._delivery is None and not self._managed:
+            return 0  # nobody has used it yet
         return self.delivery.count(None if topic is None else check_topic(topic))
 
     def topics(self, *, after: str = "", limit: int | None = None) -> dict[str, int]:
@@ -721,6 +823,7 @@ class Hub:
             The records with their cursors, and the reason of the gap before them, if there is one.
         """
         patterns = check_patterns(topics, limit=self.max_topics)
+        await self._ready()
         epoch = self.epoch
         cursor = None if after is None else Cursor.parse(after)
         start = cursor.offset if cursor is not None and cursor.epoch == epoch else 0
@@ -759,7 +862,16 @@ class Hub:
                 self.clock.call_at(now + self.random() * spread, self._finish, delivery, subscription)
             else:
                 self._finish(delivery, subscription)
+        if not self._managed:
+            self.clock.call_at(now + spread + _LAST_WORDS, self._close_soon)
         return spread
+
+    def _close_soon(self) -> None:
+        """Close a hub that has opened itself: the server of its streams has stopped."""
+        if not self._managed and self._delivery is not None and self._loop is not None:
+            task = self._loop.create_task(self.close(), name="tickertape close")
+            self._closers.add(task)
+            task.add_done_callback(self._closers.discard)
 
     def retry_block(self) -> bytes:
         """Return a block with a reconnection time, another one for each client."""
@@ -798,6 +910,19 @@ class Hub:
     def _check(self) -> None:
         if self._delivery is not None and self.send_timeout is not None:
             self._delivery.check(self.send_timeout)
+
+
+class _Guard:
+    """Drains a hub when the server of a stream stops. Each stream has one, since it has no other object of its own."""
+
+    __slots__ = ("_hub",)
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def drain(self) -> float:
+        """End the streams of the hub, and return within how many seconds."""
+        return self._hub.drain()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

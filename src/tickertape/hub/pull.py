@@ -112,14 +112,18 @@ class PullOutput:
         """End the subscription; may be called twice."""
         self._delivery.end(self.subscription, DisconnectReason.CLIENT_CLOSED)
 
-    async def next_slice(self) -> Slice | None:
+    async def next_slice(self, *, within: float | None = None) -> Slice | None:
         """Return the next events and gaps as soon as there are any; ``None`` if the subscription has ended.
+
+        Arguments:
+            within: seconds after which an empty slice is returned if there are none; ``None`` to wait for ever.
 
         Raises:
             SlowConsumerError: the next events are no longer kept.
             BrokerError: the log cannot be read.
         """
         subscription, delivery = self.subscription, self._delivery
+        until = float("inf") if within is None else delivery.clock.time() + within
         while subscription.reason is None:
             gap = subscription.take_gap()
             if gap is not None:
@@ -128,6 +132,7 @@ class PullOutput:
                 subscription.caught_up = True
                 waiting = self._waiting = asyncio.get_running_loop().create_future()
                 subscription.audience.waiters[self] = None
+                timer = None if within is None else delivery.clock.call_at(until, self.wake)
                 try:
                     await waiting
                 except BaseException:
@@ -135,6 +140,10 @@ class PullOutput:
                     raise
                 finally:
                     self._waiting = None
+                    if timer is not None:
+                        timer.cancel()
+                if subscription.cursor >= delivery.window.newest and delivery.clock.time() >= until:
+                    break
                 continue
             found: Slice | None
             if delivery.in_window(subscription):
@@ -148,7 +157,7 @@ class PullOutput:
             if found.entries or found.gap is not None:
                 return found
             await asyncio.sleep(0)  # a long part of the log without matching events must not hold the loop
-        return None
+        return None if subscription.reason is not None else Slice(b"", subscription.cursor, [])
 
     async def _fetch_slice(self) -> Slice | None:
         try:
