@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -123,6 +124,18 @@ async def test_last_event_id_in_other_framings(app: App, framing: str) -> None:
     for last in known:
         part = await get(app, {"last-event-id": last}, framing=framing, finished="replay")
         assert part.data == whole.data[ids.index(last) + 1 :]
+
+
+async def test_from_now_on(app: App) -> None:
+    source = Source()
+    run = await app.runs.start("chat/1", source)
+    source.give("one")
+    async with aclosing(run.events()) as events:
+        await anext(events)
+    app.options = {"after": "now"}
+    async with EventStreamClient(app) as client, client.open("/") as stream:
+        source.give("two", None)
+        assert (await stream.next_event()).data == "two"
 
 
 @pytest.mark.parametrize(

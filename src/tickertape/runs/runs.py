@@ -513,6 +513,7 @@ class Runs:
         return EventSourceResponse(
             blocks,
             headers={**shape.headers, **given},
+            head="now",
             heartbeat=self._hub.heartbeat,
             send_timeout=self._hub.send_timeout,
             clock=self._hub.clock,
