@@ -1,4 +1,4 @@
-"""A hub that nobody opens, and the bytes of a stream for frameworks with a response of their own."""
+"""A hub that opens itself, and the bytes of a stream for frameworks with their own response."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_opening_that_fails_is_tried_again(tmp_path: Path) -> None:
 
 
 async def test_lifespan_after_first_use() -> None:
-    """Who opens a hub closes it, also if it was in use before."""
+    """A lifespan closes the hub, also if it was in use before."""
     hub = Hub()
     cursor = await hub.publish("t")
     async with hub.lifespan():
@@ -151,7 +151,7 @@ async def until_gap(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 
 
 async def test_stream_ends_when_its_server_stops() -> None:
-    """The listening socket is all that is known of a server without scopes."""
+    """The listening socket is the only sign of a server without scopes."""
     hub = Hub()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stream = hub.stream("t", request={"server": listener.getsockname()})

@@ -91,7 +91,7 @@ def run(name: str, items: list[RunEvent], last: RunEnd) -> list[Frame]:
     ],
 )
 def test_text(name: str, state: str, expected: list[str]) -> None:
-    """Pieces of text get what the protocol wants around them, and an end that tells how it ended."""
+    """Pieces of text get what the protocol wants around them, and an end with its reason."""
     assert types(run(name, TEXTS, end(RunState(state), None if state == "done" else "No."))) == expected
 
 
@@ -108,7 +108,7 @@ def test_items_of_the_protocol_go_out_as_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FRAMINGS if name != "events"])
 @pytest.mark.parametrize("state", [state for state in RunState if state not in ("active", "refused")])
-def test_other_protocols_get_nothing_of_ours(name: str, state: RunState) -> None:
+def test_other_protocols_get_only_their_own_events(name: str, state: RunState) -> None:
     """No block without data, no event of the hub, and after a failure no end that looks clean."""
     frames = run(name, TEXTS, end(state, "No."))
     wire = b"".join(frame.encode("e-6") for frame in frames)

@@ -1,4 +1,4 @@
-"""Responses of runs: where a reader starts, what it is refused, and what it is told."""
+"""Responses of runs: where a reader starts, and which status it gets."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_from_the_beginning(app: App) -> None:
 
 
 async def test_last_event_id(app: App) -> None:
-    """An ``EventSource`` goes on after what it has, and is told to stop when it has the end."""
+    """An ``EventSource`` continues after its last event, and gets 204 when it has the end."""
     info = await finish(app.runs, "one", "two")
     events = (await get(app)).events
     following = await get(app, {"last-event-id": events[0].id or ""})
@@ -95,7 +95,7 @@ async def test_last_event_id(app: App) -> None:
 
 
 async def test_last_event_id_belongs_to_a_run(app: App) -> None:
-    """A reader that was cut off goes on in its own run, although there is a newer one."""
+    """A reader that was cut off continues in its own run, although there is a newer one."""
     await finish(app.runs, "one", "two")
     first = (await get(app)).events[0]
     await finish(app.runs, "three")
@@ -106,7 +106,7 @@ async def test_last_event_id_belongs_to_a_run(app: App) -> None:
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_after_a_number(app: App, framing: str) -> None:
-    """What follows a number is what an uncut stream has after it."""
+    """The events after a number are the same as in an uncut stream."""
     await finish(app.runs, "one", "two", "three")
     whole = await get(app, framing=framing, finished="replay")
     for number in range(len(whole.events)):
@@ -172,7 +172,7 @@ async def test_headers(app: App) -> None:
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_authorize(hub: Hub, asynchronous: bool) -> None:
-    """Nobody who may not read a run gets a byte of it."""
+    """A user who may not read a run gets no byte of it."""
     seen: list[tuple[Any, RunInfo]] = []
 
     def authorize(request: Any, run: RunInfo) -> Any:

@@ -130,7 +130,7 @@ async def test_orphans(log: Log) -> None:
             assert joined is not None
             reading = asyncio.create_task(read(joined))
             async with asyncio.timeout(PATIENCE):
-                while not reading.done():  # the clock of the dying process stands still: it gives no signs of life
+                while not reading.done():  # the clock of the dying process is stopped: it publishes no signs of life
                     clocks[1].advance(1.0)
                     await asyncio.sleep(0.01)
             assert await reading == ["one", "orphaned"]
@@ -207,10 +207,10 @@ async def test_failure(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     assert await read(run) == ["one", "error"]
     assert run.info.error == "The run failed."
     assert "secret" in caplog.text
-    told = await Runs(hub, on_error=lambda error: f"{type(error).__name__}!").start("chat/2", source)
+    described = await Runs(hub, on_error=lambda error: f"{type(error).__name__}!").start("chat/2", source)
     source.give(ValueError("secret"))
-    assert await read(told) == ["error"]
-    assert told.info.error == "ValueError!"
+    assert await read(described) == ["error"]
+    assert described.info.error == "ValueError!"
 
 
 async def test_items_that_cannot_be_made(hub: Hub) -> None:
@@ -243,7 +243,7 @@ async def test_tokens_of_a_turn_share_an_append() -> None:
 
 
 async def test_log_that_is_away_for_a_while() -> None:
-    """What was produced meanwhile is stored afterwards, once."""
+    """Items that were produced in this time are stored afterwards, once."""
     broker = ScriptedBroker()
     async with Hub(broker) as hub:
         runs = Runs(hub)

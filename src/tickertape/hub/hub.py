@@ -261,7 +261,7 @@ class Hub:
         self._warn_about_workers()
 
     async def _ready(self) -> Delivery:
-        """Return the delivery; open the hub first if nobody else does so."""
+        """Return the delivery; open the hub first if no program does."""
         self._check_loop()
         while self._delivery is None and not self._managed:
             if self._opening is not None:
@@ -778,7 +778,7 @@ class Hub:
         return opening, DirectOutput(delivery, subscription, self.drain)
 
     async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
-        """Return a page of the log, as :meth:`Broker.read` does; for programs that keep records of their own in it.
+        """Return a page of the log, as :meth:`Broker.read` does; for programs that keep their own records in it.
 
         Raises:
             HubClosedError: the hub is closed.
@@ -794,7 +794,7 @@ class Hub:
     def subscribers(self, topic: str | None = None) -> int:
         """Return the number of subscribers, or of those that get the events of ``topic``."""
         if self._delivery is None and not self._managed:
-            return 0  # nobody has used it yet
+            return 0  # not used yet
         return self.delivery.count(None if topic is None else check_topic(topic))
 
     def topics(self, *, after: str = "", limit: int | None = None) -> dict[str, int]:

@@ -116,7 +116,7 @@ class PullOutput:
         """Return the next events and gaps as soon as there are any; ``None`` if the subscription has ended.
 
         Arguments:
-            within: seconds after which an empty slice is returned if there are none; ``None`` to wait for ever.
+            within: seconds after which an empty slice is returned if there are none; ``None`` to wait without end.
 
         Raises:
             SlowConsumerError: the next events are no longer kept.

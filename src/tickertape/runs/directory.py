@@ -31,7 +31,7 @@ from .records import (
 logger = logging.getLogger("tickertape.runs")
 
 PATIENCE: Final = 8.0
-"""Seconds without a sign of life after which a producer counts as gone. Its readers are told within 10 s."""
+"""Seconds without a sign of life after which a producer counts as gone. Its readers get the end within 10 s."""
 
 _PAGE: Final = 1_000
 """Records read at a time."""

@@ -22,7 +22,7 @@ MESSAGES: Final = {
     RunState.CANCELLED: "The run was cancelled.",
     RunState.ORPHANED: "The process that produced the run is gone.",
 }
-"""What readers are told. The exception itself is for the log of the server."""
+"""The text that readers get. The exception itself is for the log of the server."""
 
 _MAX_WAITING: Final = 1_000
 """Items that wait to be stored. Beyond them the producer waits, so that a slow log slows it down."""
@@ -49,7 +49,7 @@ class Producer:
         hub: the hub on whose log the run is.
         info: the run.
         items: what it produces.
-        describe: returns what readers are told of an exception.
+        describe: returns the text that readers get for an exception.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class Producer:
         if failure is None:
             return RunState.DONE, None
         logger.error("run %s failed", self.info.name, exc_info=failure)
-        told = self._describe(failure) if isinstance(failure, Exception) else None
-        return RunState.ERROR, told or MESSAGES[RunState.ERROR]
+        text = self._describe(failure) if isinstance(failure, Exception) else None
+        return RunState.ERROR, text or MESSAGES[RunState.ERROR]
 
     async def _take(self) -> None:
         """Take the items, each with its number; wait while too many are not stored yet."""
@@ -133,7 +133,7 @@ class Producer:
                 return
 
     async def _append(self, drafts: list[Draft]) -> None:
-        """Store drafts, however long it takes: what a run has produced is lost only with its process."""
+        """Store drafts, and try again until it succeeds: items of a run are lost only with its process."""
         failures = 0
         while True:
             try:

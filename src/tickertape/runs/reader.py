@@ -27,7 +27,7 @@ async def read_run(
         after: the position after which to start; by default, the beginning.
 
     Yields:
-        Lists of what is there at once. The last one ends with a :class:`RunEnd`.
+        Lists of the items that are available at once. The last one ends with a :class:`RunEnd`.
 
     Raises:
         StreamEndedError: the hub is closing; the run has not ended.

@@ -1,4 +1,4 @@
-"""What the log says about runs: their topics, the records of their life, and the values that are made of them.
+"""The records of runs in the log: their topics, their fields, and the values that are made of them.
 
 A run's name is a topic, such as ``chat/42``; each run of that name has an id, the cursor of its first record.
 
@@ -6,7 +6,7 @@ A run's name is a topic, such as ``chat/42``; each run of that name has an id, t
 topic                    records
 =======================  ==========================================================================
 ``runs/<name>``          ``run:start``, ``run:cancel``, ``run:readers``, ``run:alive``, ``run:end``
-``run/<name>/<id>``      the events of one run, and its ``run:end`` once more
+``run/<name>/<id>``      the events of one run, and its ``run:end`` again
 ``run-nodes/<node>``     ``run:beat`` of a process that runs producers
 =======================  ==========================================================================
 """
@@ -43,7 +43,7 @@ _ID_LENGTH: Final = 64 + 1 + 19
 
 
 class RunState(StrEnum):
-    """How far a run has come, or how it ended."""
+    """The state of a run: active, or the way in which it ended."""
 
     ACTIVE = "active"
     """Its producer is at work."""
@@ -61,7 +61,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """What is known of a run.
+    """Description of a run.
 
     Attributes:
         name: the name that it was started with.
@@ -71,7 +71,7 @@ class RunInfo:
         owner: the owner that it was started with.
         started: when it began, in seconds since the Unix epoch, by the clock of the process that started it.
         ended: when it ended, likewise; ``None`` while it is active.
-        error: what readers are told of a failure.
+        error: the text that readers get for a failure.
     """
 
     name: str
@@ -100,7 +100,7 @@ class RunEnd:
 
     Attributes:
         state: how it ended.
-        error: what readers are told of a failure.
+        error: the text that readers get for a failure.
         id: the cursor of its record.
     """
 
@@ -113,7 +113,7 @@ def check_name(name: str) -> str:
     """Return ``name`` if a run can have it: a topic that leaves room for what is put around it.
 
     Raises:
-        InvalidTopicError: it is no topic, or too long.
+        InvalidTopicError: it is not a valid topic, or too long.
     """
     check_topic(name)
     longest = MAX_TOPIC_LENGTH - len(CONTROL) - 2 - _ID_LENGTH
@@ -137,7 +137,7 @@ def end_drafts(info: RunInfo, state: RunState, error: str | None, ended: float) 
 
 
 def parse_end(data: str, id: str) -> RunEnd:
-    """Return the end that a record describes; one that says nothing is an error."""
+    """Return the end that a record describes; one that states no state is an error."""
     fields = parse(data)
     try:
         state = RunState(fields.get("state", ""))

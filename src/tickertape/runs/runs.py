@@ -75,7 +75,7 @@ _REPLACING: Final = 15.0
 class Runs:
     """Streams with a beginning, an end, an owner and a cancel, kept in a hub's log.
 
-    A run has a name, one producer in one process, and any number of readers in all of them. It goes on when the
+    A run has a name, one producer in one process, and any number of readers in all of them. It continues when the
     request that started it is over. Its readers get it from the beginning, then live, then its end, also
     after a reconnect, from another process, and after it has ended.
 
@@ -86,7 +86,7 @@ class Runs:
         grace: seconds without readers after which it is cancelled then, >= 0.
         authorize: called (and awaited, if it returns an awaitable) with the request and the run before the first
             byte is sent. If it returns false, the answer is 403. It may raise an error of your framework.
-        on_error: returns what readers are told of an exception of a producer; ``None`` for a general sentence.
+        on_error: returns the text that readers get for an exception of a producer; ``None`` for a general sentence.
 
     It opens itself on first use, when its hub is open, and closes with it. Runs whose producers are still at
     work then end as ``orphaned``.
@@ -173,7 +173,7 @@ class Runs:
                 await sleep(self._hub.clock, _BEAT)
 
     async def _watch_producers(self, directory: Directory) -> None:
-        """Give signs of life for the producers and readers here, and end runs whose producers give none."""
+        """Publish signs of life for the producers and readers here, and end runs whose producers give none."""
         lost = True
         while True:
             try:
@@ -569,7 +569,7 @@ class Runs:
         return await self._hub.publish_many(drafts)
 
     async def _keep(self, info: RunInfo) -> None:
-        """Give a sign of life for a producer elsewhere, at most once in a beat."""
+        """Publish a sign of life for a producer elsewhere, at most once in a beat."""
         now = self._hub.clock.time()
         if now - self._announced_alive.get(info.run, now - _BEAT) >= _BEAT:
             self._announced_alive[info.run] = now
@@ -603,7 +603,7 @@ class Run:
 
     @property
     def info(self) -> RunInfo:
-        """What is known of it now."""
+        """The current description."""
         return self._runs._current(self._info)
 
     def response(
@@ -616,8 +616,8 @@ class Run:
     ) -> StreamResponse:
         """Return a response that streams it: from the beginning, then live, then the end.
 
-        Arguments and errors as of :meth:`Runs.response`, but ``authorize`` is not asked: whoever has the
-        object may read it.
+        Arguments and errors as of :meth:`Runs.response`, but ``authorize`` is not asked: a program that has
+        the object may read it.
         """
         last = None if request is None else get_last_event_id(request)
         return self._runs._respond(self._info, last, find_framing(framing), after, headers)
@@ -638,7 +638,7 @@ class Run:
                     yield item
 
     async def wait(self) -> RunInfo:
-        """Return what is known of it when it has ended."""
+        """Wait for its end, and return its description."""
         return await self._runs._ending(self._info)
 
     async def cancel(self) -> RunInfo | None:
@@ -662,7 +662,7 @@ class Run:
         return await self._runs._append(self._info, [*items], key)
 
     async def keep(self) -> None:
-        """Say that the producer is at work, though it has nothing to append."""
+        """Report that the producer is at work, though it has nothing to append."""
         await self._runs._keep(self._info)
 
     async def end(self, state: Literal["done", "error", "cancelled"] = "done", *, error: str | None = None) -> RunInfo:
@@ -670,7 +670,7 @@ class Run:
 
         Arguments:
             state: how it ended.
-            error: what readers are told; by default a general sentence.
+            error: the text that readers get; by default a general sentence.
         """
         ending = RunState(state)
         await self._runs._end(self._info, ending, error or MESSAGES.get(ending))
@@ -707,7 +707,7 @@ async def _iterate(items: Items) -> AsyncIterator[Any]:
 
 
 async def _discard(items: Items) -> None:
-    """Close items that nobody will read."""
+    """Close items that will not be read."""
     if not callable(items):
         await close_iterator(aiter(items))
 
