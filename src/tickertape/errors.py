@@ -159,16 +159,24 @@ class GaveUpError(ClientError):
         attempts: the number of attempts that failed in a row.
         seconds: the time since the first of them began.
         reason: why the last one failed, in words.
+        error: the exception of the last attempt; ``None`` if the server ended the stream cleanly.
     """
 
-    def __init__(self, attempts: int, seconds: float, reason: str) -> None:
-        super().__init__(attempts, seconds, reason)
+    def __init__(self, attempts: int, seconds: float, reason: str, error: Exception | None = None) -> None:
+        super().__init__(attempts, seconds, reason, error)
         self.attempts = attempts
         self.seconds = seconds
         self.reason = reason
+        self.error = error
+
+    @property
+    def status(self) -> int | None:
+        """The HTTP status of the last attempt; ``None`` if it did not fail by one."""
+        return self.error.status if isinstance(self.error, StatusError) else None
 
     def __str__(self) -> str:
-        return f"gave up after {self.attempts} attempts in {self.seconds:.1f} s, the last one: {self.reason}"
+        attempts = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"gave up after {attempts} in {self.seconds:.1f} s, the last one: {self.reason}"
 
 
 class PublishError(ClientError):

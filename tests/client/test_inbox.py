@@ -8,14 +8,14 @@ import pytest
 
 from tickertape import EventTooLargeError, Hub, ServerSentEvent
 from tickertape.asgi import Receive, Scope, Send
-from tickertape.client import Gap
-from tickertape.client.inbox import Failure, Inbox, Position
+from tickertape.client import Gap, ReceivedEvent
+from tickertape.client.inbox import Comment, Failure, Inbox, Position
 from tickertape.client.policy import Policy
 from tickertape.errors import ClientError
 from tickertape.hub import DEFAULT_MAX_EVENT_SIZE
 from tickertape.testing import EventStreamClient
 
-Item = ServerSentEvent | Position | Failure
+Item = ReceivedEvent | Comment | Position | Failure
 
 CONFIRMED = b"id: e-5\nretry: 1000\n\n"
 """A hub's first block, if it resumes after ``e-5``."""
@@ -55,7 +55,7 @@ def test_id_without_event_in_chunks(size: int) -> None:
     box = inbox()
     for start in range(0, len(data), size):
         box.feed(data[start : start + size])
-    expected: list[Item] = [ServerSentEvent("a", id="2"), ServerSentEvent("b", id="2"), Position("3")]
+    expected: list[Item] = [ReceivedEvent("a", id="2"), ReceivedEvent("b", id="2"), Position("3")]
     assert [item for item in drain(box) if item != Position("1")] == expected
     assert box.retry == 5
 

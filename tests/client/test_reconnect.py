@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from tickertape import EventTooLargeError, ServerSentEvent
-from tickertape.client import Closed, Gap, Opened, Policy, Reconnecting, State
+from tickertape import EventTooLargeError
+from tickertape.client import Closed, Gap, Opened, Policy, ReceivedEvent, Reconnecting, State
+from tickertape.client.inbox import Comment
 from tickertape.client.policy import STABLE, Silence
 from tickertape.client.reconnect import (
     MAX_ID_SIZE,
@@ -35,12 +36,26 @@ class Driver:
     """A machine with a clock, and short forms of a shell's work."""
 
     def __init__(
-        self, *, random: float = 1.0, last_event_id: str | None = None, renews: bool = False, **policy: Any
+        self,
+        *,
+        random: float = 1.0,
+        last_event_id: str | None = None,
+        renews: bool = False,
+        until: Callable[[ReceivedEvent], bool] | None = None,
+        mark: str | None = None,
+        comments: bool = False,
+        **policy: Any,
     ) -> None:
         self.now = 1000.0
         self.slept: list[float] = []
         self.machine = Reconnector(
-            Policy(**policy), headers=[("A", b"1")], renews_credentials=renews, random=lambda: random
+            Policy(**policy),
+            headers=[("A", b"1")],
+            renews_credentials=renews,
+            until=until,
+            mark=mark,
+            comments=comments,
+            random=lambda: random,
         )
         self.machine.last_event_id = last_event_id
 
@@ -120,7 +135,7 @@ def test_life_of_a_stream() -> None:
     assert driver.do() == [Connect((("A", b"1"),), Silence.UNLEARNED)]
     assert driver.respond() == [Notify(Opened("http://h/", STREAM, 1)), Read(Silence.UNLEARNED)]
     assert driver.state() is State.OPEN
-    one, two = ServerSentEvent("a", id="1"), ServerSentEvent("b", id="2")
+    one, two = ReceivedEvent("a", id="1"), ReceivedEvent("b", id="2")
     assert driver.receive(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n") == [
         Emit(one),
         Save("1"),
@@ -173,7 +188,7 @@ def test_next_without_report() -> None:
 def test_commit() -> None:
     driver = Driver().open()
     driver.machine.received(b"id: 1\ndata: a\n\nid: 2\n\n", driver.now)
-    assert driver.next() == Emit(ServerSentEvent("a", id="1"))
+    assert driver.next() == Emit(ReceivedEvent("a", id="1"))
     assert driver.last_event_id() is None
     assert driver.machine.commit() == Save("1")
     assert driver.last_event_id() == "1"
@@ -214,7 +229,7 @@ def test_last_event_id_header(id: str | None, header: bytes | None) -> None:
 
 def test_empty_id() -> None:
     driver = Driver(last_event_id="7").open()
-    assert driver.receive(b"id\ndata: a\n\n")[:2] == [Emit(ServerSentEvent("a", id="")), Save("")]
+    assert driver.receive(b"id\ndata: a\n\n")[:2] == [Emit(ReceivedEvent("a", id="")), Save("")]
     assert sent_id(driver.end()) is None
 
 
@@ -232,13 +247,13 @@ def test_repeated_events() -> None:
     driver.end()
     driver.respond()
     actions = driver.receive(b"id: e-2\n\nid: e-1\ndata: a\n\nid: e-2\ndata: b\n\nid: e-3\ndata: c\n\n")
-    assert actions[:-1] == [Emit(ServerSentEvent("c", id="e-3")), Save("e-3")]
+    assert actions[:-1] == [Emit(ReceivedEvent("c", id="e-3")), Save("e-3")]
     assert driver.machine.statistics().duplicates == 2
 
 
 def test_keep_repeated_events() -> None:
     driver = Driver(last_event_id="e-1", deduplicate=False).open()
-    assert driver.receive(b"id: e-1\n\nid: e-1\ndata: a\n\n")[0] == Emit(ServerSentEvent("a", id="e-1"))
+    assert driver.receive(b"id: e-1\n\nid: e-1\ndata: a\n\n")[0] == Emit(ReceivedEvent("a", id="e-1"))
 
 
 # Delays.
@@ -342,7 +357,7 @@ def test_content_type_variants(content_type: str) -> None:
 def test_event_too_large() -> None:
     driver = Driver(max_event_size=100).open()
     actions = driver.receive(b"id: 1\ndata: a\n\ndata: " + b"x" * 100 + b"\n\n")
-    assert actions[:2] == [Emit(ServerSentEvent("a", id="1")), Save("1")]
+    assert actions[:2] == [Emit(ReceivedEvent("a", id="1")), Save("1")]
     assert isinstance(stopped(actions), EventTooLargeError)
 
 
@@ -502,7 +517,7 @@ def test_gap() -> None:
     assert isinstance(notify, Notify)
     assert isinstance(notify.notice, Gap)
     assert notify.notice.reason == "reset"
-    assert rest[:3] == [Save("f-3"), Emit(ServerSentEvent("a", id="f-4")), Save("f-4")]
+    assert rest[:3] == [Save("f-3"), Emit(ReceivedEvent("a", id="f-4")), Save("f-4")]
     assert driver.machine.statistics()[3:6] == (1, 0, 1)
 
 
@@ -517,7 +532,7 @@ def test_yield_gaps() -> None:
 def test_stream_error() -> None:
     driver = Driver().open()
     actions = driver.receive(b"id: 1\ndata: a\n\nid: 2\nevent: stream:error\ndata: {}\n\nid: 3\ndata: b\n\n")
-    assert actions[:2] == [Emit(ServerSentEvent("a", id="1")), Save("1")]
+    assert actions[:2] == [Emit(ReceivedEvent("a", id="1")), Save("1")]
     assert isinstance(actions[2], Notify)
     assert isinstance(actions[2].notice, Reconnecting)
     assert actions[2].notice.reason == "the stream failed on the server: {}"
@@ -603,3 +618,71 @@ def test_redirect_to_other_scheme(target: str) -> None:
     assert isinstance(error, RedirectError)
     assert str(error) == "cannot follow the redirect to 'somewhere': it is not an http or https URL"
     assert pickle.loads(pickle.dumps(error)).args == error.args
+
+
+# Driven from outside.
+
+
+@pytest.mark.parametrize("comments", [True, False])
+def test_comments_in_their_place(comments: bool) -> None:
+    driver = Driver(comments=comments).open()
+    actions = driver.receive(b": one\ndata: a\n\n: two\n")
+    notices = [action.notice for action in actions if isinstance(action, Notify)]
+    assert notices == ([Comment("one"), Comment("two")] if comments else [])
+    assert driver.machine.statistics().heartbeats == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "data"),
+    [({"until": lambda event: event.type == "done"}, ["a", "[DONE]"]), ({"mark": "[DONE]"}, ["a"])],
+    ids=["function", "mark"],
+)
+def test_until(options: Any, data: list[str]) -> None:
+    driver = Driver(**options).open()
+    actions = driver.receive(b"data: a\n\nid: 7\nevent: done\ndata: [DONE]\n\ndata: after\n\n")
+    assert [action.event.data for action in actions if isinstance(action, Emit)] == data
+    assert stopped(actions) is None
+    assert driver.last_event_id() == "7"
+    assert driver.do() == [Stop(None)]
+
+
+def test_until_that_raises_keeps_the_event() -> None:
+    def until(event: ReceivedEvent) -> bool:
+        raise ZeroDivisionError
+
+    driver = Driver(until=until).open()
+    driver.machine.received(b"data: a\n\n", driver.now)
+    with pytest.raises(ZeroDivisionError):
+        driver.next()
+    assert driver.next() == Emit(ReceivedEvent("a"))
+
+
+def test_restart_resumes_at_once() -> None:
+    driver = Driver().open()
+    driver.receive(b"id: 1\ndata: a\n\n")
+    driver.machine.received(b"id: 2\ndata: b\n\n", driver.now)  # not emitted, so it is asked for again
+    driver.machine.restart(driver.now)
+    actions = driver.do()
+    assert actions[0] == Notify(Reconnecting("restart() was called", 0.0, 0, None))
+    assert sent_id(actions) == b"1"
+    assert driver.slept in ([], [driver.now])
+    assert driver.machine.statistics().reconnects == 1
+
+
+def test_restart_ends_the_wait_for_an_attempt() -> None:
+    driver = Driver(retry=100.0, max_delay=1000.0).open()
+    driver.machine.failed(OOPS, driver.now)
+    driver.next()
+    then = driver.now
+    driver.machine.restart(driver.now)
+    assert isinstance(driver.do()[-1], Connect)
+    assert driver.now == then
+
+
+def test_restart_without_effect() -> None:
+    driver = Driver()
+    driver.machine.restart(driver.now)
+    assert driver.do() == [Connect((("A", b"1"),), Silence.UNLEARNED)]
+    driver.respond(204)
+    driver.machine.restart(driver.now)
+    assert driver.do() == [Stop(None)]

@@ -13,7 +13,7 @@ import pytest
 from support.raw_server import Connection, RawServer, Script, answer, stream
 from support.sources import Shell, Source, SourceClock, run
 from tickertape import EventTooLargeError, ServerSentEvent
-from tickertape.client import Closed, Gap, Opened, Reconnecting, State
+from tickertape.client import Closed, Gap, Opened, ReceivedEvent, Reconnecting, State
 from tickertape.errors import ClientError, ContentTypeError, GaveUpError, RedirectError, StatusError
 
 pytestmark = pytest.mark.parametrize("shell", ["async", "sync"])
@@ -681,6 +681,94 @@ def test_first_credentials_are_not_renewed(shell: Shell) -> None:
         result = run(shell, server.url, auth=lambda: "token")
     assert isinstance(result.error, StatusError)
     assert len(server.requests) == 1
+
+
+def test_auth_learns_of_a_refusal(shell: Shell) -> None:
+    asked = []
+
+    def auth(*, refused: bool) -> str:
+        asked.append(refused)
+        return f"t{len(asked)}"
+
+    scripts = [stream(b"retry: 500\ndata: a\n\n"), answer(401), stream(b"data: b\n\n"), answer(204)]
+    with RawServer(*scripts) as server:
+        result = run(shell, server.url, auth=auth)
+    assert result.data == ["a", "b"]
+    assert asked == [False, False, True, False]
+    assert [request.headers["authorization"] for request in server.requests][1:3] == [b"Bearer t2", b"Bearer t3"]
+
+
+def test_report_of_giving_up(shell: Shell) -> None:
+    with RawServer(answer(503), answer(502)) as server:
+        result = run(shell, server.url, max_attempts=2)
+    error = result.error
+    assert isinstance(error, GaveUpError)
+    assert isinstance(error.error, StatusError)
+    assert (error.attempts, error.status, error.error is error.__cause__) == (2, 502, True)
+    assert str(error).startswith("gave up after 2 attempts in ")
+
+
+# Driven from outside.
+
+
+@pytest.mark.parametrize(
+    ("until", "data"),
+    [("[DONE]", ["a"]), (lambda event: event.data == "[DONE]", ["a", "[DONE]"])],
+    ids=["mark", "function"],
+)
+def test_until(shell: Shell, until: Any, data: list[str]) -> None:
+    with RawServer(stream(b"data: a\n\ndata: [DONE]\n\ndata: b\n\n", then="hold")) as server:
+        result = run(shell, server.url, until=until)
+    assert (result.data, result.error, result.state) == (data, None, State.CLOSED)
+    assert len(server.requests) == 1
+
+
+def test_comments(shell: Shell) -> None:
+    seen: list[str] = []
+    with RawServer(stream(b": one\ndata: a\n\n: two\n\n")) as server:
+        run(shell, server.url, on_comment=seen.append, each=lambda event, *_: seen.append(event.data or ""))
+    assert seen == ["one", "a", "two"]
+
+
+def test_received_events(shell: Shell) -> None:
+    with RawServer(stream(b"data: a\n\nevent: paid\ndata: b\n\n")) as server:
+        result = run(shell, server.url)
+    assert [type(event) for event in result.events] == [ReceivedEvent] * 2
+    assert [event.type for event in result.events] == ["message", "paid"]
+
+
+def test_restart_within_the_loop(shell: Shell) -> None:
+    def each(event: ServerSentEvent, source: Source, clock: SourceClock) -> None:
+        if event.data == "a":
+            source.restart()
+
+    scripts = [stream(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n", then="hold"), stream(b"id: 2\ndata: b\n\n")]
+    with RawServer(*scripts) as server:
+        result = run(shell, server.url, each=each)
+    assert result.data == ["a", "b"]
+    assert sent_ids(server)[:2] == [None, b"1"]
+    assert result.reasons[0] == "restart() was called"
+
+
+def test_restart_from_a_thread(shell: Shell) -> None:
+    """The source waits for bytes of a silent stream; the restart comes from another thread."""
+    sources: list[Source] = []
+
+    def silent(connection: Connection) -> None:
+        connection.begin(chunked=True)
+        connection.chunk(b"id: 1\ndata: a\n\n: wait\n\n")
+        connection.hold()
+
+    def on_comment(text: str) -> None:
+        threads.append(threading.Thread(target=sources[0].restart))
+        threads[0].start()
+
+    threads: list[threading.Thread] = []
+    with RawServer(silent, stream(b"id: 2\ndata: b\n\n")) as server:
+        result = run(shell, server.url, on_comment=on_comment, before=lambda source, clock: sources.append(source))
+    threads[0].join()
+    assert result.data == ["a", "b"]
+    assert sent_ids(server)[:2] == [None, b"1"]
 
 
 # Notices.

@@ -7,7 +7,16 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("tickertape.client needs httpx2: pip install 'tickertape[client]'") from error
 
-from ..wire import Draft, Gap
+from ..errors import (
+    ClientError,
+    ContentTypeError,
+    EventTooLargeError,
+    GaveUpError,
+    PublishError,
+    RedirectError,
+    StatusError,
+)
+from ..wire import Draft, Gap, ReceivedEvent
 from .aio import EventSource
 from .policy import Policy
 from .publisher import Publisher, PublisherStatistics, SyncPublisher
@@ -17,19 +26,27 @@ from .sync import SyncEventSource
 
 __all__ = [
     "AsyncCursorStore",
+    "ClientError",
     "Closed",
+    "ContentTypeError",
     "CursorStore",
     "Draft",
     "EventSource",
+    "EventTooLargeError",
     "FileCursor",
     "Gap",
+    "GaveUpError",
     "Opened",
     "Policy",
+    "PublishError",
     "Publisher",
     "PublisherStatistics",
+    "ReceivedEvent",
     "Reconnecting",
+    "RedirectError",
     "State",
     "Statistics",
+    "StatusError",
     "SyncEventSource",
     "SyncPublisher",
 ]

@@ -19,8 +19,16 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack
 import httpx2
 
 from ..timing import Clock, sleep
-from ..wire import Gap, ServerSentEvent
-from .http import DETAIL_SECONDS, MAX_DETAIL, AsyncAuth, HeaderList, credential_headers, redirect_request
+from ..wire import Gap, ReceivedEvent
+from .http import (
+    DETAIL_SECONDS,
+    MAX_DETAIL,
+    AsyncAuth,
+    AsyncRenewingAuth,
+    HeaderList,
+    credential_headers,
+    redirect_request,
+)
 from .policy import PolicyOptions
 from .reconnect import (
     Action,
@@ -66,13 +74,18 @@ class EventSource(Source):
         content: the body, sent with each request.
         json: the same, as JSON.
         auth: a function or a coroutine function that is called before each attempt, and again if a reconnect gets
-            status 401. It returns a bearer token or a mapping of headers. They are not sent to other origins.
+            status 401. It returns a bearer token or a mapping of headers. They are not sent to other origins. If it
+            has a parameter ``refused``, that is True after a 401: return other credentials than the last time. A
+            second 401 ends the source with a :class:`StatusError`.
         last_event_id: the id to resume from, or a store that keeps it between runs, such as :class:`FileCursor`.
+        until: a function that returns True for the last event, or the data of a mark such as ``"[DONE]"``. The event
+            that the function chooses is yielded; the mark is not. The iteration then ends, and does not reconnect.
         client: the ``httpx2.AsyncClient`` to use, with its TLS, proxies, HTTP/2, cookies and timeouts.
             The source does not close it.
         on_open: called with an :class:`Opened` when a stream begins. Hooks may be coroutine functions.
             The iteration raises what they raise.
         on_gap: called with a :class:`Gap` when events are missing.
+        on_comment: called with the text of each comment, for example of a heartbeat, in its place among the events.
         on_reconnecting: called with a :class:`Reconnecting` before the wait for another attempt.
         on_closed: called with a :class:`Closed` at the end.
         clock: replaces the clock of the event loop in tests, for example by a :class:`~tickertape.testing.FakeClock`.
@@ -96,11 +109,13 @@ class EventSource(Source):
         headers: Mapping[str, str] | None = None,
         content: bytes | str | None = None,
         json: Any = None,
-        auth: AsyncAuth | None = None,
+        auth: AsyncAuth | AsyncRenewingAuth | None = None,
         last_event_id: str | CursorStore | AsyncCursorStore | None = None,
+        until: Callable[[ReceivedEvent], bool] | str | None = None,
         client: httpx2.AsyncClient | None = None,
         on_open: AsyncHook[Opened] | None = None,
         on_gap: AsyncHook[Gap] | None = None,
+        on_comment: AsyncHook[str] | None = None,
         on_reconnecting: AsyncHook[Reconnecting] | None = None,
         on_closed: AsyncHook[Closed] | None = None,
         clock: Clock | None = None,
@@ -113,13 +128,15 @@ class EventSource(Source):
             headers=headers,
             content=content,
             json=json,
-            has_auth=auth is not None,
+            auth=auth,
             last_event_id=last_event_id,
+            until=until,
+            on_comment=on_comment,
             hooks={Opened: on_open, Gap: on_gap, Reconnecting: on_reconnecting, Closed: on_closed},
             random=random,
             policy=policy,
         )
-        self._auth = auth
+        self._auth: Callable[..., Any] | None = auth
         self._store = None if last_event_id is None or isinstance(last_event_id, str) else in_threads(last_event_id)
         self._client = client
         self._own_client: httpx2.AsyncClient | None = None
@@ -140,7 +157,7 @@ class EventSource(Source):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> ServerSentEvent:
+    async def __anext__(self) -> ReceivedEvent:
         if self._task is not None:
             raise RuntimeError("another task is already iterating this source")
         self._task = asyncio.current_task()
@@ -166,6 +183,19 @@ class EventSource(Source):
             with suppress(RuntimeError):  # the loop is closed, so nothing runs in it
                 self._loop.call_soon_threadsafe(self._interrupt)
 
+    def restart(self) -> None:
+        """Close the current connection and connect again at once, from any task or thread.
+
+        The next attempt sends the id of the last event that was handled. Use it if your program knows better than the
+        source: the network has changed, the machine was suspended, a token is new. If events of the stream have no
+        ids, those that have arrived and are not yielded yet are lost. Nothing happens before the first attempt and
+        after the end.
+        """
+        self._restarting = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, so nothing runs in it
+                self._loop.call_soon_threadsafe(self._interrupt)
+
     async def aclose(self) -> None:
         """Close, and wait until everything is released. May be called again."""
         self.close()
@@ -181,11 +211,14 @@ class EventSource(Source):
     def _clock(self) -> Clock:
         return self._given_clock or asyncio.get_running_loop()
 
-    async def _next(self) -> ServerSentEvent:
+    async def _next(self) -> ReceivedEvent:
         await self.commit()
         await self._load()
         await self._finish_step()
         while True:
+            if self._restarting:
+                self._restarting = False
+                self._machine.restart(self._clock.time())
             if self._closing:
                 self._machine.close()
             action = self._machine.next(self._clock.time())
@@ -227,7 +260,7 @@ class EventSource(Source):
 
     async def _sleep(self, until: float) -> None:
         self._awake.clear()
-        if not self._closing:
+        if not self._closing and not self._restarting:
             await sleep(self._clock, until - self._clock.time(), self._awake)
 
     def _interrupt(self) -> None:
@@ -240,6 +273,8 @@ class EventSource(Source):
     async def _step(self, step: Coroutine[Any, Any, None]) -> None:
         assert self._attempt is not None, "a step belongs to an attempt"
         self._attempt.start(self._reported(step))
+        if self._closing or self._restarting:
+            self._attempt.interrupt()  # called while the last attempt was closed
         await self._finish_step()
 
     async def _finish_step(self) -> None:
@@ -265,7 +300,7 @@ class EventSource(Source):
             raise
 
     async def _connect(self, attempt: _Attempt, connect: Connect) -> None:
-        credentials = await self._credentials()
+        credentials = await self._credentials(connect.refused)
         request = self._request(self._http_client(), connect, credentials, None, {})
         await self._send(attempt, request, connect.seconds)
 
@@ -308,8 +343,9 @@ class EventSource(Source):
                     body += data
         return body[:MAX_DETAIL]
 
-    async def _credentials(self) -> HeaderList:
-        credentials = self._auth() if self._auth is not None else None
+    async def _credentials(self, refused: bool) -> HeaderList:
+        arguments = {"refused": refused} if self._tells_refusals else {}
+        credentials = self._auth(**arguments) if self._auth is not None else None
         return credential_headers(await credentials if inspect.isawaitable(credentials) else credentials)
 
     # The user's callables.

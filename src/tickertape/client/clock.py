@@ -86,7 +86,7 @@ class _ThreadTimer:
 
 
 class Sleeper:
-    """Block threads by a clock until another thread wakes them, permanently.
+    """Block threads by a clock until another thread wakes them.
 
     Arguments:
         clock: the clock to wait by.
@@ -107,9 +107,13 @@ class Sleeper:
             timer.cancel()
 
     def wake(self) -> None:
-        """End all current and later sleeps."""
+        """End all current sleeps, and later ones until :meth:`reset`."""
         self._awake = True
         self._check()
+
+    def reset(self) -> None:
+        """Let later sleeps wait again."""
+        self._awake = False
 
     def _check(self) -> None:
         with self._condition:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import httpx2
 
@@ -26,6 +27,21 @@ Credentials: TypeAlias = str | Mapping[str, str] | None
 Auth: TypeAlias = Callable[[], Credentials]
 AsyncAuth: TypeAlias = Callable[[], Credentials | Awaitable[Credentials]]
 
+
+class RenewingAuth(Protocol):
+    """A function that learns whether the server has just refused its last credentials."""
+
+    def __call__(self, *, refused: bool) -> Credentials:
+        """Return credentials; other ones if ``refused`` is True."""
+
+
+class AsyncRenewingAuth(Protocol):
+    """As :class:`RenewingAuth`. It may be a coroutine function."""
+
+    def __call__(self, *, refused: bool) -> Credentials | Awaitable[Credentials]:
+        """Return credentials; other ones if ``refused`` is True."""
+
+
 HeaderList: TypeAlias = list[tuple[str, bytes]]
 
 _WHITESPACE: Final = b" \t"
@@ -35,6 +51,16 @@ _SECRET: Final = re.compile(r"auth|cookie|credential|jwt|key|passw|secret|sessio
 """Names of headers that usually carry a secret, such as ``X-API-Key``. Another origin must not get them."""
 
 _PROBLEM_MEMBERS: Final = frozenset({"type", "title", "status", "detail", "instance"})
+
+
+def takes_refused(auth: Callable[..., Any] | None) -> bool:
+    """Return True if an ``auth`` function has a parameter ``refused``."""
+    if auth is None:
+        return False
+    try:
+        return "refused" in inspect.signature(auth).parameters
+    except (TypeError, ValueError):  # some callables of C have no signature
+        return False
 
 
 def header_list(headers: Mapping[str, str] | None) -> HeaderList:

@@ -10,7 +10,7 @@ from collections import deque
 from typing import NamedTuple
 
 from ..errors import ClientError, EventTooLargeError, TickertapeError
-from ..wire import ERROR_EVENT, Cursor, Decoder, Gap, ServerSentEvent
+from ..wire import ERROR_EVENT, Cursor, Decoder, Gap, ReceivedEvent, ServerSentEvent
 from .http import excerpt
 
 
@@ -18,6 +18,12 @@ class Position(NamedTuple):
     """The stream moved to this id without an event."""
 
     id: str
+
+
+class Comment(NamedTuple):
+    """A comment, for example a heartbeat."""
+
+    text: str
 
 
 class Failure(NamedTuple):
@@ -40,6 +46,7 @@ class Inbox:
 
     Arguments:
         max_event_size: bytes that one event may take; ``None`` for no limit.
+        comments: keep comments as items.
         resumed_after: the id that was sent as ``Last-Event-ID``, if repeated events must be dropped.
 
     Ids are opaque, unless the server is known to be a hub: then they are cursors, and their order is known. A hub
@@ -50,9 +57,10 @@ class Inbox:
     An event without an id shows the id before it, and is not a repetition.
     """
 
-    def __init__(self, *, max_event_size: int | None, resumed_after: str | None = None) -> None:
+    def __init__(self, *, max_event_size: int | None, comments: bool = False, resumed_after: str | None = None) -> None:
         self._decoder = Decoder(max_event_size=max_event_size, comments=True)
-        self._items: deque[ServerSentEvent | Position | Failure] = deque()
+        self._keeps_comments = comments
+        self._items: deque[ReceivedEvent | Comment | Position | Failure] = deque()
         self._last_id: str | None = None
         self._failed = False
         self._heartbeats = 0
@@ -77,7 +85,7 @@ class Inbox:
                 self._decode(piece)
         return Fed(self._heartbeats, self._duplicates)
 
-    def take(self) -> ServerSentEvent | Position | Failure | None:
+    def take(self) -> ReceivedEvent | Comment | Position | Failure | None:
         """Return the next item, ``None`` if there is none."""
         return self._items.popleft() if self._items else None
 
@@ -104,8 +112,10 @@ class Inbox:
         self._awaits_confirmation = False
 
     def _put(self, event: ServerSentEvent) -> None:
-        if event.data is None:
+        if not isinstance(event, ReceivedEvent):
             self._heartbeats += 1
+            if self._keeps_comments and not self._failed:
+                self._items.append(Comment(event.comment or ""))
             return
         if self._failed:
             return

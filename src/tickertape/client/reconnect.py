@@ -20,9 +20,9 @@ from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import ClientError, ContentTypeError, GaveUpError, RedirectError, StatusError
-from ..wire import Gap, ServerSentEvent
+from ..wire import Gap, ReceivedEvent
 from .http import excerpt
-from .inbox import Failure, Inbox, Position
+from .inbox import Comment, Failure, Inbox, Position
 from .policy import STABLE, Delays, Policy, Silence, retry_after
 
 MAX_ID_SIZE: Final = 4 * 1024
@@ -94,7 +94,7 @@ class Statistics(NamedTuple):
     """Comments."""
 
 
-Notice: TypeAlias = Opened | Gap | Reconnecting | Closed
+Notice: TypeAlias = Opened | Gap | Comment | Reconnecting | Closed
 
 
 class Connect(NamedTuple):
@@ -102,6 +102,8 @@ class Connect(NamedTuple):
 
     headers: tuple[tuple[str, bytes], ...]
     seconds: float | None
+    refused: bool = False
+    """True if the server has just refused the last credentials."""
 
 
 class Follow(NamedTuple):
@@ -125,7 +127,7 @@ class Sleep(NamedTuple):
 class Emit(NamedTuple):
     """Yield the event to the user."""
 
-    event: ServerSentEvent
+    event: ReceivedEvent
 
 
 class Save(NamedTuple):
@@ -184,6 +186,9 @@ class Reconnector:
         policy: when to reconnect, how long to wait, and when to give up.
         headers: of every request; ``Last-Event-ID`` is added to them.
         renews_credentials: status 401 on a reconnect is worth one more attempt, with fresh credentials.
+        until: returns True for the last event to yield.
+        mark: the data of an event that ends the stream and is not yielded; ``None`` for no such event.
+        comments: notify of comments.
         random: returns a float from 0 to 1, as :func:`random.random`.
 
     All times are seconds of one monotonic clock, passed in as ``now``.
@@ -195,6 +200,9 @@ class Reconnector:
         *,
         headers: Iterable[tuple[str, bytes]] = (),
         renews_credentials: bool = False,
+        until: Callable[[ReceivedEvent], bool] | None = None,
+        mark: str | None = None,
+        comments: bool = False,
         random: Callable[[], float],
     ) -> None:
         self.policy = policy
@@ -205,12 +213,16 @@ class Reconnector:
         # Of the source.
         self._headers = tuple(headers)
         self._renews_credentials = renews_credentials
+        self._until = until
+        self._mark = mark
+        self._comments = comments
         self._phase = _Phase.WAITING
         self._delays = Delays(policy.retry, policy.max_delay, random)
         self._silence = Silence(policy.silence)
         self._outbox: deque[Action] = deque()
-        self._emitted: ServerSentEvent | None = None  # yielded to the user, not yet handled
+        self._emitted: ReceivedEvent | None = None  # yielded to the user, not yet handled
         self._due: float | None = None  # time of the next attempt; at once if None
+        self._is_complete = False  # the last event is emitted
         self._warned = False  # about an id that is too long
 
         # Of the failed attempts in a row.
@@ -259,6 +271,8 @@ class Reconnector:
 
     def _advance(self, now: float) -> None:
         match self._phase:
+            case _Phase.STREAMING if self._is_complete:
+                self._stop(None)
             case _Phase.STREAMING:
                 self._deliver(now)
             case _Phase.WAITING if self._due is not None and now < self._due:
@@ -278,8 +292,10 @@ class Reconnector:
         self._redirects = 0
         self._events_before = self._events
         resumed_after = self.last_event_id if self.policy.deduplicate else None
-        self._inbox = Inbox(max_event_size=self.policy.max_event_size, resumed_after=resumed_after)
-        self._outbox.append(Connect(self._request_headers(), self._silence.deadline()))
+        self._inbox = Inbox(
+            max_event_size=self.policy.max_event_size, comments=self._comments, resumed_after=resumed_after
+        )
+        self._outbox.append(Connect(self._request_headers(), self._silence.deadline(), self._renewing))
 
     def _request_headers(self) -> tuple[tuple[str, bytes], ...]:
         value = id_header(self.last_event_id)
@@ -294,6 +310,8 @@ class Reconnector:
             case None:
                 self._waiting_since = now
                 self._outbox.append(Read(self._silence.deadline()))
+            case Comment() as comment:
+                self._outbox.append(Notify(comment))
             case Position(id):
                 self._warn_of_long_id(id)
                 self._save(self._move(id))
@@ -308,10 +326,19 @@ class Reconnector:
                 else:
                     self._save(self.commit())
             case event:
-                self._events += 1
-                self._emitted = event
-                self._warn_of_long_id(event.id)
-                self._outbox.append(Emit(event))
+                self._deliver_event(event)
+
+    def _deliver_event(self, event: ReceivedEvent) -> None:
+        self._emitted = event
+        self._warn_of_long_id(event.id)
+        if event.data == self._mark:
+            self._save(self.commit())
+            self._stop(None)
+            return
+        self._events += 1
+        self._outbox.append(Emit(event))
+        # Last, so that an exception of the user's function does not cost the event.
+        self._is_complete = self._until is not None and self._until(event)
 
     def _warn_of_long_id(self, id: str | None) -> None:
         if id is not None and not self._warned and is_too_long(id):
@@ -396,6 +423,14 @@ class Reconnector:
             self._leave()
             self._due = None
 
+    def restart(self, now: float) -> None:
+        """Process that the user wants another connection at once. Events that are not emitted yet are dropped."""
+        if self._phase is _Phase.CLOSED or self._is_complete or not self._attempts:
+            return
+        self._outbox = deque(each for each in self._outbox if not isinstance(each, (Connect, Follow, Read, Sleep)))
+        self._failures = 0
+        self._reconnect(now, 0.0, "restart() was called", None)
+
     def close(self) -> None:
         """Stop, in any state."""
         if self._phase is not _Phase.CLOSED:
@@ -444,7 +479,7 @@ class Reconnector:
         delay = self._delays.delay(self._failures, at_least)
         self._failures += is_failure
         if self._must_give_up(now + delay):
-            gave_up = GaveUpError(max(self._fruitless, 1), now - self._fruitless_since, reason)
+            gave_up = GaveUpError(max(self._fruitless, 1), now - self._fruitless_since, reason, error)
             gave_up.__cause__ = error
             self._stop(gave_up)
         else:

@@ -11,8 +11,18 @@ from typing import Any, Final
 
 import httpx2
 
-from ..wire import Gap, ServerSentEvent
-from .http import HeaderList, error_detail, excerpt, header_list, merged, redirect_target, without_secrets
+from ..wire import Gap, ReceivedEvent, ServerSentEvent
+from .http import (
+    HeaderList,
+    error_detail,
+    excerpt,
+    header_list,
+    merged,
+    redirect_target,
+    takes_refused,
+    without_secrets,
+)
+from .inbox import Comment
 from .policy import IDEMPOTENT, Policy, PolicyOptions
 from .reconnect import (
     MAX_ID_SIZE,
@@ -52,8 +62,10 @@ class Source:
         headers: Mapping[str, str] | None,
         content: bytes | str | None,
         json: Any,
-        has_auth: bool,
+        auth: Callable[..., Any] | None,
         last_event_id: object,
+        until: Callable[[ReceivedEvent], bool] | str | None,
+        on_comment: Callable[[str], object] | None,
         hooks: Mapping[type, Callable[[Any], object] | None],
         random: Callable[[], float],
         policy: PolicyOptions,
@@ -68,11 +80,23 @@ class Source:
         if checked.reconnect is None:
             checked = replace(checked, reconnect="always" if self._method in IDEMPOTENT else "errors")
         all_headers = merged(_DEFAULT_HEADERS, body_headers, own_headers)
-        self._machine = Reconnector(checked, headers=all_headers, renews_credentials=has_auth, random=random)
+        self._machine = Reconnector(
+            checked,
+            headers=all_headers,
+            renews_credentials=auth is not None,
+            until=None if isinstance(until, str) else until,
+            mark=until if isinstance(until, str) else None,
+            comments=on_comment is not None,
+            random=random,
+        )
+        self._tells_refusals = takes_refused(auth)
         if isinstance(last_event_id, str):
             self._machine.last_event_id = _checked_id(last_event_id)
-        self._hooks = hooks
+        self._hooks = dict(hooks)
+        if on_comment is not None:
+            self._hooks[Comment] = lambda comment: on_comment(comment.text)
         self._closing = False
+        self._restarting = False
         self._is_loaded = False
         self._secret: list[str] = []  # names of the headers that carry the credentials of this attempt
         self._same_origin = True  # no redirect of this attempt has left the origin that credentials are for

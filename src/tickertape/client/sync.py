@@ -19,9 +19,9 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack, cast
 import httpx2
 
 from ..timing import Clock
-from ..wire import Gap, ServerSentEvent
+from ..wire import Gap, ReceivedEvent
 from .clock import Sleeper, ThreadClock
-from .http import DETAIL_SECONDS, MAX_DETAIL, Auth, credential_headers, redirect_request
+from .http import DETAIL_SECONDS, MAX_DETAIL, Auth, RenewingAuth, credential_headers, redirect_request
 from .policy import PolicyOptions
 from .reconnect import (
     Action,
@@ -64,7 +64,7 @@ class SyncEventSource(Source):
         on_open: a function, as are the other hooks.
         clock: replaces the system's clock in tests, for example by a :class:`~tickertape.testing.FakeClock`.
 
-    One thread iterates. Any thread may call :meth:`close`.
+    One thread iterates. Any thread may call :meth:`close` and :meth:`restart`.
     """
 
     def __init__(
@@ -75,11 +75,13 @@ class SyncEventSource(Source):
         headers: Mapping[str, str] | None = None,
         content: bytes | str | None = None,
         json: Any = None,
-        auth: Auth | None = None,
+        auth: Auth | RenewingAuth | None = None,
         last_event_id: str | CursorStore | None = None,
+        until: Callable[[ReceivedEvent], bool] | str | None = None,
         client: httpx2.Client | None = None,
         on_open: Hook[Opened] | None = None,
         on_gap: Hook[Gap] | None = None,
+        on_comment: Hook[str] | None = None,
         on_reconnecting: Hook[Reconnecting] | None = None,
         on_closed: Hook[Closed] | None = None,
         clock: Clock | None = None,
@@ -92,16 +94,18 @@ class SyncEventSource(Source):
             headers=headers,
             content=content,
             json=json,
-            has_auth=auth is not None,
+            auth=auth,
             last_event_id=last_event_id,
+            until=until,
+            on_comment=on_comment,
             hooks={Opened: on_open, Gap: on_gap, Reconnecting: on_reconnecting, Closed: on_closed},
             random=random,
             policy=policy,
         )
-        for function in (auth, on_open, on_gap, on_reconnecting, on_closed):
+        for function in (auth, on_open, on_gap, on_comment, on_reconnecting, on_closed):
             if inspect.iscoroutinefunction(function):
                 raise TypeError(f"a SyncEventSource cannot call the coroutine function {function!r}: use EventSource")
-        self._auth = auth
+        self._auth: Callable[..., Any] | None = auth
         self._store = None if isinstance(last_event_id, str) else last_event_id
         self._client = client
         self._own_client: httpx2.Client | None = None
@@ -124,7 +128,7 @@ class SyncEventSource(Source):
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> ServerSentEvent:
+    def __next__(self) -> ReceivedEvent:
         if not self._turn.acquire(blocking=self._closing):
             raise RuntimeError("another thread is already iterating this source")
         try:
@@ -136,6 +140,15 @@ class SyncEventSource(Source):
         """Count the current event as handled now, for example before a ``break``."""
         if (save := self._machine.commit()) is not None:
             self._save(save.id)
+
+    def restart(self) -> None:
+        """Close the current connection and connect again at once, from any thread, as :meth:`EventSource.restart`.
+
+        A connection of HTTP/2 is left with its next bytes.
+        """
+        self._restarting = True
+        self._sleeper.wake()
+        self._shut_down_socket()
 
     def close(self) -> None:
         """End the iteration, from any thread, and close the connection. May be called again."""
@@ -150,10 +163,14 @@ class SyncEventSource(Source):
                 self._release()
                 self._turn.release()
 
-    def _next(self) -> ServerSentEvent:
+    def _next(self) -> ReceivedEvent:
         self.commit()
         self._load()
         while True:
+            if self._restarting:
+                self._restarting = False
+                self._sleeper.reset()
+                self._machine.restart(self._clock.time())
             if self._closing:
                 self._machine.close()
             action = self._machine.next(self._clock.time())
@@ -202,8 +219,8 @@ class SyncEventSource(Source):
             self._machine.interrupted()
             raise
         except FAILURES as error:
-            if self._closing:
-                self._machine.interrupted()  # the failure comes from `close`
+            if self._closing or self._restarting:
+                self._machine.interrupted()  # the failure comes from `close` or `restart`
             elif self._is_expired or isinstance(error, httpx2.ReadTimeout):
                 self._machine.silent(self._clock.time())
             else:
@@ -213,7 +230,8 @@ class SyncEventSource(Source):
             raise
 
     def _connect(self, connect: Connect) -> None:
-        credentials = credential_headers(self._auth() if self._auth is not None else None)
+        arguments = {"refused": connect.refused} if self._tells_refusals else {}
+        credentials = credential_headers(self._auth(**arguments) if self._auth is not None else None)
         client = self._http_client()
         trace = {"trace": self._trace}
         self._send(self._request(client, connect, credentials, connect.seconds, trace), connect.seconds)
@@ -244,7 +262,7 @@ class SyncEventSource(Source):
             data = next(self._chunks, None)
         if data is not None:
             self._machine.received(data, self._clock.time())
-        elif self._closing:
+        elif self._closing or self._restarting:
             self._machine.interrupted()
         elif self._is_expired:
             self._machine.silent(self._clock.time())
@@ -266,7 +284,7 @@ class SyncEventSource(Source):
         """Keep the socket of a request that has no response yet."""
         if name.endswith(_STREAM_CREATED):
             self._socket = info["return_value"].get_extra_info("socket")
-            if self._closing or self._is_expired:
+            if self._closing or self._restarting or self._is_expired:
                 self._shut_down_socket()
 
     @contextmanager

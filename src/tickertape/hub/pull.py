@@ -9,12 +9,12 @@ from typing import Any, Self
 
 from ..asgi import DisconnectReason
 from ..errors import SlowConsumerError
-from ..wire import Cursor, Gap, ServerSentEvent
+from ..wire import Cursor, Gap, ReceivedEvent
 from .delivery import Delivery, Slice
 from .subscription import SubscriberInfo, Subscription
 
 
-class HubEvent(ServerSentEvent):
+class HubEvent(ReceivedEvent):
     """An event of a hub's log: its ``id`` is its cursor, and it has a ``topic``."""
 
     __slots__ = ("topic",)

@@ -6,7 +6,7 @@ Standard library only, no I/O, no clock.
 from .cursor import MAX_OFFSET, Cursor
 from .decoder import DEFAULT_MAX_EVENT_SIZE, Decoder
 from .draft import MAX_KEY_LENGTH, MAX_SEGMENTS, MAX_TOPIC_LENGTH, Draft, check_segments, check_topic
-from .event import ServerSentEvent, encode_fields
+from .event import ReceivedEvent, ServerSentEvent, encode_fields
 from .notices import ERROR_EVENT, GAP_EVENT, HEARTBEAT, RESERVED_PREFIX, STREAM_ERROR, Gap, GapReason
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Draft",
     "Gap",
     "GapReason",
+    "ReceivedEvent",
     "ServerSentEvent",
     "check_segments",
     "check_topic",

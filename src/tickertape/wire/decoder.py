@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from typing import Final, NoReturn
 
 from ..errors import EventTooLargeError
-from .event import MAX_RETRY, ServerSentEvent, _Fields, _sealed
+from .event import MAX_RETRY, ReceivedEvent, ServerSentEvent, _Fields, _received, _sealed
 
 DEFAULT_MAX_EVENT_SIZE: Final = 1024 * 1024
 """Bytes of one event; a hub's own limit on what it publishes is the same."""
@@ -69,7 +69,8 @@ class Decoder:
     Arguments:
         max_event_size: bytes that one event may take (its lines, or one comment; line ends not
             counted); ``None`` for no limit.
-        comments: return comments too, each as ``ServerSentEvent(None, comment=...)``.
+        comments: return comments too, each as ``ServerSentEvent(None, comment=...)``. All else are
+            :class:`ReceivedEvent`.
 
     Follows WHATWG HTML, "Parsing an event stream" and "Interpreting an event stream".
     """
@@ -206,13 +207,13 @@ class Decoder:
                 continue
             if new_id := late_id or id_ or early_id:
                 last_event_id = new_id
-            # `_sealed`, written out: a call of it is a fifth of the whole time of an event.
+            # `_received`, written out: a call of it is a fifth of the whole time of an event.
             fields = _Fields()
             fields.data = _NEXT_DATA_LINE.sub("\n", data) if "\n" in data else data
             fields.event = event or None
             fields.id = last_event_id
             fields.retry = fields.comment = None
-            fields.__class__ = ServerSentEvent
+            fields.__class__ = ReceivedEvent
             finished.append(fields)  # type: ignore[arg-type]
         self._last_event_id = last_event_id
 
@@ -251,7 +252,7 @@ class Decoder:
             self._last_event_id = self._id
         if self._data:
             data = "\n".join(self._data)
-            self._finished.append(_sealed(data, self._event or None, self._last_event_id, self._block_retry))
+            self._finished.append(_received(data, self._event or None, self._last_event_id, self._block_retry))
             self._data.clear()
         self._size = 0
         self._event = ""

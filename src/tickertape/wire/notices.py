@@ -6,7 +6,7 @@ import json
 from typing import Any, Final, Literal, Self, TypeAlias
 
 from .cursor import Cursor
-from .event import ServerSentEvent
+from .event import ReceivedEvent, ServerSentEvent
 
 RESERVED_PREFIX: Final = "stream:"
 """Event types with this prefix are notices of a hub to its subscribers."""
@@ -32,7 +32,7 @@ _MAX_AFTER: Final = 200
 GapReason: TypeAlias = Literal["expired", "reset"]
 
 
-class Gap(ServerSentEvent):
+class Gap(ReceivedEvent):
     """A notice that events are missing at this point of a stream. The events that are still kept follow.
 
     It is an event of the type ``stream:gap``, so it has ``id`` and ``data`` too: its ``id`` is the cursor
@@ -56,7 +56,7 @@ class Gap(ServerSentEvent):
     @classmethod
     def parse(cls, event: ServerSentEvent) -> Self | None:
         """Return the gap that an event reports, or ``None`` if the event is not a gap notice."""
-        if event.event != GAP_EVENT:
+        if event.event != GAP_EVENT or event.data is None:
             return None
         gap = cls(event.data, event=event.event, id=event.id)
         return gap if gap._field("reason") is not None else None
