@@ -112,7 +112,7 @@ class Sleeper:
         self._check()
 
     def reset(self) -> None:
-        """Let later sleeps wait again."""
+        """Undo :meth:`wake`: later sleeps wait again."""
         self._awake = False
 
     def _check(self) -> None:
