@@ -13,7 +13,7 @@ __all__ = ["files_of", "write_files"]
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 
-_BLOCK: Final = re.compile(r"^```\{code-block\} \w+\n((?::\w+:.*\n)+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK: Final = re.compile(r"^```\{code-block\} \w+\n((?::\w+:[^\n]*\n)+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CAPTION: Final = re.compile(r"^:caption: (\S+)$", re.MULTILINE)
 
 

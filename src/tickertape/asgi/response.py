@@ -206,12 +206,18 @@ class EventSourceResponse(StreamResponse):
             finally:
                 await self._report(DisconnectReason.CLIENT_CLOSED)
         else:
-            await self._serve(items, scope, receive, send)
+            stream = self._stream = self._create_stream(items)
+            token = current_stream.set(ref(stream))
+            try:
+                await stream.run(scope, receive, send)
+            finally:
+                current_stream.reset(token)
+                await self._report(stream.reason)
         if self.background is not None:
             await self.background()
 
-    async def _serve(self, items: AsyncIterator[Any], scope: Scope, receive: Receive, send: Send) -> None:
-        stream = self._stream = Stream(
+    def _create_stream(self, items: AsyncIterator[Any]) -> Stream:
+        stream = Stream(
             items,
             self._start(),
             encode=encode_item if self._retry is None else self._encode,
@@ -223,12 +229,7 @@ class EventSourceResponse(StreamResponse):
         )
         if self._on_drain is not None or self._drain_grace:
             stream.hold(self._on_drain or _do_nothing, self._drain_grace)
-        token = current_stream.set(ref(stream))
-        try:
-            await stream.run(scope, receive, send)
-        finally:
-            current_stream.reset(token)
-            await self._report(stream.reason)
+        return stream
 
     def _encode(self, item: Any) -> bytes:
         """Encode items up to the one that takes the reconnection time with it."""
