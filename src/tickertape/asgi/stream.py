@@ -82,6 +82,7 @@ class Stream:
         encode: returns the bytes of an item; by default the items are bytes.
         head: seconds that the first item may take before the response starts without it; 0 starts it at once.
         heartbeat: seconds without a write after which a comment is sent; ``None`` for none.
+        beat: returns the bytes of a heartbeat; by default an empty comment.
         send_timeout: seconds that one write may take; ``None`` for no limit.
         clock: for timers; by default the running event loop.
         on_error: called with an exception of the items if the response has started. It returns bytes to send before a
@@ -97,6 +98,7 @@ class Stream:
     __slots__ = (
         "__weakref__",
         "_beat",
+        "_beat_block",
         "_cancelled",
         "_clock",
         "_drain_end",
@@ -131,6 +133,7 @@ class Stream:
         encode: Callable[[Any], bytes] | None = None,
         head: float = FIRST_ITEM,
         heartbeat: float | None,
+        beat: Callable[[], bytes] = lambda: HEARTBEAT,
         send_timeout: float | None,
         clock: Clock | None = None,
         on_error: Callable[[Exception], Awaitable[bytes | None]] | None = None,
@@ -141,6 +144,7 @@ class Stream:
         self._encode = encode
         self._head = head
         self._heartbeat = heartbeat
+        self._beat_block = beat
         self._send_timeout = send_timeout
         self._loop = asyncio.get_running_loop()
         self._clock: Clock = self._loop if clock is None else clock
@@ -410,7 +414,7 @@ class Stream:
 
     async def _send_heartbeat(self) -> None:
         try:
-            await self._write_now(HEARTBEAT if self._start is None else b"")
+            await self._write_now(self._beat_block() if self._start is None else b"")
         except _PeerGoneError:
             self.interrupt(DisconnectReason.CLIENT_CLOSED)
         except Exception as error:
