@@ -393,7 +393,7 @@ CHECKS = {
         ours.install()
         ours.install()
         import sse_starlette, sse_starlette.sse as sse, sse_starlette.event as event
-        assert sse_starlette.install == ours.install and sse.EventSourceResponse is ours.EventSourceResponse
+        assert sse_starlette.install == ours.install and ours.EventSourceResponse is sse.EventSourceResponse
         from sse_starlette import EventSourceResponse, JSONServerSentEvent, ServerSentEvent
         from sse_starlette.sse import AppStatus, SendTimeoutError, ensure_bytes
         from sse_starlette.event import ensure_bytes as same

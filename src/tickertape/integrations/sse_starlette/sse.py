@@ -178,7 +178,7 @@ class EventSourceResponse(StreamResponse):
         return ensure_bytes(ping, self.sep)
 
     def _drain(self, limit: float | None) -> float:
-        """Give the content its grace period to end by itself; return the rest of that."""
+        """Start the grace period in which the content may end by itself; return the rest of it."""
         if not (AppStatus.should_exit or AppStatus.enable_automatic_graceful_drain) or self._stream is None:
             return 0.0
         loop = asyncio.get_running_loop()
