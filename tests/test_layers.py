@@ -45,6 +45,7 @@ OUTSIDE = {
     "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic"},
     "cli": {"typer", "click", "rich", "httpx2"},
     "demo": {"starlette", "psutil", "psycopg"},  # applications, written as their users write them
+    "testing/fixtures.py": {"pytest"},
     "testing/contract/__init__.py": {"pytest"},
     "testing/contract/suite.py": {"pytest"},
 }

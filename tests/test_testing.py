@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +19,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from support.asgi import settle
+from support.pages import write_files
 from tickertape import EventSourceResponse, ServerSentEvent, StreamEndedError
 from tickertape.asgi.types import Receive, Scope, Send
-from tickertape.testing import EventStream, EventStreamClient, FakeClock
+from tickertape.testing import EventStream, EventStreamClient, FakeClock, Response, SyncEventStreamClient
 
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 
@@ -457,3 +463,195 @@ def test_advance_by_negative_seconds(seconds: float) -> None:
     with pytest.raises(ValueError, match="expected seconds of at least 0"):
         clock.advance(seconds)
     assert clock.time() == 1000
+
+
+# Requests, cookies and bodies
+
+
+async def echo_body(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request(scope, receive)
+    kept = {name: request.headers.get(name) for name in ("accept", "content-type", "cookie")}
+    await JSONResponse({"method": request.method, "body": (await request.body()).decode(), **kept})(
+        scope, receive, send
+    )
+
+
+REQUESTS = [
+    ("get", {}, {"method": "GET", "body": "", "accept": "*/*", "content-type": None, "cookie": None}),
+    ("post", {"json": {"a": "é"}}, {"method": "POST", "content-type": "application/json"}),
+    ("put", {"body": b"x"}, {"method": "PUT", "body": "x", "content-type": None}),
+    ("patch", {"json": [], "headers": {"content-type": "text/x"}}, {"body": "[]", "content-type": "text/x"}),
+    ("delete", {"cookies": {"b": "2"}}, {"method": "DELETE", "cookie": "b=2"}),
+    (
+        "options",
+        {"headers": {"accept": "text/plain", "cookie": "c=3"}, "cookies": {"b": "2"}},
+        {"method": "OPTIONS", "accept": "text/plain", "cookie": "c=3; b=2"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "options", "expected"), REQUESTS)
+async def test_ordinary_requests(method: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    response = await getattr(EventStreamClient(echo_body), method)("/", **options)
+    received = response.json()
+    assert response.status == 200
+    assert {name: received[name] for name in expected} == expected
+    if options.get("json"):
+        assert json.loads(received["body"]) == options["json"]
+
+
+@pytest.mark.parametrize(("method", "options", "expected"), REQUESTS)
+def test_ordinary_requests_without_asyncio(method: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    with SyncEventStreamClient(echo_body) as client:
+        received = getattr(client, method)("/", **options).json()
+    assert {name: received[name] for name in expected} == expected
+
+
+async def test_json_or_body() -> None:
+    with pytest.raises(ValueError, match="pass body or json, not both"):
+        EventStreamClient(echo_body).open("/", body=b"x", json={})
+
+
+async def test_head_of_a_response() -> None:
+    response = await EventStreamClient(JSONResponse({})).head("/")
+    assert (response.status, response.headers["content-type"]) == (200, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("session=1; Path=/; HttpOnly", {"old": "0", "session": "1"}),
+        ("old=2; Max-Age=100", {"old": "2"}),
+        ("old=; Max-Age=0", {}),
+        ("old=; Max-Age=-1", {}),
+        ("old=; Expires=Thu, 01 Jan 1970 00:00:00 GMT", {}),
+        ("old=3; Expires=Thu, 01 Jan 2970 00:00:00 GMT", {"old": "3"}),
+        ("old=4; Max-Age=5; Expires=Thu, 01 Jan 1970 00:00:00 GMT", {"old": "4"}),
+    ],
+)
+async def test_cookies_are_kept(sent: str, kept: dict[str, str]) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        cookie = Request(scope).headers.get("cookie")
+        await JSONResponse(cookie, headers={"set-cookie": sent})(scope, receive, send)
+
+    client = EventStreamClient(app, cookies={"old": "0"})
+    assert (await client.get("/")).json() == "old=0"
+    assert client.cookies == kept
+    async with client.open("/") as stream:
+        sent_back = json.loads(await stream.read())
+    assert sent_back == ("; ".join(f"{name}={value}" for name, value in kept.items()) or None)
+
+
+async def test_request_that_fails() -> None:
+    async def early(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("no table")
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        await sending(START, body(b"a", more=False))(scope, receive, send)
+        raise LookupError("no table")
+
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        await sending(START, body(b"a"))(scope, receive, send)
+        raise LookupError("no table")
+
+    for app in (early, between):
+        with pytest.raises(LookupError, match="no table"):
+            await EventStreamClient(app).get("/")
+    response = await EventStreamClient(late).get("/")
+    assert (response.text, type(response.error)) == ("a", LookupError)
+    assert "no table" in repr(response)
+    with pytest.raises(StreamEndedError, match="before the end of the response"):
+        await EventStreamClient(sending(START, body(b"a"))).get("/")
+
+
+async def test_request_for_a_stream_without_end() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(START)
+        await receive()
+        await receive()
+
+    with pytest.raises(TimeoutError, match=r"the response did not end within 0.01 s"):
+        await EventStreamClient(app).get("/", timeout=0.01)
+
+
+async def test_response_waits_for_background_tasks() -> None:
+    done = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse({})(scope, receive, send)
+        await settle()
+        done.append(1)
+
+    assert isinstance(await EventStreamClient(app).get("/"), Response)
+    assert done == [1]
+
+
+# Without asyncio
+
+
+def test_streams_in_another_thread() -> None:
+    threads = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        threads.append(threading.current_thread())
+        items = [ServerSentEvent("a", id="1"), ServerSentEvent(comment="c"), ServerSentEvent("b", event="x")]
+        await EventSourceResponse(items)(scope, receive, send)
+
+    with SyncEventStreamClient(app) as client:
+        with client.open("/") as stream:
+            assert (stream.started(), stream.status, stream.error) == (200, 200, None)
+            first = stream.next_event()
+            assert (first.data, first.type, stream.last_event_id) == ("a", "message", "1")
+            assert stream.next_comment() == "c"
+            assert [event.type for event in stream] == ["x"]
+            assert stream.body == stream.read()
+            stream.finished()
+            assert stream.complete
+            assert repr(stream) == "<SyncEventStream / status=200 complete last_event_id='1'>"
+        assert threading.current_thread() not in threads
+    assert [thread.is_alive() for thread in threads] == [False] * len(threads)
+
+
+def test_lifespan_without_asyncio() -> None:
+    before = threading.active_count()
+    steps: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        steps.append("startup")
+        yield
+        steps.append("shutdown")
+
+    client = SyncEventStreamClient(Starlette(lifespan=lifespan))
+    for _ in range(2):  # a client may be entered again
+        with client:
+            assert client.get("/").status == 404
+    assert steps == ["startup", "shutdown"] * 2
+    assert threading.active_count() == before
+
+
+def test_lifespan_fails_without_asyncio() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="no database"), SyncEventStreamClient(app):
+        pass
+    assert threading.active_count() == before
+
+
+def test_client_that_is_not_entered() -> None:
+    client = SyncEventStreamClient(sending())
+    with pytest.raises(RuntimeError, match="the client is not entered: use it in a with block"):
+        client.get("/")
+    with client, pytest.raises(RuntimeError, match="the client is already entered"):
+        client.__enter__()
+
+
+def test_page(tmp_path: Path) -> None:
+    """The files of the how-to, as a user's own test suite."""
+    write_files("how-to/testing", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "-o", "asyncio_mode=auto"]
+    command += ["-o", "asyncio_default_fixture_loop_scope=function", "--rootdir", str(tmp_path), str(tmp_path)]
+    outcome = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (outcome.returncode, outcome.stdout.splitlines()[-1][:8]) == (0, "6 passed"), outcome.stdout

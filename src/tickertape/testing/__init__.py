@@ -1,4 +1,4 @@
-"""Helpers for tests of applications that send events: a client in the same process, a fake clock, a scripted broker.
+"""Helpers for tests of applications that send events: clients in the same process, a fake clock, a scripted broker.
 
 Most test clients wait for the whole body of a response, and an event stream has no end. This client calls
 the ASGI application itself, without sockets, and returns each event as it is sent::
@@ -12,8 +12,18 @@ the ASGI application itself, without sockets, and returns each event as it is se
 
 from __future__ import annotations
 
-from .client import DEFAULT_TIMEOUT, EventStream, EventStreamClient
+from .client import DEFAULT_TIMEOUT, EventStream, EventStreamClient, Response
 from .clock import FakeClock
 from .scripted import ScriptedBroker
+from .sync import SyncEventStream, SyncEventStreamClient
 
-__all__ = ["DEFAULT_TIMEOUT", "EventStream", "EventStreamClient", "FakeClock", "ScriptedBroker"]
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "EventStream",
+    "EventStreamClient",
+    "FakeClock",
+    "Response",
+    "ScriptedBroker",
+    "SyncEventStream",
+    "SyncEventStreamClient",
+]

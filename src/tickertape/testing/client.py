@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json as jsonlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookies import CookieError, Morsel, SimpleCookie
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from ..asgi import ASGIApp, Headers, Message
 from ..errors import StreamEndedError
-from ..wire import Decoder, ServerSentEvent
+from ..wire import Decoder, ReceivedEvent, ServerSentEvent
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds to wait for what should come at once: enough for a busy machine, short for a failing test."""
@@ -21,18 +26,59 @@ _UNREAD_LIMIT: Final = 64 * 1024
 """Bytes sent and not read after which ``send`` waits, as it does in servers."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Response:
+    """A response that was read to its end."""
+
+    status: int
+    """The HTTP status."""
+    headers: Headers
+    body: bytes
+    error: Exception | None
+    """The exception that the application raised after the start of the response, for example beside a status 500."""
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8."""
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """Parse the body as JSON.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        return jsonlib.loads(self.body)
+
+    def __repr__(self) -> str:
+        return f"<Response status={self.status} body={self.body[:100]!r} error={self.error!r}>"
+
+
 class EventStreamClient:
-    """Open event streams of an ASGI application in the same process.
+    """Open event streams of an ASGI application in the same process, and send ordinary requests to it.
 
     Arguments:
         app: the application. ``async with`` runs its lifespan.
         headers: sent with every request.
+        cookies: sent with every request. Responses add to them and remove from them, as in a browser; paths
+            and domains do not matter.
         spec_version: the version of the ASGI HTTP specification to announce.
+
+    Attributes:
+        cookies: the current cookies by name. You can change them.
     """
 
-    def __init__(self, app: ASGIApp, *, headers: Mapping[str, str] | None = None, spec_version: str = "2.5") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
+        spec_version: str = "2.5",
+    ) -> None:
         self._app = app
         self._headers = dict(headers or {})
+        self.cookies: dict[str, str] = dict(cookies or {})
         self._spec_version = spec_version
         self._state: dict[str, Any] = {}
         self._lifespan: _Lifespan | None = None
@@ -58,8 +104,10 @@ class EventStreamClient:
         method: str = "GET",
         query: Mapping[str, str | Sequence[str]] | None = None,
         headers: Mapping[str, str] | None = None,
+        cookies: Mapping[str, str] | None = None,
         last_event_id: str | None = None,
         body: bytes = b"",
+        json: Any = None,
         wait: bool = True,
     ) -> EventStream:
         """Return a stream to be entered with ``async with``, which sends the request.
@@ -69,18 +117,31 @@ class EventStreamClient:
             method: the HTTP method.
             query: more parameters of the query; a list repeats one.
             headers: more headers.
+            cookies: more cookies, for this request only.
             last_event_id: the id to resume from, sent as ``Last-Event-ID``.
             body: the body of the request.
+            json: the body as a value that :mod:`json` can write; sets the content type.
             wait: whether to wait for the response to start. A stream whose first event is late
                 starts with it: with ``False`` the test continues at once, and can cause the event.
+
+        Raises:
+            ValueError: both ``body`` and ``json`` are given.
         """
+        if json is not None and body:
+            raise ValueError("pass body or json, not both")
         parts = urlsplit(url)
         fields = Headers({"host": "testserver", "accept": "text/event-stream"})
+        if json is not None:
+            fields["content-type"] = "application/json"
+            body = jsonlib.dumps(json).encode()
         fields.update(self._headers)
         fields.update(headers or {})
         if last_event_id is not None:
             # Headers are Latin-1 to ASGI, and this one is UTF-8 to browsers.
             fields["last-event-id"] = last_event_id.encode().decode("latin-1")
+        if pairs := self.cookies | dict(cookies or {}):
+            sent = [f"{name}={value}" for name, value in pairs.items()]
+            fields["cookie"] = "; ".join([fields["cookie"], *sent] if "cookie" in fields else sent)
         scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": self._spec_version},
@@ -96,7 +157,80 @@ class EventStreamClient:
             "server": ("testserver", 80),
             "state": self._state.copy(),
         }
-        return EventStream(self._app, scope, body, wait)
+        return EventStream(self._app, scope, body, wait, self._start)
+
+    async def request(
+        self, method: str, url: str, *, timeout: float | None = DEFAULT_TIMEOUT, **options: Any
+    ) -> Response:
+        """Send a request, and return the response when it has ended. Redirects are not followed.
+
+        Arguments:
+            method: the HTTP method.
+            url: path, with a query if you like.
+            timeout: seconds to wait for the end; ``None`` for no limit.
+            options: ``query``, ``headers``, ``cookies``, ``body`` and ``json`` of :meth:`open`.
+
+        Raises:
+            TimeoutError: the response did not end in time; :meth:`open` reads streams without an end.
+            Exception: the application raised it before or within the response, which is incomplete.
+        """
+        headers = {"accept": "*/*", **self._headers, **(options.pop("headers", None) or {})}
+        async with self.open(url, method=method, headers=headers, wait=False, **options) as stream:
+            body = await stream.read(timeout)
+            await stream.finished(timeout)
+            if not stream.complete:
+                raise stream.error or StreamEndedError("the application returned before the end of the response")
+            return Response(stream.status, stream.headers, body, stream.error)
+
+    async def get(self, url: str, **options: Any) -> Response:
+        """Send a GET request; see :meth:`request`."""
+        return await self.request("GET", url, **options)
+
+    async def head(self, url: str, **options: Any) -> Response:
+        """Send a HEAD request; see :meth:`request`."""
+        return await self.request("HEAD", url, **options)
+
+    async def options(self, url: str, **options: Any) -> Response:
+        """Send an OPTIONS request; see :meth:`request`."""
+        return await self.request("OPTIONS", url, **options)
+
+    async def post(self, url: str, **options: Any) -> Response:
+        """Send a POST request; see :meth:`request`."""
+        return await self.request("POST", url, **options)
+
+    async def put(self, url: str, **options: Any) -> Response:
+        """Send a PUT request; see :meth:`request`."""
+        return await self.request("PUT", url, **options)
+
+    async def patch(self, url: str, **options: Any) -> Response:
+        """Send a PATCH request; see :meth:`request`."""
+        return await self.request("PATCH", url, **options)
+
+    async def delete(self, url: str, **options: Any) -> Response:
+        """Send a DELETE request; see :meth:`request`."""
+        return await self.request("DELETE", url, **options)
+
+    def _start(self, headers: Headers) -> None:
+        """Keep the cookies of a response."""
+        for name, value in headers.raw:
+            if name.lower() == b"set-cookie":
+                with contextlib.suppress(CookieError):
+                    for cookie in SimpleCookie(value.decode("latin-1")).values():
+                        if _is_expired(cookie):
+                            self.cookies.pop(cookie.key, None)
+                        else:
+                            self.cookies[cookie.key] = cookie.coded_value
+
+
+def _is_expired(cookie: Morsel[str]) -> bool:
+    """Return True if a cookie asks to be deleted (RFC 6265, 5.3: ``Max-Age`` wins over ``Expires``)."""
+    if cookie["max-age"]:
+        return str(cookie["max-age"]).startswith(("0", "-"))
+    try:
+        expires = parsedate_to_datetime(cookie["expires"])
+    except (ValueError, TypeError):
+        return False
+    return (expires if expires.tzinfo else expires.replace(tzinfo=UTC)) <= datetime.now(UTC)
 
 
 class EventStream:
@@ -110,8 +244,11 @@ class EventStream:
         error: the exception that the application raised.
     """
 
-    def __init__(self, app: ASGIApp, scope: dict[str, Any], body: bytes, wait: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, scope: dict[str, Any], body: bytes, wait: bool, on_start: Callable[[Headers], None]
+    ) -> None:
         self._app = app
+        self._on_start = on_start
         self._scope = scope
         self._wait = wait
         self._requests: deque[Message] = deque([{"type": "http.request", "body": body, "more_body": False}])
@@ -121,7 +258,7 @@ class EventStream:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._decoder = Decoder(comments=True)
-        self._events: deque[ServerSentEvent] = deque()
+        self._events: deque[ServerSentEvent] = deque()  # and comments
         self.status = 0
         self.headers = Headers()
         self.body = b""
@@ -153,10 +290,10 @@ class EventStream:
     ) -> None:
         await self.disconnect()
 
-    def __aiter__(self) -> AsyncIterator[ServerSentEvent]:
+    def __aiter__(self) -> AsyncIterator[ReceivedEvent]:
         return self
 
-    async def __anext__(self) -> ServerSentEvent:
+    async def __anext__(self) -> ReceivedEvent:
         try:
             return await self.next_event()
         except StreamEndedError:
@@ -178,7 +315,7 @@ class EventStream:
             raise self.error or StreamEndedError("the application returned without a response")
         return self.status
 
-    async def next_event(self, timeout: float | None = DEFAULT_TIMEOUT) -> ServerSentEvent:
+    async def next_event(self, timeout: float | None = DEFAULT_TIMEOUT) -> ReceivedEvent:
         """Return the next event, comments left out.
 
         Arguments:
@@ -188,7 +325,9 @@ class EventStream:
             TimeoutError: none arrived in time.
             StreamEndedError: the stream has ended.
         """
-        return await self._next(lambda event: event.comment is None, timeout)
+        event = await self._next(lambda event: isinstance(event, ReceivedEvent), timeout)
+        assert isinstance(event, ReceivedEvent)
+        return event
 
     async def next_comment(self, timeout: float | None = DEFAULT_TIMEOUT) -> str:
         """Return the text of the next comment, for example a heartbeat. Events before it remain for :meth:`next_event`.
@@ -211,6 +350,16 @@ class EventStream:
             while await self._take_chunk():
                 pass
         return self.body
+
+    async def finished(self, timeout: float | None = DEFAULT_TIMEOUT) -> None:
+        """Return when the application has returned; background tasks of the response have run then.
+
+        Raises:
+            TimeoutError: it did not return in time.
+        """
+        assert self._task is not None, "the stream was entered"
+        async with _within(timeout, "the application did not return"):
+            await asyncio.wait([self._task])
 
     async def disconnect(self, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         """Disconnect as a client that closes its connection; return when the application has ended.
@@ -281,6 +430,7 @@ class EventStream:
         if not self.status:
             self.status = message["status"]
             self.headers.raw.extend(message.get("headers", ()))
+            self._on_start(self.headers)
         elif not self._left:
             chunk = message.get("body", b"")
             self._chunks.append(chunk)
