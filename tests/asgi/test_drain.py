@@ -74,12 +74,60 @@ async def test_items_that_end() -> None:
         finally:
             closed.append(True)
 
-    async with open_response(items()) as stream:
+    async with open_response(items(), clock=FakeClock()) as stream:  # no time passes
         for _ in range(3):
             await stream.next_event()
         close_streams()
         assert await stream.read() == b"data: a\n\ndata: b\n\ndata: bye\n\n"
     assert closed == [True]
+
+
+class Source(AsyncIterator[str]):
+    """An iterator that is no generator: only ``aclose`` finalises it."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def __anext__(self) -> str:
+        if not self.log:
+            self.log.append("a")
+            return "a"
+        await asyncio.Event().wait()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.log.append("closed")
+
+
+async def test_closed_before_last_event() -> None:
+    source = Source()
+
+    async def items() -> AsyncIterator[Any]:
+        async for item in stream_until_drain(source):
+            yield item
+        yield list(source.log)
+
+    async with open_response(items()) as stream:
+        await stream.next_event()
+        close_streams()
+        assert (await stream.next_event()).json() == ["a", "closed"]
+
+
+async def test_response_within_items() -> None:
+    """A response that runs within the items of another one does not take its place."""
+
+    async def items() -> AsyncIterator[str]:
+        wire = Wire()
+        await EventSourceResponse(["inner"])(scope_of(), wire.receive, wire.send)
+        yield wire.body.decode().strip()
+        async for item in farewell(Feed().items()):
+            yield item
+
+    async with open_response(items()) as stream:
+        await stream.next_event()
+        await stream.next_event()
+        close_streams()
+        assert await stream.read() == b"data: data: inner\n\ndata: a\n\ndata: bye\n\n"
 
 
 async def test_client_leaves() -> None:

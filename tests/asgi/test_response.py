@@ -366,6 +366,32 @@ async def test_on_error(on_error: Any, body: bytes, clean: bool, caplog: pytest.
     assert [record.message for record in caplog.records] == expected
 
 
+async def test_slow_on_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The client does not wait for it without end."""
+    monkeypatch.setattr("tickertape.asgi.response._ON_ERROR", 0)
+    wire = Wire()
+    with pytest.raises(LookupError, match="broken"):
+        await EventSourceResponse(broken(), on_error=lambda error: asyncio.Event().wait())(
+            scope_of(), wire.receive, wire.send
+        )
+    assert wire.body == b"data: a\n\n" + STREAM_ERROR
+    assert [record.message for record in caplog.records] == ["on_error failed"]
+
+
+async def test_on_error_of_cut_send() -> None:
+    """A scope of cancellation ends while an item is sent, and the items fail: one end, not two."""
+    wire = Wire(lambda message: asyncio.Event().wait() if message.get("body") == b"data: b\n\n" else None)
+
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+        async with asyncio.timeout(0):
+            yield "b"
+
+    await EventSourceResponse(items(), on_error=lambda error: "late")(scope_of(), wire.receive, wire.send)
+    assert wire.body == b"data: a\n\ndata: late\n\n"
+    assert [message.get("more_body") for message in wire.messages] == [None, True, True, False]
+
+
 async def test_on_error_before_head() -> None:
     """An exception before the first item stays an HTTP error."""
     wire = Wire()
