@@ -20,7 +20,7 @@ from tickertape.errors import (
     InvalidEventError,
     InvalidTopicError,
 )
-from tickertape.hub import Hub, OverflowPolicy, PullOutput
+from tickertape.hub import Hub, Overflow, OverflowPolicy, PullOutput
 from tickertape.hub.log import Start
 from tickertape.testing import FakeClock, ScriptedBroker
 from tickertape.wire import Cursor, Draft
@@ -213,7 +213,7 @@ async def test_publish_sync_in_the_loop(hub: Hub, broker: ScriptedBroker) -> Non
 async def test_publish_soon(hub: Hub, broker: ScriptedBroker) -> None:
     tasks = [hub.publish_soon("t", number) for number in range(3)]
     assert broker.calls["append"] == 0
-    assert [(await task)[0].offset for task in tasks] == [1, 2, 3]
+    assert [(await task).offset for task in tasks] == [1, 2, 3]
     assert [record.data for record in (await broker.read(0, 10)).records] == ["0", "1", "2"]
 
 
@@ -250,7 +250,7 @@ async def test_publish_soon_cancelled(hub: Hub, caplog: pytest.LogCaptureFixture
 async def test_patterns(hub: Hub, patterns: list[str], expected: list[str]) -> None:
     await hub.publish("a", "before")
     await settle()  # until the hub has read it from the log
-    async with hub.subscribe(*patterns) as subscription:
+    async with hub.subscribe(patterns) as subscription:
         for topic in ("a", "a/b", "b", "a/b/c"):
             await hub.publish(topic, topic)
         assert await take(subscription, len(expected)) == expected
@@ -261,7 +261,6 @@ async def test_patterns(hub: Hub, patterns: list[str], expected: list[str]) -> N
     [
         ({}, ["5"]),
         ({"last": 0}, ["5"]),
-        ({"last": -1}, ["5"]),
         ({"last": 2}, ["3", "4", "5"]),
         ({"last": 100}, ["1", "2", "3", "4", "5"]),
         ({"after": 0}, ["1", "2", "3", "4", "5"]),
@@ -286,26 +285,26 @@ async def test_start(hub: Hub, options: dict[str, Any], expected: list[str]) -> 
         ([], {}, InvalidTopicError, "a subscription needs at least one topic"),
         (["a*"], {}, InvalidTopicError, "as a whole segment"),
         (["a", "b", "c", "d"], {}, InvalidTopicError, "expected at most 3 topics in a subscription, got 4"),
-        (["a"], {"on_overflow": "explode"}, ValueError, "'explode' is not a valid OverflowPolicy"),
+        (["a"], {"on_overflow": "explode"}, ValueError, "expected on_overflow to be one of"),
     ],
 )
 async def test_invalid_subscriptions(
     hub: Hub, patterns: list[str], options: dict[str, Any], kind: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(kind, match=sentence):
-        async with hub.subscribe(*patterns, **options):
+        async with hub.subscribe(patterns, **options):
             pass
     assert hub.subscribers() == 0
 
 
 @pytest.mark.parametrize("policy", ["disconnect", "skip", "latest"])
-async def test_invalid_policy(hub: Hub, policy: str) -> None:
+async def test_invalid_policy(hub: Hub, policy: Overflow) -> None:
     async with hub.subscribe("a", on_overflow=policy) as subscription:
         assert subscription.subscription.policy == policy
 
 
 async def test_subscribers_of_a_topic(hub: Hub) -> None:
-    async with hub.subscribe("a/*"), hub.subscribe("a/*"), hub.subscribe("a/b", "**/b"), hub.subscribe("c"):
+    async with hub.subscribe("a/*"), hub.subscribe("a/*"), hub.subscribe(["a/b", "**/b"]), hub.subscribe("c"):
         assert hub.subscribers() == 4
         counts = {topic: hub.subscribers(topic) for topic in ("a/b", "a/x", "b", "c", "d")}
         assert counts == {"a/b": 3, "a/x": 2, "b": 1, "c": 1, "d": 0}
@@ -366,7 +365,7 @@ async def test_history(
     broker.trim(keep=4)
     epoch = (await broker.open()).epoch
     given = None if after is None else after.format(epoch=epoch)
-    found, reason = await hub.history(*patterns, after=given, limit=limit)
+    found, reason = await hub.history(patterns, after=given, limit=limit)
     assert [cursor for cursor, _ in found] == [Cursor(epoch, offset) for offset in expected]
     assert [record.offset for _, record in found] == expected
     assert reason == gap
@@ -396,9 +395,9 @@ async def test_history_of_one_log() -> None:
 
 async def test_history_without_patterns(hub: Hub) -> None:
     with pytest.raises(InvalidTopicError):
-        await hub.history("a", "b", "c", "d")
+        await hub.history(["a", "b", "c", "d"])
     with pytest.raises(InvalidTopicError):
-        await hub.history()
+        await hub.history([])
 
 
 # Opening and closing

@@ -40,7 +40,7 @@ async def test_join_and_leave(hub: Hub) -> None:
 
 async def test_present_subscribers(hub: Hub) -> None:
     assert (len(hub.presence), list(hub.presence), repr(hub.presence)) == (0, [], "<Presence 0 subscribers>")
-    async with hub.subscribe("b", "a", user="ada"), hub.subscribe("c") as other:
+    async with hub.subscribe(["b", "a"], user="ada"), hub.subscribe("c") as other:
         ada, anonymous = hub.presence
         assert (ada.topics, ada.user) == (("a", "b"), "ada")
         assert (anonymous.topics, anonymous.user) == (("c",), None)

@@ -146,7 +146,7 @@ async def test_publish_soon(caplog: pytest.LogCaptureFixture) -> None:
     async with hub_of() as (hub, broker):
         tasks = [hub.publish_soon("t", number) for number in range(10)]
         cursors = [await task for task in tasks]
-        assert [cursor.offset for (cursor,) in cursors] == list(range(1, 11))
+        assert [cursor.offset for cursor in cursors] == list(range(1, 11))
         assert [data for _, _, data in await stored(hub)] == [str(number) for number in range(10)]
         broker.fail("append")
         hub.publish_soon("t")

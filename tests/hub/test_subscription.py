@@ -11,7 +11,7 @@ from support.asgi import settle
 from tickertape import ServerSentEvent
 from tickertape.broker import Retention
 from tickertape.errors import BrokerError, SlowConsumerError
-from tickertape.hub import Hub, HubEvent, PullOutput
+from tickertape.hub import Hub, HubEvent, Overflow, PullOutput
 from tickertape.testing import FakeClock, ScriptedBroker
 
 
@@ -81,7 +81,7 @@ async def test_gap_is_an_item() -> None:
         ("latest", 30, [("expired", 1, 21), 31]),
     ],
 )
-async def test_nothing_lost_while_kept(policy: str, behind: int, expected: list[Any]) -> None:
+async def test_nothing_lost_while_kept(policy: Overflow, behind: int, expected: list[Any]) -> None:
     small = SmallHub()
     async with small.hub as hub, hub.subscribe("t", on_overflow=policy) as subscription:
         waiting = asyncio.ensure_future(take(subscription, 1))

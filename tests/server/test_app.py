@@ -32,6 +32,7 @@ async def test_stream() -> None:
         ("on_overflow=latest", None, "4"),
         ("on_overflow=skip", None, "4"),
         ("on_overflow=disconnect", None, "4"),
+        ("envelope=topic", None, '{"topic":"a","data":"4"}'),
     ],
 )
 async def test_start_of_a_stream(query: str, last_event_id: str | None, first: str) -> None:
@@ -67,6 +68,7 @@ async def test_bad_last_event_id(last_event_id: str) -> None:
         ("topic=a&last=10001", "expected last to be an integer from 0 to 10000, got '10001'"),
         ("topic=a&last=1_0", "expected last to be an integer from 0 to 10000, got '1_0'"),
         ("topic=a&last=", "expected last to be an integer from 0 to 10000, got ''"),
+        ("topic=a&envelope=all", "expected envelope to be 'topic', got 'all'"),
         ("topic=a&on_overflow=drop", "expected on_overflow to be one of disconnect, skip, latest, got 'drop'"),
     ],
 )

@@ -80,6 +80,7 @@ CASES = {
     "plain": Case(short=True),
     "patterns": Case("/events?topic=a/*&topic=%C3%A4/**&on_overflow=skip", short=True),
     "all": Case("/events?topic=**", short=True),
+    "envelope": Case("/events?topic=a&envelope=topic", short=True),
     "browser": Case(
         short=True,
         headers=f"{HOST}Connection: keep-alive\r\nCookie: a=b\r\nX-Forwarded-For: 1.2.3.4\r\n",
@@ -105,6 +106,7 @@ CASES = {
     "empty segment": Case("/events?topic=a//b"),
     "too many": Case("/events?" + "&".join(f"topic={number}" for number in range(200))),
     "last too large": Case("/events?topic=a&last=99999999"),
+    "unknown envelope": Case("/events?topic=a&envelope=no"),
     "policy": Case("/events?topic=a&on_overflow=wait"),
     "not utf-8": Case("/events?topic=%FF"),
     "another path": Case("/eventsx"),

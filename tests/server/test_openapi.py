@@ -52,7 +52,7 @@ def test_operation_ids() -> None:
 
 ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/events", "?topic=a", 200, b""),
-    ("GET", "/events", "?topic=a&last=1&on_overflow=skip&last_event_id=x&lastEventId=x", 200, b""),
+    ("GET", "/events", "?topic=a&last=1&on_overflow=skip&envelope=topic&last_event_id=x&lastEventId=x", 200, b""),
     ("GET", "/events", "", 400, b""),
     ("GET", "/events", "?topic=a", 503, b""),
     ("POST", "/events", "", 201, b'{"topic":"a","data":"x"}'),

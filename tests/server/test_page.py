@@ -45,6 +45,7 @@ async def test_all_types_of_events(browser: Browser) -> None:
         await rows_are(tab.page, MARKUP, MARKUP, MARKUP)
         assert await tab.page.locator(".row-event").all_text_contents() == ["a" * 40, "order", "message"]
         assert await tab.page.locator(".row-id").all_text_contents() == ["#3", "#2", "#1"]
+        assert await tab.page.locator(".row-topic").all_text_contents() == ["orders/42"] * 3
         assert await tab.page.locator(".rows :is(img, b)").count() == 0
         await expect(tab.page.locator("#received")).to_have_text("3")
         assert await tab.page.title() == "Live stream · tickertape"

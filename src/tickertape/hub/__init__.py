@@ -3,11 +3,11 @@
 from .direct import DirectOutput
 from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
 from .hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, Hub, HubStatistics
-from .log import MAX_LAST
+from .log import MAX_LAST, Last
 from .presence import Presence
 from .pull import HubEvent, PullOutput
 from .response import HubResponse
-from .subscription import OverflowPolicy, SubscriberInfo, Subscription
+from .subscription import Overflow, OverflowPolicy, SubscriberInfo, Subscription
 from .topics import MAX_TOPICS, check_patterns
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "HubEvent",
     "HubResponse",
     "HubStatistics",
+    "Last",
+    "Overflow",
     "OverflowPolicy",
     "Presence",
     "PullOutput",

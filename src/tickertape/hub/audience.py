@@ -50,7 +50,7 @@ class Waiter(Protocol):
 
 
 class Audience:
-    """The subscribers that share a set of patterns.
+    """The subscribers that share a set of patterns and get the same bytes.
 
     The live direct ones are a list of file descriptors, in the order in which they connected. That is
     the order of their sockets in the kernel's memory; any other costs a quarter more. They have no
@@ -58,6 +58,7 @@ class Audience:
     the list, places in it are only marked empty.
 
     Attributes:
+        envelope: the data goes out with its topic.
         members: the number of subscribers, live or not.
         last_write: the time of the last write to the live direct subscribers, in seconds.
         waiters: pull outputs whose readers wait for the next event, in order.
@@ -69,14 +70,16 @@ class Audience:
         "_descriptors",
         "_empty",
         "_live",
+        "envelope",
         "last_write",
         "members",
         "patterns",
         "waiters",
     )
 
-    def __init__(self, patterns: Patterns, now: float) -> None:
+    def __init__(self, patterns: Patterns, now: float, envelope: bool = False) -> None:
         self.patterns = patterns
+        self.envelope = envelope
         self.members = 0
         self.last_write = now
         self.waiters: dict[Waiter, None] = {}

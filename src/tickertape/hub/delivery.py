@@ -12,10 +12,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import DisconnectReason
 from ..broker import Broker, Record
@@ -52,6 +52,9 @@ _MAX_MEMO: Final = 64
 """Joined slices that are kept: clients that lost their connection together reconnect with one cursor."""
 
 
+Ending: TypeAlias = Callable[[DisconnectReason], None]
+
+
 @dataclass(slots=True)
 class Counters:
     """Counts of what happened: nothing is lost silently."""
@@ -79,9 +82,9 @@ class Slice(NamedTuple):
     gap: Gap | None = None
 
     @classmethod
-    def of(cls, entries: list[Entry], upto: int, gap: Gap | None = None) -> Slice:
+    def of(cls, entries: list[Entry], upto: int, gap: Gap | None = None, *, envelope: bool = False) -> Slice:
         """Join the blocks of the entries."""
-        return cls(b"".join([entry.block for entry in entries]), upto, entries, gap)
+        return cls(b"".join([entry.block_in(envelope) for entry in entries]), upto, entries, gap)
 
 
 class LiveOutput(Member, Protocol):
@@ -121,7 +124,7 @@ class Delivery:
         self.stride = STRIDE
         self.turn = TURN
         self._broker = broker
-        self._audiences: dict[Patterns, Audience] = {}
+        self._audiences: dict[tuple[Patterns, bool], Audience] = {}
         self._index: TopicIndex[Audience] = TopicIndex()
         self._pending: deque[Entry] = deque()
         self._pending_bytes = 0
@@ -134,17 +137,24 @@ class Delivery:
         self._upto = self.position  # the offset at which the round ends
         self._served: Collection[Audience] = ()  # by the current round: it is unknown which members have been
         self._loop = asyncio.get_running_loop()
-        self._memo: dict[tuple[Patterns, int, int], Slice] = {}
+        self._memo: dict[tuple[Audience, int, int], Slice] = {}
+        self._endings: dict[int, Ending] = {}
 
     # Subscriptions begin and end.
 
     def subscribe(
-        self, patterns: Patterns, cursor: int, gap: Gap | None, policy: OverflowPolicy, user: Any
+        self,
+        patterns: Patterns,
+        cursor: int,
+        gap: Gap | None,
+        policy: OverflowPolicy,
+        user: Any,
+        envelope: bool = False,
     ) -> Subscription:
         """Register a subscription; see :class:`Subscription`. It is served as soon as it has an output."""
-        audience = self._audiences.get(patterns)
+        audience = self._audiences.get((patterns, envelope))
         if audience is None:
-            audience = self._audiences[patterns] = Audience(patterns, self.clock.time())
+            audience = self._audiences[patterns, envelope] = Audience(patterns, self.clock.time(), envelope)
             self._index.add(patterns, audience)
         audience.members += 1
         subscription = Subscription(self.presence.new_id(), audience, cursor, gap, policy, time.time(), user)
@@ -163,9 +173,15 @@ class Delivery:
         audience = subscription.audience
         audience.members -= 1
         if not audience.members:
-            del self._audiences[audience.patterns]
+            del self._audiences[audience.patterns, audience.envelope]
             self._index.remove(audience.patterns, audience)
         self.presence.leave(subscription)
+        if (ending := self._endings.pop(subscription.id, None)) is not None:
+            ending(reason)
+
+    def on_end(self, subscription: Subscription, ending: Ending) -> None:
+        """Call ``ending`` with the reason when an open subscription ends."""
+        self._endings[subscription.id] = ending
 
     def join(self, output: LiveOutput) -> None:
         """Make an output live if it is served up to the position; else let it advance after the round."""
@@ -256,7 +272,7 @@ class Delivery:
             if not entry.block:
                 continue
             for audience in self._index.find(entry.topic):
-                wanted.setdefault(audience, []).append(entry.block)
+                wanted.setdefault(audience, []).append(entry.block_in(audience.envelope))
             if number % _SEARCHES == 0 and perf_counter() > until:
                 yield
                 until = perf_counter() + self.turn
@@ -364,16 +380,16 @@ class Delivery:
         A subscription that was caught up and fell behind gets only the newest event of each topic, if its
         policy is ``latest``.
         """
-        patterns, cursor = subscription.audience.patterns, subscription.cursor
+        audience, cursor = subscription.audience, subscription.cursor
         if subscription.caught_up and subscription.policy is OverflowPolicy.LATEST:
-            entries, reached, superseded = self.window.latest(cursor, patterns, PAGE, upto)
+            entries, reached, superseded = self.window.latest(cursor, audience.patterns, PAGE, upto)
             self.counters.superseded += superseded
-            return Slice.of(entries, reached)
-        key = patterns, cursor, upto
+            return Slice.of(entries, reached, envelope=audience.envelope)
+        key = audience, cursor, upto
         known = self._memo.get(key)
         if known is None:
-            entries, reached = self.window.after(cursor, patterns, PAGE, upto)
-            known = Slice.of(entries, reached)
+            entries, reached = self.window.after(cursor, audience.patterns, PAGE, upto)
+            known = Slice.of(entries, reached, envelope=audience.envelope)
             if len(self._memo) >= _MAX_MEMO:
                 self._memo.clear()
             self._memo[key] = known
@@ -388,11 +404,11 @@ class Delivery:
             SlowConsumerError: the next events are no longer kept, and the policy is ``disconnect``.
             BrokerError: the log cannot be read.
         """
-        found = await self._read(subscription.audience.patterns, subscription.cursor)
+        found = await self._read(subscription.audience, subscription.cursor)
         if found is None or not subscription.caught_up:
             return found
         if subscription.policy is OverflowPolicy.LATEST:
-            return self._drop_superseded(found)
+            return self._drop_superseded(found, subscription.audience.envelope)
         if found.gap is None:
             return found
         if subscription.policy is OverflowPolicy.DISCONNECT:
@@ -401,10 +417,10 @@ class Delivery:
         gap = Gap.create("expired", found.gap.after or "", Cursor(self.window.epoch, head))
         return Slice(b"", head, [], gap)
 
-    async def _read(self, patterns: Patterns, cursor: int) -> Slice | None:
+    async def _read(self, audience: Audience, cursor: int) -> Slice | None:
         window = self.window
         known = window.newest
-        state, records = await self._broker.read(cursor, _PAGE_RECORDS, compile_patterns(patterns))
+        state, records = await self._broker.read(cursor, _PAGE_RECORDS, compile_patterns(audience.patterns))
         while state.epoch != window.epoch and self.window is window and not self._closed:
             await self._replaced.wait()
         if self.window is not window or self._closed:
@@ -425,16 +441,17 @@ class Delivery:
                 break
             entries.append(entry)
         if state.oldest <= cursor + 1:
-            return Slice.of(entries, upto)
+            return Slice.of(entries, upto, envelope=audience.envelope)
         resumed = state.oldest - 1
-        return Slice.of(entries, max(upto, resumed), self.gap("expired", str(Cursor(state.epoch, cursor)), resumed))
+        gap = self.gap("expired", str(Cursor(state.epoch, cursor)), resumed)
+        return Slice.of(entries, max(upto, resumed), gap, envelope=audience.envelope)
 
-    def _drop_superseded(self, found: Slice) -> Slice:
+    def _drop_superseded(self, found: Slice, envelope: bool) -> Slice:
         """Return a slice without entries that have a newer one of their topic."""
         newest = {entry.topic: entry for entry in found.entries if self.window.newest_of(entry.topic) <= entry.offset}
         entries = [entry for entry in found.entries if newest.get(entry.topic) is entry]
         self.counters.superseded += len(found.entries) - len(entries)
-        return Slice.of(entries, found.upto, found.gap)
+        return Slice.of(entries, found.upto, found.gap, envelope=envelope)
 
     def gap(self, reason: GapReason, after: str, resumed: int) -> Gap:
         """Return a gap of the current log, and count it."""

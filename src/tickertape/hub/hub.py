@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, overload
@@ -41,11 +41,11 @@ from ..wire import HEARTBEAT, Cursor, Draft, check_topic
 from .delivery import Delivery
 from .direct import DirectOutput
 from .feeds import MAX_NAME_LENGTH, Feed, FeedStatistics, Field, Shape, Source
-from .log import Follower, Start, find_start, start_in_window
+from .log import Follower, Last, Start, check_last, find_start, start_in_window
 from .presence import Presence
 from .pull import PullOutput
-from .response import HubResponse, opening_block
-from .subscription import OverflowPolicy, Subscription
+from .response import Filter, HubResponse, Map, Shaping, opening_block
+from .subscription import Overflow, OverflowPolicy, Subscription, check_overflow
 from .topics import MAX_TOPICS, Patterns, check_patterns, compile_patterns
 from .wheel import Wheel
 
@@ -187,7 +187,7 @@ class Hub:
         self._published = 0
         self._appended: Cursor | None = None  # the newest record of this hub
         self._appending = 0  # events that are being stored
-        self._publishing: set[asyncio.Task[list[Cursor]]] = set()
+        self._publishing: set[asyncio.Task[Cursor]] = set()
         self._feeds: dict[str, Feed] = {}
         self._replaced_feeds: list[Feed] = []
         self._companions: list[Companion] = []
@@ -440,7 +440,7 @@ class Hub:
         """
         draft = self.draft(topic, data, event=event, key=key)
         if connection is None:
-            return (await self._append([draft]))[0]
+            return await self._append_one(draft)
         await self._ready()
         if not isinstance(self._broker, TransactionalBroker):
             kind = type(self._broker).__name__
@@ -455,20 +455,20 @@ class Hub:
 
     def publish_soon(
         self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None
-    ) -> asyncio.Task[list[Cursor]]:
-        """Publish from synchronous code that runs in the hub's loop. Await the task if you need to be sure.
+    ) -> asyncio.Task[Cursor]:
+        """Publish from synchronous code that runs in the hub's loop. Await the task for the cursor.
 
         An invalid event raises at once; a later failure is logged.
         """
         if self._managed:
             _ = self.delivery
         draft = self.draft(topic, data, event=event, key=key)
-        task = asyncio.get_running_loop().create_task(self._append([draft]))
+        task = asyncio.get_running_loop().create_task(self._append_one(draft))
         self._publishing.add(task)
         task.add_done_callback(self._published_soon)
         return task
 
-    def _published_soon(self, task: asyncio.Task[list[Cursor]]) -> None:
+    def _published_soon(self, task: asyncio.Task[Cursor]) -> None:
         self._publishing.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("an event was not published: %s", task.exception())
@@ -508,6 +508,9 @@ class Hub:
         if draft.size > self.max_event_size:
             raise EventTooLargeError(draft.size, self.max_event_size)
         return draft
+
+    async def _append_one(self, draft: Draft) -> Cursor:
+        return (await self._append([draft]))[0]
 
     async def _append(self, drafts: list[Draft]) -> list[Cursor]:
         delivery = await self._ready()
@@ -622,28 +625,31 @@ class Hub:
     @asynccontextmanager
     async def subscribe(
         self,
-        *topics: str,
+        topics: str | Iterable[str],
+        *,
         last_event_id: str | None = None,
-        last: int | None = None,
-        on_overflow: str = OverflowPolicy.DISCONNECT,
+        last: Last = None,
+        on_overflow: Overflow = "disconnect",
         user: Any = None,
     ) -> AsyncIterator[PullOutput]:
         """Subscribe in this process: enter with ``async with``, and iterate with ``async for``.
 
         Arguments:
-            topics: patterns: ``*`` for one segment, ``**`` for any number.
+            topics: a pattern or several: ``*`` for one segment, ``**`` for any number.
             last_event_id: the cursor after which to start.
-            last: without a cursor, the number of past events to start with.
+            last: without a cursor, the number of past events to start with; ``"all"`` for all that are kept.
             on_overflow: the treatment of a reader that is too slow: ``"disconnect"``, ``"skip"`` or ``"latest"``.
             user: a value for :attr:`presence`.
 
         Raises:
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
+            ValueError: ``last`` or ``on_overflow`` is not as described.
             BrokerError: the log cannot be read.
         """
         patterns = check_patterns(topics, limit=self.max_topics)
-        start = await self.find_start(patterns, last_event_id, last)
-        subscription = self.subscribe_at(start, patterns, OverflowPolicy(on_overflow), user)
+        policy = check_overflow(on_overflow)
+        start = await self.find_start(patterns, last_event_id, check_last(last))
+        subscription = self.subscribe_at(start, patterns, policy, user)
         output = PullOutput(self.delivery, subscription)
         try:
             yield output
@@ -656,9 +662,14 @@ class Hub:
         *,
         request: HasScope | Scope | None = None,
         last_event_id: str | None = None,
-        last: int | None = None,
-        on_overflow: str = OverflowPolicy.DISCONNECT,
+        last: Last = None,
+        on_overflow: Overflow = "disconnect",
         user: Any = None,
+        filter: Filter | None = None,
+        map: Map | None = None,
+        envelope: Literal["topic"] | None = None,
+        heartbeat: float | Literal["hub"] | None = "hub",
+        retry: float | None = None,
     ) -> AsyncGenerator[bytes]:
         """Yield an event stream as bytes, for frameworks that bring their own streaming response.
 
@@ -671,74 +682,123 @@ class Hub:
             request: the request, or an ASGI scope: its ``Last-Event-ID`` counts, and when its server stops, the
                 stream ends. For a server without scopes, ``{"server": (host, port)}`` of its listening socket.
             last_event_id: the cursor after which to start, instead of the request's.
-            last: without a cursor, the number of past events to start with.
-            on_overflow: the treatment of a client that reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
-            user: a value for :attr:`presence`.
+            last, on_overflow, user, filter, map, envelope, heartbeat, retry: as of :meth:`response`.
 
         Raises:
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
+            ValueError: an option is out of its range.
             HubClosedError: the hub is closed or draining.
             BrokerError: the log cannot be read.
+            Exception: raised by ``filter`` or ``map``.
         """
+        shaping = self._check_shaping(filter, map, envelope, heartbeat, retry)
+        patterns, policy = check_patterns(topics, limit=self.max_topics), check_overflow(on_overflow)
         if request is None:
             request = {}
         scope = request if isinstance(request, Mapping) else request.scope
         if last_event_id is None:
             last_event_id = get_last_event_id(request)
-        async with self.subscribe(
-            *([topics] if isinstance(topics, str) else topics),
-            last_event_id=last_event_id,
-            last=last,
-            on_overflow=on_overflow,
-            user=user,
-        ) as output:
-            guard = _Guard(self)
-            open_streams.add(guard, dict(scope))
-            try:
-                yield opening_block(output.subscription, self.epoch, self.retry_block())
-                # A slow consumer gets a clean end: it reconnects with its cursor, and then gets the gap.
-                with suppress(SlowConsumerError):
-                    while (found := await output.next_slice(within=self.heartbeat)) is not None:
-                        gap = b"" if found.gap is None else found.gap.encode()
-                        yield gap + found.chunk or HEARTBEAT
-                    yield self.retry_block()
-            finally:
-                open_streams.discard(guard)
+        start = await self.find_start(patterns, last_event_id, check_last(last))
+        subscription = self.subscribe_at(start, patterns, policy, user, shaping.envelope)
+        output = PullOutput(self.delivery, subscription)
+        guard = _Guard(self)
+        open_streams.add(guard, dict(scope))
+        try:
+            yield opening_block(subscription, self.epoch, self.retry_block(shaping.retry))
+            # A slow consumer gets a clean end: it reconnects with its cursor, and then gets the gap.
+            with suppress(SlowConsumerError):
+                while (found := await output.next_slice(within=shaping.heartbeat)) is not None:
+                    if chunk := shaping.encode(found, self.epoch):
+                        yield chunk
+                    elif not found.entries:
+                        yield HEARTBEAT
+                yield self.retry_block(shaping.retry)
+        finally:
+            open_streams.discard(guard)
+            output.close()
 
     def response(
         self,
         request: HasScope | Scope,
         topics: str | Iterable[str],
         *,
-        last: int | None = None,
-        on_overflow: str = OverflowPolicy.DISCONNECT,
+        last: Last = None,
+        on_overflow: Overflow = "disconnect",
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         user: Any = None,
+        filter: Filter | None = None,
+        map: Map | None = None,
+        envelope: Literal["topic"] | None = None,
+        heartbeat: float | Literal["hub"] | None = "hub",
+        retry: float | None = None,
+        background: Callable[[], Awaitable[Any]] | None = None,
+        on_disconnect: Callable[[DisconnectReason], Any] | None = None,
     ) -> HubResponse:
         """Return a response that streams the events of ``topics`` to the client.
 
         Arguments:
             request: the request; its ``Last-Event-ID`` is the cursor after which to start.
             topics: a pattern or several: ``*`` for one segment, ``**`` for any number.
-            last: for a client without a ``Last-Event-ID``, the number of past events to start with.
+            last: for a client without a ``Last-Event-ID``, the number of past events to start with; ``"all"`` for all
+                that are kept.
             on_overflow: the treatment of a client that reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
             headers: more headers; one of the same name replaces ours.
             user: a value for :attr:`presence`.
+            filter: called with each :class:`HubEvent`; returns false for those that this client does not get.
+            map: called with each event; returns the data that the client gets instead, or a ``ServerSentEvent``
+                for another type too. The id stays the event's.
+            envelope: ``"topic"`` sends ``{"topic": …, "data": …}`` as the data, which both are text; for patterns.
+            heartbeat: seconds of silence after which this client gets a comment, > 0; ``None`` for never.
+            retry: seconds after which this client should reconnect, plus or minus a fifth.
+            background: called and awaited when the stream is over, such as Starlette's ``BackgroundTask``.
+            on_disconnect: called (and awaited, if it returns an awaitable) with the :class:`DisconnectReason` when
+                the stream is over.
+
+        With ``filter``, ``map``, ``heartbeat`` or ``retry``, the hub does not take over the connection, and encodes
+        each event for this client alone: it costs several times as much CPU and memory as another.
 
         Raises:
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
+            TypeError: a callback is not callable.
+            ValueError: an option is out of its range.
         """
+        if not (on_disconnect is None or callable(on_disconnect)):
+            raise TypeError(f"expected on_disconnect to be callable, or None, got {on_disconnect!r}")
         return HubResponse(
             self,
             check_patterns(topics, limit=self.max_topics),
             get_last_event_id(request),
-            last=last,
-            policy=OverflowPolicy(on_overflow),
+            last=check_last(last),
+            policy=check_overflow(on_overflow),
             headers=headers,
             user=user,
+            shaping=self._check_shaping(filter, map, envelope, heartbeat, retry),
+            background=background,
+            on_disconnect=on_disconnect,
         )
 
-    async def find_start(self, patterns: Patterns, last_event_id: str | None, last: int | None) -> Start:
+    def _check_shaping(
+        self,
+        filter: Filter | None,
+        map: Map | None,
+        envelope: Literal["topic"] | None,
+        heartbeat: float | Literal["hub"] | None,
+        retry: float | None,
+    ) -> Shaping:
+        for name, value in (("filter", filter), ("map", map)):
+            if not (value is None or callable(value)):
+                raise TypeError(f"expected {name} to be callable, or None, got {value!r}")
+        if envelope not in (None, "topic"):
+            raise ValueError(f"expected envelope to be 'topic' or None, got {envelope!r}")
+        if heartbeat == "hub":
+            heartbeat = self.heartbeat
+        elif heartbeat is not None:
+            heartbeat = _check_seconds("heartbeat", heartbeat, above=0)
+        if retry is not None:
+            retry = _check_seconds("retry", retry, most=_MAX_RETRY)
+        return Shaping(envelope is not None, filter, map, heartbeat, retry)
+
+    async def find_start(self, patterns: Patterns, last_event_id: str | None, last: Last) -> Start:
         """Return the position at which a subscription starts; for servers of its streams.
 
         Raises:
@@ -749,17 +809,19 @@ class Hub:
         self._check_accepting()
         return await find_start(self._broker, self.delivery, patterns, last_event_id, last)
 
-    def subscribe_at(self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any) -> Subscription:
+    def subscribe_at(
+        self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any, envelope: bool = False
+    ) -> Subscription:
         """Register a subscription that has no output yet; for servers of its streams.
 
         Raises:
             HubClosedError: the hub is closed or draining.
         """
         self._check_accepting()
-        return self.delivery.subscribe(patterns, start.cursor, start.gap, policy, user)
+        return self.delivery.subscribe(patterns, start.cursor, start.gap, policy, user, envelope)
 
     def open_direct(
-        self, patterns: Patterns, last_event_id: str | None, last: int | None, policy: OverflowPolicy
+        self, patterns: Patterns, last_event_id: str | None, last: Last, policy: OverflowPolicy, envelope: bool = False
     ) -> tuple[bytes, DirectOutput] | None:
         """Register a subscription that is written to a socket; for servers that own their connections.
 
@@ -773,7 +835,7 @@ class Hub:
         start = start_in_window(delivery, last_event_id, last)
         if start is None:
             return None
-        subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, None)
+        subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, None, envelope)
         opening = opening_block(subscription, delivery.window.epoch, self.retry_block())
         return opening, DirectOutput(delivery, subscription, self.drain)
 
@@ -810,12 +872,12 @@ class Hub:
         return {topic: delivery.count(topic) for topic in page}
 
     async def history(
-        self, *topics: str, after: str | None = None, limit: int = 100
+        self, topics: str | Iterable[str], *, after: str | None = None, limit: int = 100
     ) -> tuple[list[tuple[Cursor, Record]], str | None]:
         """Return kept events, oldest first.
 
         Arguments:
-            topics: patterns.
+            topics: a pattern or several.
             after: the text of the cursor after which to start; by default, with the oldest.
             limit: the greatest number of events.
 
@@ -873,10 +935,10 @@ class Hub:
             self._closers.add(task)
             task.add_done_callback(self._closers.discard)
 
-    def retry_block(self) -> bytes:
-        """Return a block with a reconnection time, another one for each client."""
+    def retry_block(self, seconds: float | None = None) -> bytes:
+        """Return a block with a reconnection time, another one for each client; by default, around the hub's."""
         spread = 1 + _RETRY_JITTER * (2 * self.random() - 1)
-        return b"retry: %d\n\n" % int(self.retry * spread * 1000)
+        return b"retry: %d\n\n" % int((self.retry if seconds is None else seconds) * spread * 1000)
 
     def _finish(self, delivery: Delivery, subscription: Subscription) -> None:
         if isinstance(subscription.output, DirectOutput):

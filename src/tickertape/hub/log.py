@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from time import perf_counter
-from typing import Final, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
 from ..broker import Broker, LogState, Record, Retention
 from ..errors import BrokerError, LogResetError, LogTrimmedError
@@ -49,6 +49,10 @@ _LONGEST_PAUSE: Final = 8.0
 """The longest pause, in seconds: a log that is available again is found within it."""
 
 
+Last: TypeAlias = int | Literal["all"] | None
+"""The number of past events for a subscriber without a cursor."""
+
+
 class Start(NamedTuple):
     """The position at which a subscription starts.
 
@@ -61,7 +65,18 @@ class Start(NamedTuple):
     gap: Gap | None = None
 
 
-def start_in_window(delivery: Delivery, last_event_id: str | None, last: int | None) -> Start | None:
+def check_last(last: Last) -> Last:
+    """Return ``last`` if it is a number of events, ``"all"`` or ``None``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if last is None or last == "all" or (type(last) is int and last >= 0):
+        return last
+    raise ValueError(f"expected last to be an int of at least 0, 'all' or None, got {last!r}")
+
+
+def start_in_window(delivery: Delivery, last_event_id: str | None, last: Last) -> Start | None:
     """Return where a subscription starts if no search is needed, else ``None``.
 
     A cursor of this log needs none: if it is older than the log, that is found when it is read.
@@ -71,11 +86,11 @@ def start_in_window(delivery: Delivery, last_event_id: str | None, last: int | N
         cursor = Cursor.parse(last_event_id)
         known = cursor is not None and cursor.epoch == window.epoch and cursor.offset <= window.newest
         return Start(cursor.offset) if cursor is not None and known else None
-    return Start(window.newest) if last is None or last <= 0 else None
+    return Start(window.newest) if last is None or last == 0 else None
 
 
 async def find_start(
-    broker: Broker, delivery: Delivery, patterns: Patterns, last_event_id: str | None, last: int | None
+    broker: Broker, delivery: Delivery, patterns: Patterns, last_event_id: str | None, last: Last
 ) -> Start:
     """Return where a subscription starts, and the gap if it cannot start where the client asks.
 
@@ -90,7 +105,10 @@ async def find_start(
         start = start_in_window(delivery, last_event_id, last)
         if start is None and last_event_id is not None:
             start = await _after(broker, delivery, last_event_id)
+        elif start is None and last == "all":
+            start = Start((await broker.state()).oldest - 1)
         elif start is None:
+            assert last != "all"
             start = Start(await _before_last(broker, delivery, patterns, min(last or 0, MAX_LAST)))
         if delivery.window.epoch == window.epoch:  # else the log was replaced during the search
             return start

@@ -39,6 +39,14 @@ def _rebuild(topic: str, data: str, event: str | None, id: str | None) -> HubEve
     return HubEvent(topic, data, event=event, id=id)
 
 
+def events_of(found: Slice, epoch: str) -> list[HubEvent]:
+    """Return the events of a slice."""
+    records = [entry.record for entry in found.entries]
+    return [
+        HubEvent(record.topic, record.data, event=record.event, id=f"{epoch}-{record.offset}") for record in records
+    ]
+
+
 class PullOutput:
     """Iterate over the events of a subscription; :meth:`Hub.subscribe` yields it.
 
@@ -78,12 +86,7 @@ class PullOutput:
             found = await self.next_slice()
             if found is None:
                 raise StopAsyncIteration
-            epoch = self._delivery.window.epoch
-            records = [entry.record for entry in reversed(found.entries)]
-            self._events = [
-                HubEvent(record.topic, record.data, event=record.event, id=f"{epoch}-{record.offset}")
-                for record in records
-            ]
+            self._events = [*reversed(events_of(found, self._delivery.window.epoch))]
             if found.gap is not None:
                 self._events.append(found.gap)
         return self._events.pop()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import (
     DisconnectReason,
@@ -22,13 +25,55 @@ from ..asgi import (
 )
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
-from ..wire import Cursor
-from .delivery import Delivery
+from ..wire import Cursor, ServerSentEvent, encode_fields
+from .delivery import Delivery, Slice
 from .direct import DirectOutput
-from .log import Start
-from .pull import PullOutput
+from .log import Last, Start
+from .pull import HubEvent, PullOutput, events_of
 from .subscription import OverflowPolicy, Subscription
 from .topics import Patterns
+from .window import envelope_of
+
+logger = logging.getLogger("tickertape.hub")
+
+Filter: TypeAlias = Callable[[HubEvent], bool]
+Map: TypeAlias = Callable[[HubEvent], Any]
+
+
+class Shaping(NamedTuple):
+    """The options of one stream.
+
+    Attributes:
+        envelope: the data goes out with its topic.
+        filter: returns false for events that this subscriber does not get.
+        map: returns the data that it gets instead, or an event.
+        heartbeat: seconds of silence after which it gets a comment; ``None`` for never.
+        retry: seconds after which its client should reconnect; ``None`` for the hub's.
+    """
+
+    envelope: bool = False
+    filter: Filter | None = None
+    map: Map | None = None
+    heartbeat: float | None = None
+    retry: float | None = None
+
+    def encode(self, found: Slice, epoch: str) -> bytes:
+        """Return the bytes of a slice."""
+        gap = b"" if found.gap is None else found.gap.encode()
+        if self.filter is None and self.map is None:
+            return gap + found.chunk if gap else found.chunk
+        return gap + b"".join([self._encode(event) for event in events_of(found, epoch)])
+
+    def _encode(self, event: HubEvent) -> bytes:
+        if self.filter is not None and not self.filter(event):
+            return b""
+        kind, data = event.event, event.data or ""
+        if self.map is not None:
+            mapped = ServerSentEvent.of(self.map(event))
+            kind, data = mapped.event or kind, mapped.data or ""
+        if self.envelope:
+            data = envelope_of(event.topic, data)
+        return encode_fields(data, kind, event.id or "")
 
 
 class StreamingHub(Protocol):
@@ -44,9 +89,11 @@ class StreamingHub(Protocol):
     @property
     def delivery(self) -> Delivery: ...
     def drain(self, within: float | None = None) -> float: ...
-    def retry_block(self) -> bytes: ...
-    async def find_start(self, patterns: Patterns, last_event_id: str | None, last: int | None) -> Start: ...
-    def subscribe_at(self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any) -> Subscription: ...
+    def retry_block(self, seconds: float | None = None) -> bytes: ...
+    async def find_start(self, patterns: Patterns, last_event_id: str | None, last: Last) -> Start: ...
+    def subscribe_at(
+        self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any, envelope: bool
+    ) -> Subscription: ...
 
 
 def opening_block(subscription: Subscription, epoch: str, retry: bytes) -> bytes:
@@ -68,6 +115,8 @@ class HubResponse(StreamResponse):
     middleware allow it, the hub then takes the connection over (see :class:`tickertape.asgi.Takeover`),
     and nothing remains of the request. Otherwise the response pulls the events and sends them.
 
+    A response with a filter, a map, or its own heartbeat or reconnection time is always served by pulling.
+
     If the hub is draining or has no log, the response is 503 as ``application/problem+json``.
     """
 
@@ -77,18 +126,23 @@ class HubResponse(StreamResponse):
         patterns: Patterns,
         last_event_id: str | None,
         *,
-        last: int | None,
+        last: Last,
         policy: OverflowPolicy,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
         user: Any,
+        shaping: Shaping,
+        background: Callable[[], Awaitable[Any]] | None,
+        on_disconnect: Callable[[DisconnectReason], Any] | None,
     ) -> None:
-        super().__init__(HTTPStatus.OK, headers, None)
+        super().__init__(HTTPStatus.OK, headers, background)
         self._hub = hub
         self._patterns = patterns
         self._last_event_id = last_event_id
         self._last = last
         self._policy = policy
         self._user = user
+        self._shaping = shaping
+        self._on_disconnect = on_disconnect
 
     def __repr__(self) -> str:
         return f"<HubResponse {self._patterns}>"
@@ -104,9 +158,12 @@ class HubResponse(StreamResponse):
         try:
             start = await hub.find_start(self._patterns, self._last_event_id, self._last)
             if scope["method"] == "HEAD":
-                await self._answer_head(send)
+                try:
+                    await self._answer_head(send)
+                finally:
+                    await self._conclude(DisconnectReason.CLIENT_CLOSED)
                 return
-            subscription = hub.subscribe_at(start, self._patterns, self._policy, self._user)
+            subscription = hub.subscribe_at(start, self._patterns, self._policy, self._user, self._shaping.envelope)
         except (BrokerError, HubClosedError) as error:
             await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             return
@@ -115,10 +172,11 @@ class HubResponse(StreamResponse):
     async def _serve(self, subscription: Subscription, scope: Scope, receive: Receive, send: Send) -> None:
         hub = self._hub
         delivery = hub.delivery
-        opening = opening_block(subscription, delivery.window.epoch, hub.retry_block())
+        shaping = self._shaping
+        opening = opening_block(subscription, delivery.window.epoch, hub.retry_block(shaping.retry))
         started = False
         try:
-            takeover = await Takeover.find(receive)
+            takeover = await Takeover.find(receive) if shaping[1:] == (None, None, hub.heartbeat, None) else None
             if takeover is not None:
                 started = True
                 await send(self._start())
@@ -131,9 +189,9 @@ class HubResponse(StreamResponse):
             delivery.end(subscription, DisconnectReason.CLIENT_CLOSED)
             raise
         stream = Stream(
-            _Chunks(hub, PullOutput(delivery, subscription), b"" if started else opening),
+            _Chunks(hub, PullOutput(delivery, subscription), b"" if started else opening, shaping),
             None if started else self._start(),
-            heartbeat=hub.heartbeat,
+            heartbeat=shaping.heartbeat,
             send_timeout=hub.send_timeout,
             clock=hub.clock,
             on_drain=hub.drain,
@@ -142,6 +200,26 @@ class HubResponse(StreamResponse):
             await stream.run(scope, receive, send)
         finally:
             delivery.end(subscription, stream.reason or DisconnectReason.CLIENT_CLOSED)
+            await self._conclude(subscription.reason or DisconnectReason.CLIENT_CLOSED)
+
+    async def _conclude(self, reason: DisconnectReason) -> None:
+        """Run the callback and the background tasks, once, when the stream is over."""
+        on_disconnect, self._on_disconnect = self._on_disconnect, None
+        background, self.background = self.background, None
+        if on_disconnect is not None:
+            try:
+                result = on_disconnect(reason)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                logger.exception("on_disconnect failed")
+        if background is not None:
+            await background()
+
+    def _conclude_later(self, reason: DisconnectReason) -> None:
+        task = asyncio.get_running_loop().create_task(self._conclude(reason))
+        _concluding.add(task)
+        task.add_done_callback(_concluded)
 
     def _hand_over(self, takeover: Takeover, opening: bytes, delivery: Delivery, subscription: Subscription) -> bool:
         """Make a direct output the owner of the connection, if everything went out unchanged."""
@@ -152,6 +230,8 @@ class HubResponse(StreamResponse):
         transport = takeover.take(opening, output)
         if transport is None:
             return False
+        if self._on_disconnect is not None or self.background is not None:
+            delivery.on_end(subscription, self._conclude_later)
         output.start(transport, takeover.connections)
         if self._hub.send_timeout is not None:
             with suppress(OSError):  # not a TCP socket
@@ -162,12 +242,13 @@ class HubResponse(StreamResponse):
 class _Chunks(AsyncIterator[bytes]):
     """The bytes of a portable stream: the opening, the events, and a last block when the hub drains."""
 
-    __slots__ = ("_hub", "_opening", "_output", "_over")
+    __slots__ = ("_hub", "_opening", "_output", "_over", "_shaping")
 
-    def __init__(self, hub: StreamingHub, output: PullOutput, opening: bytes) -> None:
+    def __init__(self, hub: StreamingHub, output: PullOutput, opening: bytes, shaping: Shaping) -> None:
         self._hub = hub
         self._output = output
         self._opening = opening
+        self._shaping = shaping
         self._over = False
 
     async def __anext__(self) -> bytes:
@@ -176,12 +257,24 @@ class _Chunks(AsyncIterator[bytes]):
             return opening
         if self._over:
             raise StopAsyncIteration
-        try:
-            found = await self._output.next_slice()
-        except SlowConsumerError:
-            # A clean end: the client reconnects with its cursor and gets the gap.
-            raise StopAsyncIteration from None
-        if found is not None:
-            return found.chunk if found.gap is None else found.gap.encode() + found.chunk
-        self._over = True
-        return self._hub.retry_block()
+        while True:
+            try:
+                found = await self._output.next_slice()
+            except SlowConsumerError:
+                # A clean end: the client reconnects with its cursor and gets the gap.
+                raise StopAsyncIteration from None
+            if found is None:
+                self._over = True
+                return self._hub.retry_block(self._shaping.retry)
+            if chunk := self._shaping.encode(found, self._hub.delivery.window.epoch):
+                return chunk
+
+
+_concluding: Final[set[asyncio.Task[None]]] = set()
+"""The callbacks and background tasks of streams that the hub had taken over."""
+
+
+def _concluded(task: asyncio.Task[None]) -> None:
+    _concluding.discard(task)
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("the background task of a stream failed", exc_info=task.exception())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import DisconnectReason
 from ..wire import Gap
 from .audience import Audience
 from .topics import Patterns
+
+Overflow: TypeAlias = Literal["disconnect", "skip", "latest"]
+"""The values of ``on_overflow=``."""
 
 
 class OverflowPolicy(StrEnum):
@@ -20,6 +23,19 @@ class OverflowPolicy(StrEnum):
     """Send it a gap and continue with live events."""
     LATEST = "latest"
     """When it falls behind, send it only the newest event of each topic: for dashboards and prices."""
+
+
+def check_overflow(value: Overflow) -> OverflowPolicy:
+    """Return the policy with this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return OverflowPolicy(value)
+    except ValueError:
+        names = ", ".join(repr(str(policy)) for policy in OverflowPolicy)
+        raise ValueError(f"expected on_overflow to be one of {names}, got {value!r}") from None
 
 
 class SubscriberInfo(NamedTuple):

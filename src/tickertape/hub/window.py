@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import logging
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator
@@ -39,15 +40,30 @@ def encode_record(epoch: str, record: Record) -> bytes:
         return b""
 
 
+def envelope_of(topic: str, data: str) -> str:
+    """Return data with its topic. The data stays text, so that a reader gets exactly the text that was published."""
+    return json.dumps({"topic": topic, "data": data}, ensure_ascii=False, separators=(",", ":"))
+
+
 class Entry:
     """A record with its bytes on the wire, shared by all outputs that send it."""
 
-    __slots__ = ("added", "block", "record")
+    __slots__ = ("_enveloped", "added", "block", "record")
 
     def __init__(self, record: Record, block: bytes, added: float) -> None:
         self.record = record
         self.block = block
         self.added = added
+        self._enveloped: bytes | None = None
+
+    def block_in(self, envelope: bool) -> bytes:
+        """Return the block, or the one with the topic beside the data; empty if it cannot be encoded."""
+        if not envelope or not self.block:
+            return self.block
+        if self._enveloped is None:
+            cursor = self.block[len(b"id: ") : self.block.index(b"\n")].decode()
+            self._enveloped = encode_fields(envelope_of(self.topic, self.record.data), self.record.event, cursor)
+        return self._enveloped
 
     def __repr__(self) -> str:
         return f"<Entry {self.offset} {self.topic!r} {len(self.block)} bytes>"

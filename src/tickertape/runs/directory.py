@@ -148,7 +148,7 @@ class Directory:
         while True:
             await self.sync()
             at = str(Cursor(self._epoch, self._offset))
-            async with self._hub.subscribe(f"{CONTROL}/**", f"{NODES}/*", last_event_id=at) as output:
+            async with self._hub.subscribe([f"{CONTROL}/**", f"{NODES}/*"], last_event_id=at) as output:
                 while await output.next_slice() is not None:
                     await self.sync()
             if self._hub.draining:

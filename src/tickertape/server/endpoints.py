@@ -7,14 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..asgi import ASGIApp
 from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
-from ..hub import MAX_LAST, Hub, OverflowPolicy
+from ..hub import MAX_LAST, Hub, Overflow, OverflowPolicy
 from ..wire import Cursor, Draft
 from .body import BODY_FACTOR, Publication, Turns, parse_publication, parse_text, receive_body
 from .broker_health import BrokerHealth
@@ -49,7 +49,13 @@ class Endpoints:
         """``GET /events``: an event stream. ``POST /events``: publish one event or several."""
         if request.method == "POST":
             return await self._publish(request)
-        return self._hub.response(request, topics_of(request), last=last_of(request), on_overflow=policy_of(request))
+        return self._hub.response(
+            request,
+            topics_of(request),
+            last=last_of(request),
+            on_overflow=policy_of(request),
+            envelope=envelope_of(request),
+        )
 
     async def _publish(self, request: Request) -> Response:
         body = await self._receive(request, BODY_FACTOR * self._hub.max_event_size)
@@ -68,7 +74,7 @@ class Endpoints:
 
     async def history(self, request: Request) -> Response:
         """``GET /history``: a page of the kept events."""
-        found, gap = await self._hub.history(*topics_of(request), after=after_of(request), limit=limit_of(request))
+        found, gap = await self._hub.history(topics_of(request), after=after_of(request), limit=limit_of(request))
         events = [
             {"cursor": str(cursor), "topic": record.topic, "event": record.event, "data": record.data}
             for cursor, record in found
@@ -170,13 +176,21 @@ def limit_of(request: Request) -> int:
     return DEFAULT_LIMIT if limit is None else limit
 
 
-def policy_of(request: Request) -> str:
+def policy_of(request: Request) -> Overflow:
     """Return the policy for a subscriber that reads too slowly."""
     policy = request.query_params.get("on_overflow", OverflowPolicy.DISCONNECT)
     if policy not in list(OverflowPolicy):
         known = ", ".join(OverflowPolicy)
         raise Problem(HTTPStatus.BAD_REQUEST, f"expected on_overflow to be one of {known}, got {policy[:40]!r}")
-    return policy
+    return cast("Overflow", policy)
+
+
+def envelope_of(request: Request) -> Literal["topic"] | None:
+    """Return the name of the envelope of the data."""
+    envelope = request.query_params.get("envelope")
+    if envelope not in (None, "topic"):
+        raise Problem(HTTPStatus.BAD_REQUEST, f"expected envelope to be 'topic', got {envelope[:40]!r}")
+    return None if envelope is None else "topic"
 
 
 def after_of(request: Request) -> str | None:

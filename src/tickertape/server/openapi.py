@@ -78,6 +78,12 @@ def _stream() -> dict[str, Any]:
                 "description": "The policy for a subscriber that reads too slowly.",
                 "schema": {"enum": list(OverflowPolicy), "default": OverflowPolicy.DISCONNECT},
             },
+            {
+                "name": "envelope",
+                "in": "query",
+                "description": "`topic` sends an object with the texts `topic` and `data` as the data of each event.",
+                "schema": {"enum": ["topic"]},
+            },
             _text("last_event_id", "query", "The same as the header, for pages that cannot set it."),
             _text("lastEventId", "query", "The same as `last_event_id`."),
             _text("Last-Event-ID", "header", "The id of the last event that was received: a cursor."),

@@ -26,7 +26,7 @@ from ..errors import InvalidTopicError, TickertapeError
 from ..hub import Hub, OverflowPolicy, check_patterns
 from .checks import find_mistake
 from .descriptors import LimitedHTTPProtocol, is_full
-from .endpoints import last_of, policy_of, topics_of
+from .endpoints import envelope_of, last_of, policy_of, topics_of
 from .problems import Problem
 
 STREAMS: Final = "tickertape.streams"
@@ -55,6 +55,7 @@ class _Query(NamedTuple):
     last_event_id: str | None
     last: int | None
     policy: OverflowPolicy
+    envelope: bool
 
 
 class _HeadReader:
@@ -157,7 +158,7 @@ class DirectStreams:
         if reader.last_event_id:  # an empty id is none
             last_event_id = reader.last_event_id.decode("utf-8", "replace")
         try:
-            stream = self._hub.open_direct(query.patterns, last_event_id, query.last, query.policy)
+            stream = self._hub.open_direct(query.patterns, last_event_id, query.last, query.policy, query.envelope)
         except TickertapeError:
             return False  # the application answers with the problem
         if stream is None:
@@ -195,7 +196,9 @@ class DirectStreams:
         try:
             patterns = check_patterns(topics_of(request), limit=self._hub.max_topics)
             policy = OverflowPolicy(policy_of(request))
-            return _Query(patterns, get_last_event_id(scope), last_of(request), policy)
+            return _Query(
+                patterns, get_last_event_id(scope), last_of(request), policy, envelope_of(request) is not None
+            )
         except (Problem, InvalidTopicError):
             return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from .cursor import Cursor
 from .event import ReceivedEvent, ServerSentEvent
@@ -40,6 +40,9 @@ class Gap(ReceivedEvent):
     """
 
     __slots__ = ()
+
+    topic: ClassVar[str] = ""
+    """Empty: a gap concerns the whole stream. Other events of a hub have the topic to which they were published."""
 
     @classmethod
     def create(cls, reason: GapReason, after: str, resumed: Cursor) -> Self:

@@ -147,7 +147,7 @@ class Chat:
                 f"rooms/{room}/messages", last_event_id=last_event_id, last=HISTORY, on_overflow="skip"
             ) as messages,
             self._ephemeral.subscribe(
-                f"rooms/{room}/ephemeral", _ALL_ROOMS, on_overflow="skip", user=Member(room, name)
+                [f"rooms/{room}/ephemeral", _ALL_ROOMS], on_overflow="skip", user=Member(room, name)
             ) as ephemeral,
         ):
             # The first event has an id, so that a client can resume even if it disconnects before its first message.

@@ -34,11 +34,13 @@ class ClockStream:
         peer = "{}:{}".format(*scope["client"]) if scope.get("client") else "unknown"
         last_event_id = get_last_event_id(scope)
         cursor = self._ticker.cursor_after(last_event_id)
-        if scope["method"] == "GET":
+        reads = scope["method"] == "GET"  # not HEAD
+        if reads:
             logger.info("Client connected: peer=%s last_event_id=%.40r after=%d", peer, last_event_id, cursor)
 
         def log_disconnect(reason: DisconnectReason) -> None:
-            logger.info("Client disconnected: peer=%s reason=%s", peer, reason)
+            if reads:
+                logger.info("Client disconnected: peer=%s reason=%s", peer, reason)
 
         response = EventSourceResponse(
             follow(self._ticker, cursor), headers={"access-control-allow-origin": "*"}, on_disconnect=log_disconnect

@@ -16,10 +16,12 @@ function showEvent(event) {
     showGap(JSON.parse(event.data));
     return;
   }
+  const { topic, data } = JSON.parse(event.data); // the envelope
   rows.add([
     ["row-id", `#${event.lastEventId.split("-").at(-1)}`], // the epoch is the same in all rows
+    ["row-topic", topic],
     ["row-event", event.name],
-    ["row-data", event.data],
+    ["row-data", data],
   ]);
   count(received + 1);
 }
@@ -45,6 +47,7 @@ function watch() {
   const command = new URL(`events?${query}`, document.baseURI);
   at("command").textContent = `curl -N '${command.href.replaceAll("'", "%27").replaceAll("%2F", "/")}'`;
   query.append("last", subscribe.elements.last.value);
+  query.append("envelope", "topic");
   connection?.close();
   rows.clear();
   count(0);
