@@ -157,14 +157,12 @@ def test_no_site_packages() -> None:
 USER = """
 from collections.abc import AsyncIterator
 
-from fastapi import FastAPI
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tickertape import DisconnectReason, EventSourceResponse, Hub, HubResponse, stream_until_drain
 
-app = FastAPI()
 hub = Hub()
 kinds: list[type[Response]] = [EventSourceResponse, HubResponse]
 
@@ -184,11 +182,6 @@ async def events(request: Request) -> Response:
     response.set_cookie("a", "b")
     response.headers.append("a", "b")
     return response
-
-
-@app.get("/ticks", response_class=EventSourceResponse)
-async def generate() -> AsyncIterator[int]:
-    yield 1
 
 
 async def news(request: Request) -> Response:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from support.asgi import Wire, open_response, scope_of, settle
 from tickertape import DisconnectReason, EventSourceResponse, close_streams, stream_until_drain
+from tickertape.asgi import open_streams
 from tickertape.testing import FakeClock
 
 
@@ -111,6 +116,39 @@ async def test_closed_before_last_event() -> None:
         await stream.next_event()
         close_streams()
         assert (await stream.next_event()).json() == ["a", "closed"]
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["request", "scope"])
+async def test_response_of_another_library(listener: socket.socket, kind: str) -> None:
+    """Starlette's own response, whose generator knows the request."""
+    scope = scope_of(server=listener.getsockname())
+    request = Request(scope) if kind == "request" else scope
+    feed, wire = Feed(), Wire()
+    response = StreamingResponse(farewell(feed.items(), request=request))
+    task = asyncio.create_task(response(scope, wire.receive, wire.send))
+    await settle(lambda: len(wire.messages) == 2)
+    listener.close()
+    await task
+    assert wire.body == b"abye"
+    assert feed.log == ["cancelled", "closed"]
+    assert len(open_streams) == 0
+
+
+async def test_without_response() -> None:
+    """In a test of a generator, for example."""
+    items = farewell(Feed().items())
+    assert await anext(items) == "a"
+    assert len(open_streams) == 1
+    close_streams()
+    close_streams()
+    assert [item async for item in items] == ["bye"]
+    assert len(open_streams) == 0
 
 
 async def test_response_within_items() -> None:

@@ -4,13 +4,13 @@ from .drain import DEFAULT_GRACE, stream_until_drain
 from .iteration import close_iterator
 from .plain import Headers
 from .problems import problem_body, problem_headers, send_problem, status_of
-from .response import EventSourceResponse, HasScope, StreamResponse, get_last_event_id
+from .response import EventSourceResponse, StreamResponse, get_last_event_id
 from .shutdown import OpenStream, close_streams, open_streams
 from .sockets import reset_on_close
 from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
 from .takeover import Takeover, TransportOwner, frame
 from .tcp_timeout import copy_tcp_timeout, set_tcp_timeout, tcp_timeout_for
-from .types import ASGIApp, Message, Receive, Scope, Send
+from .types import ASGIApp, HasScope, Message, Receive, Scope, Send
 
 __all__ = [
     "DEFAULT_GRACE",

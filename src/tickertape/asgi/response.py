@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 from urllib.parse import parse_qs
 from weakref import ref
 
@@ -18,7 +18,7 @@ from .items import encode_item, encode_with_retry
 from .iteration import check_iterable, close_iterator, iterate
 from .plain import encode_header
 from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, FIRST_ITEM, DisconnectReason, Stream
-from .types import Message, Receive, Scope, Send
+from .types import HasScope, Message, Receive, Scope, Send
 
 logger = logging.getLogger("tickertape.asgi")
 
@@ -264,14 +264,6 @@ class EventSourceResponse(StreamResponse):
                 await result
         except Exception:
             logger.exception("on_disconnect failed")
-
-
-class HasScope(Protocol):
-    """A request of any ASGI framework: Starlette's, FastAPI's, Litestar's, Django's."""
-
-    @property
-    def scope(self) -> Mapping[str, Any]:
-        """The ASGI connection scope."""
 
 
 def get_last_event_id(request: HasScope | Scope) -> str | None:
