@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import anyio
@@ -21,7 +22,8 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from support.asgi import Wire, scope_of
-from support.servers import Connection, serve
+from support.pages import write_files
+from support.servers import Connection, Program, free_port
 from tickertape import ServerSentEvent, close_streams
 from tickertape.integrations import sse_starlette as ours
 
@@ -374,15 +376,23 @@ async def test_cleanup_timeout(caplog: pytest.LogCaptureFixture) -> None:
     assert "not closed within 0.05 s" in caplog.text
 
 
-async def test_sigterm_under_uvicorn() -> None:
-    """A real server that stops: the farewell arrives, and the process ends."""
-    with serve("uvicorn-httptools", "support.shim_app:app") as server:
-        async with await Connection.open(server.address) as connection:
+@pytest.mark.parametrize("name", ["before", "after"])
+async def test_page(name: str, tmp_path: Path) -> None:
+    """Both programs of the page under a server that stops: the farewell arrives, and the process ends."""
+    write_files("migration/sse-starlette", tmp_path)
+    port = free_port()
+    program = Program([sys.executable, "-m", "uvicorn", f"{name}:app", f"--port={port}"], folder=str(tmp_path))
+    try:
+        program.wait_for(port)
+        async with await Connection.open(port) as connection:
             assert await connection.get("/") == 200
-            assert await connection.event() == ServerSentEvent("first")
-            ended = asyncio.create_task(server.end())
-            assert await connection.rest() == b"data: first\r\n\r\ndata: bye\r\n\r\n"
+            assert (await connection.event()).event == "news"
+            ended = asyncio.create_task(program.end())
+            news = b'event: news\ndata: {"text": "hello"}\n\n'
+            assert await connection.rest() == news + b"event: bye\ndata: \n\n"
             assert await ended < 2
+    finally:
+        program.close()
 
 
 # install()
