@@ -1,5 +1,8 @@
 """Settings of the documentation: MyST Markdown by hand, reference pages from docstrings."""
 
+import inspect
+import re
+import sys
 from typing import Any
 
 import tickertape
@@ -9,11 +12,15 @@ author = "The tickertape maintainers"
 project_copyright = "2026, the tickertape maintainers"
 version = release = tickertape.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 nitpicky = False
+
+# A copied command has no prompt and no output; continued lines stay together.
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -39,6 +46,25 @@ def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
         lines[:0] = ["..", ""]  # an empty comment
 
 
+def show_values(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Replace the constants in a signature with their values, and markers for "not given" with an ellipsis."""
+    function = inspect.unwrap(obj.__init__ if inspect.isclass(obj) else getattr(obj, "__func__", obj))
+    module = sys.modules.get(getattr(function, "__module__", ""))
+
+    def value_of(found: re.Match[str]) -> str:
+        value = getattr(module, found[1], found)
+        if value is found:
+            return found[0]
+        return "=..." if type(value) is object else f"={value!r}"
+
+    if signature is not None:
+        signature = re.sub(r"=\s*(_?[A-Z][A-Z_]+)\b(?!\.)", value_of, signature)
+    return signature, returned
+
+
 def setup(app: Any) -> None:
     """Connect the handler before napoleon's, whose priority is 500."""
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("autodoc-process-signature", show_values)
