@@ -1,37 +1,112 @@
-"""The README's program runs as pasted, and the contributor's guide is complete."""
+"""The README's programs run as pasted, its links and figures are right, and the contributor's guide is complete."""
 
 from __future__ import annotations
 
+import ast
+import asyncio
 import inspect
 import re
+import tomllib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 
-from tickertape import Hub
+from tickertape import EventSourceResponse, Hub
 from tickertape.testing import EventStreamClient
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "tickertape"
 README = (ROOT / "README.md").read_text("utf-8")
-PROGRAM = README.partition("Save this as `app.py`:\n\n```python\n")[2].partition("```")[0]
+PROGRAM, *SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PATH = re.findall(r"^curl -X POST http://127\.0\.0\.1:8000(\S+)", README, re.MULTILINE)[0]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
+RAW = REPOSITORY.replace("https://github.com/", "https://raw.githubusercontent.com/") + "/main/"
+
+
+def snippet(text: str) -> str:
+    """Return the README's snippet that contains a text."""
+    return next(found for found in SNIPPETS if text in found)
 
 
 async def test_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    assert len([line for line in PROGRAM.splitlines() if line]) == 10
     names: dict[str, Any] = {"__name__": "app"}
     exec(PROGRAM, names)
     for start in (1, 2):
         async with EventStreamClient(names["app"]) as client:
             async with client.open(PATH, method="POST") as answer:
-                assert re.fullmatch(rf'{{"cursor":"\w+-{start}"}}', (await answer.read()).decode())
+                assert answer.status == 200
             async with client.open("/events") as stream:
                 events = [await stream.next_event() for _ in range(start)]
             assert [event.json() for event in events] == [{"number": 42, "state": "paid"}] * start
-            async with client.open("/") as page:
-                assert "new EventSource" in (await page.read()).decode()
+            assert {event.event for event in events} == set(re.findall(r'addEventListener\("(\w+)"', README))
+
+
+def test_start_page() -> None:
+    """The documentation begins with the same program."""
+    assert PROGRAM in (ROOT / "docs" / "index.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", ["/countdown", "/chat?prompt=hello"])
+async def test_generators(path: str) -> None:
+    async def model(prompt: str) -> AsyncIterator[str]:
+        yield prompt
+        raise ConnectionError("the model is gone")
+
+    app = FastAPI()
+    names = {"app": app, "asyncio": asyncio, "model": model, "EventSourceResponse": EventSourceResponse}
+    exec(snippet(path.partition("?")[0]), names)
+    method = "POST" if "chat" in path else "GET"
+    async with EventStreamClient(app) as client, client.open(path, method=method) as stream:
+        if method == "GET":
+            assert (await stream.next_event()).json() == {"left": 10}
+        else:
+            events = [(await stream.next_event()).json() for _ in range(2)]
+            assert events == [{"text": "hello"}, {"error": "the model is gone"}]
+
+
+async def test_snippet_for_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snippet passes for the README's program, after its command."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "app", "EventStreamClient": EventStreamClient}
+    exec(PROGRAM, names)
+    async with EventStreamClient(names["app"]) as client, client.open(PATH, method="POST") as answer:
+        assert answer.status == 200
+    code = compile(snippet("EventStreamClient"), "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    await eval(code, names)
+
+
+def test_links() -> None:
+    """Links are absolute, since PyPI shows the page elsewhere, and links to this repository lead to a file."""
+    targets = re.findall(r"\]\(([^)]*)\)", README)
+    assert len(targets) > 20
+    for target in targets:
+        assert target.startswith("https://"), target
+        for prefix in (f"{REPOSITORY}/blob/main/", f"{REPOSITORY}/tree/main/", RAW):
+            if target.startswith(prefix):
+                assert (ROOT / target.removeprefix(prefix).partition("#")[0]).exists(), target
+                break
+        else:
+            assert "tickertape" not in target, target
+    assert all(url.startswith(REPOSITORY) for url in PROJECT["urls"].values())
+
+
+def test_figures() -> None:
+    """Each figure of the README is on the page about performance, with its command."""
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    table = README.partition("\n## Figures\n")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 5
+    for row in rows:
+        for command in re.findall(r"`(python -m bench \w+)`", row):
+            assert f"$ {command}\n" in page, command
+        for figure in re.findall(r"\d+\.\d+|\d+,\d+", row):
+            assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d,])", page), figure
 
 
 def test_modules() -> None:

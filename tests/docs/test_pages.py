@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
 BLOCK = re.compile(
-    r"^([ ]*)(?:```|:::)(?:\{code-block\} )?(\w+)\n((?:[ ]*:\w+:.*\n)*)\n?(.*?)^\1(?:```|:::)$", re.M | re.S
+    r"^([ ]*)(?:```|:::)(?:\{code-block\} )?(\w+)\n((?:[ ]*:\w+:.*\n)*)\n?(.*?)^\1(?:```|:::)$", re.MULTILINE | re.DOTALL
 )
 
 
@@ -79,25 +79,25 @@ async def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_extras() -> None:
     """The page about the installation names every extra for users, and no other."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    named = re.findall(r"^\| `(\w+)` \|", (DOCS / "install.md").read_text("utf-8"), re.M)
+    named = re.findall(r"^\| `(\w+)` \|", (DOCS / "install.md").read_text("utf-8"), re.MULTILINE)
     assert set(named) == set(extras) - {"docs", "bench", "dev"}
 
 
 def test_bytes_of_an_event() -> None:
     """The figure on the page about WebSockets."""
     page = (DOCS / "topics" / "sse-or-websocket.md").read_text("utf-8")
-    id, data = "0a1b2c3d4e5f-42", "x" * 120
-    size = len(ServerSentEvent(data, id=id).encode()) - len(data)
+    cursor, data = "0a1b2c3d4e5f-42", "x" * 120
+    size = len(ServerSentEvent(data, id=cursor).encode()) - len(data)
     assert f"adds {size}\n  bytes to a line of data" in page
-    assert len(ServerSentEvent(data, id=id, event="order").encode()) == len(data) + size + len("order") + 8
+    assert len(ServerSentEvent(data, id=cursor, event="order").encode()) == len(data) + size + len("order") + 8
 
 
 def test_reference() -> None:
-    """Every public name of `tickertape` and its client is in the reference."""
+    """Every public name for users is in the reference."""
     reference = "".join(page.read_text("utf-8") for page in (DOCS / "reference").glob("*.md"))
     documented = set(re.findall(r"auto(?:class|function):: tickertape(?:\.\w+)*\.(\w+)", reference))
     documented |= set(importlib.import_module("tickertape.errors").__all__)  # by automodule
-    for package in ("tickertape", "tickertape.client"):
+    for package in ("tickertape", "tickertape.client", "tickertape.testing"):
         module = importlib.import_module(package)
         classes = [name for name in module.__all__ if callable(getattr(module, name))]
         assert set(classes) <= documented, set(classes) - documented
@@ -107,7 +107,7 @@ def test_reference_of_hub() -> None:
     """Every public method and property of a hub is in the reference, but those for servers of its streams."""
     page = (DOCS / "reference" / "hub.md").read_text("utf-8")
     documented = set(re.findall(r"auto(?:method|property):: tickertape\.Hub\.(\w+)", page))
-    internal = {"delivery", "find_start", "open_direct", "retry_block", "subscribe_at"}
+    internal = {"attach", "delivery", "find_start", "open_direct", "retry_block", "subscribe_at"}
     assert {name for name in vars(Hub) if not name.startswith("_")} - internal == documented
 
 

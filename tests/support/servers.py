@@ -172,6 +172,11 @@ class Service:
         self._program = Program(self._command, folder=self._folder)
         self._program.wait_for(self.port)
 
+    @property
+    def output(self) -> str:
+        """The output since it was started."""
+        return "" if self._program is None else self._program.output
+
     def kill(self) -> None:
         """End it as a crash does: by SIGKILL."""
         if self._program is not None:
