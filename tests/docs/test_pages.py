@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
 BLOCK = re.compile(
-    r"^([ ]*)(?:```|:::)(?:\{code-block\} )?(\w+)\n((?:[ ]*:\w+:.*\n)*)\n?(.*?)^\1(?:```|:::)$", re.MULTILINE | re.DOTALL
+    r"^([ ]*)(?:```|:::)(?:\{code-block\} )?(\w+)\n((?:[ ]*:\w+:[^\n]*\n)*)\n?(.*?)^\1(?:```|:::)$",
+    re.MULTILINE | re.DOTALL,
 )
 
 
