@@ -20,7 +20,8 @@ from tickertape.testing import EventStreamClient
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "tickertape"
 README = (ROOT / "README.md").read_text("utf-8")
-PROGRAM, *SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SNIPPETS: list[str] = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PROGRAM = SNIPPETS.pop(0)
 PATH = re.findall(r"^curl -X POST http://127\.0\.0\.1:8000(\S+)", README, re.MULTILINE)[0]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]

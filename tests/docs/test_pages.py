@@ -113,7 +113,8 @@ def test_reference_of_hub() -> None:
 
 
 async def refused() -> AsyncIterator[str]:
-    raise HTTPException(403)
+    for status in (403,):
+        raise HTTPException(status)
     yield ""
 
 
