@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
+import ssl
 import threading
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,6 +17,7 @@ import pytest
 
 from support.command import Command, hub_program, run
 from support.raw_server import Connection, RawServer, Script, answer, stream
+from support.tls import certify
 from tickertape.cli.doctor.diagnosis import (
     LONG_LINE,
     NOTICEABLE,
@@ -24,7 +28,7 @@ from tickertape.cli.doctor.diagnosis import (
     Resumption,
     diagnose,
 )
-from tickertape.cli.doctor.probe import probe
+from tickertape.cli.doctor.probe import negotiated_protocol, probe
 from tickertape.client import SyncPublisher
 
 EVENTS = b"retry: 1000\n\nid: e-1\ndata: a\n\nid: e-2\ndata: b\n\n"
@@ -165,7 +169,7 @@ def test_hub_has_no_fault() -> None:
     ("arguments", "message"),
     [
         ([], "Missing argument"),
-        (["localhost:8000"], "expected a URL that starts with http:// or https://"),
+        (["ftp://localhost:8000"], "expected a URL that starts with http:// or https://"),
         (["http://127.0.0.1", "--seconds", "0"], "--seconds"),
         (["http://127.0.0.1", "-H", "x"], "expected a header as 'Name: value'"),
     ],
@@ -222,6 +226,17 @@ def event(seconds: float, *ids: str, whole: bool = True) -> Arrival:
         (Observation("http://example.org/", 200, "HTTP/2", headers=HEALTHY), "TLS", Level.WARNING, "none"),
         (Observation("http://example.org/", 200, "HTTP/2", headers=HEALTHY), "HTTP", Level.OK, "HTTP/2"),
         (seen(resumption=Resumption("1", "2", "2")), "resume", Level.OK, "after 1 the same event"),
+        (
+            seen(resumption=Resumption("a" * 30 + "b" * 30, "2")),
+            "resume",
+            Level.FAULT,
+            f"after {'a' * 19}…{'b' * 19} n",
+        ),
+        (seen(), "HTTP", Level.INFO, "HTTP/1.1, without TLS"),
+        (seen(tls="TLSv1.3", alpn="http/1.1"), "HTTP", Level.INFO, "HTTP/1.1"),
+        (seen(tls="TLSv1.3", alpn="h2"), "HTTP", Level.OK, "HTTP/2 is offered; this look used HTTP/1.1"),
+        (seen(), "Incremental", Level.INFO, "not given"),
+        (Observation("http://a/", 200, headers={**HEALTHY, "incremental": "?1"}), "Incremental", Level.OK, "?1"),
         (Observation("http://a/", 429), "status", Level.FAULT, "429"),
         (Observation("http://a/", 200, headers={**HEALTHY, "age": "3"}), "caching", Level.FAULT, "Age: 3"),
         (
@@ -357,3 +372,19 @@ def test_non_ascii_headers_and_ids() -> None:
         examine(server.url, "-H", "X-Who: é")
     assert server.requests[1].headers["last-event-id"] == "é-1".encode()
     assert server.requests[1].headers["x-who"] == "é".encode()
+
+
+async def test_negotiated_protocol(tmp_path: Path) -> None:
+    """The server chooses, as it does for browsers; whether this machine can speak HTTP/2 does not matter."""
+    certificate = certify(tmp_path)
+    for offered, chosen in ((["h2", "http/1.1"], "h2"), (["http/1.1"], "http/1.1"), ([], "")):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        if offered:
+            context.set_alpn_protocols(offered)
+        async with await asyncio.start_server(
+            lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context
+        ) as server:
+            port = server.sockets[0].getsockname()[1]
+            assert await negotiated_protocol("127.0.0.1", port) == chosen
+    assert await negotiated_protocol("127.0.0.1", port) == ""  # nothing listens any more

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
 from tickertape import ServerSentEvent
-from tickertape.cli.lines import json_line, styled_event, visible
+from tickertape.cli.lines import json_line, out_of_envelope, since_option, styled_event, visible
+from tickertape.wire import ReceivedEvent
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,35 @@ def test_json_line_for_terminal(data: str) -> None:
     assert set(line).isdisjoint(DANGEROUS.replace("2J", ""))
     assert json.loads(line) == json.loads(json_line(event, f"t{DANGEROUS}"))
     assert visible(line) == line
+
+
+@pytest.mark.parametrize(
+    ("data", "topic", "inner"),
+    [
+        ('{"topic":"a/1","data":"x"}', "a/1", "x"),
+        ('{"topic":"a/1","data":"{\\"n\\": 1}"}', "a/1", '{"n": 1}'),
+        ('{"topic":"a/1","data":{}}', None, '{"topic":"a/1","data":{}}'),
+        ('{"topic":"a/1","data":"x","more":1}', None, '{"topic":"a/1","data":"x","more":1}'),
+        ("[1]", None, "[1]"),
+        ("text", None, "text"),
+    ],
+)
+def test_out_of_envelope(data: str, topic: str | None, inner: str) -> None:
+    event = ReceivedEvent(data, id="1", event="e")
+    assert out_of_envelope(event) == (topic, ReceivedEvent(inner, id="1", event="e"))
+
+
+def test_styled_topic() -> None:
+    assert styled_event(ServerSentEvent("x", id="1", event="e"), "a\x1b").plain == "1  a\\x1b  e  x"
+
+
+@pytest.mark.parametrize("id", ["a-1", "a b", "$(id)'\"", "-1", "é漢", "\x1b[2J1", "a\\b\t'7", "\u202ex", "!x"])
+def test_since_option(id: str) -> None:
+    """A shell turns the option into the id, and the option cannot control a terminal."""
+    option = since_option(id)
+    assert visible(option) == option
+    shown = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {option}"], capture_output=True, check=True, text=True, timeout=30
+    )
+    assert shown.stdout in (f"--since\n{id}\n", f"--since={id}\n")
+    assert ("=" in option) == id.startswith("-")

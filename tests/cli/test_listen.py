@@ -110,6 +110,8 @@ def test_final_errors(script: object, message: list[str]) -> None:
         (["t", "--since", "a", "--cursor", "b"], "pass --since or --cursor, not both"),
         (["t", "--since", "a\nb"], "expected id without"),
         (["t", "--last", "-1"], "--last"),
+        (["t", "--data", "@/nowhere/at/all"], "No such file"),
+        (["t", "--count", "0"], "--count"),
         (["t", "-H", "nonsense"], "expected a header as 'Name: value', got 'nonsense'"),
         (["t", "-H", "Last-Event-ID: 1"], "Last-Event-ID"),
     ],
@@ -231,3 +233,92 @@ def test_invalid_cursor_file(tmp_path: Path, content: bytes) -> None:
     assert "next step:" in errors
     assert "Traceback" not in errors
     assert server.requests == []
+
+
+def test_address_without_scheme() -> None:
+    with RawServer(stream(EVENTS, then="hold")) as server:
+        outcome = run("listen", server.url.removeprefix("http://"), "--count", "1")
+    assert (outcome.status, json.loads(outcome.output)["id"]) == (0, "e-1")
+
+
+@pytest.mark.parametrize(
+    ("options", "ids", "since"),
+    [
+        (["--count", "1"], ["e-1"], "e-1"),
+        (["--count", "2"], ["e-1", "e-2"], "e-2"),
+        (["--count", "1", "--event", "paid"], ["e-2"], "e-2"),
+        (["--until", '{"n": 1}'], ["e-1"], "e-2"),
+        (["--until", "a"], [], "e-1"),
+    ],
+)
+def test_end_of_a_look(options: list[str], ids: list[str], since: str) -> None:
+    with RawServer(stream(EVENTS, then="hold")) as server:
+        outcome = run("listen", server.url, *options)
+    assert outcome.status == 0
+    assert [json.loads(line)["id"] for line in outcome.output.splitlines()] == ids
+    assert outcome.errors.splitlines()[-1] == f"tickertape: ended; to resume here: --since {since}"
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "body", "content_type"),
+    [
+        (["--data", '{"a": 1}'], "POST", b'{"a": 1}', b"application/json"),
+        (["--data", '{"a": 1}', "-H", "content-type: text/x"], "POST", b'{"a": 1}', b"text/x"),
+        (["--data", "text", "--method", "put"], "PUT", b"text", None),
+        (["--data", "-"], "POST", b"typed", None),
+        (["--method", "POST"], "POST", b"", None),
+    ],
+)
+def test_request(options: list[str], method: str, body: bytes, content_type: bytes | None) -> None:
+    with RawServer(stream(EVENTS)) as server:
+        outcome = run("listen", server.url, *options, "--count", "2", stdin=b"typed")
+    (request,) = server.requests
+    assert outcome.status == 0
+    assert (request.method, request.body, request.headers.get("content-type")) == (method, body, content_type)
+
+
+def test_stream_of_a_post_ends() -> None:
+    with RawServer(stream(EVENTS)) as server:
+        assert run("listen", server.url, "--data", "x").status == 0
+    assert len(server.requests) == 1
+
+
+def test_token_command(tmp_path: Path) -> None:
+    """The command runs before each attempt, and again after a refusal."""
+    log = tmp_path / "log"
+    command = f'echo "${{TICKERTAPE_TOKEN_REFUSED:-0}}" >> {log}; wc -l < {log}'
+    with RawServer(stream(FAST + EVENTS), answer(401), answer(204)) as server:
+        outcome = run("listen", server.url, "--token-command", command)
+    assert outcome.status == 0
+    assert [request.headers["authorization"] for request in server.requests] == [b"Bearer 1", b"Bearer 2", b"Bearer 3"]
+    assert log.read_text().split() == ["0", "0", "1"]
+
+
+@pytest.mark.parametrize(("command", "message"), [("exit 3", "failed with status 3"), ("true", "printed nothing")])
+def test_token_command_fails(command: str, message: str) -> None:
+    with RawServer() as server:
+        status, output, errors = run("listen", server.url, "--token-command", command)
+    assert (status, output, server.requests) == (1, "", [])
+    assert f"tickertape: the command of --token-command {message}; next step:" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("since", ["nonsense", "0123456789ab-1"])
+def test_wrong_since(hub: HubProgram, since: str) -> None:
+    status, output, errors = run("listen", "past/**", "--url", hub.url, "--since", since)
+    assert (status, output) == (1, "")
+    assert f"tickertape: '{since}' is not a cursor of this log; next step: --last NUMBER" in errors.splitlines()[-1]
+
+
+def test_topics_are_shown(hub: HubProgram) -> None:
+    with SyncPublisher(hub.url) as publisher:
+        cursors = [publisher.publish(topic, data) for topic, data in (("shown/1", "x"), ("shown/2", {"topic": "y"}))]
+    options = ("listen", "shown/*", "--url", hub.url, "--last", "2", "--count", "2")
+    assert [json.loads(line) for line in run(*options).output.splitlines()] == [
+        {"id": cursors[0], "event": "message", "topic": "shown/1", "data": "x"},
+        {"id": cursors[1], "event": "message", "topic": "shown/2", "data": {"topic": "y"}},
+    ]
+    assert run(*options, "--text").output.splitlines() == [
+        f"{cursors[0]}  shown/1  x",
+        f'{cursors[1]}  shown/2  {{"topic":"y"}}',
+    ]

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import tickertape
+from tickertape.cli.app import known_variables
+from tickertape.server.settings import Settings
 
 SCRIPT = [str(Path(sys.executable).parent / "tickertape")]
 MODULE = [sys.executable, "-m", "tickertape"]
@@ -104,12 +106,13 @@ def test_missing_extras() -> None:
     )
 
 
-def test_demo_without_server() -> None:
-    code = "import sys; sys.modules['uvicorn'] = None; from tickertape.cli import main; main()"
+@pytest.mark.parametrize("package", ["uvicorn", "itsdangerous", "psutil"])
+def test_demo_names_its_extra(package: str) -> None:
+    code = f"import sys; sys.modules['{package}'] = None; from tickertape.cli import main; main()"
     status, output, errors = run("demo", command=[sys.executable, "-c", code])
     assert (status, output) == (1, "")
     assert errors == (
-        "tickertape: the package 'uvicorn' is not installed; next step: python -m pip install 'tickertape[server]'\n"
+        f"tickertape: the package {package!r} is not installed; next step: python -m pip install 'tickertape[demo]'\n"
     )
 
 
@@ -137,3 +140,30 @@ def test_import_error_of_our_own() -> None:
     status, _, errors = run("demo", command=[sys.executable, "-c", code])
     assert status == 1
     assert "Traceback" in errors
+
+
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [
+        ("TICKERTAPE_PROT", "did you mean TICKERTAPE_PORT?"),
+        ("TICKERTAPE_URLS", "did you mean TICKERTAPE_URL?"),
+        ("tickertape_hearbeat", "did you mean TICKERTAPE_HEARTBEAT?"),
+        ("TICKERTAPE_X", "the variables are TICKERTAPE_URL, "),
+    ],
+)
+def test_unknown_variables(variable: str, message: str) -> None:
+    status, output, errors = run("doctor", "http://127.0.0.1", env={variable: "1"})
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"tickertape: unknown environment variable {variable}: {message}")
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [(("serve",), 2), (("serve", "--help"), 0)])
+def test_unknown_variable_of_a_setting(arguments: tuple[str, ...], expected: int) -> None:
+    assert run(*arguments, env={"TICKERTAPE_PROT": "1"})[0] == expected
+
+
+def test_known_variables_are_the_settings() -> None:
+    settings = {f"TICKERTAPE_{name.upper()}" for name in Settings.model_fields}
+    assert {
+        name for name in known_variables() if name not in ("TICKERTAPE_URL", "TICKERTAPE_TOKEN_REFUSED")
+    } == settings

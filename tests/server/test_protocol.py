@@ -9,17 +9,16 @@ import signal
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from support.servers import BIN, PATIENCE, TESTS, Connection, Program, connect, free_port, until
+from support.tls import certify
 from tickertape import Decoder, ServerSentEvent
 
 APP = "support.direct_app:app"
@@ -102,18 +101,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 ENV = {"small": {"EVENTS": "20", "SEND_TIMEOUT": "0.5"}}
 LOOPS = ("uvloop", "asyncio", "h11", "h11-asyncio")
 """Servers that differ in the event loop and in the parser: httptools, or h11."""
-
-
-def certify(folder: Path) -> tuple[str, str]:
-    """Return the paths of a certificate for 127.0.0.1 and of its key."""
-    certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
-    subprocess.run(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-        f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}".split(),
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ __all__ = ["main"]
 
 _EXTRAS: Final = {
     "httpx2": "client",
+    "itsdangerous": "demo",
     "nats": "nats",
     "psutil": "demo",
     "psycopg": "postgres",
@@ -35,6 +36,8 @@ def main() -> None:
         if package in ("", "tickertape"):
             raise
         extra = _EXTRAS.get(package, "client,server")
+        if sys.argv[1:2] == ["demo"] and "server" in extra:
+            extra = "demo"  # it has the packages of the server, and its own
         sys.exit(
             f"tickertape: the package {package!r} is not installed; "
             f"next step: python -m pip install 'tickertape[{extra}]'"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+import inspect
+import os
+import sys
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +17,14 @@ from .doctor import DOCTOR_EPILOG, doctor
 from .listen import LISTEN_EPILOG, listen
 from .publish import PUBLISH_EPILOG, publish
 from .serve import SERVE_EPILOG, serve
+
+_PREFIX: Final = "TICKERTAPE_"
+
+_OTHER_VARIABLES: Final = ("TICKERTAPE_URL", "TICKERTAPE_TOKEN_REFUSED")
+"""The variables that are no setting of ``serve``."""
+
+_OF_TESTS: Final = "TICKERTAPE_TEST_"
+"""Variables of our own tests, which may be in the same shell."""
 
 app = typer.Typer(
     name="tickertape",
@@ -41,6 +53,24 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def known_variables() -> list[str]:
+    """Return the environment variables that the commands read."""
+    settings = [name for name in inspect.signature(serve).parameters if name != "config"]
+    return [*_OTHER_VARIABLES, *(f"{_PREFIX}{name.upper()}" for name in settings)]
+
+
+def _check_environment() -> None:
+    """Exit with status 2 if the environment has a variable that looks like ours and is none."""
+    known = known_variables()
+    for variable in os.environ:
+        name = variable.upper()
+        if name.startswith(_PREFIX) and name not in known and not name.startswith(_OF_TESTS):
+            near = difflib.get_close_matches(name, known, 1)
+            names = f"did you mean {near[0]}?" if near else f"the variables are {', '.join(known)}"
+            typer.echo(f"tickertape: unknown environment variable {variable}: {names}", err=True)
+            raise typer.Exit(2)
+
+
 @app.callback()
 def _options(
     version: Annotated[
@@ -48,3 +78,5 @@ def _options(
     ] = False,
 ) -> None:
     """Options of every command."""
+    if not {"-h", "--help"} & set(sys.argv):
+        _check_environment()

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final, NoReturn, TypeAlias
 
@@ -94,6 +95,18 @@ def headers_of(lines: Sequence[str] | None, *, command: str) -> dict[str, str]:
         if not colon or not name.strip():
             misuse(f"expected a header as 'Name: value', got {name!r}", command=command)
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def argument_data(text: str) -> str:
+    """Return the data that an argument means: itself, ``-`` the standard input, ``@FILE`` a file, ``@-`` the input.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the bytes are not UTF-8.
+    """
+    if text in ("-", "@-"):
+        return sys.stdin.buffer.read().decode()
+    return Path(text[1:]).read_bytes().decode() if text.startswith("@") else text
 
 
 class Stop:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zlib
 from typing import Final, NoReturn
 
 from rich.highlighter import JSONHighlighter
 from rich.text import Text
 
-from ..wire import ServerSentEvent
+from ..wire import ReceivedEvent, ServerSentEvent
 
 _COLOURS: Final = ("green", "cyan", "magenta", "yellow", "blue", "bright_green", "bright_cyan", "bright_magenta")
 """For event types: readable on a light and on a dark terminal, and without red, the colour of errors."""
@@ -62,11 +63,35 @@ def visible(text: str) -> str:
     return text.translate(_CONTROLS)
 
 
-def styled_event(event: ServerSentEvent) -> Text:
-    """Return an event for a terminal: its id, its type if it has one, its data."""
+def out_of_envelope(event: ReceivedEvent) -> tuple[str | None, ReceivedEvent]:
+    """Return the topic and the event of an envelope ``{"topic", "data"}``; no topic if it is not one."""
+    try:
+        envelope = event.json()
+    except (ValueError, RecursionError):
+        return None, event
+    match envelope:
+        case {"topic": str(topic), "data": str(data), **more} if not more:
+            return topic, ReceivedEvent(data, event=event.event, id=event.id, retry=event.retry)
+    return None, event
+
+
+def since_option(id: str) -> str:
+    """Return the option that resumes after an id, as it can be pasted into a shell."""
+    quoted = shlex.quote(id)
+    if visible(id) != id or "\t" in id:
+        # Bytes as octal numbers: `\\x` would take the digits after it too.
+        safe = (chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\{byte:03o}" for byte in id.encode())
+        quoted = f"$'{''.join(safe)}'"
+    return f"--since={quoted}" if id.startswith("-") else f"--since {quoted}"
+
+
+def styled_event(event: ServerSentEvent, topic: str | None = None) -> Text:
+    """Return an event for a terminal: its id, its topic if that is not obvious, its type if it has one, its data."""
     line = Text()
     if event.id:
         line.append(visible(event.id), "dim").append("  ")
+    if topic is not None:
+        line.append(visible(topic), "bold").append("  ")
     if event.event is not None:
         line.append(visible(event.event), f"bold {_colour_of(event.event)}").append("  ")
     data = visible(event.data or "")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 import os
 import select
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -16,12 +18,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import ClientError, ContentTypeError, EventTooLargeError, StatusError
-from ..wire import Gap, ServerSentEvent
+from ..wire import Gap, ReceivedEvent
 from .console import (
     DEFAULT_URL,
     HeaderOption,
     HubOption,
     NoColorOption,
+    argument_data,
     discard_output,
     fail,
     headers_of,
@@ -30,21 +33,25 @@ from .console import (
     stderr_console,
     until_signal,
 )
-from .lines import json_line, styled_event, visible
+from .lines import json_line, out_of_envelope, since_option, styled_event, visible
 
 LISTEN_EPILOG: Final = """Into a pipe or a file it writes JSON, one event per line, with the fields `id`, `event`
-(`message` for an event without a type), `topic` if there can be only one, and `data`: JSON objects and arrays as
+(`message` for an event without a type), `topic` if the stream is one of a hub, and `data`: JSON objects and arrays as
 they are, anything else as a string.
 
 Connects, reconnects and gaps are reported on standard error, and at the end the last cursor, for `--since`.
-The exit status is 0 after Ctrl-C, a closed pipe or status 204 of the server, 1 if the server refuses the request,
-2 for a mistake in the command.
+The exit status is 0 after Ctrl-C, a closed pipe, `--count`, `--until` or status 204 of the server, 1 if the server
+refuses the request or does not know the cursor of `--since`, 2 for a mistake in the command.
+
+`--token-command` runs in a shell before each attempt. After a 401, `TICKERTAPE_TOKEN_REFUSED=1` is in its environment.
 
 Examples:
 
 - `tickertape listen orders/42 'chat/**'`: topics of the hub at http://127.0.0.1:8000
 - `tickertape listen 'orders/**' --last 10 | jq .data`: the last ten events, then the new ones
 - `tickertape listen https://example.org/stream --cursor place.txt`: any stream, resumed by each run
+- `tickertape listen localhost:8000/chat --data '{"prompt": "Hello"}' --until '[DONE]'`: an answer that is streamed
+- `tickertape listen https://example.org/stream --token-command 'gcloud auth print-access-token'`: fresh credentials
 """
 
 _COMMAND: Final = "tickertape listen"
@@ -67,6 +74,26 @@ def listen(
         Path | None,
         typer.Option(help="File that keeps the last event id between runs.", metavar="FILE", show_default=False),
     ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Method of the request. Default: GET, POST with --data.", metavar="NAME", show_default=False),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Body of the request: text, - for standard input, @FILE for a file.",
+            metavar="DATA|-|@FILE",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of events to show; then end.", metavar="NUMBER", show_default=False),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="End at the event with these data, without showing it.", metavar="DATA", show_default=False),
+    ] = None,
     event: Annotated[
         list[str] | None,
         typer.Option(help="Show events of this type only; may be repeated.", metavar="TYPE", show_default=False),
@@ -76,6 +103,10 @@ def listen(
         typer.Option("--json/--text", help="JSON or text. Default: text on a terminal.", show_default=False),
     ] = None,
     header: HeaderOption = None,
+    token_command: Annotated[
+        str | None,
+        typer.Option(help="Shell command that prints a bearer token.", metavar="COMMAND", show_default=False),
+    ] = None,
     no_color: NoColorOption = False,
 ) -> None:
     """Show the events of a stream as they come, and reconnect after every interruption.
@@ -88,35 +119,50 @@ def listen(
     if since is not None and cursor is not None:
         misuse("pass --since or --cursor, not both", command=_COMMAND)
     quiet_logs()
-    reporter = _Reporter(stderr_console(no_color))
+    reporter = _Reporter(stderr_console(no_color), since)
     try:
         address = stream_url(targets, hub=url, last=last)
+        content = None if data is None else argument_data(data)
+        headers = headers_of(header, command=_COMMAND)
+        if content is not None and _is_json(content) and "content-type" not in {name.lower() for name in headers}:
+            headers["Content-Type"] = "application/json"
         source = SyncEventSource(
             address,
-            headers=headers_of(header, command=_COMMAND),
+            method=method or ("GET" if content is None else "POST"),
+            content=content,
+            headers=headers,
+            auth=None if token_command is None else _TokenCommand(token_command),
             last_event_id=since if cursor is None else FileCursor(cursor),
+            until=until,
             on_open=lambda notice: reporter.connected(notice.url),
             on_gap=reporter.gap,
             on_reconnecting=lambda notice: reporter.disconnected(notice.reason, notice.delay),
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         misuse(str(error), command=_COMMAND)
     as_json = not sys.stdout.isatty() if json is None else json
-    write = _json_writer(topic_of(address)) if as_json else _text_writer(no_color)
+    only_topic = topic_of(address)
+    has_envelope = address.params.get("envelope") == "topic"
+    write = _json_writer() if as_json else _text_writer(no_color)
     wanted = frozenset(event or ())
+    shown = 0
     pipe = _Pipe(source.close)
     try:
         with until_signal() as stop, source:
             for item in source:
                 with stop.held():
-                    if not wanted or (item.event or "message") in wanted:
-                        write(item)
+                    if not wanted or item.type in wanted:
+                        topic, inner = out_of_envelope(item) if has_envelope else (None, item)
+                        write(inner, topic or (only_topic if as_json else None))
+                        shown += 1
                     source.commit()
+                if shown == count:
+                    break
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
         pipe.closed = True
-    except (ClientError, EventTooLargeError, OSError, ValueError) as error:
+    except (ClientError, EventTooLargeError, _WrongCursorError, OSError, ValueError) as error:
         fail(visible(_explain(error)))
     if pipe.closed:
         discard_output()
@@ -127,12 +173,15 @@ def listen(
 class _Reporter:
     """Report the state of the connection on standard error."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, since: str | None) -> None:
         self._console = console
+        self._since = since
         self._is_connected = False
+        self._connections = 0
 
     def connected(self, url: str) -> None:
         self._is_connected = True
+        self._connections += 1
         self._print("green", f"connected to {url}")
 
     def disconnected(self, reason: str, delay: float) -> None:
@@ -141,14 +190,55 @@ class _Reporter:
         self._print("yellow", f"{text} ({reason}); next attempt in {delay:.1f} s")
 
     def gap(self, gap: Gap) -> None:
+        if gap.reason == "reset" and self._since is not None and self._connections == 1:
+            raise _WrongCursorError(f"{self._since!r} is not a cursor of this log")
         reason = {"expired": "they are no longer kept", "reset": "the log was replaced"}.get(gap.reason, gap.reason)
         self._print("red", f"events are missing after {gap.after or 'the last one'}: {reason}")
 
     def ended(self, id: str | None) -> None:
-        self._print("dim", f"ended; to resume here: --since {id}" if id else "ended")
+        self._print("dim", f"ended; to resume here: {since_option(id)}" if id else "ended")
 
     def _print(self, style: str, sentence: str) -> None:
         self._console.print(f"[{style}]tickertape: {escape(visible(sentence))}[/{style}]")
+
+
+class _WrongCursorError(Exception):
+    """The hub does not know the cursor that the user typed."""
+
+
+class _TokenCommand:
+    """Run a shell command for a bearer token before each attempt."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._has_worked = False
+
+    def __call__(self, *, refused: bool) -> str:
+        """Return the token.
+
+        Raises:
+            ValueError: the command has failed at its first run.
+            OSError: it has failed later, and is worth another attempt.
+        """
+        env = {**os.environ, "TICKERTAPE_TOKEN_REFUSED": "1"} if refused else None
+        result = subprocess.run(
+            self._command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False, env=env
+        )
+        token = result.stdout.decode("utf-8", "replace").strip()
+        if result.returncode or not token:
+            problem = f"failed with status {result.returncode}" if result.returncode else "printed nothing"
+            text = f"the command of --token-command {problem}"
+            raise OSError(text) if self._has_worked else ValueError(text)
+        self._has_worked = True
+        return token
+
+
+def _is_json(content: str) -> bool:
+    try:
+        jsonlib.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 class _Pipe:
@@ -169,21 +259,21 @@ class _Pipe:
         self._close()
 
 
-def _json_writer(topic: str | None) -> Callable[[ServerSentEvent], None]:
+def _json_writer() -> Callable[[ReceivedEvent, str | None], None]:
     for_terminal = sys.stdout.isatty()
 
-    def write(event: ServerSentEvent) -> None:
+    def write(event: ReceivedEvent, topic: str | None) -> None:
         sys.stdout.buffer.write(json_line(event, topic, for_terminal=for_terminal))
         sys.stdout.buffer.flush()
 
     return write
 
 
-def _text_writer(no_color: bool) -> Callable[[ServerSentEvent], None]:
+def _text_writer(no_color: bool) -> Callable[[ReceivedEvent, str | None], None]:
     console = Console(highlight=False, soft_wrap=True, no_color=no_color or None)
 
-    def write(event: ServerSentEvent) -> None:
-        console.print(styled_event(event))
+    def write(event: ReceivedEvent, topic: str | None) -> None:
+        console.print(styled_event(event, topic))
         console.file.flush()
 
     return write
@@ -192,13 +282,15 @@ def _text_writer(no_color: bool) -> Callable[[ServerSentEvent], None]:
 def _explain(error: Exception) -> str:
     match error:
         case StatusError(status=401 | 403):
-            return f"{error}; next step: --header 'Authorization: Bearer …'"
+            return f"{error}; next step: --header 'Authorization: Bearer …' or --token-command"
         case StatusError(status=404) | ContentTypeError():
             return f"{error}; next step: give the URL of an event stream, or a topic and --url with a hub's address"
         case StatusError():
             return f"{error}; next step: correct the request as the server explains"
         case EventTooLargeError():
             return f"{error}; next step: read this stream with a program, and max_event_size=None"
+        case _WrongCursorError():
+            return f"{error}; next step: --last NUMBER, or no option to begin with new events"
         case ClientError():
             return f"{error}; next step: tickertape doctor with the stream's URL"
         case _:

@@ -7,7 +7,6 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import typer
@@ -21,6 +20,7 @@ from .console import (
     HeaderOption,
     HubOption,
     NoColorOption,
+    argument_data,
     fail,
     headers_of,
     misuse,
@@ -83,7 +83,7 @@ def publish(
     quiet_logs()
     try:
         publisher = SyncPublisher(checked_url(url), headers=headers_of(header, command=_COMMAND), max_attempts=attempts)
-        content = data if data == "-" else _content(data)
+        content = data if data == "-" else argument_data(data)
     except (ValueError, OSError) as error:
         misuse(str(error), command=_COMMAND)
     target = str(publisher.url)
@@ -96,15 +96,6 @@ def publish(
                 typer.echo(publisher.publish(topic, content, event=event, key=key))
             except TickertapeError as error:
                 fail(_explain(error, target))
-
-
-def _content(data: str) -> str:
-    """Return the data that an argument means."""
-    if not data.startswith("@"):
-        return data
-    if data == "@-":
-        return sys.stdin.buffer.read().decode()
-    return Path(data[1:]).read_bytes().decode()
 
 
 class _Batch(NamedTuple):

@@ -16,8 +16,8 @@ from ..console import HeaderOption, NoColorOption, headers_of, misuse, stderr_co
 from ..lines import visible
 from .diagnosis import Finding, Level, diagnose
 
-DOCTOR_EPILOG: Final = """It checks the status, the headers, the version of HTTP, TLS, compression, buffering by
-proxies, heartbeats, sizes, ids and `retry`. Then it connects again with the id of an event, to check that the stream
+DOCTOR_EPILOG: Final = """It checks the status, the headers, the versions of HTTP on offer, TLS, compression, buffering
+by proxies, heartbeats, sizes, ids and `retry`. Then it connects again with the id of an event, to check that the stream
 resumes. It also reports the checks that it had no time for.
 
 The exit status is 0 when there is no fault (there may be warnings), 1 when there is one, 2 for a mistake in the

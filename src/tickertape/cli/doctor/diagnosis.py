@@ -19,6 +19,9 @@ LONG: Final = 35.0
 LONG_LINE: Final = 64 * 1024
 """Bytes of an unfinished line that are worth a warning: clients must hold them all."""
 
+_MAX_ID: Final = 40
+"""Characters of an id in a finding."""
+
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -55,6 +58,11 @@ class Observation:
     status: int = 0
     """``0`` if there was no response."""
     http_version: str = ""
+    host: str = ""
+    """Of the response, after redirects."""
+    port: int = 0
+    alpn: str = ""
+    """The protocol that the server chose from HTTP/2 and HTTP/1.1 (RFC 7301); ``""`` without TLS or a choice."""
     tls: str = ""
     """The version of TLS; ``""`` without TLS."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -154,6 +162,11 @@ def _content(seen: Observation) -> Iterator[Finding]:
 def _transport(seen: Observation) -> Iterator[Finding]:
     if seen.http_version == "HTTP/2":
         yield Finding(Level.OK, "HTTP", "HTTP/2")
+    elif seen.alpn == "h2":
+        yield Finding(Level.OK, "HTTP", f"HTTP/2 is offered; this look used {seen.http_version}")
+    elif not seen.tls:
+        advice = "browsers open six connections to a host over HTTP/1.1, for all tabs, and speak HTTP/2 only over TLS"
+        yield Finding(Level.INFO, "HTTP", f"{seen.http_version}, without TLS", advice)
     else:
         advice = "browsers open six connections to a host over HTTP/1.1, for all tabs: offer HTTP/2 to them"
         yield Finding(Level.INFO, "HTTP", seen.http_version, advice)
@@ -177,6 +190,12 @@ def _headers(seen: Observation) -> Iterator[Finding]:
     if "age" in seen.headers:
         advice = "the answer comes from a cache: keep it away from this path"
         yield Finding(Level.FAULT, "caching", f"Age: {seen.headers['age']}", advice)
+    if seen.headers.get("incremental", "").strip() == "?1":
+        yield Finding(Level.OK, "Incremental", "?1")
+    else:
+        found = seen.headers.get("incremental", "not given")
+        advice = "send Incremental: ?1, so that proxies that know it pass on each event at once"
+        yield Finding(Level.INFO, "Incremental", found, advice)
     coding = seen.headers.get("content-encoding", "identity")
     if coding == "identity":
         yield Finding(Level.OK, "compression", "none")
@@ -271,7 +290,13 @@ def _resume(seen: Observation) -> Finding:
             Level.INFO, "resume", "not tried: it takes two events with ids", "publish some, or look for longer"
         )
     if resumption.got == resumption.expected:
-        return Finding(Level.OK, "resume", f"after {resumption.after} the same event followed")
-    came = "nothing came" if resumption.got is None else f"{resumption.got} came first"
-    text = f"after {resumption.after} {came}, not {resumption.expected}"
+        return Finding(Level.OK, "resume", f"after {_short(resumption.after)} the same event followed")
+    came = "nothing came" if resumption.got is None else f"{_short(resumption.got)} came first"
+    text = f"after {_short(resumption.after)} {came}, not {_short(resumption.expected)}"
     return Finding(Level.FAULT, "resume", text, "keep a history, and start after the Last-Event-ID of the request")
+
+
+def _short(id: str) -> str:
+    """Return the start and the end of a long id: both differ between ids."""
+    half = (_MAX_ID - 1) // 2
+    return id if len(id) <= _MAX_ID else f"{id[:half]}…{id[-half:]}"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import ssl
 import time
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import pairwise
 from typing import Final
 
@@ -24,6 +25,9 @@ MAX_REDIRECTS: Final = 20
 
 _SLICE: Final = 16 * 1024
 """Bytes that are decoded before the time is checked: a compressed response can give a mebibyte at once."""
+
+_NEGOTIATION: Final = 5.0
+"""Seconds for a handshake with a server that has already answered."""
 
 _MAX_ID_SIZE: Final = 4 * 1024
 """Bytes of an id that is sent as a header: servers refuse more than 8 to 16 KiB of headers."""
@@ -48,7 +52,29 @@ async def probe(url: httpx2.URL, *, headers: Mapping[str, str], seconds: float) 
             seen.resumption = Resumption(first, second)
             again = await _look(client, url, [*own, (b"Last-Event-ID", first.encode())], seconds, until_event=True)
             seen.resumption.got = next(iter(again.ids), None)
+    if seen.tls and seen.http_version != "HTTP/2":
+        seen.alpn = await negotiated_protocol(seen.host, seen.port)
     return seen
+
+
+async def negotiated_protocol(host: str, port: int) -> str:
+    """Return the protocol that a server chooses if it is offered HTTP/2 (RFC 7301); ``""`` if it does not answer.
+
+    Our own requests offer HTTP/2 only if the package for it is installed, so their version proves nothing.
+    """
+    context = ssl.create_default_context()
+    context.check_hostname = False  # nothing is sent, and the requests have checked the certificate
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_NEGOTIATION):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+        chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        return chosen or ""
+    return ""
 
 
 def _neighbours(ids: list[str | None]) -> tuple[str | None, str | None]:
@@ -112,6 +138,8 @@ async def _send(client: httpx2.AsyncClient, url: httpx2.URL, headers: list[tuple
 def _record_head(seen: Observation, response: httpx2.Response, seconds: float) -> None:
     seen.status = response.status_code
     seen.http_version = response.http_version
+    seen.host = response.url.host
+    seen.port = response.url.port or 443
     seen.headers = dict(response.headers)
     seen.head_after = seconds
     stream = response.extensions.get("network_stream")
