@@ -21,7 +21,8 @@ You get `tickertape` with `pip install 'tickertape[client,server]'`. `--help` ex
 sentence on standard error with the next step, and an exit status: 1 for a failure, 2 for a mistake in the command.
 
 If `NO_COLOR` is set in the environment, the output has no colours. `TICKERTAPE_URL` sets the hub of `listen` and
-`publish`; `--url` overrides it.
+`publish`; `--url` overrides it. The settings of `serve` are the other variables. A variable that begins with
+`TICKERTAPE_` and is none of them is a mistake, and every command refuses it.
 
 ## Completion
 
@@ -59,8 +60,8 @@ publish --help
     "listen": """
 $ tickertape listen orders/42 greetings --last 2 | head -2
 tickertape: connected to http://127.0.0.1:8000/events
-{"id": "5b0c3a9e1f24-1", "event": "message", "data": "hello"}
-{"id": "5b0c3a9e1f24-2", "event": "paid", "data": {"total": 99}}
+{"id": "5b0c3a9e1f24-1", "event": "message", "topic": "greetings", "data": "hello"}
+{"id": "5b0c3a9e1f24-2", "event": "paid", "topic": "orders/42", "data": {"total": 99}}
 $ tickertape listen orders/42 --since 5b0c3a9e1f24-1 | head -1
 tickertape: connected to http://127.0.0.1:8000/events
 {"id": "5b0c3a9e1f24-2", "event": "paid", "topic": "orders/42", "data": {"total": 99}}
@@ -74,10 +75,12 @@ http://127.0.0.1:8000/events
                     found                                         what to do
 ok    status        200 after 5 ms
 ok    content type  text/event-stream
-info  HTTP          HTTP/1.1                                      browsers open six connections to a host over
-                                                                  HTTP/1.1, for all tabs: offer HTTP/2 to them
+info  HTTP          HTTP/1.1, without TLS                         browsers open six connections to a host over
+                                                                  HTTP/1.1, for all tabs, and speak HTTP/2 only
+                                                                  over TLS
 info  TLS           none, on this machine
 ok    caching       Cache-Control: no-store, no-transform
+ok    Incremental   ?1
 ok    compression   none
 ok    first byte    1 ms after the head
 ok    buffering     none seen; at most 3 events at once

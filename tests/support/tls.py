@@ -1,4 +1,4 @@
-"""A certificate that nobody trusts, for servers on this machine."""
+"""A self-signed certificate, for servers on this machine."""
 
 from __future__ import annotations
 

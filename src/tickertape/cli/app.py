@@ -65,8 +65,9 @@ def _check_environment() -> None:
     for variable in os.environ:
         name = variable.upper()
         if name.startswith(_PREFIX) and name not in known and not name.startswith(_OF_TESTS):
-            near = difflib.get_close_matches(name, known, 1)
-            names = f"did you mean {near[0]}?" if near else f"the variables are {', '.join(known)}"
+            # Without the prefix, which would make all of them alike.
+            near = difflib.get_close_matches(name[len(_PREFIX) :], [each[len(_PREFIX) :] for each in known], 1)
+            names = f"did you mean {_PREFIX}{near[0]}?" if near else f"the variables are {', '.join(known)}"
             typer.echo(f"tickertape: unknown environment variable {variable}: {names}", err=True)
             raise typer.Exit(2)
 
