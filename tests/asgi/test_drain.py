@@ -140,6 +140,32 @@ async def test_response_of_another_library(listener: socket.socket, kind: str) -
     assert len(open_streams) == 0
 
 
+@pytest.mark.parametrize("inside", [True, False])
+async def test_stop_while_closing(inside: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The server stops after the last item, while the iterator is closed."""
+
+    class Closing(Source):
+        async def __anext__(self) -> str:
+            if self.log:
+                raise StopAsyncIteration
+            return await super().__anext__()
+
+        async def aclose(self) -> None:
+            open_streams.close()
+            await settle()
+            self.log.append("closed")
+
+    source, items = Closing(), [b""]
+    if inside:
+        async with open_response(farewell(source)) as stream:
+            items = [await stream.read()]
+    else:
+        items = [item async for item in farewell(source)]
+    assert items == ([b"data: a\n\ndata: bye\n\n"] if inside else ["a", "bye"])
+    assert source.log == ["a", "closed"]
+    assert caplog.records == []
+
+
 async def test_without_response() -> None:
     """In a test of a generator, for example."""
     items = farewell(Feed().items())

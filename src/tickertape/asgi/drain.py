@@ -84,14 +84,17 @@ async def _until_drain(items: AsyncIterable[T] | Iterable[T], scope: Scope, grac
                 if draining.is_set() and limit.expired():
                     return
                 raise
-            waiting = None
+            finally:
+                waiting = None
             yield item
     finally:
-        if stream is None:
-            open_streams.discard(guard)
-        else:
-            stream.release(on_drain)
-        await close_iterator(iterator)
+        try:
+            await close_iterator(iterator)
+        finally:
+            if stream is None:
+                open_streams.discard(guard)
+            else:
+                stream.release(on_drain)
 
 
 class _Guard:
