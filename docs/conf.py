@@ -34,6 +34,10 @@ napoleon_custom_sections = [("Arguments", "params_style")]
 
 html_theme = "furo"
 html_title = "tickertape"
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b6b50", "color-brand-content": "#0b6b50"},
+    "dark_css_variables": {"color-brand-primary": "#5cc8a4", "color-brand-content": "#5cc8a4"},
+}
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
 html_show_sourcelink = False

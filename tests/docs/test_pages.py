@@ -11,6 +11,7 @@ import subprocess
 import textwrap
 import tomllib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,30 @@ async def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             assert [event.json() for event in shown] == [{"number": 42, "state": "paid"}] * start
             async with client.open("/") as page:
                 assert "new EventSource" in (await page.read()).decode()
+
+
+@pytest.mark.parametrize("last_event_id", [None, "41"])
+async def test_first_stream(last_event_id: str | None) -> None:
+    """The tutorial shows the bytes that the stream begins with."""
+    page = DOCS / "tutorial" / "first-stream.md"
+    names: dict[str, Any] = {"__name__": "app"}
+    exec("\n".join(blocks(page, "python")), names)
+    sent: list[bytes] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body":
+            sent.append(message["body"])
+            raise OSError("the client has left")
+
+    header = [] if last_event_id is None else [(b"last-event-id", last_event_id.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/numbers", "headers": header, "query_string": b""}
+    with suppress(OSError):
+        await names["app"](scope, receive, send)
+    command = "curl -N" + ("" if last_event_id is None else f" -H 'Last-Event-ID: {last_event_id}'")
+    assert f"$ {command} localhost:8000/numbers\n{sent[0].decode()}" in page.read_text("utf-8").replace("```", "\n```")
 
 
 def test_extras() -> None:
