@@ -19,7 +19,7 @@ REQUEST = {
 
 async def test_page(tmp_path: Path) -> None:
     """A streaming message, and a second client that joins the task while it runs."""
-    with serve_page("frameworks/mcp", "agent:app", tmp_path) as port:
+    with serve_page("frameworks/mcp", "agent:app", tmp_path) as site:
         lines = await asyncio.to_thread(run_program, tmp_path, "ask.py")
         states = [*(f"TASK_STATE_WORKING {number}" for number in (1, 2, 3)), "TASK_STATE_COMPLETED done"]
         assert [line.removeprefix("first ") for line in lines if line.startswith("first ")] == states
@@ -29,7 +29,7 @@ async def test_page(tmp_path: Path) -> None:
 
         async with (
             httpx2.AsyncClient(headers={"A2A-Version": "1.0"}) as client,
-            client.stream("POST", f"http://127.0.0.1:{port}/", json=REQUEST) as answer,
+            client.stream("POST", f"http://127.0.0.1:{site.port}/", json=REQUEST) as answer,
         ):
             # Only our package asks proxies to pass on each part.
             assert answer.headers["incremental"] == "?1"

@@ -13,6 +13,8 @@ import httpx2
 import pytest
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.streamable_http import EventMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCNotification, JSONRPCResponse
 from mcp_types.jsonrpc import ErrorData
@@ -30,6 +32,7 @@ from tickertape.broker import MemoryBroker, Retention
 from tickertape.integrations.mcp import HubEventStore
 from tickertape.testing.contract import Log
 
+VERSION: Final = "2025-11-25"
 PAGE: Final = "frameworks/mcp"
 PATIENCE: Final = 20.0
 
@@ -258,6 +261,103 @@ async def test_page(tmp_path: Path) -> None:
     assert "notifications/tools/list_changed" in legacy
 
 
+class Session:
+    """Requests of one MCP session, written by hand.
+
+    Attributes:
+        headers: sent with each request, later with the session.
+    """
+
+    def __init__(self, client: httpx2.AsyncClient, url: str, token: str = "none") -> None:
+        self.client = client
+        self.url = url
+        self.headers = {"Accept": "application/json, text/event-stream", "Authorization": f"Bearer {token}"}
+
+    async def open(self) -> None:
+        """Send ``initialize``, and keep the session's id."""
+        info = {"name": "test", "version": "1"}
+        params = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": info}
+        async with self.client.stream("POST", self.url, json=rpc("initialize", params), headers=self.headers) as answer:
+            assert answer.status_code == 200
+            self.headers |= {"Mcp-Session-Id": answer.headers["mcp-session-id"], "MCP-Protocol-Version": VERSION}
+            await answer.aread()
+        ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        assert (await self.client.post(self.url, json=ready, headers=self.headers)).status_code == 202
+
+    async def call(self, tool: str, **arguments: Any) -> str:
+        """Call a tool, and return the body of the answer."""
+        params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": 1}}
+        return (await self.client.post(self.url, json=rpc("tools/call", params), headers=self.headers)).text
+
+    async def resume(self, url: str, last_event_id: str, token: str) -> tuple[int, str]:
+        """Resume with the token of any user, and return the status and the body."""
+        headers = {**self.headers, "Last-Event-ID": last_event_id, "Authorization": f"Bearer {token}"}
+        answer = await self.client.get(url, headers=headers)
+        return answer.status_code, answer.text
+
+
+def rpc(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 7, "method": method, "params": params}
+
+
+async def test_sigterm(tmp_path: Path) -> None:
+    """An open GET stream and an open request end with the server."""
+    async with httpx2.AsyncClient(timeout=PATIENCE) as client:
+        with serve_page(PAGE, "app:app", tmp_path) as site:
+            session = Session(client, f"http://127.0.0.1:{site.port}/mcp")
+            await session.open()
+            params = {"name": "count", "arguments": {"to": 1000}, "_meta": {"progressToken": 1}}
+            call = client.stream("POST", session.url, json=rpc("tools/call", params), headers=session.headers)
+            async with client.stream("GET", session.url, headers=session.headers) as get, call as post:
+                assert (get.status_code, post.status_code) == (200, 200)
+                lines = post.aiter_lines()
+                while not (await anext(lines)).startswith("data: {"):
+                    pass
+                assert await site.program.end() < 2
+
+
+class Tokens:
+    """Tokens that are the names of their users."""
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        return AccessToken(token=token, client_id=token, scopes=[]) if token in ("alice", "bob") else None
+
+
+def server_with_users(hub: Hub) -> Any:
+    """Return a server of the SDK that asks for a token."""
+    address: Any = "http://127.0.0.1:1"
+    settings = AuthSettings(issuer_url=address, resource_server_url=address, validate_token_resource=False)
+    server = MCPServer("Users", auth=settings, token_verifier=Tokens())
+
+    @server.tool()
+    async def greet(ctx: Context) -> str:
+        await ctx.report_progress(1)
+        return "a secret"
+
+    store = HubEventStore(hub)
+    return store.wrap(server.streamable_http_app(event_store=store))
+
+
+async def test_users_of_the_sdk(hub: Hub) -> None:
+    """The user that the SDK's own authentication finds is part of a session, at another server too."""
+    async with (
+        serve_here(server_with_users(hub)) as here,
+        serve_here(server_with_users(hub)) as there,
+        httpx2.AsyncClient(timeout=PATIENCE) as client,
+    ):
+        session = Session(client, f"{here}/mcp", "alice")
+        await session.open()
+        body = await session.call("greet")
+        priming = next(line for line in body.splitlines() if line.startswith("id: ")).removeprefix("id: ")
+        for url in (f"{here}/mcp", f"{there}/mcp"):
+            status, text = await session.resume(url, priming, "alice")
+            assert (status, "a secret" in text) == (200, True)
+            status, text = await session.resume(url, priming, "bob")
+            assert (status, "a secret" in text) == (404, False)
+            status, text = await session.resume(url, priming, "mallory")
+            assert (status, "a secret" in text) == (401, False)
+
+
 class RoundRobin:
     """A proxy for two servers. A session's requests go to its server, and those that resume to the other one.
 
@@ -304,7 +404,8 @@ async def two_servers(url: str, tmp_path: Path) -> AsyncIterator[tuple[str, Roun
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
             changes = {"sqlite:///mcp.db": url}
-            ports.append(stack.enter_context(serve_page(PAGE, "app:app", tmp_path / name, changes)))
+            site = stack.enter_context(serve_page(PAGE, "app:app", tmp_path / name, changes))
+            ports.append(site.port)
         proxy = RoundRobin(ports, await stack.enter_async_context(httpx2.AsyncClient()))
         yield await stack.enter_async_context(serve_here(proxy)), proxy
 

@@ -7,19 +7,26 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from .pages import files_of
 from .servers import Program, free_port
 
-__all__ = ["run_program", "serve_page"]
+__all__ = ["Site", "run_program", "serve_page"]
 
 PATIENCE: Final = 60.0
 
 
+class Site(NamedTuple):
+    """A running program of a page, and its port."""
+
+    program: Program
+    port: int
+
+
 @contextmanager
-def serve_page(page: str, app: str, folder: Path, changes: Mapping[str, str] | None = None) -> Iterator[int]:
-    """Write the files of a page, with another port and changes of their text; run one under uvicorn; yield its port."""
+def serve_page(page: str, app: str, folder: Path, changes: Mapping[str, str] | None = None) -> Iterator[Site]:
+    """Write the files of a page, with another port and changes of their text, and run one under uvicorn."""
     port = free_port()
     for name, text in files_of(page).items():
         for old, new in {"8000": str(port), **(changes or {})}.items():
@@ -29,7 +36,7 @@ def serve_page(page: str, app: str, folder: Path, changes: Mapping[str, str] | N
     program = Program(command, folder=str(folder))
     try:
         program.wait_for(port)
-        yield port
+        yield Site(program, port)
     finally:
         program.close()
 
