@@ -322,3 +322,16 @@ def test_topics_are_shown(hub: HubProgram) -> None:
         f"{cursors[0]}  shown/1  x",
         f'{cursors[1]}  shown/2  {{"topic":"y"}}',
     ]
+
+
+def test_interrupt_on_terminal() -> None:
+    """The message at the end has a line of its own, not the one with the ``^C`` of the terminal."""
+    with (
+        RawServer(stream(EVENTS, then="hold")) as server,
+        Command("listen", server.url, terminal=True, env={"NO_COLOR": "1"}) as command,
+    ):
+        before = [command.line() for _ in range(3)]
+        assert command.end() == 0
+        assert "e-2" in before[2]
+        assert command.line() == "\r\n"
+        assert "tickertape: ended; to resume here: --since e-2" in command.line()

@@ -145,7 +145,7 @@ def test_error_after_some_lines() -> None:
     ("arguments", "message"),
     [
         ([], "Missing argument"),
-        (["a", "x", "--url", "localhost:8000"], "expected a URL that starts with http:// or https://"),
+        (["a", "x", "--url", "ftp://localhost:8000"], "expected a URL that starts with http:// or https://"),
         (["a", "@/nowhere/at/all"], "No such file"),
         (["a", "x", "--attempts", "0"], "--attempts"),
     ],

@@ -129,6 +129,8 @@ class Stop:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
+        if number == signal.SIGINT and sys.stderr.isatty():
+            os.write(sys.stderr.fileno(), b"\n")  # after the ^C that the terminal shows
         if not self._holding or self._received:
             raise KeyboardInterrupt
         self._received = True
