@@ -325,7 +325,7 @@ def test_topics_are_shown(hub: HubProgram) -> None:
 
 
 def test_interrupt_on_terminal() -> None:
-    """The message at the end has a line of its own, not the one with the ``^C`` of the terminal."""
+    """The terminal shows ``^C``, and the message at the end begins on the next line."""
     with (
         RawServer(stream(EVENTS, then="hold")) as server,
         Command("listen", server.url, terminal=True, env={"NO_COLOR": "1"}) as command,
