@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.framework import PROPERTY, table
+
 
 @pytest.fixture(autouse=True)
 def root_level() -> Iterator[None]:
@@ -15,3 +17,19 @@ def root_level() -> Iterator[None]:
     level = root.level
     yield
     root.setLevel(level)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table of the frameworks that were checked under real servers."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    rows = [
+        value
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, value in report.user_properties
+        if name == PROPERTY
+    ]
+    if rows:
+        terminalreporter.section("frameworks")
+        for line in table(rows):
+            terminalreporter.write_line(line)
