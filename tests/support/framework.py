@@ -25,7 +25,7 @@ from support.pages import DOCS, files_of
 from support.servers import BIN, PATIENCE, PAUSE, Connection, Program, free_port
 from tickertape import ServerSentEvent
 
-__all__ = ["PROPERTY", "Site", "check_page_tests", "check_site", "table"]
+__all__ = ["PROPERTY", "Site", "check_items", "check_page_tests", "check_site", "table"]
 
 STOP: Final = 2.0
 """Seconds within which SIGTERM ends a server that has an open stream."""
@@ -177,10 +177,12 @@ async def _check(site: Site, ports: _Ports, programs: list[Program], results: di
             assert [(await _next(stream)).json() for _ in range(2)] == [{"text": "two"}, {"text": "three"}]
             results["resume"] = "yes"
             await until_online(1)
-            *times, rest = await asyncio.gather(*(program.end() for program in programs), stream.rest())
+            reading = asyncio.create_task(stream.rest())
+            times = await asyncio.gather(*(program.end() for program in programs))
+            rest = await reading
             assert b"data:" not in rest.rpartition(b"three")[2]
             assert stream.complete or "transfer-encoding" not in stream.headers
-    seconds = max(float(value) for value in times)
+    seconds = max(times)
     assert seconds < STOP, f"expected an end within {STOP:g} s, got {seconds:.2f} s"
     results["SIGTERM"] = f"{seconds:.2f} s"
 
@@ -223,6 +225,30 @@ def table(rows: Iterable[Any]) -> list[str]:
     """Return the lines of a table of rows that tests have recorded, sorted."""
     cells = [["framework", "command", *CHECKS], *sorted(map(list, rows))]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return lines
+
+
+async def check_items(page: str, command: str, folder: Path) -> None:
+    """Check an application of a page that counts down from 3, with one event for each step."""
+    ports = _Ports()
+    for name, text in files_of(page).items():
+        (folder / name).write_text(ports.put(text), "utf-8")
+    program, *arguments = shlex.split(ports.put(command))
+    running = Program([str(BIN / program), *arguments], folder=str(folder))
+    try:
+        running.wait_for(urlsplit(ports.url("/")).port or 0)
+        async with await _open(ports.url("/events")) as stream:
+            assert [(await _next(stream)).json() for _ in range(3)] == [{"left": left} for left in (3, 2, 1)]
+            assert (await stream.rest()).count(b"data: ") == 3
+            assert stream.complete
+        async with await Connection.open(urlsplit(ports.url("/")).port or 0) as connection:
+            assert await connection.get("/events", method="HEAD") in (200, 405)
+    except (AssertionError, OSError, TimeoutError) as error:
+        error.add_note(running.output[-4000:])
+        raise
+    finally:
+        running.close()

@@ -1,10 +1,11 @@
 """Event streams as ASGI applications: no framework, every framework, every server."""
 
+from .chunks import encode_stream, stop_when
 from .drain import DEFAULT_GRACE, stream_until_drain
 from .iteration import close_iterator
 from .plain import Headers
 from .problems import problem_body, problem_headers, send_problem, status_of
-from .response import EventSourceResponse, StreamResponse, get_last_event_id
+from .response import STREAM_HEADERS, EventSourceResponse, StreamResponse, get_last_event_id
 from .shutdown import OpenStream, close_streams, open_streams
 from .sockets import reset_on_close
 from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
@@ -16,6 +17,7 @@ __all__ = [
     "DEFAULT_GRACE",
     "DEFAULT_HEARTBEAT",
     "DEFAULT_SEND_TIMEOUT",
+    "STREAM_HEADERS",
     "ASGIApp",
     "DisconnectReason",
     "EventSourceResponse",
@@ -33,6 +35,7 @@ __all__ = [
     "close_iterator",
     "close_streams",
     "copy_tcp_timeout",
+    "encode_stream",
     "frame",
     "get_last_event_id",
     "open_streams",
@@ -42,6 +45,7 @@ __all__ = [
     "send_problem",
     "set_tcp_timeout",
     "status_of",
+    "stop_when",
     "stream_until_drain",
     "tcp_timeout_for",
 ]

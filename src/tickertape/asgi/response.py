@@ -22,7 +22,7 @@ from .types import HasScope, Message, Receive, Scope, Send
 
 logger = logging.getLogger("tickertape.asgi")
 
-_STREAM_HEADERS: Final = {
+STREAM_HEADERS: Final = {
     "content-type": "text/event-stream",
     # `no-transform` keeps proxies from compressing, which delays events.
     "cache-control": "no-store, no-transform",
@@ -33,7 +33,7 @@ _STREAM_HEADERS: Final = {
 }
 """Never ``Connection``: HTTP/2 forbids it (RFC 9113, 8.2.2), and HTTP/1.1 servers add it when they need it."""
 
-_RAW_STREAM_HEADERS: Final = tuple((name.encode(), value.encode()) for name, value in _STREAM_HEADERS.items())
+_RAW_STREAM_HEADERS: Final = tuple((name.encode(), value.encode()) for name, value in STREAM_HEADERS.items())
 """Shared by all responses, to save memory."""
 
 _QUERY_NAMES: Final = ("last_event_id", "lastEventId")

@@ -1,0 +1,129 @@
+"""Event streams as plain bytes, for frameworks that bring their own streaming response."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, Final
+
+from ..wire import HEARTBEAT
+from .items import encode_item
+from .iteration import check_iterable, close_iterator, iterate
+from .shutdown import open_streams
+from .stream import DEFAULT_HEARTBEAT
+from .types import HasScope, Scope
+
+_END: Final = object()
+
+
+def encode_stream(
+    items: AsyncIterable[Any] | Iterable[Any],
+    *,
+    request: HasScope | Scope | None = None,
+    heartbeat: float | None = DEFAULT_HEARTBEAT,
+) -> AsyncGenerator[bytes]:
+    """Yield the bytes of an event stream, one event for each item.
+
+    It has comments while nothing happens, and it ends when the server stops. Close it with ``aclose()`` when the client
+    leaves; most frameworks do. The items are then closed at once.
+
+    Arguments:
+        items: as of :class:`EventSourceResponse`.
+        request: the request, or an ASGI scope: when its server stops, the stream ends. For a server without scopes,
+            ``{"server": (host, port)}`` of its listening socket.
+        heartbeat: seconds without an event after which a comment is sent, > 0; ``None`` for none.
+
+    Raises:
+        TypeError: ``items`` is not an iterable of events.
+        ValueError: ``heartbeat`` is not > 0.
+        Exception: raised by the items.
+    """
+    check_iterable(items)
+    if heartbeat is not None and not heartbeat > 0:
+        raise ValueError(f"expected heartbeat to be a number of seconds > 0, or None, got {heartbeat!r}")
+    scope = {} if request is None else request if isinstance(request, Mapping) else request.scope
+    return _encode(iterate(items), dict(scope), heartbeat)
+
+
+async def _encode(items: AsyncIterator[Any], scope: Scope, heartbeat: float | None) -> AsyncGenerator[bytes]:
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+    turn = asyncio.Semaphore(2)  # one item waits while another is being sent
+    # The items run in one task of their own, so that scopes of cancellation and context variables work there.
+    reading = asyncio.get_running_loop().create_task(_read(items, queue, turn))
+    guard = _Guard(reading)
+    open_streams.add(guard, scope)
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(heartbeat):
+                    item = await queue.get()
+            except TimeoutError:
+                yield HEARTBEAT
+                continue
+            if item is _END:
+                break
+            yield encode_item(item)
+            turn.release()
+        if not guard.draining:
+            await reading  # raises what the items have raised
+    finally:
+        open_streams.discard(guard)
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([reading])
+
+
+async def _read(items: AsyncIterator[Any], queue: asyncio.Queue[Any], turn: asyncio.Semaphore) -> None:
+    try:
+        await turn.acquire()
+        async for item in items:
+            queue.put_nowait(item)
+            await turn.acquire()
+    finally:
+        try:
+            await close_iterator(items)
+        finally:
+            queue.put_nowait(_END)
+
+
+async def stop_when(leaving: Coroutine[Any, Any, Any], chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """Yield the bytes of a stream until a coroutine returns: for frameworks that do not notice a client that leaves.
+
+    Arguments:
+        leaving: returns when the client has left.
+        chunks: of :func:`encode_stream` or ``hub.stream``; closed at the end.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(leaving)
+    async with aclosing(chunks):
+        try:
+            while not task.done():
+                async with asyncio.timeout(None) as limit:
+                    # The chunks run in this task, as their scopes of cancellation require.
+                    task.add_done_callback(lambda _, limit=limit: _expire(limit, loop.time()))
+                    chunk = await anext(chunks)
+                yield chunk
+        except (StopAsyncIteration, TimeoutError):
+            return
+        finally:
+            task.cancel()
+
+
+def _expire(limit: asyncio.Timeout, now: float) -> None:
+    with suppress(RuntimeError):  # it is over already
+        limit.reschedule(now)
+
+
+class _Guard:
+    """Ends a stream when its server stops."""
+
+    def __init__(self, reading: asyncio.Task[None]) -> None:
+        self._reading = reading
+        self.draining = False
+
+    def drain(self) -> float:
+        """End the items where they wait."""
+        self.draining = True
+        self._reading.cancel()
+        return 0.0

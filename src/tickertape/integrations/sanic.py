@@ -1,0 +1,91 @@
+"""Event streams from handlers of Sanic, under its own server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
+from typing import Any
+
+from sanic import HTTPResponse, Request, Sanic
+
+from ..asgi import DEFAULT_HEARTBEAT, STREAM_HEADERS, Scope, encode_stream
+from ..hub import Hub
+
+__all__ = ["add_hub", "scope_of", "stream_items", "stream_topics"]
+
+
+def add_hub(app: Sanic[Any, Any], hub: Hub) -> None:
+    """Open a hub with an application, end its streams when the server stops, and close it then.
+
+    Arguments:
+        app: the application.
+        hub: the hub.
+    """
+
+    async def open_hub(app: Sanic[Any, Any]) -> None:
+        await hub.open()
+
+    async def drain(app: Sanic[Any, Any]) -> None:
+        await asyncio.sleep(hub.drain())
+        await hub.close()
+
+    app.register_listener(open_hub, "before_server_start")
+    app.register_listener(drain, "before_server_stop")
+
+
+async def stream_topics(
+    request: Request[Any, Any], hub: Hub, topics: str | Iterable[str], **options: Any
+) -> HTTPResponse | None:
+    """Answer a request with the events of a hub's topics, after the client's ``Last-Event-ID``.
+
+    Arguments:
+        request: the request.
+        hub: the hub.
+        topics: a pattern or several.
+        options: of :meth:`Hub.stream`, such as ``last=10``.
+    """
+    return await _respond(request, hub.stream(topics, request=scope_of(request), **options))
+
+
+async def stream_items(
+    request: Request[Any, Any],
+    items: AsyncIterable[Any] | Iterable[Any],
+    *,
+    heartbeat: float | None = DEFAULT_HEARTBEAT,
+) -> HTTPResponse | None:
+    """Answer a request with an event stream, one event for each item.
+
+    Arguments:
+        request: the request.
+        items: an async or sync iterable, as of :class:`EventSourceResponse`.
+        heartbeat: seconds without an event after which a comment is sent; ``None`` for none.
+
+    Raises:
+        TypeError: ``items`` is not an iterable of events.
+        Exception: raised by the items.
+    """
+    return await _respond(request, encode_stream(items, request=scope_of(request), heartbeat=heartbeat))
+
+
+def scope_of(request: Request[Any, Any]) -> Scope:
+    """Return the parts of a request that a stream needs, as an ASGI scope names them."""
+    transport = request.transport
+    address = None if transport is None else transport.get_extra_info("sockname")
+    return {
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()],
+        "query_string": request.query_string.encode(),
+        "server": address[:2] if isinstance(address, tuple) else None,
+    }
+
+
+async def _respond(request: Request[Any, Any], chunks: AsyncGenerator[bytes]) -> HTTPResponse | None:
+    async with aclosing(chunks):
+        first = await anext(chunks, b"")  # an exception before the first event becomes an HTTP error
+        headers = {name: value for name, value in STREAM_HEADERS.items() if name != "content-type"}
+        response = await request.respond(headers=headers, content_type=STREAM_HEADERS["content-type"])
+        await response.send(first)
+        async for chunk in chunks:
+            await response.send(chunk)
+        await response.eof()
+    return None
