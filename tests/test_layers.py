@@ -46,6 +46,7 @@ OUTSIDE = {
     "cli": {"typer", "click", "rich", "httpx2"},
     "demo": {"starlette", "psutil", "psycopg"},  # applications, written as their users write them
     "testing/fixtures.py": {"pytest"},
+    **{f"integrations/{name}.py": {name} for name in ("aiohttp", "blacksheep", "falcon", "quart", "sanic")},
     "integrations/mcp.py": {"mcp", "mcp_types"},
     "testing/contract/__init__.py": {"pytest"},
     "testing/contract/suite.py": {"pytest"},

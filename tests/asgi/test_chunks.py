@@ -11,7 +11,7 @@ import pytest
 
 from support.asgi import settle
 from tickertape import ServerSentEvent
-from tickertape.asgi import encode_stream
+from tickertape.asgi import encode_stream, stop_when
 from tickertape.wire import HEARTBEAT
 
 
@@ -89,6 +89,21 @@ async def test_failure() -> None:
     assert await anext(stream) == b"data: x\n\n"
     with pytest.raises(ValueError, match="no more"):
         await anext(stream)
+
+
+async def test_stop_when_the_client_has_left() -> None:
+    items, left = Items(), asyncio.Event()
+    stream = stop_when(left.wait(), encode_stream(items))
+    items.queue.put_nowait("x")
+    assert await anext(stream) == b"data: x\n\n"
+    left.set()
+    assert [chunk async for chunk in stream] == []
+    assert items.closed
+
+
+async def test_stop_when_the_items_end() -> None:
+    left = asyncio.Event()
+    assert [chunk async for chunk in stop_when(left.wait(), encode_stream(["x"]))] == [b"data: x\n\n"]
 
 
 async def test_end_when_the_server_stops() -> None:

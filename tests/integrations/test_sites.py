@@ -17,7 +17,7 @@ SITES: Final = [
     Site("frameworks/aiohttp", "python app.py"),
     Site("frameworks/quart", "hypercorn app:app", "--bind 127.0.0.1:8000"),
     Site("frameworks/quart", "uvicorn app:app", ADDRESS),
-    Site("frameworks/sanic", "sanic app:app", ADDRESS),
+    Site("frameworks/sanic", "sanic app:app --single-process", ADDRESS),
     Site("frameworks/falcon", "uvicorn app:app", ADDRESS),
     Site("frameworks/blacksheep", "uvicorn app:app", ADDRESS),
 ]
@@ -25,7 +25,7 @@ SITES: Final = [
 ITEMS: Final = {
     "aiohttp": "python countdown.py",
     "quart": "hypercorn countdown:app --bind 127.0.0.1:8000",
-    "sanic": "sanic countdown:app --port 8000",
+    "sanic": "sanic countdown:app --single-process --port 8000",
     "falcon": "uvicorn countdown:app --port 8000",
     "blacksheep": "uvicorn countdown:app --port 8000",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, Final
 
 from ..wire import HEARTBEAT
@@ -94,14 +95,13 @@ async def stop_when(leaving: Coroutine[Any, Any, Any], chunks: AsyncGenerator[by
         leaving: returns when the client has left.
         chunks: of :func:`encode_stream` or ``hub.stream``; closed at the end.
     """
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(leaving)
+    task = asyncio.get_running_loop().create_task(leaving)
     async with aclosing(chunks):
         try:
             while not task.done():
                 async with asyncio.timeout(None) as limit:
                     # The chunks run in this task, as their scopes of cancellation require.
-                    task.add_done_callback(lambda _, limit=limit: _expire(limit, loop.time()))
+                    task.add_done_callback(partial(_expire, limit))
                     chunk = await anext(chunks)
                 yield chunk
         except (StopAsyncIteration, TimeoutError):
@@ -110,9 +110,9 @@ async def stop_when(leaving: Coroutine[Any, Any, Any], chunks: AsyncGenerator[by
             task.cancel()
 
 
-def _expire(limit: asyncio.Timeout, now: float) -> None:
+def _expire(limit: asyncio.Timeout, task: asyncio.Task[Any]) -> None:
     with suppress(RuntimeError):  # it is over already
-        limit.reschedule(now)
+        limit.reschedule(asyncio.get_running_loop().time())
 
 
 class _Guard:

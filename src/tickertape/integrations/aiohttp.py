@@ -117,7 +117,7 @@ async def _respond(
 
 async def _leaving(request: web.Request) -> None:
     """Return when the client has left; aiohttp cancels handlers then only if its runner is configured so."""
-    while (transport := request.transport) is not None and not transport.is_closing():
+    while (transport := request.transport) is not None and not transport.is_closing():  # noqa: ASYNC110
         await asyncio.sleep(_LOOK)
 
 

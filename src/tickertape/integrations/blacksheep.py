@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from blacksheep import Request, Response, StreamedContent
 
-from ..asgi import DEFAULT_HEARTBEAT, STREAM_HEADERS, encode_stream, stop_when
+from ..asgi import DEFAULT_HEARTBEAT, STREAM_HEADERS, Scope, encode_stream, stop_when
 from ..hub import Hub
 
 _LOOK: Final = 0.5
@@ -27,7 +27,7 @@ def stream_topics(request: Request, hub: Hub, topics: str | Iterable[str], **opt
         topics: a pattern or several.
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
-    return _respond(request, hub.stream(topics, request=request.scope, **options))
+    return _respond(request, hub.stream(topics, request=cast("Scope", request.scope), **options))
 
 
 def stream_items(
@@ -43,7 +43,7 @@ def stream_items(
     Raises:
         TypeError: ``items`` is not an iterable of events.
     """
-    return _respond(request, encode_stream(items, request=request.scope, heartbeat=heartbeat))
+    return _respond(request, encode_stream(items, request=cast("Scope", request.scope), heartbeat=heartbeat))
 
 
 def _respond(request: Request, chunks: AsyncGenerator[bytes]) -> Response:
@@ -58,5 +58,5 @@ def _respond(request: Request, chunks: AsyncGenerator[bytes]) -> Response:
 
 async def _leaving(request: Request) -> None:
     """Return when the client has left: BlackSheep does not look for it while a response is streamed."""
-    while not await request.is_disconnected():
+    while not await request.is_disconnected():  # noqa: ASYNC110
         await asyncio.sleep(_LOOK)

@@ -76,5 +76,5 @@ def _fill(request: Request, response: Response, chunks: AsyncGenerator[bytes]) -
 async def _leaving(request: Request) -> None:
     """Return when the client has left: Falcon does not look for it while a response is streamed."""
     receive = request.stream._receive
-    while (await receive())["type"] != "http.disconnect":
+    while (await receive())["type"] != "http.disconnect":  # noqa: ASYNC110
         await asyncio.sleep(0)  # a body that is not read must not occupy the loop

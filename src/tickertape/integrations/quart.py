@@ -21,7 +21,7 @@ def stream_topics(hub: Hub, topics: str | Iterable[str], **options: Any) -> Resp
         topics: a pattern or several.
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
-    return _respond(hub.stream(topics, request=request.scope, **options))
+    return _respond(hub.stream(topics, request=dict(request.scope), **options))
 
 
 def stream_items(items: AsyncIterable[Any] | Iterable[Any], *, heartbeat: float | None = DEFAULT_HEARTBEAT) -> Response:
@@ -34,7 +34,7 @@ def stream_items(items: AsyncIterable[Any] | Iterable[Any], *, heartbeat: float 
     Raises:
         TypeError: ``items`` is not an iterable of events.
     """
-    return _respond(encode_stream(items, request=request.scope, heartbeat=heartbeat))
+    return _respond(encode_stream(items, request=dict(request.scope), heartbeat=heartbeat))
 
 
 def _respond(chunks: AsyncGenerator[bytes]) -> Response:

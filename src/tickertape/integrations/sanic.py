@@ -70,8 +70,7 @@ async def stream_items(
 
 def scope_of(request: Request[Any, Any]) -> Scope:
     """Return the parts of a request that a stream needs, as an ASGI scope names them."""
-    transport = request.transport
-    address = None if transport is None else transport.get_extra_info("sockname")
+    address = request.transport.get_extra_info("sockname")
     return {
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()],
         "query_string": request.query_string.encode(),
