@@ -564,13 +564,15 @@ async def test_request_that_fails() -> None:
         await EventStreamClient(sending(START, body(b"a"))).get("/")
 
 
-async def test_request_for_a_stream_without_end() -> None:
+@pytest.mark.parametrize(("messages", "step"), [([START], "end"), ([], "start")])
+async def test_request_for_a_stream_without_end(messages: list[dict[str, Any]], step: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(START)
+        await sending(*messages)(scope, receive, send)
         await receive()
         await receive()
 
-    with pytest.raises(TimeoutError, match=r"the response did not end within 0.01 s"):
+    message = rf"the response did not {step} within 0.01 s; open\(\) reads a stream while it is sent"
+    with pytest.raises(TimeoutError, match=message):
         await EventStreamClient(app).get("/", timeout=0.01)
 
 

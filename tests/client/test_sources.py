@@ -15,6 +15,7 @@ from support.sources import Shell, Source, SourceClock, run
 from tickertape import EventTooLargeError, ServerSentEvent
 from tickertape.client import Closed, Gap, Opened, ReceivedEvent, Reconnecting, State
 from tickertape.errors import ClientError, ContentTypeError, GaveUpError, RedirectError, StatusError
+from tickertape.timing import Timer
 
 pytestmark = pytest.mark.parametrize("shell", ["async", "sync"])
 
@@ -769,6 +770,36 @@ def test_restart_from_a_thread(shell: Shell) -> None:
     threads[0].join()
     assert result.data == ["a", "b"]
     assert sent_ids(server)[:2] == [None, b"1"]
+
+
+def test_restart_during_the_wait_for_an_attempt(shell: Shell) -> None:
+    sources: list[Source] = []
+    threads: list[threading.Thread] = []
+
+    class Clock(SourceClock):
+        """A clock that stands still. A wait of a thousand seconds starts a thread that calls ``restart``."""
+
+        def call_at(self, when: float, callback: Any, *args: Any) -> Timer:
+            timer = super().call_at(when, callback, *args)
+            if when - self.time() == 1000.0:
+                threads.append(threading.Thread(target=sources[0].restart))
+                threads[-1].start()
+            return timer
+
+    with RawServer(answer(503), answer(204)) as server:
+        result = run(
+            shell,
+            server.url,
+            before=lambda source, clock: sources.append(source),
+            clock=Clock(),
+            on_reconnecting=None,
+            retry=1000.0,
+            max_delay=1000.0,
+        )
+    for thread in threads:
+        thread.join()
+    assert len(threads) == 1
+    assert (result.error, len(server.requests)) == (None, 2)
 
 
 # Notices.

@@ -176,7 +176,12 @@ class EventStreamClient:
         """
         headers = {"accept": "*/*", **self._headers, **(options.pop("headers", None) or {})}
         async with self.open(url, method=method, headers=headers, wait=False, **options) as stream:
-            body = await stream.read(timeout)
+            try:
+                body = await stream.read(timeout)
+            except TimeoutError:
+                step = "end" if stream.status else "start"
+                text = f"the response did not {step} within {timeout} s; open() reads a stream while it is sent"
+                raise TimeoutError(text) from None
             await stream.finished(timeout)
             if not stream.complete:
                 raise stream.error or StreamEndedError("the application returned before the end of the response")
