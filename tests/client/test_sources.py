@@ -777,7 +777,7 @@ def test_restart_during_the_wait_for_an_attempt(shell: Shell) -> None:
     threads: list[threading.Thread] = []
 
     class Clock(SourceClock):
-        """A clock that stands still. A wait of a thousand seconds starts a thread that calls ``restart``."""
+        """A clock that is stopped. A wait of a thousand seconds starts a thread that calls ``restart``."""
 
         def call_at(self, when: float, callback: Any, *args: Any) -> Timer:
             timer = super().call_at(when, callback, *args)
