@@ -45,6 +45,8 @@ OUTSIDE = {
     "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic"},
     "cli": {"typer", "click", "rich", "httpx2"},
     "demo": {"starlette", "psutil", "psycopg"},  # applications, written as their users write them
+    "integrations/django.py": {"django", "asgiref"},
+    "integrations/flask.py": {"flask"},
     "testing/fixtures.py": {"pytest"},
     **{f"integrations/{name}.py": {name} for name in ("aiohttp", "blacksheep", "falcon", "quart", "sanic")},
     "integrations/mcp.py": {"mcp", "mcp_types"},

@@ -1,5 +1,6 @@
 """Event streams as ASGI applications: no framework, every framework, every server."""
 
+from .body import ResponseBody
 from .chunks import encode_stream, stop_when
 from .drain import DEFAULT_GRACE, stream_until_drain
 from .iteration import close_iterator
@@ -26,6 +27,7 @@ __all__ = [
     "Message",
     "OpenStream",
     "Receive",
+    "ResponseBody",
     "Scope",
     "Send",
     "Stream",

@@ -434,7 +434,7 @@ class EventStream:
         await self._until(lambda: self._left or self._unread < _UNREAD_LIMIT)
         if not self.status:
             self.status = message["status"]
-            self.headers.raw.extend(message.get("headers", ()))
+            self.headers.raw.extend((name.lower(), value) for name, value in message.get("headers", ()))
             self._on_start(self.headers)
         elif not self._left:
             chunk = message.get("body", b"")
