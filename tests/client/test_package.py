@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import tickertape
+import tickertape.client
+from tickertape.errors import ClientError
 
 SOURCE = str(Path(tickertape.__file__).parents[1])
 
@@ -26,3 +30,9 @@ def test_missing_httpx2() -> None:
 
 def test_top_level_import() -> None:
     assert bare("import tickertape; assert 'tickertape.client' not in sys.modules").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["ClientError", *(each.__name__ for each in ClientError.__subclasses__())])
+def test_exceptions_of_the_client(name: str) -> None:
+    assert getattr(tickertape.client, name) is getattr(tickertape.errors, name)
+    assert name in tickertape.client.__all__

@@ -17,7 +17,7 @@ import pydantic
 import pytest
 
 from tickertape import InvalidEventError, TickertapeError
-from tickertape.wire import ServerSentEvent
+from tickertape.wire import Decoder, ReceivedEvent, ServerSentEvent
 from tickertape.wire.event import MAX_RETRY
 
 
@@ -363,3 +363,39 @@ def test_match_statement() -> None:
     assert describe(ServerSentEvent(comment="c")) == "comment c"
     assert describe(ServerSentEvent("5", event="price")) == "price 5"
     assert describe(ServerSentEvent("5", id="1")) == "id 1"
+
+
+# Received events
+
+
+@pytest.mark.parametrize(("event", "type"), [(None, "message"), ("", "message"), ("paid", "paid")])
+def test_type(event: str | None, type: str) -> None:
+    assert ServerSentEvent("x", event=event).type == type
+    assert ReceivedEvent("x", event=event).type == type
+
+
+@pytest.mark.parametrize(
+    ("wire", "expected"),
+    [
+        (b"data: a\n\n", ReceivedEvent("a")),
+        (b"id: 1\nevent: e\ndata: a\n\n", ReceivedEvent("a", id="1", event="e")),
+        (b"id: 1\nretry: 5\ndata\n\n", ReceivedEvent("", id="1", retry=5)),
+    ],
+)
+def test_received_event(wire: bytes, expected: ReceivedEvent) -> None:
+    (event,) = Decoder().feed(wire)
+    assert type(event) is ReceivedEvent
+    assert event == expected
+    copied = pickle.loads(pickle.dumps(event))
+    assert (type(copied), copied) == (ReceivedEvent, expected)
+    assert repr(event).startswith("ReceivedEvent(")
+
+
+def test_received_event_has_data() -> None:
+    with pytest.raises(InvalidEventError, match="expected data to be a str, got None"):
+        ReceivedEvent(None)  # type: ignore[arg-type]
+
+
+def test_comments_are_not_received_events() -> None:
+    (comment,) = Decoder(comments=True).feed(b": beat\n")
+    assert not isinstance(comment, ReceivedEvent)
