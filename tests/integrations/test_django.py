@@ -22,7 +22,7 @@ from django.test import RequestFactory, override_settings
 from django.urls import path as route
 
 from support.framework import PROPERTY, Site, check_page_tests, check_site
-from support.pages import write_files
+from support.pages import DOCS, write_files
 from support.servers import BIN, Connection, Program, free_port
 from tickertape import Hub, ServerSentEvent
 from tickertape.errors import HubClosedError, InvalidTopicError
@@ -118,6 +118,38 @@ async def test_commit(project: Path) -> None:
     assert [event.json() for event in events] == [{"text": "welcome, ada"}, {"text": "later"}]
 
 
+async def test_stalled_client(project: Path) -> None:
+    """A client that does not read keeps neither the server from stopping nor other clients from their events."""
+    port = free_port()
+    command = [str(BIN / "uvicorn"), "mysite.asgi:application", f"--port={port}"]
+    with closing(Program(command, folder=str(project))) as program:
+        program.wait_for(port)
+        async with await Connection.open(port, receive_buffer=4096) as stalled, await Connection.open(port) as stream:
+            await stalled.get("/events")
+            await stream.get("/events")
+            await until_online(port, 2)
+            for _ in range(6):
+                await post(port, "/news", {"text": "x" * 1_000_000})
+                assert len((await next_event(stream)).json()["text"]) == 1_000_000
+            assert await program.end() < 2.0, program.output
+
+
+async def test_runserver(project: Path) -> None:
+    """Django's development server streams if daphne replaces it, as the page says."""
+    text = (DOCS / f"{PAGE}.md").read_text()
+    setting = 'ASGI_APPLICATION = "mysite.asgi.application"'
+    assert f"`{setting}`" in text
+    with (project / "mysite/settings.py").open("a") as file:
+        file.write(f'\nINSTALLED_APPS.insert(0, "daphne")\n{setting}\n')
+    port = free_port()
+    command = [str(BIN / "python"), "manage.py", "runserver", "--noreload", str(port)]
+    with closing(Program(command, folder=str(project))) as program:
+        program.wait_for(port)
+        async with await Connection.open(port) as stream:
+            await stream.get("/countdown")
+            assert b'data: {"number":1}' in await stream.rest()
+
+
 async def test_site_under_wsgi(project: Path) -> None:
     """The views publish to a hub beside the site, after the commit too; a stream is refused with the reason."""
     hub_port, port = free_port(), free_port()
@@ -159,6 +191,7 @@ async def test_migration(project: Path) -> None:
                 assert (event.event, event.json()) == ("created", {"text": "hello world"})
         async with httpx2.AsyncClient() as client:
             assert (await client.get(f"http://127.0.0.1:{port}/chosen/?channel=_staff")).status_code == 403
+            assert (await client.get(f"http://127.0.0.1:{port}/chosen/")).status_code == 400
 
 
 async def post(port: int, path: str, content: object) -> int:
