@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.command import HubProgram, hub_program
+from support.npm import installed
 from support.servers import Program, until
 from tickertape.client import Publisher
 
-HERE = Path(__file__).parent
-FILES = ("package.json", "package-lock.json", "listen.mjs")
 RESTARTS = 4
 
 
 @pytest.fixture(scope="session")
 def folder(pytestconfig: pytest.Config) -> Path:
-    """Return the folder with the packages of the lock file. They are installed once for each version of it."""
-    if shutil.which("npm") is None:
-        reason = "npm is not on the path"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    wanted = hashlib.sha256(b"".join((HERE / name).read_bytes() for name in FILES)).hexdigest()[:12]
-    assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir(f"interop-{wanted}")
-    if not (folder / "installed").exists():
-        for name in FILES:
-            shutil.copy(HERE / name, folder)
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            reason = f"expected npm to install the packages, got: {done.stderr[-500:]}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason)
-            pytest.skip(reason)
-        (folder / "installed").touch()
-    return folder
+    """Return the folder with the packages of the lock file."""
+    return installed(pytestconfig)
 
 
 def lines(program: Program) -> list[dict[str, Any]]:

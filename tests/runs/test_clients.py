@@ -1,0 +1,147 @@
+"""Runs with the clients of others: each reads an answer, a failure and the rest of an answer in its own protocol."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import anthropic
+import httpx2
+import openai
+import pytest
+
+from support.npm import installed
+from support.runs_app import TEXTS
+from support.servers import serve
+
+TEXT: Final = "".join(TEXTS)
+FAILURE: Final = "The model is gone."
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serve("uvicorn-httptools", "support.runs_app:app") as server:
+        yield f"http://127.0.0.1:{server.address}"
+
+
+@pytest.fixture(scope="module")
+def folder(pytestconfig: pytest.Config) -> Path:
+    return installed(pytestconfig)
+
+
+def run_node(folder: Path, client: str, url: str) -> dict[str, Any]:
+    """Run a part of ``runs.mjs`` and return what it found."""
+    command = ["node", str(folder / "runs.mjs"), client, url]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def openai_client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+def test_openai_chat(url: str) -> None:
+    client = openai_client(url)
+    with client.chat.completions.stream(model="oc/1", messages=[{"role": "user", "content": "all"}]) as answer:
+        completion = answer.get_final_completion()
+    assert completion.choices[0].message.content == TEXT
+    assert completion.choices[0].finish_reason == "stop"
+    stream = client.chat.completions.create(model="oc/2", messages=[{"role": "user", "content": "fail"}], stream=True)
+    seen = [next(stream).choices[0].delta.content for _ in TEXTS[:-1]]
+    with pytest.raises(openai.APIError, match=FAILURE):
+        next(stream)
+    assert seen == [*TEXTS[:-1]]
+
+
+def test_openai_responses(url: str) -> None:
+    client = openai_client(url)
+    with client.responses.stream(model="or/1", input="all") as stream:
+        events = [*stream]
+        response = stream.get_final_response()
+    assert response.output_text == TEXT
+    assert [event.sequence_number for event in events] == [*range(len(events))]
+    for number in range(len(events)):
+        rest = client.responses.retrieve(response.id, stream=True, starting_after=number)
+        assert [event.type for event in rest] == [event.type for event in events[number + 1 :]]
+    failed = [*client.responses.create(model="or/2", input="fail", stream=True)][-1]
+    assert failed.type == "response.failed"
+    assert failed.response.error is not None
+    assert failed.response.error.message == FAILURE
+
+
+def test_openai_responses_resume_an_active_run(url: str) -> None:
+    client = openai_client(url)
+    stream = client.responses.create(model="or/3", input="wait", stream=True)
+    before = [next(stream) for _ in range(5)]
+    stream.close()
+    created = before[0]
+    assert created.type == "response.created"
+    httpx2.post(f"{url}/go/or/3").raise_for_status()
+    rest = client.responses.retrieve(created.response.id, stream=True, starting_after=before[-1].sequence_number)
+    events = [*before, *rest]
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == TEXT
+    assert [event.sequence_number for event in events] == [*range(len(events))]
+
+
+def test_anthropic(url: str) -> None:
+    client = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+
+    def ask(model: str, question: str) -> Any:
+        return client.messages.stream(model=model, max_tokens=9, messages=[{"role": "user", "content": question}])
+
+    with ask("an/1", "all") as stream:
+        assert [*stream.text_stream] == [*TEXTS]
+        message = stream.get_final_message()
+    assert message.content[0].text == TEXT
+    assert message.stop_reason == "end_turn"
+    with ask("an/2", "fail") as stream, pytest.raises(anthropic.APIStatusError, match=FAILURE):
+        stream.until_done()
+
+
+def test_ai(url: str, folder: Path) -> None:
+    """A message is the same after a cut at each chunk; a stop is an abort; there is nothing to resume when idle."""
+    found = run_node(folder, "ai", url)
+    whole = found["whole"]
+    assert [part["text"] for part in whole["parts"] if part["type"] == "text"] == [TEXT]
+    assert found["chunks"] == [
+        "start",
+        "text-start",
+        *["text-delta"] * len(TEXTS),
+        "text-end",
+        "finish",
+    ]
+    assert found["active"] == [whole] * 5
+    assert found["finished"] == [None] * 3
+    assert found["replayed"] == [whole] * 3
+    assert found["stopped"] == ["abort"]
+    assert found["cancelled"] == 1
+    assert found["idle"] is None
+    assert found["failure"] == FAILURE
+
+
+def test_ag_ui(url: str, folder: Path) -> None:
+    """The agent checks the order of the events itself, and a join replays from the start."""
+    found = run_node(folder, "ag-ui", url)
+    assert found["messages"] == [TEXT]
+    assert found["joined"] == [TEXT]
+    assert found["failure"] == FAILURE
+
+
+def test_eventsource_parser(url: str, folder: Path) -> None:
+    found = run_node(folder, "eventsource-parser", url)
+    assert found["data"][:-1] == [*TEXTS]
+    assert found["types"][-1] == "stream:end"
+    assert len(set(found["ids"])) == len(TEXTS) + 1
+
+
+def test_fetch_event_source(url: str, folder: Path) -> None:
+    """It is cut after each event, and continues after it; behind the end it gets 204."""
+    found = run_node(folder, "fetch-event-source", url)
+    assert found["data"] == [*TEXTS]
+    assert found["requests"] == len(TEXTS) + 1
+    assert found["after"] == 204
