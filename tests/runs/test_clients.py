@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,10 +16,20 @@ import pytest
 
 from support.npm import installed
 from support.runs_app import TEXTS
-from support.servers import serve
+from support.servers import Server, serve
 
 TEXT: Final = "".join(TEXTS)
 FAILURE: Final = "The model is gone."
+
+
+POSTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "openai_chat": ("/v1/chat/completions", {"model": "stop/1", "messages": [{"content": "wait"}]}),
+    "openai_responses": ("/v1/responses", {"model": "stop/2", "input": "wait"}),
+    "anthropic": ("/v1/messages", {"model": "stop/3", "messages": [{"content": "wait"}]}),
+    "ai_sdk": ("/ai", {"id": "stop/4", "messages": [{"parts": [{"text": "wait"}]}]}),
+    "ag_ui": ("/ag-ui", {"threadId": "stop/5", "messages": [{"content": "wait"}]}),
+}
+"""A request in each protocol whose answer does not end."""
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +156,40 @@ def test_fetch_event_source(url: str, folder: Path) -> None:
     assert found["data"] == [*TEXTS]
     assert found["requests"] == len(TEXTS) + 1
     assert found["after"] == 204
+
+
+async def read_rest(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """Return what else comes, and whether the connection was cut."""
+    received = b""
+    try:
+        async for chunk in chunks:
+            received += chunk
+    except httpx2.TransportError:
+        return received, True
+    return received, False
+
+
+@pytest.mark.parametrize("kind", ["uvicorn-httptools", "hypercorn", "granian"])
+async def test_stop_of_the_server_is_no_clean_end(kind: str) -> None:
+    """The connections of readers are cut in every protocol, so that a part is not taken for the whole answer."""
+    server = Server(kind, "support.runs_app:app")
+    try:
+        server.wait_for(server.address)
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(httpx2.AsyncClient(base_url=f"http://127.0.0.1:{server.address}"))
+            received = dict.fromkeys(POSTS, b"")
+            chunks = {}
+            for framing, (path, body) in POSTS.items():
+                answer = await stack.enter_async_context(client.stream("POST", path, json=body))
+                chunks[framing] = answer.aiter_raw()
+                while b"three" not in received[framing]:
+                    received[framing] += await anext(chunks[framing])
+            await server.end()
+            for framing, rest in chunks.items():
+                more, cut = await read_rest(rest)
+                assert cut, framing
+                received[framing] += more
+        clean = (b"[DONE]", b'finish"', b"_stop", b".completed", b"FINISHED", b"stream:")
+        assert not [word for word in clean if any(word in found for found in received.values())]
+    finally:
+        server.close()

@@ -30,7 +30,7 @@ from ..wire import Cursor, Draft, Gap
 from .directory import Directory, Entry
 from .framing import FramingFactory, Name, RunEvent, find_framing
 from .producer import MESSAGES, Producer, item_draft
-from .reader import BEGINNING, frame_run, read_run
+from .reader import BEGINNING, Stop, frame_run, read_run
 from .records import (
     ALIVE,
     BEAT,
@@ -509,13 +509,18 @@ class Runs:
         if not shape.native and begun is not None and begun.offset + 1 < directory.oldest:
             return _Refusal(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
         given = dict(headers.items() if isinstance(headers, Mapping) else headers or ())
-        blocks = frame_run(self._hub, info, shape, after=cursor, sequence=sequence, watch=self._reading)
+        # Protocols of others have no word for a part of a run: their readers must see that the connection was cut.
+        stop = None if shape.native else Stop()
+        blocks = frame_run(self._hub, info, shape, after=cursor, sequence=sequence, watch=self._reading, stop=stop)
         return EventSourceResponse(
             blocks,
             headers={**shape.headers, **given},
             head="now",
             heartbeat=self._hub.heartbeat,
             send_timeout=self._hub.send_timeout,
+            on_error=None if shape.native else _send_nothing,
+            on_drain=stop,
+            drain_grace=0.0 if stop is None else _PARTING,
             clock=self._hub.clock,
         )
 
@@ -691,6 +696,10 @@ class _Refusal(StreamResponse):
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": []})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _send_nothing(_: Exception) -> None:
+    """Cut the connection after a failure: ``stream:error`` is no event of other protocols."""
 
 
 async def _iterate(items: Items) -> AsyncIterator[Any]:
