@@ -114,6 +114,21 @@ def test_anthropic(url: str) -> None:
         stream.until_done()
 
 
+def test_empty_answer(url: str) -> None:
+    """An answer without text is a whole answer, and a failure before the text is that failure."""
+    client = openai_client(url)
+    with client.chat.completions.stream(model="empty/1", messages=[{"role": "user", "content": "nothing"}]) as chat:
+        assert chat.get_final_completion().choices[0].finish_reason == "stop"
+    with client.responses.stream(model="empty/2", input="nothing") as response:
+        assert response.get_final_response().output_text == ""
+    with client.responses.stream(model="empty/3", input="fail at once") as response:
+        assert [event.type for event in response][-1] == "response.failed"
+    other = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+    question: Any = [{"role": "user", "content": "nothing"}]
+    with other.messages.stream(model="empty/4", max_tokens=9, messages=question) as messages:
+        assert messages.get_final_message().stop_reason == "end_turn"
+
+
 def test_ai(url: str, folder: Path) -> None:
     """A message is the same after a cut at each chunk; a stop is an abort; there is nothing to resume when idle."""
     found = run_node(folder, "ai", url)

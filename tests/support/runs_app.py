@@ -25,7 +25,11 @@ app = FastAPI(lifespan=hub.lifespan)
 
 
 async def answer(name: str, question: str) -> AsyncIterator[str]:
-    """Produce an answer: whole, at a signal, or up to a failure."""
+    """Produce an answer: whole, at a signal, up to a failure, or nothing."""
+    if question == "nothing":
+        return
+    if question == "fail at once":
+        raise RuntimeError("The model is gone.")
     try:
         for text in TEXTS[:-1]:
             yield text

@@ -115,8 +115,10 @@ class OpenAIChat:
     def __init__(self, info: RunInfo) -> None:
         self._info = info
         self._wrote_text = False
+        self._empty = True
 
     def frames(self, event: RunEvent) -> list[Frame]:
+        self._empty = False
         if not event.text:
             return [Frame(event.data)]
         delta = {"content": event.data} if self._wrote_text else {"role": "assistant", "content": event.data}
@@ -127,6 +129,8 @@ class OpenAIChat:
         if end.state is not RunState.DONE:
             error = {"message": end.error, "type": "server_error", "code": str(end.state), "param": None}
             return [Frame(_text({"error": error}))]
+        if self._empty:
+            return [self._chunk({"role": "assistant", "content": ""}, "stop"), Frame(DONE)]
         return [*([self._chunk({}, "stop")] if self._wrote_text else []), Frame(DONE)]
 
     def _chunk(self, delta: dict[str, str], finish: str | None) -> Frame:
@@ -171,6 +175,10 @@ class OpenAIResponses:
         return [self._frame(kind, **fields)]
 
     def end(self, end: RunEnd) -> list[Frame]:
+        # Clients fail on an end without a beginning.
+        return [*([] if self._number else self._begin()), *self._finish(end)]
+
+    def _finish(self, end: RunEnd) -> list[Frame]:
         if end.state is RunState.DONE:
             return [] if self._finished else self._complete()
         if end.state is RunState.CANCELLED:
@@ -183,12 +191,17 @@ class OpenAIResponses:
 
     def _open(self) -> list[Frame]:
         self._text = []
+        return [
+            *self._begin(),
+            self._frame("response.output_item.added", output_index=0, item=self._item("in_progress", [])),
+            self._frame("response.content_part.added", **self._part, part=self._content("")),
+        ]
+
+    def _begin(self) -> list[Frame]:
         response = self._response("in_progress")
         return [
             self._frame("response.created", response=response),
             self._frame("response.in_progress", response=response),
-            self._frame("response.output_item.added", output_index=0, item=self._item("in_progress", [])),
-            self._frame("response.content_part.added", **self._part, part=self._content("")),
         ]
 
     def _complete(self) -> list[Frame]:
@@ -242,8 +255,10 @@ class Anthropic:
     def __init__(self, info: RunInfo) -> None:
         self._info = info
         self._wrote_text = False
+        self._empty = True
 
     def frames(self, event: RunEvent) -> list[Frame]:
+        self._empty = False
         if not event.text:
             data = event.json()
             kind = data.get("type") if isinstance(data, dict) else None
@@ -256,10 +271,12 @@ class Anthropic:
     def end(self, end: RunEnd) -> list[Frame]:
         if end.state is not RunState.DONE:
             return [self._frame("error", error={"type": "api_error", "message": end.error})]
-        if not self._wrote_text:
+        if not self._wrote_text and not self._empty:
             return []
+        opening = self._open() if self._empty else []
         delta = {"stop_reason": "end_turn", "stop_sequence": None}
         return [
+            *opening,
             self._frame("content_block_stop", index=0),
             self._frame("message_delta", delta=delta, usage={"output_tokens": 0}),
             self._frame("message_stop"),
