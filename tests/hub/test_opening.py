@@ -159,3 +159,10 @@ async def test_stream_ends_when_its_server_stops() -> None:
     async with asyncio.timeout(5):
         assert [chunk[:7] async for chunk in stream] == [b"retry: "]
     await hub.close()
+
+
+@pytest.mark.parametrize("url", ["memory://", "sqlite:///{folder}/log.db"])
+async def test_closing_stores_events_published_soon(url: str, tmp_path: Path) -> None:
+    async with Hub(url.format(folder=tmp_path)) as hub:
+        tasks = [hub.publish_soon("t", f"{number}") for number in range(10)]
+    assert [(await task).offset for task in tasks] == list(range(1, 11))

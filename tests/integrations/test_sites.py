@@ -8,11 +8,13 @@ from typing import Final
 
 import pytest
 
-from support.framework import Site, check_items, check_site
+from support.framework import Site, check_items, check_page_tests, check_site
 
 ADDRESS: Final = "--port 8000"
 
 SITES: Final = [
+    Site("frameworks/fastapi", "uvicorn app:app", ADDRESS),
+    Site("frameworks/litestar", "uvicorn app:app", ADDRESS),
     Site("frameworks/starlette", "uvicorn app:app", ADDRESS),
     Site("frameworks/aiohttp", "python app.py"),
     Site("frameworks/quart", "hypercorn app:app", "--bind 127.0.0.1:8000"),
@@ -23,6 +25,8 @@ SITES: Final = [
 ]
 
 ITEMS: Final = {
+    "fastapi": "uvicorn countdown:app --port 8000",
+    "litestar": "uvicorn countdown:app --port 8000",
     "aiohttp": "python countdown.py",
     "quart": "hypercorn countdown:app --bind 127.0.0.1:8000",
     "sanic": "sanic countdown:app --single-process --port 8000",
@@ -39,3 +43,8 @@ async def test_site(site: Site, tmp_path: Path, record_property: Callable[[str, 
 @pytest.mark.parametrize("name", ITEMS)
 async def test_own_items(name: str, tmp_path: Path) -> None:
     await check_items(f"frameworks/{name}", ITEMS[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fastapi", "litestar"])
+def test_tests_of_a_page(name: str, tmp_path: Path) -> None:
+    check_page_tests(f"frameworks/{name}", tmp_path)

@@ -66,6 +66,9 @@ _RETRY_JITTER: Final = 0.2
 _DRAIN_STEP: Final = 0.002
 """Seconds of the drain window for each stream: 500 reconnects a second are easy, and a single stream ends at once."""
 
+_LAST_EVENTS: Final = 5.0
+"""Seconds for which a closing hub waits for events that were published soon, if the log does not take them."""
+
 _LAST_WORDS: Final = 0.1
 """Seconds after the end of the last stream after which a hub that has opened itself closes."""
 
@@ -295,23 +298,41 @@ class Hub:
         open_streams.discard(self)
         if self._opening is not None:
             await asyncio.wait([self._opening])
-        companions, self._companions = self._companions, []
-        if companions:
-            self._draining = True
-            await asyncio.gather(*(companion.close() for companion in companions))
-        delivery, wheel, follower = self._delivery, self._wheel, self._follower
-        if delivery is not None and wheel is not None and follower is not None:
-            self._draining = True
-            self._delivery = None
-            for subscription in self.presence.subscriptions:
-                self._finish(delivery, subscription)
-            delivery.close()
-            wheel.stop()
-            self._closing = asyncio.get_running_loop().create_task(
-                self._close_log(self._cancel_feeds(), follower), name="tickertape close"
-            )
+        if self._closing is None and self._delivery is not None:
+            if self._companions or self._publishing:
+                self._draining = True
+                self._closing = asyncio.get_running_loop().create_task(self._finish_work(), name="tickertape close")
+            else:
+                self._end_streams()
         if self._closing is not None:
             await asyncio.shield(self._closing)
+
+    async def _finish_work(self) -> None:
+        """Wait until companions have stopped, and events that were published soon are stored; then end the streams."""
+        companions, self._companions = self._companions, []
+        try:
+            await asyncio.gather(*(companion.close() for companion in companions))
+            if self._publishing:
+                await asyncio.wait(set(self._publishing), timeout=_LAST_EVENTS)
+        finally:
+            self._end_streams()
+        if self._closing is not None:
+            await self._closing
+
+    def _end_streams(self) -> None:
+        """End all streams at once, and begin to close the log."""
+        delivery, wheel, follower = self._delivery, self._wheel, self._follower
+        if delivery is None or wheel is None or follower is None:
+            return
+        self._draining = True
+        self._delivery = None
+        for subscription in self.presence.subscriptions:
+            self._finish(delivery, subscription)
+        delivery.close()
+        wheel.stop()
+        self._closing = asyncio.get_running_loop().create_task(
+            self._close_log(self._cancel_feeds(), follower), name="tickertape close"
+        )
 
     async def _close_log(self, feeds: list[Feed], follower: Follower) -> None:
         try:
