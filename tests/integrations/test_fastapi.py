@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 
 import fastapi.sse
 import pytest
-from fastapi import Depends, FastAPI, Request
+from fastapi import BackgroundTasks, Depends, FastAPI, Request
 from pydantic import BaseModel
 
+from support.asgi import settle
 from support.pages import files_of
 from tickertape import EventSourceResponse, Hub, HubResponse, ServerSentEvent
 from tickertape.integrations.fastapi import stream_of
@@ -113,3 +114,21 @@ async def test_events_of_both_libraries() -> None:
         events = [await stream.next_event() for _ in range(4)]
     assert events[0] == events[1]
     assert events[2] == events[3]
+
+
+async def test_background_tasks_after_a_hub_stream() -> None:
+    """FastAPI gives its tasks to the response; they run once, when the client has left."""
+    ran: list[str] = []
+    hub = Hub()
+    app = FastAPI(lifespan=hub.lifespan)
+
+    @app.get("/events")
+    async def events(request: Request, tasks: BackgroundTasks) -> HubResponse:
+        tasks.add_task(ran.append, "left")
+        return hub.response(request, "news")
+
+    async with EventStreamClient(app) as client:
+        async with client.open("/events"):
+            assert ran == []
+        await settle(lambda: bool(ran))
+        assert ran == ["left"]
