@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
 
 from tickertape import EventSourceResponse, Hub
+from tickertape.runs import Runs
 from tickertape.testing import EventStreamClient
 
 ROOT = Path(__file__).parents[1]
@@ -53,22 +55,30 @@ def test_start_page() -> None:
     assert PROGRAM in (ROOT / "docs" / "index.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("path", ["/countdown", "/chat?prompt=hello"])
-async def test_generators(path: str) -> None:
+async def test_generator() -> None:
+    app = FastAPI()
+    exec(snippet("/countdown"), {"app": app, "asyncio": asyncio, "EventSourceResponse": EventSourceResponse})
+    async with EventStreamClient(app) as client, client.open("/countdown") as stream:
+        assert (await stream.next_event()).json() == {"left": 10}
+
+
+async def test_answer_of_a_model() -> None:
     async def model(prompt: str) -> AsyncIterator[str]:
         yield prompt
         raise ConnectionError("the model is gone")
 
-    app = FastAPI()
-    names = {"app": app, "asyncio": asyncio, "model": model, "EventSourceResponse": EventSourceResponse}
-    exec(snippet(path.partition("?")[0]), names)
-    method = "POST" if "chat" in path else "GET"
-    async with EventStreamClient(app) as client, client.open(path, method=method) as stream:
-        if method == "GET":
-            assert (await stream.next_event()).json() == {"left": 10}
-        else:
-            events = [(await stream.next_event()).json() for _ in range(2)]
-            assert events == [{"text": "hello"}, {"error": "the model is gone"}]
+    class Question(BaseModel):
+        id: str
+        text: str
+
+    hub = Hub()
+    app = FastAPI(lifespan=hub.lifespan)
+    names = {"app": app, "hub": hub, "model": model, "Runs": Runs, "Question": Question, "Request": Request}
+    exec(snippet("/chat/{chat}"), names)
+    question = {"id": "a", "text": "hello"}
+    async with EventStreamClient(app) as client, client.open("/chat/1", method="POST", json=question) as stream:
+        parts = [(await stream.next_event()).json() for _ in range(5)]
+    assert [part["type"] for part in parts] == ["start", "text-start", "text-delta", "text-end", "error"]
 
 
 async def test_snippet_for_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
