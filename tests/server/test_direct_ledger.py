@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from support.servers import BIN, TESTS, Connection, Program, free_port, until
+from support.servers import BIN, START, TESTS, Connection, Program, free_port, until
 from tickertape import Decoder
 
 APP = "support.direct_app:app"
@@ -153,7 +153,7 @@ async def test_thousand_streams_and_a_restart(app: str, way: str) -> None:
         published: list[str] = []
         publishing = asyncio.create_task(publish_until_refused(server, published))
         reading = asyncio.gather(*(connection.rest() for connection in connections))
-        await until(lambda: len(published) > 20, lambda: "events to be published")
+        await until(lambda: len(published) > 20, lambda: "events to be published", within=START)
         start = time.monotonic()
         await server.end()
         took = time.monotonic() - start

@@ -60,8 +60,8 @@ class EventStreamClient:
     Arguments:
         app: the application. ``async with`` runs its lifespan.
         headers: sent with every request.
-        cookies: sent with every request. Responses add to them and remove from them, as in a browser; paths
-            and domains do not matter.
+        cookies: sent with every request that has no ``cookie`` header. Responses add to them and remove from
+            them, as in a browser; paths and domains do not matter.
         spec_version: the version of the ASGI HTTP specification to announce.
 
     Attributes:
@@ -139,7 +139,8 @@ class EventStreamClient:
         if last_event_id is not None:
             # Headers are Latin-1 to ASGI, and this one is UTF-8 to browsers.
             fields["last-event-id"] = last_event_id.encode().decode("latin-1")
-        if pairs := self.cookies | dict(cookies or {}):
+        kept = {} if "cookie" in fields else self.cookies  # several users may share this client
+        if pairs := kept | dict(cookies or {}):
             sent = [f"{name}={value}" for name, value in pairs.items()]
             fields["cookie"] = "; ".join([fields["cookie"], *sent] if "cookie" in fields else sent)
         scope = {

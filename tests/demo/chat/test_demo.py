@@ -22,7 +22,7 @@ class User:
 
     def __init__(self, client: EventStreamClient) -> None:
         self._client = client
-        self._headers: dict[str, str] = {}
+        self._headers = {"cookie": ""}
 
     async def request(self, method: str, url: str, value: Any = None, headers: dict[str, str] = JSON) -> Answer:
         """Send a request and read the answer."""

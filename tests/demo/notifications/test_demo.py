@@ -25,7 +25,7 @@ class User:
 
     def __init__(self, client: EventStreamClient) -> None:
         self._client = client
-        self.headers: dict[str, str] = {}
+        self.headers = {"cookie": ""}
 
     async def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         content = b"" if body is None else json.dumps(body).encode()
