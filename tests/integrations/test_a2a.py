@@ -19,7 +19,7 @@ REQUEST = {
 
 async def test_page(tmp_path: Path) -> None:
     """A streaming message, and a second client that joins the task while it runs."""
-    with serve_page("frameworks/mcp", "agent:app", tmp_path) as site:
+    with serve_page("frameworks/mcp", "agent:app", tmp_path) as [site]:
         lines = await asyncio.to_thread(run_program, tmp_path, "ask.py")
         states = [*(f"TASK_STATE_WORKING {number}" for number in (1, 2, 3)), "TASK_STATE_COMPLETED done"]
         assert [line.removeprefix("first ") for line in lines if line.startswith("first ")] == states

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import httpx2
 import pytest
+from mcp import Client
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
@@ -303,7 +304,7 @@ def rpc(method: str, params: dict[str, Any]) -> dict[str, Any]:
 async def test_sigterm(tmp_path: Path) -> None:
     """An open GET stream and an open request end with the server."""
     async with httpx2.AsyncClient(timeout=PATIENCE) as client:
-        with serve_page(PAGE, "app:app", tmp_path) as site:
+        with serve_page(PAGE, "app:app", tmp_path) as [site]:
             session = Session(client, f"http://127.0.0.1:{site.port}/mcp")
             await session.open()
             params = {"name": "count", "arguments": {"to": 1000}, "_meta": {"progressToken": 1}}
@@ -397,19 +398,6 @@ class RoundRobin:
             await send({"type": "http.response.body", "body": b""})
 
 
-@asynccontextmanager
-async def two_servers(url: str, tmp_path: Path) -> AsyncIterator[tuple[str, RoundRobin]]:
-    async with AsyncExitStack() as stack:
-        ports = []
-        for name in ("one", "two"):
-            (tmp_path / name).mkdir()
-            changes = {"sqlite:///mcp.db": url}
-            site = stack.enter_context(serve_page(PAGE, "app:app", tmp_path / name, changes))
-            ports.append(site.port)
-        proxy = RoundRobin(ports, await stack.enter_async_context(httpx2.AsyncClient()))
-        yield await stack.enter_async_context(serve_here(proxy)), proxy
-
-
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])
 async def test_two_processes(kind: str, tmp_path: Path) -> None:
     """The request runs in one process, and the client resumes at the other one."""
@@ -418,15 +406,26 @@ async def test_two_processes(kind: str, tmp_path: Path) -> None:
     assert log_type is not None
     log: Any = log_type(tmp_path)
     url = log.url if kind == "redis" else f"sqlite:///{tmp_path}/shared.db"
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder in folders:
+        folder.mkdir()
+    seen: list[float] = []
+
+    async def note_progress(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(progress)
+
     try:
-        async with two_servers(url, tmp_path) as (address, proxy):
-            port = address.rpartition(":")[2]
-            text = (tmp_path / "one" / "client.py").read_text()
-            own = text.partition("http://127.0.0.1:")[2].partition("/")[0]
-            (tmp_path / "client.py").write_text(text.replace(own, port))
-            lines = await asyncio.to_thread(run_program, tmp_path, "client.py")
-            assert [line for line in lines if " of " in line] == PROGRESS
-            assert lines[-1] == "counted to 4"
-            assert proxy.resumed == [200]
+        with serve_page(PAGE, "app:app", *folders, changes={"sqlite:///mcp.db": url}) as sites:
+            async with httpx2.AsyncClient() as client:
+                proxy = RoundRobin([site.port for site in sites], client)
+                async with (
+                    asyncio.timeout(PATIENCE),
+                    serve_here(proxy) as address,
+                    Client(f"{address}/mcp", mode="legacy") as user,
+                ):
+                    result: Any = await user.call_tool("count", {"to": 4}, progress_callback=note_progress)
+        assert result.content[0].text == "counted to 4"
+        assert seen == [1, 2, 3, 4]
+        assert proxy.resumed == [200]
     finally:
         await log.remove()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,20 +25,26 @@ class Site(NamedTuple):
 
 
 @contextmanager
-def serve_page(page: str, app: str, folder: Path, changes: Mapping[str, str] | None = None) -> Iterator[Site]:
-    """Write the files of a page, with another port and changes of their text, and run one under uvicorn."""
-    port = free_port()
-    for name, text in files_of(page).items():
-        for old, new in {"8000": str(port), **(changes or {})}.items():
-            text = text.replace(old, new)
-        (folder / name).write_text(text, "utf-8")
-    command = [sys.executable, "-m", "uvicorn", app, f"--port={port}", "--no-access-log"]
-    program = Program(command, folder=str(folder))
-    try:
-        program.wait_for(port)
-        yield Site(program, port)
-    finally:
-        program.close()
+def serve_page(page: str, app: str, *folders: Path, changes: Mapping[str, str] | None = None) -> Iterator[list[Site]]:
+    """Write the files of a page into each folder, with another port and changes of their text; run one there.
+
+    The servers start at the same time.
+    """
+    with ExitStack() as stack:
+        sites = []
+        for folder in folders:
+            port = free_port()
+            for name, text in files_of(page).items():
+                for old, new in {"8000": str(port), **(changes or {})}.items():
+                    text = text.replace(old, new)
+                (folder / name).write_text(text, "utf-8")
+            command = [sys.executable, "-m", "uvicorn", app, f"--port={port}", "--no-access-log"]
+            program = Program(command, folder=str(folder))
+            stack.callback(program.close)
+            sites.append(Site(program, port))
+        for site in sites:
+            site.program.wait_for(site.port)
+        yield sites
 
 
 def run_program(folder: Path, name: str) -> list[str]:
