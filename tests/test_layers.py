@@ -49,7 +49,7 @@ OUTSIDE = {
     "integrations/flask.py": {"flask"},
     "testing/fixtures.py": {"pytest"},
     **{f"integrations/{name}.py": {name} for name in ("aiohttp", "blacksheep", "falcon", "quart", "sanic")},
-    "integrations/fastapi.py": {"pydantic"},
+    "integrations/fastapi.py": {"fastapi", "pydantic"},
     "integrations/mcp.py": {"mcp", "mcp_types"},
     "testing/contract/__init__.py": {"pytest"},
     "testing/contract/suite.py": {"pytest"},

@@ -14,6 +14,8 @@ ADDRESS: Final = "--port 8000"
 
 SITES: Final = [
     Site("frameworks/fastapi", "uvicorn app:app", ADDRESS),
+    Site("frameworks/fastapi", "hypercorn app:app", "--bind 127.0.0.1:8000"),
+    Site("frameworks/fastapi", "granian --interface asgi app:app", ADDRESS),
     Site("frameworks/litestar", "uvicorn app:app", ADDRESS),
     Site("frameworks/starlette", "uvicorn app:app", ADDRESS),
     Site("frameworks/aiohttp", "python app.py"),
@@ -26,6 +28,7 @@ SITES: Final = [
 
 ITEMS: Final = {
     "fastapi": "uvicorn countdown:app --port 8000",
+    "starlette": "uvicorn countdown:app --port 8000",
     "litestar": "uvicorn countdown:app --port 8000",
     "aiohttp": "python countdown.py",
     "quart": "hypercorn countdown:app --bind 127.0.0.1:8000",
@@ -45,6 +48,6 @@ async def test_own_items(name: str, tmp_path: Path) -> None:
     await check_items(f"frameworks/{name}", ITEMS[name], tmp_path)
 
 
-@pytest.mark.parametrize("name", ["fastapi", "litestar"])
+@pytest.mark.parametrize("name", ["fastapi", "starlette", "litestar"])
 def test_tests_of_a_page(name: str, tmp_path: Path) -> None:
     check_page_tests(f"frameworks/{name}", tmp_path)
