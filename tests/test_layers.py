@@ -27,7 +27,7 @@ ARROWS = {
     "runs": {"errors", "timing", "wire", "asgi", "broker", "hub"},
     "client": {"errors", "timing", "threads", "wire"},
     "testing": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},
-    "server": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},
+    "server": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources", "integrations"},
     "demo": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "sources", "server"},
     "cli": {"errors", "timing", "wire", "asgi", "broker", "hub", "server", "client", "demo"},
     "integrations": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "client"},
@@ -42,7 +42,7 @@ OUTSIDE = {
     "sources/subjects.py": {"nats"},
     "asgi/base.py": {"starlette"},  # to be a real response where Starlette is installed
     "client": {"httpx2"},
-    "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic"},
+    "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic", "prometheus_client", "pythonjsonlogger"},
     "cli": {"typer", "click", "rich", "httpx2"},
     "demo": {"starlette", "psutil", "psycopg"},  # applications, written as their users write them
     "integrations/django.py": {"django", "asgiref"},
@@ -50,14 +50,15 @@ OUTSIDE = {
     "testing/fixtures.py": {"pytest"},
     **{f"integrations/{name}.py": {name} for name in ("aiohttp", "blacksheep", "falcon", "quart", "sanic")},
     "integrations/fastapi.py": {"fastapi", "pydantic"},
+    "integrations/prometheus.py": {"prometheus_client"},
     "integrations/mcp.py": {"mcp", "mcp_types"},
     "testing/contract/__init__.py": {"pytest"},
     "testing/contract/suite.py": {"pytest"},
 }
 """The third-party packages that a package, or one folder or file of it, may import."""
 
-DRIVERS = {"tickertape.broker.nats", "tickertape.broker.postgres"}
-"""Packages inside others that are imported by their own name: ``broker`` itself must import without their drivers."""
+DRIVERS = {"tickertape.broker.nats", "tickertape.broker.postgres", "tickertape.integrations.prometheus"}
+"""Modules that are imported by their own name: the package that contains them must import without their drivers."""
 
 
 def module_name(path: Path) -> str:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,23 @@ async def test_access_log() -> None:
         async with await Connection.open(program.port) as connection:
             await connection.get("/health/live")
         await program.says('"GET /health/live HTTP/1.1" 200')
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_log_as_json(workers: str) -> None:
+    async with serving("--log-format", "json", "--workers", workers) as program:
+        async with await Connection.open(program.port) as connection:
+            assert await connection.get("/events?topic=a") == 200
+        await program.says('"reason": "client_closed"')
+        await program.end()
+        lines = [json.loads(line) for line in program.output.splitlines() if line.startswith("{")]
+    for line in lines:
+        assert {"time", "level", "logger", "message", "process"} <= line.keys()
+        assert datetime.fromisoformat(line["time"]).tzinfo is not None
+    opened, closed = (line for line in lines if line["logger"] == "tickertape.hub.streams")
+    assert (opened["stream"], opened["topics"], opened["level"]) == (1, ["a"], "INFO")
+    assert (closed["stream"], closed["reason"], closed["events"], closed["bytes"]) == (1, "client_closed", 0, 0)
+    assert lines[-1]["message"] == "stopped"
 
 
 async def test_large_body() -> None:

@@ -9,10 +9,8 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
-
 from support.ledger import Account, Ledger, Published
-from support.program import Serve, serving
+from support.program import Serve, serving, workers_of
 from support.servers import START, Connection, until
 from tickertape import Decoder, ServerSentEvent
 from tickertape.broker import create_broker
@@ -31,14 +29,6 @@ KEPT = 1000
 
 TOPICS = ("a", "b/1", "b/2", "c")
 AUDIENCES = (("**",), ("a",), ("b/*",), ("b/1", "c"))
-
-
-def workers_of(program: Serve) -> list[int]:
-    """The processes that serve."""
-    children = psutil.Process(program.process.pid).children()
-    with suppress(psutil.NoSuchProcess):
-        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
-    return []
 
 
 class Reader:

@@ -81,6 +81,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/health/live", "", 200, b""),
     ("GET", "/health/ready", "", 200, b""),
     ("GET", "/health/ready", "", 503, b""),
+    ("GET", "/metrics", "", 200, b""),
     ("GET", "/openapi.json", "", 200, b""),
     ("GET", "/", "", 200, b""),
     ("GET", "/", "", 304, b""),

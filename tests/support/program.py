@@ -6,12 +6,14 @@ import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from support.servers import START, Program
 
-__all__ = ["Serve", "serving"]
+__all__ = ["Serve", "serving", "workers_of"]
 
 
 class Serve(Program):
@@ -57,3 +59,11 @@ async def serving(*options: str, env: Mapping[str, str] | None = None) -> AsyncI
         yield program
     finally:
         program.close()
+
+
+def workers_of(program: Serve) -> list[int]:
+    """The processes that serve."""
+    children = psutil.Process(program.process.pid).children()
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return []

@@ -65,6 +65,7 @@ def serve(
     log_level: Annotated[
         str | None, _option("Level of the log: debug, info, warning or error.", "LEVEL", "info")
     ] = None,
+    log_format: Annotated[str | None, _option("Format of the log: text or json.", "FORMAT", "text")] = None,
     access_log: Annotated[
         bool | None,
         typer.Option("--access-log/--no-access-log", help="Log each request. Default: no.", show_default=False),

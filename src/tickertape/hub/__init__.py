@@ -2,11 +2,12 @@
 
 from .direct import DirectOutput
 from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
-from .hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, Hub, HubStatistics
+from .hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, Hub
 from .log import MAX_LAST, Last
 from .presence import Presence
 from .pull import HubEvent, PullOutput
 from .response import HubResponse
+from .statistics import Distribution, HubStatistics
 from .subscription import Overflow, OverflowPolicy, SubscriberInfo, Subscription
 from .topics import MAX_TOPICS, check_patterns
 
@@ -18,6 +19,7 @@ __all__ = [
     "MAX_TOPICS",
     "Batch",
     "DirectOutput",
+    "Distribution",
     "Feed",
     "FeedState",
     "FeedStatistics",

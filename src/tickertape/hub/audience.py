@@ -60,6 +60,8 @@ class Audience:
     Attributes:
         envelope: the data goes out with its topic.
         members: the number of subscribers, live or not.
+        events, bytes: totals of what went to each of the live direct ones: the difference of two moments is what
+            one of them got in between.
         last_write: the time of the last write to the live direct subscribers, in seconds.
         waiters: pull outputs whose readers wait for the next event, in order.
     """
@@ -70,7 +72,9 @@ class Audience:
         "_descriptors",
         "_empty",
         "_live",
+        "bytes",
         "envelope",
+        "events",
         "last_write",
         "members",
         "patterns",
@@ -81,6 +85,8 @@ class Audience:
         self.patterns = patterns
         self.envelope = envelope
         self.members = 0
+        self.events = 0
+        self.bytes = 0
         self.last_write = now
         self.waiters: dict[Waiter, None] = {}
         self._beaten = now  # the last time at which heartbeats were due for some
@@ -166,6 +172,7 @@ class Audience:
             return
         self.leave(member)
         if written < 0:
+            member.move_to(upto)
             member.abort()
         else:
             member.stall(framed, written, upto)

@@ -13,22 +13,23 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import DisconnectReason
 from ..broker import Broker, Record
-from ..errors import SlowConsumerError
+from ..errors import BrokerError, SlowConsumerError
 from ..timing import Clock, sleep
 from ..wire import Cursor, Gap, GapReason
 from .audience import STRIDE, TURN, Audience, Member
 from .presence import Presence
-from .subscription import OverflowPolicy, Subscription
+from .statistics import Counters
+from .subscription import Output, OverflowPolicy, Subscription
 from .topics import Patterns, TopicIndex, compile_patterns
 from .window import Entry, Window, encode_record
 
 logger = logging.getLogger("tickertape.hub")
+stream_logger = logging.getLogger("tickertape.hub.streams")
 
 PAGE: Final = 32 * 1024
 """Bytes in which a subscriber catches up: what is held for it if it stops reading again."""
@@ -51,19 +52,13 @@ _SEARCHES: Final = 8
 _MAX_MEMO: Final = 64
 """Joined slices that are kept: clients that lost their connection together reconnect with one cursor."""
 
+_LONGEST_IN_LOG: Final = 200
+"""Characters of topics and of a user in a line of the log: clients choose topics."""
+
+_MAX_OBSERVED: Final = 10_000
+"""Appends whose delivery is timed at once: more than a log that is followed ever has."""
 
 Ending: TypeAlias = Callable[[DisconnectReason], None]
-
-
-@dataclass(slots=True)
-class Counters:
-    """Counts of what happened: nothing is lost silently."""
-
-    delivered: int = 0
-    gaps: dict[str, int] = field(default_factory=lambda: {"expired": 0, "reset": 0})
-    superseded: int = 0
-    skipped: int = 0
-    disconnects: dict[str, int] = field(default_factory=dict)
 
 
 class Slice(NamedTuple):
@@ -139,6 +134,7 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._memo: dict[tuple[Audience, int, int], Slice] = {}
         self._endings: dict[int, Ending] = {}
+        self._appended: deque[tuple[int, float]] = deque(maxlen=_MAX_OBSERVED)
 
     # Subscriptions begin and end.
 
@@ -158,8 +154,16 @@ class Delivery:
             self._index.add(patterns, audience)
         audience.members += 1
         subscription = Subscription(self.presence.new_id(), audience, cursor, gap, policy, time.time(), user)
+        self.counters.opened += 1
+        if stream_logger.isEnabledFor(logging.INFO):
+            self._log_opened(subscription)
         self.presence.join(subscription)
         return subscription
+
+    def begin(self, subscription: Subscription, output: Output) -> None:
+        """Serve a subscription by an output from now on."""
+        subscription.output = output
+        self.counters.active[output.way] += 1
 
     def end(self, subscription: Subscription, reason: DisconnectReason) -> None:
         """End a subscription. If it has ended before, the first reason stays."""
@@ -167,9 +171,14 @@ class Delivery:
             return
         subscription.reason = reason
         if subscription.output is not None:
+            self.counters.active[subscription.output.way] -= 1
             subscription.output.ended()
             subscription.output = None  # each refers to the other: without this, only the collector would free them
         self.counters.disconnects[reason] = self.counters.disconnects.get(reason, 0) + 1
+        lasted = max(0.0, time.time() - subscription.since)
+        self.counters.stream_seconds.observe(lasted)
+        if stream_logger.isEnabledFor(logging.INFO):
+            self._log_closed(subscription, lasted)
         audience = subscription.audience
         audience.members -= 1
         if not audience.members:
@@ -178,6 +187,37 @@ class Delivery:
         self.presence.leave(subscription)
         if (ending := self._endings.pop(subscription.id, None)) is not None:
             ending(reason)
+
+    def _log_opened(self, subscription: Subscription) -> None:
+        topics = subscription.audience.patterns
+        user = _user_in_log(subscription)
+        stream_logger.info(
+            "stream %d opened: %s%s",
+            subscription.id,
+            _shorten(", ".join(topics)),
+            f", user {user}" if user else "",
+            extra={"stream": subscription.id, "topics": topics, "user": user},
+        )
+
+    def _log_closed(self, subscription: Subscription, lasted: float) -> None:
+        user = _user_in_log(subscription)
+        stream_logger.info(
+            "stream %d closed: %s after %.1f s, %d events, %d bytes%s",
+            subscription.id,
+            subscription.reason,
+            lasted,
+            subscription.events,
+            subscription.bytes,
+            f", user {user}" if user else "",
+            extra={
+                "stream": subscription.id,
+                "reason": str(subscription.reason),
+                "seconds": round(lasted, 3),
+                "events": subscription.events,
+                "bytes": subscription.bytes,
+                "user": user,
+            },
+        )
 
     def on_end(self, subscription: Subscription, ending: Ending) -> None:
         """Call ``ending`` with the reason when an open subscription ends."""
@@ -188,6 +228,7 @@ class Delivery:
         subscription = output.subscription
         if self._round is None and subscription.cursor == self.position:
             subscription.audience.join(output, self.clock.time())
+            subscription.add(-subscription.audience.events, -subscription.audience.bytes)
             self.behind.discard(output)
         else:
             self._joining[output] = None
@@ -282,8 +323,11 @@ class Delivery:
             if audience.live:
                 live = audience.live
                 chunk, now = b"".join(blocks), self.clock.time()
+                audience.events += len(blocks)
+                audience.bytes += len(chunk)
                 yield from audience.write(chunk, self._upto, now, stride=self.stride, turn=self.turn)
                 self.counters.delivered += live * len(blocks)
+                self.counters.delivered_bytes += live * len(chunk)
             audience.wake(self.position)
 
     def _continue(self, running: Iterator[None]) -> None:
@@ -317,6 +361,7 @@ class Delivery:
             logger.exception("a fan-out failed: its subscribers are disconnected and resume")
             for audience in list(self._audiences.values()):
                 for member in audience.leave_all():
+                    member.move_to(self.position)
                     member.abort()
                 audience.wake(self.position)
             return False
@@ -327,6 +372,25 @@ class Delivery:
         self._served = ()
         self.position = self._upto
         self._memo.clear()
+        if self._appended:
+            self._observe_deliveries()
+
+    def appended(self, offset: int, started: float) -> None:
+        """Record that an event of this hub is stored, for the time until it is delivered.
+
+        Arguments:
+            offset: the offset of the event.
+            started: when its publication began, by ``time.perf_counter``.
+        """
+        if offset <= self.position:
+            self.counters.delivery_seconds.observe(perf_counter() - started)
+        else:
+            self._appended.append((offset, started))
+
+    def _observe_deliveries(self) -> None:
+        now = perf_counter()
+        while self._appended and self._appended[0][0] <= self.position:
+            self.counters.delivery_seconds.observe(now - self._appended.popleft()[1])
 
     def rebase(self, window: Window, oldest: int) -> None:
         """Continue with another window: every subscription catches up from its cursor, or gets a gap.
@@ -346,6 +410,7 @@ class Delivery:
         position, self.position = self.position, window.newest
         self._pending.clear()
         self._pending_bytes = 0
+        self._appended.clear()
         self._room.set()
         self.report_progress()
         self._joining = {}
@@ -420,7 +485,13 @@ class Delivery:
     async def _read(self, audience: Audience, cursor: int) -> Slice | None:
         window = self.window
         known = window.newest
-        state, records = await self._broker.read(cursor, _PAGE_RECORDS, compile_patterns(audience.patterns))
+        began = perf_counter()
+        try:
+            state, records = await self._broker.read(cursor, _PAGE_RECORDS, compile_patterns(audience.patterns))
+        except BrokerError:
+            self.counters.errors["read"] += 1
+            raise
+        self.counters.read_seconds.observe(perf_counter() - began)
         while state.epoch != window.epoch and self.window is window and not self._closed:
             await self._replaced.wait()
         if self.window is not window or self._closed:
@@ -453,7 +524,22 @@ class Delivery:
         self.counters.superseded += len(found.entries) - len(entries)
         return Slice.of(entries, found.upto, found.gap, envelope=envelope)
 
+    def count_sent(self, subscription: Subscription, found: Slice) -> None:
+        """Count a slice that a subscription was sent."""
+        self.counters.delivered += len(found.entries)
+        self.counters.delivered_bytes += len(found.chunk)
+        subscription.add(len(found.entries), len(found.chunk))
+
     def gap(self, reason: GapReason, after: str, resumed: int) -> Gap:
         """Return a gap of the current log, and count it."""
         self.counters.gaps[reason] += 1
         return Gap.create(reason, after, Cursor(self.window.epoch, resumed))
+
+
+def _user_in_log(subscription: Subscription) -> str:
+    """Return the user of a subscription as a log line has it; nothing if there is none."""
+    return "" if subscription.user is None else _shorten(str(subscription.user))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST_IN_LOG else text[:_LONGEST_IN_LOG] + "…"

@@ -13,11 +13,12 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ..asgi import DisconnectReason, frame, reset_on_close
 from ..errors import BrokerError, SlowConsumerError
 from .delivery import PAGE, Delivery, Slice
+from .statistics import Way
 from .subscription import Subscription
 
 logger = logging.getLogger("tickertape.hub")
@@ -59,6 +60,8 @@ class DirectOutput(asyncio.Protocol):
         "subscription",
     )
 
+    way: ClassVar[Way] = "direct"
+
     def __init__(self, delivery: Delivery, subscription: Subscription, on_shutdown: Callable[[], Any]) -> None:
         self.subscription = subscription
         self.descriptor = -1
@@ -83,7 +86,7 @@ class DirectOutput(asyncio.Protocol):
             transport: the connection, without a write buffer limit; this is its protocol already.
             connections: the server's connections; this one is removed when it is closed.
         """
-        self.subscription.output = self
+        self._delivery.begin(self.subscription, self)
         self._transport = transport
         self._connections = connections
         self.descriptor = transport.get_extra_info("socket").fileno()
@@ -95,13 +98,17 @@ class DirectOutput(asyncio.Protocol):
 
     def stall(self, framed: bytes, written: int, upto: int) -> None:
         """Keep the rest of a chunk of which the peer took only ``written`` bytes."""
-        self.subscription.cursor = upto
+        self._leave(upto)
         self._keep(memoryview(framed)[written:])
         self.advance()  # if the peer has taken the rest already, no callback will follow
 
     def move_to(self, offset: int) -> None:
         """Store the cursor: the output is no longer live."""
+        self._leave(offset)
+
+    def _leave(self, offset: int) -> None:
         self.subscription.cursor = offset
+        self.subscription.add(self.subscription.audience.events, self.subscription.audience.bytes)
 
     def abort(self, reason: DisconnectReason = DisconnectReason.CLIENT_CLOSED) -> None:
         """Drop the connection and everything unsent."""
@@ -213,7 +220,7 @@ class DirectOutput(asyncio.Protocol):
 
     def _take(self, found: Slice) -> None:
         self.subscription.cursor = found.upto
-        self._delivery.counters.delivered += len(found.entries)
+        self._delivery.count_sent(self.subscription, found)
         if found.chunk:
             self._write(found.chunk)
 

@@ -10,8 +10,9 @@ import random
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from time import perf_counter
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, Self, overload
+from typing import Any, ClassVar, Final, Literal, Protocol, Self, overload
 
 from ..asgi import (
     DEFAULT_HEARTBEAT,
@@ -40,11 +41,12 @@ from ..timing import Clock
 from ..wire import HEARTBEAT, Cursor, Draft, check_topic
 from .delivery import Delivery
 from .direct import DirectOutput
-from .feeds import MAX_NAME_LENGTH, Feed, FeedStatistics, Field, Shape, Source
+from .feeds import MAX_NAME_LENGTH, Feed, Field, Shape, Source
 from .log import Follower, Last, Start, check_last, find_start, start_in_window
 from .presence import Presence
 from .pull import PullOutput
 from .response import Filter, HubResponse, Map, Shaping, opening_block
+from .statistics import HubStatistics
 from .subscription import Overflow, OverflowPolicy, Subscription, check_overflow
 from .topics import MAX_TOPICS, Patterns, check_patterns, compile_patterns
 from .wheel import Wheel
@@ -84,36 +86,6 @@ _LAG_PATIENCE: Final = 1.0
 
 _MAX_RETRY: Final = 24 * 3600.0
 """Seconds: no client should stay away for more than a day."""
-
-
-class HubStatistics(NamedTuple):
-    """The state of a hub, and its counters since it was opened.
-
-    Attributes:
-        subscribers: the current number of subscribers.
-        topics: the number of topics with records in the window.
-        window_events: records in the window.
-        window_bytes: bytes of the window, approximately.
-        published: events that this hub appended.
-        delivered: events that went to subscribers.
-        superseded: events skipped for a newer one of their topic, as ``on_overflow="latest"`` asks.
-        skipped: records of other programs that could not be encoded.
-        gaps: gaps sent to subscribers, by reason.
-        disconnects: subscribers that left, by reason.
-        feeds: the statistics of each feed, by name.
-    """
-
-    subscribers: int
-    topics: int
-    window_events: int
-    window_bytes: int
-    published: int
-    delivered: int
-    superseded: int
-    skipped: int
-    gaps: dict[str, int]
-    disconnects: dict[str, int]
-    feeds: dict[str, FeedStatistics]
 
 
 class Companion(Protocol):
@@ -538,12 +510,19 @@ class Hub:
         if not drafts:
             return []
         count = len(drafts)
+        began = perf_counter()
         await self._wait_for_follower(delivery, count)
         self._appending += count
+        appending = perf_counter()
         try:
             cursors = await self._broker.append(drafts)
             self._appended = cursors[-1]
             self._published += count
+            delivery.counters.append_seconds.observe(perf_counter() - appending)
+            delivery.appended(cursors[-1].offset, began)
+        except BrokerError:
+            delivery.counters.errors["append"] += 1
+            raise
         finally:
             self._appending -= count
             delivery.report_progress()
@@ -972,15 +951,24 @@ class Hub:
         window, counters = self.delivery.window, self.delivery.counters
         return HubStatistics(
             subscribers=len(self.presence),
+            streams=dict(counters.active),
             topics=len(window.topics),
             window_events=len(window),
             window_bytes=window.bytes,
+            lag=max(self._lag(self.delivery, 0), 0) + window.newest - self.delivery.position,
             published=self._published,
+            opened=counters.opened,
             delivered=counters.delivered,
+            delivered_bytes=counters.delivered_bytes,
             superseded=counters.superseded,
             skipped=counters.skipped,
             gaps=dict(counters.gaps),
             disconnects=dict(counters.disconnects),
+            broker_errors=dict(counters.errors),
+            stream_seconds=counters.stream_seconds.snapshot(),
+            append_seconds=counters.append_seconds.snapshot(),
+            read_seconds=counters.read_seconds.snapshot(),
+            delivery_seconds=counters.delivery_seconds.snapshot(),
             feeds={name: feed.statistics() for name, feed in self._feeds.items()},
         )
 

@@ -236,6 +236,7 @@ class Follower:
                 replace = True
                 pause = failures >= _IMMEDIATE
             except Exception as error:
+                delivery.counters.errors["follow"] += 1
                 logger.error("lost the log: %s", error, exc_info=not isinstance(error, BrokerError))
                 self.healthy = False
                 replace = replace or ingesting  # a part of the records may be in the window, and not delivered

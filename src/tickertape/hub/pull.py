@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from ..asgi import DisconnectReason
 from ..errors import SlowConsumerError
 from ..wire import Cursor, Gap, ReceivedEvent
 from .delivery import Delivery, Slice
+from .statistics import Way
 from .subscription import SubscriberInfo, Subscription
 
 
@@ -60,9 +61,11 @@ class PullOutput:
 
     __slots__ = ("_delivery", "_events", "_waiting", "subscription")
 
+    way: ClassVar[Way] = "pull"
+
     def __init__(self, delivery: Delivery, subscription: Subscription) -> None:
         self.subscription = subscription
-        subscription.output = self
+        delivery.begin(subscription, self)
         self._delivery = delivery
         self._events: list[HubEvent | Gap] = []  # the current slice, last event first
         self._waiting: asyncio.Future[None] | None = None
@@ -156,7 +159,7 @@ class PullOutput:
             if found is None or subscription.reason is not None:
                 continue
             subscription.cursor = found.upto
-            delivery.counters.delivered += len(found.entries)
+            delivery.count_sent(subscription, found)
             if found.entries or found.gap is not None:
                 return found
             await asyncio.sleep(0)  # a long part of the log without matching events must not hold the loop

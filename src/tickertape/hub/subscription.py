@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import DisconnectReason
 from ..wire import Gap
 from .audience import Audience
+from .statistics import Way
 from .topics import Patterns
 
 Overflow: TypeAlias = Literal["disconnect", "skip", "latest"]
@@ -57,6 +58,9 @@ class SubscriberInfo(NamedTuple):
 class Output(Protocol):
     """The way in which a subscription is served: pulled by a reader, or written to a socket."""
 
+    way: ClassVar[Way]
+    """Its name in statistics."""
+
     def wake(self) -> None:
         """Continue: there may be something after the cursor, or the cursor or the gap has changed."""
 
@@ -80,12 +84,27 @@ class Subscription:
         output: the current way in which it is served; ``None`` until there is one.
         caught_up: it has reached the newest event once. From then on it can only fall behind.
         reason: why it ended; ``None`` while it is open.
+        events, bytes: the events that it was sent, and their bytes without the framing of HTTP.
 
-    While a direct output is live, its cursor is the delivery's position, and ``cursor`` is out of date.
+    While a direct output is live, its cursor is the delivery's position, and ``cursor`` is out of date. So are
+    ``events`` and ``bytes``: its audience counts for all of its live members.
     """
 
     # One for each connection: every slot costs 8 bytes of each.
-    __slots__ = ("audience", "caught_up", "cursor", "gap", "id", "output", "policy", "reason", "since", "user")
+    __slots__ = (
+        "audience",
+        "bytes",
+        "caught_up",
+        "cursor",
+        "events",
+        "gap",
+        "id",
+        "output",
+        "policy",
+        "reason",
+        "since",
+        "user",
+    )
 
     def __init__(
         self,
@@ -104,6 +123,8 @@ class Subscription:
         self.policy = policy
         self.since = since
         self.user = user
+        self.events = 0
+        self.bytes = 0
         self.output: Output | None = None
         self.caught_up = False
         self.reason: DisconnectReason | None = None
@@ -120,3 +141,8 @@ class Subscription:
         """Return the gap to send, and remove it."""
         gap, self.gap = self.gap, None
         return gap
+
+    def add(self, events: int, size: int) -> None:
+        """Count events that it was sent."""
+        self.events += events
+        self.bytes += size

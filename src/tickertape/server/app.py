@@ -23,6 +23,7 @@ from ..hub import Hub
 from .broker_health import BrokerHealth
 from .checks import RequestCheck
 from .endpoints import READY_WITHIN, Endpoints
+from .metrics import Metrics
 from .problems import Problem, problem_response
 from .protocol import STREAMS, DirectStreams
 from .static import WEB, fill_page, read_static_files
@@ -37,6 +38,7 @@ def create_app(
     lifespan: Lifespan[Any] | None = None,
     ready_within: float = READY_WITHIN,
     node: str = "",
+    metrics: Metrics | None = None,
 ) -> Starlette:
     """Return the hub's HTTP interface as an application.
 
@@ -46,6 +48,7 @@ def create_app(
         lifespan: replaces the hub's own.
         ready_within: seconds in which the broker must answer for the hub to be ready.
         node: the name of this process, for answers about this process alone; random if empty.
+        metrics: answers ``GET /metrics``; by default, for this process alone.
     """
     cors: dict[str, Any] = {
         "allow_origins": cors_origins,
@@ -67,7 +70,9 @@ def create_app(
             yield {} if sys.platform == "win32" else {STREAMS: DirectStreams(hub, cors if cors_origins else None)}
 
     app = Starlette(
-        routes=_routes(Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4))),
+        routes=_routes(
+            Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4)), metrics or Metrics(hub)
+        ),
         middleware=[Middleware(RequestCheck), *([Middleware(CORSMiddleware, **cors)] if cors_origins else [])],
         exception_handlers={
             Problem: _handle_problem,
@@ -83,7 +88,7 @@ def create_app(
     return app
 
 
-def _routes(endpoints: Endpoints) -> list[BaseRoute]:
+def _routes(endpoints: Endpoints, metrics: Metrics) -> list[BaseRoute]:
     files = read_static_files(WEB / "hub")
     page = {
         "title": "Live stream",
@@ -102,6 +107,7 @@ def _routes(endpoints: Endpoints) -> list[BaseRoute]:
         Route("/subscribers", endpoints.subscribers),
         Route("/health/live", endpoints.live),
         Route("/health/ready", endpoints.ready),
+        Route("/metrics", metrics.metrics),
         Route("/openapi.json", endpoints.openapi),
         Route("/", fill_page(WEB / "hub.html", page), methods=["GET"]),
         *(Route(f"/static/{name}", file, methods=["GET"], include_in_schema=False) for name, file in files.items()),

@@ -54,6 +54,7 @@ def describe() -> dict[str, Any]:
             "/subscribers": {"get": _subscribers()},
             "/health/live": {"get": _read("The process answers.", "live", "Live", ())},
             "/health/ready": {"get": _read("The hub accepts events and subscriptions.", "ready", "Ready")},
+            "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _read("This description.", "openapi", None, ())},
             "/": {"get": _page()},
         },
@@ -196,6 +197,16 @@ def _page() -> dict[str, Any]:
         "summary": "A page that shows the live stream.",
         "parameters": [_text("If-None-Match", "header", "The `ETag` of the page in the browser's cache.")],
         "responses": {"200": {"description": "The page.", "content": content}, "304": not_modified},
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    content = {"text/plain": {"schema": _STRING}}
+    return {
+        "operationId": "metrics",
+        "summary": "The metrics of all workers, for Prometheus.",
+        "description": "Prometheus' text format; OpenMetrics, if `Accept` asks for it.",
+        "responses": {"200": {"description": "The metrics.", "content": content}},
     }
 
 

@@ -9,9 +9,10 @@ import math
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Final
 
+from pythonjsonlogger.json import JsonFormatter
 from starlette.applications import Starlette
 
 from ..asgi import ASGIApp, Message, Receive, Scope, Send, set_tcp_timeout, tcp_timeout_for
@@ -21,6 +22,7 @@ from ..hub import Hub
 from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .gc_policy import gc_policy
+from .metrics import Metrics, WorkerMetrics
 from .settings import Settings
 from .uvicorn import run
 from .workers import run_workers
@@ -74,34 +76,43 @@ def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[],
         app = _with_short_errors(create_program(settings))
         run(app, listener, grace=grace, access_log=settings.access_log, on_start=on_start)
     else:
-        run_workers(
-            functools.partial(_create_worker, settings),
-            listener,
-            workers=settings.workers,
-            grace=grace,
-            access_log=settings.access_log,
-            on_start=on_start,
-        )
+        with closing(WorkerMetrics(settings.workers)) as shared:
+            run_workers(
+                functools.partial(_create_worker, settings, shared),
+                listener,
+                workers=settings.workers,
+                grace=grace,
+                access_log=settings.access_log,
+                on_start=on_start,
+                on_restart=shared.count_restart,
+            )
+    logger.info("stopped")
 
 
-def create_program(settings: Settings) -> Starlette:
-    """Return the application of one process of the program."""
+def create_program(settings: Settings, shared: WorkerMetrics | None = None) -> Starlette:
+    """Return the application of one process of the program.
+
+    Arguments:
+        settings: the settings of the program.
+        shared: what several workers share for their metrics.
+    """
     hub = Hub(settings.broker, retention=settings.retention, **settings.hub_options)
+    metrics = Metrics(hub, shared)
     node = secrets.token_hex(4)  # not the process id, which is the same in many containers
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with hub, gc_policy():
+        async with hub, gc_policy(), metrics.serving():
             if settings.workers > 1:
                 logger.info("serving as node %s", node)
             yield
 
-    return create_app(hub, cors_origins=settings.cors_origin, lifespan=lifespan, node=node)
+    return create_app(hub, cors_origins=settings.cors_origin, lifespan=lifespan, node=node, metrics=metrics)
 
 
-def _create_worker(settings: Settings) -> ASGIApp:
+def _create_worker(settings: Settings, shared: WorkerMetrics) -> ASGIApp:
     set_up_logging(settings)  # a spawned process inherits nothing of its parent's logging
-    return _with_short_errors(create_program(settings))
+    return _with_short_errors(create_program(settings, shared))
 
 
 def _with_short_errors(app: ASGIApp) -> ASGIApp:
@@ -123,12 +134,22 @@ def _with_short_errors(app: ASGIApp) -> ASGIApp:
 def set_up_logging(settings: Settings) -> None:
     """Log to standard error: tickertape from the configured level, others from WARNING, and requests if configured.
 
-    With several workers, each line contains the process id.
+    With several workers, each line contains the process id. As JSON, each line is an object with the fields ``time``
+    (ISO 8601, UTC), ``level``, ``logger``, ``message`` and ``process``, and those of its event, as ``stream``.
     """
-    process = "" if settings.workers == 1 else "[%(process)d] "
-    logging.basicConfig(
-        format=f"%(asctime)s %(levelname)s {process}%(message)s", datefmt="%H:%M:%S", level=logging.WARNING
-    )
+    handler = logging.StreamHandler()
+    if settings.log_format == "json":
+        handler.setFormatter(
+            JsonFormatter(
+                ["levelname", "name", "message", "process"],
+                rename_fields={"levelname": "level", "name": "logger", "timestamp": "time"},
+                timestamp=True,
+            )
+        )
+    else:
+        process = "" if settings.workers == 1 else "[%(process)d] "
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {process}%(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("tickertape").setLevel(settings.log_level.upper())
     if settings.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)

@@ -84,6 +84,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "one of 'debug', 'info', 'warning', 'error'"
     )
+    log_format: Literal["text", "json"] = _setting("text", "'text' or 'json'")
     access_log: bool = _setting(False, "true or false")
 
     @property

@@ -107,6 +107,7 @@ def run_workers(
     access_log: bool = False,
     hung_after: float = HUNG,
     on_start: Callable[[], None] = lambda: None,
+    on_restart: Callable[[int], None] = lambda worker: None,
 ) -> None:
     """Serve the application in several processes, as :func:`~tickertape.server.run` does in one.
 
@@ -115,12 +116,18 @@ def run_workers(
         listener: from :func:`~tickertape.server.listen`, with or without ``workers=``.
         workers: the number of processes.
         hung_after: seconds without a turn of its event loop after which a worker is killed and replaced.
+        on_restart: called when a worker has ended by itself or was killed, with its number, from 0.
 
     Raises:
         NotStartedError: no worker can start.
     """
     job = Job(factory, listener, grace, access_log)
-    with listener, contextlib.closing(Supervisor(job, workers, hung_after=hung_after, on_start=on_start)) as supervisor:
+    with (
+        listener,
+        contextlib.closing(
+            Supervisor(job, workers, hung_after=hung_after, on_start=on_start, on_restart=on_restart)
+        ) as supervisor,
+    ):
         supervisor.run()
 
 
@@ -197,6 +204,7 @@ class Supervisor:
         workers: the number of processes.
         hung_after: seconds without a pulse after which a worker is killed.
         on_start: called once, when every worker serves or has failed to.
+        on_restart: called with the number of a worker that is started again.
         start: starts a worker.
     """
 
@@ -207,6 +215,7 @@ class Supervisor:
         *,
         hung_after: float = HUNG,
         on_start: Callable[[], None] = lambda: None,
+        on_restart: Callable[[int], None] = lambda worker: None,
         start: Callable[[Job, str], Worker] = Worker,
     ) -> None:
         self._job = job
@@ -215,6 +224,7 @@ class Supervisor:
         self._to_replace: list[_Slot] = []
         self._hung_after = hung_after
         self._on_start = on_start
+        self._on_restart = on_restart
         self._start = start
         self._started = False
         self._signals: list[int] = []
@@ -316,6 +326,7 @@ class Supervisor:
         else:
             return
         slot.worker = None
+        self._on_restart(self._slots.index(slot))
         if worker.served_since is not None and now - worker.served_since >= PROVEN:
             slot.failures, slot.due, pause = 0, now, 0.0
         else:
