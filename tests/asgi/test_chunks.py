@@ -11,7 +11,7 @@ import pytest
 
 from support.asgi import settle
 from tickertape import ServerSentEvent
-from tickertape.asgi import encode_stream, stop_when
+from tickertape.asgi import encode_stream, pass_on, with_connection
 from tickertape.wire import HEARTBEAT
 
 
@@ -93,7 +93,7 @@ async def test_failure() -> None:
 
 async def test_stop_when_the_client_has_left() -> None:
     items, left = Items(), asyncio.Event()
-    stream = stop_when(left.wait(), encode_stream(items))
+    stream = pass_on(encode_stream(items), with_connection({}), send_timeout=None, leaving=left.wait())
     items.queue.put_nowait("x")
     assert await anext(stream) == b"data: x\n\n"
     left.set()
@@ -103,7 +103,17 @@ async def test_stop_when_the_client_has_left() -> None:
 
 async def test_stop_when_the_items_end() -> None:
     left = asyncio.Event()
-    assert [chunk async for chunk in stop_when(left.wait(), encode_stream(["x"]))] == [b"data: x\n\n"]
+    stream = pass_on(encode_stream(["x"]), with_connection({}), send_timeout=None, leaving=left.wait())
+    assert [chunk async for chunk in stream] == [b"data: x\n\n"]
+
+
+async def test_pass_on_a_timeout_of_the_items() -> None:
+    """It is their failure, and not the client's end."""
+    items, left = Items(), asyncio.Event()
+    items.queue.put_nowait(TimeoutError("too late"))
+    stream = pass_on(encode_stream(items), with_connection({}), send_timeout=None, leaving=left.wait())
+    with pytest.raises(TimeoutError, match="too late"):
+        await anext(stream)
 
 
 async def test_end_when_the_server_stops() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -101,6 +102,20 @@ async def test_filter_that_fails(hub: Hub, caplog: pytest.LogCaptureFixture) -> 
     for each in (client, other):
         await each.close()
     assert isinstance(client.task.exception(), ZeroDivisionError)
+
+
+async def test_heartbeat_while_a_filter_takes_nothing(hub: Hub, clock: FakeClock) -> None:
+    """Events that the filter drops do not count as something sent."""
+    stream = hub.stream("a/*", heartbeat=5.0, filter=lambda event: False)
+    await anext(stream)
+    reading = asyncio.ensure_future(anext(stream))
+    for _ in range(7):
+        await publish(hub)
+        clock.advance(1.0)
+        await settle()
+    assert reading.done()
+    assert await reading == HEARTBEAT
+    await stream.aclose()
 
 
 async def test_own_heartbeat_and_retry(hub: Hub, clock: FakeClock) -> None:

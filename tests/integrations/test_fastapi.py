@@ -86,6 +86,22 @@ def test_description_has_no_references() -> None:
     assert '"properties": {"name"' in text
 
 
+class Mapped(BaseModel):
+    """Has fields with the names of a discriminator's own."""
+
+    propertyName: str = "kind"  # noqa: N815
+    mapping: dict[str, int]
+
+
+def test_description_of_a_mapping() -> None:
+    """Only a discriminator's mapping is left out."""
+    (content,) = stream_of(Mapped)["responses"][200]["content"].values()
+    assert set(content["itemSchema"]["properties"]["data"]["contentSchema"]["properties"]) == {
+        "propertyName",
+        "mapping",
+    }
+
+
 def test_description_of_text() -> None:
     (content,) = stream_of(str)["responses"][200]["content"].values()
     assert content["itemSchema"]["properties"]["data"] == {"type": "string"}

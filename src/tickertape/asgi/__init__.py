@@ -1,15 +1,15 @@
 """Event streams as ASGI applications: no framework, every framework, every server."""
 
 from .body import ResponseBody
-from .chunks import encode_stream, stop_when
+from .chunks import encode_stream, pass_on
 from .drain import DEFAULT_GRACE, stream_until_drain
 from .iteration import close_iterator
 from .plain import Headers
 from .problems import problem_body, problem_headers, send_problem, status_of
 from .response import STREAM_HEADERS, EventSourceResponse, StreamResponse, get_last_event_id
 from .shutdown import OpenStream, close_streams, open_streams
-from .sockets import reset_on_close
-from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream
+from .sockets import reset_on_close, with_connection
+from .stream import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, DisconnectReason, Stream, wait_for_disconnect
 from .takeover import Takeover, TransportOwner, frame
 from .tcp_timeout import copy_tcp_timeout, set_tcp_timeout, tcp_timeout_for
 from .types import ASGIApp, HasScope, Message, Receive, Scope, Send
@@ -41,13 +41,15 @@ __all__ = [
     "frame",
     "get_last_event_id",
     "open_streams",
+    "pass_on",
     "problem_body",
     "problem_headers",
     "reset_on_close",
     "send_problem",
     "set_tcp_timeout",
     "status_of",
-    "stop_when",
     "stream_until_drain",
     "tcp_timeout_for",
+    "wait_for_disconnect",
+    "with_connection",
 ]

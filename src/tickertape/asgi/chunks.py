@@ -12,7 +12,9 @@ from ..wire import HEARTBEAT
 from .items import encode_item
 from .iteration import check_iterable, close_iterator, iterate
 from .shutdown import open_streams
+from .sockets import CONNECTION, Ends, Unknown, set_timeout
 from .stream import DEFAULT_HEARTBEAT
+from .tcp_timeout import tcp_timeout_for
 from .types import HasScope, Scope
 
 _END: Final = object()
@@ -53,7 +55,7 @@ async def _encode(items: AsyncIterator[Any], scope: Scope, heartbeat: float | No
     # The items run in one task of their own, so that scopes of cancellation and context variables work there.
     reading = asyncio.get_running_loop().create_task(_read(items, queue, turn))
     guard = _Guard(reading)
-    open_streams.add(guard, scope)
+    open_streams.add_foreign(guard, scope)
     try:
         while True:
             try:
@@ -88,26 +90,56 @@ async def _read(items: AsyncIterator[Any], queue: asyncio.Queue[Any], turn: asyn
             queue.put_nowait(_END)
 
 
-async def stop_when(leaving: Coroutine[Any, Any, Any], chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Yield the bytes of a stream until a coroutine returns: for frameworks that do not notice a client that leaves.
+async def pass_on(
+    chunks: AsyncGenerator[bytes],
+    scope: Scope,
+    *,
+    send_timeout: float | None,
+    leaving: Coroutine[Any, Any, Any] | None = None,
+) -> AsyncGenerator[bytes]:
+    """Yield the bytes of a stream to a framework's response, for as long as its client reads them.
 
     Arguments:
-        leaving: returns when the client has left.
         chunks: of :func:`encode_stream` or ``hub.stream``; closed at the end.
+        scope: of the request, from :func:`with_connection`.
+        send_timeout: seconds that the framework may take to send a chunk. Then the connection is dropped if its client
+            does not read. ``None`` for no limit.
+        leaving: returns when the client has left, for frameworks that do not notice it.
     """
-    task = asyncio.get_running_loop().create_task(leaving)
+    loop = asyncio.get_running_loop()
+    connection = scope[CONNECTION]
+    if send_timeout is not None and not isinstance(connection, (Ends, Unknown)):
+        set_timeout(connection, tcp_timeout_for(send_timeout))
+    task = None if leaving is None else loop.create_task(leaving)
     async with aclosing(chunks):
         try:
-            while not task.done():
-                async with asyncio.timeout(None) as limit:
-                    # The chunks run in this task, as their scopes of cancellation require.
-                    task.add_done_callback(partial(_expire, limit))
-                    chunk = await anext(chunks)
-                yield chunk
-        except (StopAsyncIteration, TimeoutError):
-            return
+            while task is None or not task.done():
+                limit = asyncio.timeout(None)
+                try:
+                    async with limit:
+                        # The chunks run in this task, as their scopes of cancellation require.
+                        expire = partial(_expire, limit)
+                        if task is not None:
+                            task.add_done_callback(expire)
+                        chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if limit.expired():
+                        return
+                    raise
+                finally:
+                    if task is not None:
+                        task.remove_done_callback(expire)
+                timer = None if send_timeout is None else loop.call_later(send_timeout, open_streams.drop, connection)
+                try:
+                    yield chunk
+                finally:
+                    if timer is not None:
+                        timer.cancel()
         finally:
-            task.cancel()
+            if task is not None:
+                task.cancel()
 
 
 def _expire(limit: asyncio.Timeout, task: asyncio.Task[Any]) -> None:

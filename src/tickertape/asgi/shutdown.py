@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from .sockets import (
+    CONNECTION,
     Address,
     Connection,
     Ends,
@@ -28,6 +29,7 @@ from .sockets import (
     abort_if_stuck,
     abort_stuck,
     cut_off,
+    find_connection,
     find_listener,
     server_address,
     set_timeout,
@@ -129,6 +131,20 @@ class OpenStreams:
             self._schedule(loop, group)
         if listener is not None and listener.closed:
             self._drain(group, {stream: connection}, loop.time())
+
+    def add_foreign(self, stream: OpenStream, scope: Scope) -> None:
+        """Add a stream that another library's response sends, as :meth:`add` does.
+
+        Its connection is the one that :func:`with_connection` put into the scope, or is found by its addresses.
+
+        Arguments:
+            stream: has to be discarded when it ends.
+            scope: of its request; an empty one names neither a server nor a connection.
+        """
+        connection = scope.get(CONNECTION)
+        if connection is None and ("type" in scope or scope.get("server")):
+            connection = find_connection(scope)
+        self.add(stream, scope, connection)
 
     def discard(self, stream: OpenStream) -> None:
         """Remove a stream. With the last one, nothing of its loop is kept."""

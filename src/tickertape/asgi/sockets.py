@@ -26,7 +26,7 @@ from types import FunctionType, MethodType
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 
 from .tcp_timeout import Socket, set_tcp_timeout
-from .types import Receive, Scope, Send
+from .types import Scope, Send
 
 T = TypeVar("T")
 
@@ -128,15 +128,33 @@ def find_listener(address: Address) -> Listener | None:
 # Connections
 
 
-def find_connection(scope: Scope, receive: Receive, send: Send) -> Connection:
+CONNECTION: Final = "tickertape.connection"
+"""The key in the scope of a request that was passed to a framework; the value is a :class:`Connection`."""
+
+
+def with_connection(scope: Scope, *links: Any) -> Scope:
+    """Return a copy of a scope that names the connection, for the stream of another library's response.
+
+    Arguments:
+        scope: of the request.
+        links: the transport, or ``receive`` and ``send``, as far as the framework has them.
+    """
+    return {**scope, CONNECTION: find_connection(scope, *links)}
+
+
+def find_connection(scope: Scope, *links: Any) -> Connection:
     """Return the connection of a request.
 
     A connection of HTTP/2 or later carries other requests too, and counts as unknown.
+
+    Arguments:
+        scope: of the request.
+        links: ``receive`` and ``send``, or a transport.
     """
     server = server_address(scope)
     if not scope.get("http_version", "1.1").startswith("1"):
         return Unknown(server)
-    transport = _find_transport((receive, send))
+    transport = _find_transport(links)
     if transport is not None:
         return transport
     client = _address(scope.get("client"))

@@ -456,7 +456,7 @@ class Stream:
             with contextlib.suppress(TimeoutError):
                 # Until the server has noticed it too: it complains about a response that is not complete.
                 async with asyncio.timeout(ABORT_UNKNOWN if draining_unknown else PARTING):
-                    await _wait_for_disconnect(receive)
+                    await wait_for_disconnect(receive)
 
     async def _end_in_time(self) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -488,14 +488,15 @@ def _watch(receive: Receive, on_end: Callable[[Exception | None], None]) -> _Wat
 
 async def _wait(receive: Receive, on_end: Callable[[Exception | None], None]) -> None:
     try:
-        await _wait_for_disconnect(receive)
+        await wait_for_disconnect(receive)
     except Exception as error:
         on_end(error)
     else:
         on_end(None)
 
 
-async def _wait_for_disconnect(receive: Receive) -> None:
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has left."""
     while (await receive())["type"] != "http.disconnect":  # noqa: ASYNC110
         await asyncio.sleep(0)  # a request body must not occupy the loop
 

@@ -9,7 +9,7 @@ import os
 import random
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, overload
@@ -36,7 +36,7 @@ from ..broker import (
     TransactionalBroker,
     create_broker,
 )
-from ..errors import BrokerError, EventTooLargeError, HubClosedError, SlowConsumerError
+from ..errors import BrokerError, EventTooLargeError, HubClosedError
 from ..timing import Clock
 from ..wire import HEARTBEAT, Cursor, Draft, check_topic
 from .delivery import Delivery
@@ -45,7 +45,7 @@ from .feeds import MAX_NAME_LENGTH, Feed, Field, Shape, Source
 from .log import Follower, Last, Start, check_last, find_start, start_in_window
 from .presence import Presence
 from .pull import PullOutput
-from .response import Filter, HubResponse, Map, Shaping, opening_block
+from .response import Chunks, Filter, HubResponse, Map, Shaping, opening_block
 from .statistics import HubStatistics
 from .subscription import Overflow, OverflowPolicy, Subscription, check_overflow
 from .topics import MAX_TOPICS, Patterns, check_patterns, compile_patterns
@@ -702,17 +702,11 @@ class Hub:
         subscription = self.subscribe_at(start, patterns, policy, user, shaping.envelope)
         output = PullOutput(self.delivery, subscription)
         guard = _Guard(self)
-        open_streams.add(guard, dict(scope))
+        open_streams.add_foreign(guard, dict(scope))
         try:
-            yield opening_block(subscription, self.epoch, self.retry_block(shaping.retry))
-            # A slow consumer gets a clean end: it reconnects with its cursor, and then gets the gap.
-            with suppress(SlowConsumerError):
-                while (found := await output.next_slice(within=shaping.heartbeat)) is not None:
-                    if chunk := shaping.encode(found, self.epoch):
-                        yield chunk
-                    elif not found.entries:
-                        yield HEARTBEAT
-                yield self.retry_block(shaping.retry)
+            opening = opening_block(subscription, self.epoch, self.retry_block(shaping.retry))
+            async for chunk in Chunks(self, output, opening, shaping, heartbeat=shaping.heartbeat):
+                yield chunk
         finally:
             open_streams.discard(guard)
             output.close()

@@ -118,18 +118,17 @@ class PullOutput:
         """End the subscription; may be called twice."""
         self._delivery.end(self.subscription, DisconnectReason.CLIENT_CLOSED)
 
-    async def next_slice(self, *, within: float | None = None) -> Slice | None:
+    async def next_slice(self, *, until: float | None = None) -> Slice | None:
         """Return the next events and gaps as soon as there are any; ``None`` if the subscription has ended.
 
         Arguments:
-            within: seconds after which an empty slice is returned if there are none; ``None`` to wait without end.
+            until: the time of the hub's clock at which an empty slice is returned; ``None`` to wait without end.
 
         Raises:
             SlowConsumerError: the next events are no longer kept.
             BrokerError: the log cannot be read.
         """
         subscription, delivery = self.subscription, self._delivery
-        until = float("inf") if within is None else delivery.clock.time() + within
         while subscription.reason is None:
             gap = subscription.take_gap()
             if gap is not None:
@@ -138,7 +137,7 @@ class PullOutput:
                 subscription.caught_up = True
                 waiting = self._waiting = asyncio.get_running_loop().create_future()
                 subscription.audience.waiters[self] = None
-                timer = None if within is None else delivery.clock.call_at(until, self.wake)
+                timer = None if until is None else delivery.clock.call_at(until, self.wake)
                 try:
                     await waiting
                 except BaseException:
@@ -148,7 +147,8 @@ class PullOutput:
                     self._waiting = None
                     if timer is not None:
                         timer.cancel()
-                if subscription.cursor >= delivery.window.newest and delivery.clock.time() >= until:
+                timed_out = until is not None and delivery.clock.time() >= until
+                if subscription.cursor >= delivery.window.newest and timed_out:
                     break
                 continue
             found: Slice | None

@@ -25,7 +25,7 @@ from ..asgi import (
 )
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
-from ..wire import Cursor, ServerSentEvent, encode_fields
+from ..wire import HEARTBEAT, Cursor, ServerSentEvent, encode_fields
 from .delivery import Delivery, Slice
 from .direct import DirectOutput
 from .log import Last, Start
@@ -189,7 +189,7 @@ class HubResponse(StreamResponse):
             delivery.end(subscription, DisconnectReason.CLIENT_CLOSED)
             raise
         stream = Stream(
-            _Chunks(hub, PullOutput(delivery, subscription), b"" if started else opening, shaping),
+            Chunks(hub, PullOutput(delivery, subscription), b"" if started else opening, shaping),
             None if started else self._start(),
             heartbeat=shaping.heartbeat,
             send_timeout=hub.send_timeout,
@@ -239,16 +239,34 @@ class HubResponse(StreamResponse):
         return True
 
 
-class _Chunks(AsyncIterator[bytes]):
-    """The bytes of a portable stream: the opening, the events, and a last block when the hub drains."""
+class Chunks(AsyncIterator[bytes]):
+    """The bytes of a portable stream: the opening, the events, and a last block when the hub drains.
 
-    __slots__ = ("_hub", "_opening", "_output", "_over", "_shaping")
+    Arguments:
+        hub: the hub.
+        output: of the subscription.
+        opening: the first block; empty if it was sent.
+        shaping: the options of the stream.
+        heartbeat: seconds after which a comment is yielded if there is nothing else; ``None`` if the reader sends its
+            own.
+    """
 
-    def __init__(self, hub: StreamingHub, output: PullOutput, opening: bytes, shaping: Shaping) -> None:
+    __slots__ = ("_heartbeat", "_hub", "_opening", "_output", "_over", "_shaping")
+
+    def __init__(
+        self,
+        hub: StreamingHub,
+        output: PullOutput,
+        opening: bytes,
+        shaping: Shaping,
+        *,
+        heartbeat: float | None = None,
+    ) -> None:
         self._hub = hub
         self._output = output
         self._opening = opening
         self._shaping = shaping
+        self._heartbeat = heartbeat
         self._over = False
 
     async def __anext__(self) -> bytes:
@@ -257,9 +275,13 @@ class _Chunks(AsyncIterator[bytes]):
             return opening
         if self._over:
             raise StopAsyncIteration
+        now = self._hub.clock.time
+        due = None if self._heartbeat is None else now() + self._heartbeat
         while True:
+            if due is not None and now() >= due:
+                return HEARTBEAT
             try:
-                found = await self._output.next_slice()
+                found = await self._output.next_slice(until=due)
             except SlowConsumerError:
                 # A clean end: the client reconnects with its cursor and gets the gap.
                 raise StopAsyncIteration from None

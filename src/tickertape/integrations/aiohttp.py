@@ -9,7 +9,15 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from ..asgi import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT, STREAM_HEADERS, Scope, encode_stream, stop_when
+from ..asgi import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_SEND_TIMEOUT,
+    STREAM_HEADERS,
+    Scope,
+    encode_stream,
+    pass_on,
+    with_connection,
+)
 from ..hub import Hub
 
 _LOOK: Final = 0.5
@@ -56,7 +64,8 @@ async def stream_topics(
         InvalidTopicError: a pattern breaks the syntax, or there are too many.
         BrokerError: the log cannot be read.
     """
-    return await _respond(request, hub.stream(topics, request=scope_of(request), **options), send_timeout)
+    scope = scope_of(request)
+    return await _respond(request, scope, hub.stream(topics, request=scope, **options), send_timeout)
 
 
 async def stream_items(
@@ -78,24 +87,26 @@ async def stream_items(
         TypeError: ``items`` is not an iterable of events.
         Exception: raised by the items.
     """
-    return await _respond(request, encode_stream(items, request=scope_of(request), heartbeat=heartbeat), send_timeout)
+    scope = scope_of(request)
+    return await _respond(request, scope, encode_stream(items, request=scope, heartbeat=heartbeat), send_timeout)
 
 
 def scope_of(request: web.Request) -> Scope:
     """Return the parts of a request that a stream needs, as an ASGI scope names them."""
     address = None if request.transport is None else request.transport.get_extra_info("sockname")
-    return {
+    scope: Scope = {
         "headers": [(name.lower(), value) for name, value in request.raw_headers],
         "query_string": request.rel_url.raw_query_string.encode(),
         "server": address[:2] if isinstance(address, tuple) else (address, None) if address else None,
     }
+    return with_connection(scope, request.transport)
 
 
 async def _respond(
-    request: web.Request, chunks: AsyncGenerator[bytes], send_timeout: float | None
+    request: web.Request, scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers=STREAM_HEADERS)
-    async with aclosing(stop_when(_leaving(request), chunks)) as chunks:
+    async with aclosing(pass_on(chunks, scope, send_timeout=send_timeout, leaving=_leaving(request))) as chunks:
         if request.method == "HEAD":
             await response.prepare(request)
             return response
@@ -104,14 +115,11 @@ async def _respond(
         if first is None:
             return response
         try:
-            await _write(response, first, send_timeout)
+            await response.write(first)
             async for chunk in chunks:
-                await _write(response, chunk, send_timeout)
+                await response.write(chunk)
         except ConnectionError:
-            pass  # the client has left
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()
+            pass  # the client has left, or was dropped
     return response
 
 
@@ -119,8 +127,3 @@ async def _leaving(request: web.Request) -> None:
     """Return when the client has left; aiohttp cancels handlers then only if its runner is configured so."""
     while (transport := request.transport) is not None and not transport.is_closing():  # noqa: ASYNC110
         await asyncio.sleep(_LOOK)
-
-
-async def _write(response: web.StreamResponse, chunk: bytes, send_timeout: float | None) -> None:
-    async with asyncio.timeout(send_timeout):
-        await response.write(chunk)

@@ -9,7 +9,15 @@ from typing import Any, Final, cast
 
 from blacksheep import Request, Response, StreamedContent
 
-from ..asgi import DEFAULT_HEARTBEAT, STREAM_HEADERS, Scope, encode_stream, stop_when
+from ..asgi import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_SEND_TIMEOUT,
+    STREAM_HEADERS,
+    Scope,
+    encode_stream,
+    pass_on,
+    with_connection,
+)
 from ..hub import Hub
 
 _LOOK: Final = 0.5
@@ -18,20 +26,33 @@ _LOOK: Final = 0.5
 __all__ = ["stream_items", "stream_topics"]
 
 
-def stream_topics(request: Request, hub: Hub, topics: str | Iterable[str], **options: Any) -> Response:
+def stream_topics(
+    request: Request,
+    hub: Hub,
+    topics: str | Iterable[str],
+    *,
+    send_timeout: float | None = DEFAULT_SEND_TIMEOUT,
+    **options: Any,
+) -> Response:
     """Return the events of a hub's topics, after the client's ``Last-Event-ID``.
 
     Arguments:
         request: the request.
         hub: the hub.
         topics: a pattern or several.
+        send_timeout: seconds after which a client that does not read is dropped; ``None`` for never.
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
-    return _respond(request, hub.stream(topics, request=cast("Scope", request.scope), **options))
+    scope = _scope_of(request)
+    return _respond(request, scope, hub.stream(topics, request=scope, **options), send_timeout)
 
 
 def stream_items(
-    request: Request, items: AsyncIterable[Any] | Iterable[Any], *, heartbeat: float | None = DEFAULT_HEARTBEAT
+    request: Request,
+    items: AsyncIterable[Any] | Iterable[Any],
+    *,
+    heartbeat: float | None = DEFAULT_HEARTBEAT,
+    send_timeout: float | None = DEFAULT_SEND_TIMEOUT,
 ) -> Response:
     """Return an event stream, one event for each item.
 
@@ -39,16 +60,23 @@ def stream_items(
         request: the request.
         items: an async or sync iterable, as of :class:`EventSourceResponse`.
         heartbeat: seconds without an event after which a comment is sent; ``None`` for none.
+        send_timeout: seconds after which a client that does not read is dropped; ``None`` for never.
 
     Raises:
         TypeError: ``items`` is not an iterable of events.
     """
-    return _respond(request, encode_stream(items, request=cast("Scope", request.scope), heartbeat=heartbeat))
+    scope = _scope_of(request)
+    return _respond(request, scope, encode_stream(items, request=scope, heartbeat=heartbeat), send_timeout)
 
 
-def _respond(request: Request, chunks: AsyncGenerator[bytes]) -> Response:
+def _scope_of(request: Request) -> Scope:
+    return with_connection(cast("Scope", request.scope), getattr(request.content, "receive", None))
+
+
+def _respond(request: Request, scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None) -> Response:
     async def provide() -> AsyncGenerator[bytes]:
-        async with aclosing(stop_when(_leaving(request), chunks)) as following:
+        following = pass_on(chunks, scope, send_timeout=send_timeout, leaving=_leaving(request))
+        async with aclosing(following):
             async for chunk in following:
                 yield chunk
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from falcon.asgi import Request, Response
 
-from ..asgi import DEFAULT_HEARTBEAT, STREAM_HEADERS, Scope, encode_stream, stop_when
+from ..asgi import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_SEND_TIMEOUT,
+    STREAM_HEADERS,
+    Receive,
+    Scope,
+    encode_stream,
+    pass_on,
+    wait_for_disconnect,
+    with_connection,
+)
 from ..hub import Hub
 
 __all__ = ["HubMiddleware", "stream_items", "stream_topics"]
@@ -33,7 +42,15 @@ class HubMiddleware:
         await self._hub.close()
 
 
-def stream_topics(request: Request, response: Response, hub: Hub, topics: str | Iterable[str], **options: Any) -> None:
+def stream_topics(
+    request: Request,
+    response: Response,
+    hub: Hub,
+    topics: str | Iterable[str],
+    *,
+    send_timeout: float | None = DEFAULT_SEND_TIMEOUT,
+    **options: Any,
+) -> None:
     """Make a response of the events of a hub's topics, after the client's ``Last-Event-ID``.
 
     Arguments:
@@ -41,9 +58,11 @@ def stream_topics(request: Request, response: Response, hub: Hub, topics: str | 
         response: the response that the resource fills.
         hub: the hub.
         topics: a pattern or several.
+        send_timeout: seconds after which a client that does not read is dropped; ``None`` for never.
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
-    _fill(request, response, hub.stream(topics, request=request.scope, **options))
+    scope = _scope_of(request)
+    _fill(request, response, scope, hub.stream(topics, request=scope, **options), send_timeout)
 
 
 def stream_items(
@@ -52,6 +71,7 @@ def stream_items(
     items: AsyncIterable[Any] | Iterable[Any],
     *,
     heartbeat: float | None = DEFAULT_HEARTBEAT,
+    send_timeout: float | None = DEFAULT_SEND_TIMEOUT,
 ) -> None:
     """Make a response of any iterable, one event for each item.
 
@@ -60,21 +80,25 @@ def stream_items(
         response: the response that the resource fills.
         items: an async or sync iterable, as of :class:`EventSourceResponse`.
         heartbeat: seconds without an event after which a comment is sent; ``None`` for none.
+        send_timeout: seconds after which a client that does not read is dropped; ``None`` for never.
 
     Raises:
         TypeError: ``items`` is not an iterable of events.
     """
-    _fill(request, response, encode_stream(items, request=request.scope, heartbeat=heartbeat))
+    scope = _scope_of(request)
+    _fill(request, response, scope, encode_stream(items, request=scope, heartbeat=heartbeat), send_timeout)
 
 
-def _fill(request: Request, response: Response, chunks: AsyncGenerator[bytes]) -> None:
+def _scope_of(request: Request) -> Scope:
+    return with_connection(request.scope, request.stream._receive)
+
+
+def _fill(
+    request: Request, response: Response, scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None
+) -> None:
     for name, value in STREAM_HEADERS.items():
         response.set_header(name, value)
-    response.stream = stop_when(_leaving(request), chunks)
-
-
-async def _leaving(request: Request) -> None:
-    """Return when the client has left: Falcon does not look for it while a response is streamed."""
-    receive = request.stream._receive
-    while (await receive())["type"] != "http.disconnect":  # noqa: ASYNC110
-        await asyncio.sleep(0)  # a body that is not read must not occupy the loop
+    leaving = wait_for_disconnect(
+        cast("Receive", request.stream._receive)
+    )  # Falcon does not look while a response is streamed
+    response.stream = pass_on(chunks, scope, send_timeout=send_timeout, leaving=leaving)

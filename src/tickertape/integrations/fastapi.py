@@ -144,7 +144,8 @@ def _schema(model: Any) -> Any:
             return {"title": name}  # a model inside itself is described once
         if name in definitions:
             return inline({**definitions[name], **{key: value[key] for key in value if key != "$ref"}}, (*inside, name))
-        mapped = {"mapping"} if "propertyName" in value else set()  # a discriminator's, which has references
+        # A discriminator's `mapping` has references. A model's own fields are below `properties`, as schemas.
+        mapped = {"mapping"} if isinstance(value.get("propertyName"), str) else set()
         return {key: inline(each, inside) for key, each in value.items() if key not in mapped}
 
     return inline(schema)

@@ -1,4 +1,4 @@
-"""Event streams from handlers of Sanic, under its own server."""
+"""Event streams from handlers of Sanic, under its own server or one for ASGI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import Any
 
 from sanic import HTTPResponse, Request, Sanic
 
-from ..asgi import DEFAULT_HEARTBEAT, STREAM_HEADERS, Scope, encode_stream
+from ..asgi import (
+    DEFAULT_HEARTBEAT,
+    DEFAULT_SEND_TIMEOUT,
+    STREAM_HEADERS,
+    Scope,
+    encode_stream,
+    pass_on,
+    wait_for_disconnect,
+    with_connection,
+)
 from ..hub import Hub
 
 __all__ = ["add_hub", "scope_of", "stream_items", "stream_topics"]
@@ -35,7 +44,12 @@ def add_hub(app: Sanic[Any, Any], hub: Hub) -> None:
 
 
 async def stream_topics(
-    request: Request[Any, Any], hub: Hub, topics: str | Iterable[str], **options: Any
+    request: Request[Any, Any],
+    hub: Hub,
+    topics: str | Iterable[str],
+    *,
+    send_timeout: float | None = DEFAULT_SEND_TIMEOUT,
+    **options: Any,
 ) -> HTTPResponse | None:
     """Answer a request with the events of a hub's topics, after the client's ``Last-Event-ID``.
 
@@ -43,9 +57,11 @@ async def stream_topics(
         request: the request.
         hub: the hub.
         topics: a pattern or several.
+        send_timeout: seconds after which a client that does not read is dropped; ``None`` for never.
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
-    return await _respond(request, hub.stream(topics, request=scope_of(request), **options))
+    scope = scope_of(request)
+    return await _respond(request, scope, hub.stream(topics, request=scope, **options), send_timeout)
 
 
 async def stream_items(
@@ -53,6 +69,7 @@ async def stream_items(
     items: AsyncIterable[Any] | Iterable[Any],
     *,
     heartbeat: float | None = DEFAULT_HEARTBEAT,
+    send_timeout: float | None = DEFAULT_SEND_TIMEOUT,
 ) -> HTTPResponse | None:
     """Answer a request with an event stream, one event for each item.
 
@@ -60,26 +77,37 @@ async def stream_items(
         request: the request.
         items: an async or sync iterable, as of :class:`EventSourceResponse`.
         heartbeat: seconds without an event after which a comment is sent; ``None`` for none.
+        send_timeout: seconds after which a client that does not read is dropped; ``None`` for never.
 
     Raises:
         TypeError: ``items`` is not an iterable of events.
         Exception: raised by the items.
     """
-    return await _respond(request, encode_stream(items, request=scope_of(request), heartbeat=heartbeat))
+    scope = scope_of(request)
+    return await _respond(request, scope, encode_stream(items, request=scope, heartbeat=heartbeat), send_timeout)
 
 
 def scope_of(request: Request[Any, Any]) -> Scope:
     """Return the parts of a request that a stream needs, as an ASGI scope names them."""
-    address = request.transport.get_extra_info("sockname")
-    return {
+    transport: Any = request.transport
+    given = getattr(transport, "scope", None)
+    if given is not None:  # of a server for ASGI
+        return with_connection(given, transport._receive, transport._send)
+    address = transport.get_extra_info("sockname")
+    scope: Scope = {
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in request.headers.items()],
         "query_string": request.query_string.encode(),
         "server": address[:2] if isinstance(address, tuple) else None,
     }
+    return with_connection(scope, transport)
 
 
-async def _respond(request: Request[Any, Any], chunks: AsyncGenerator[bytes]) -> HTTPResponse | None:
-    async with aclosing(chunks):
+async def _respond(
+    request: Request[Any, Any], scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None
+) -> HTTPResponse | None:
+    receive = getattr(request.transport, "_receive", None)  # under a server for ASGI: Sanic does not await it then
+    leaving = None if receive is None else wait_for_disconnect(receive)
+    async with aclosing(pass_on(chunks, scope, send_timeout=send_timeout, leaving=leaving)) as chunks:
         first = await anext(chunks, b"")  # an exception before the first event becomes an HTTP error
         headers = {name: value for name, value in STREAM_HEADERS.items() if name != "content-type"}
         response = await request.respond(headers=headers, content_type=STREAM_HEADERS["content-type"])
