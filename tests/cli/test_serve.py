@@ -107,9 +107,18 @@ async def test_access_log() -> None:
         await program.says('"GET /health/live HTTP/1.1" 200')
 
 
+async def test_no_lines_of_streams_by_default() -> None:
+    async with serving() as program:
+        async with await Connection.open(program.port) as connection:
+            assert await connection.get("/events?topic=a") == 200
+        await program.end()
+        assert program.output.splitlines()[-1].endswith("INFO stopped")
+        assert "stream 1" not in program.output
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_log_as_json(workers: str) -> None:
-    async with serving("--log-format", "json", "--workers", workers) as program:
+    async with serving("--log-format", "json", "--access-log", "--workers", workers) as program:
         async with await Connection.open(program.port) as connection:
             assert await connection.get("/events?topic=a") == 200
         await program.says('"reason": "client_closed"')

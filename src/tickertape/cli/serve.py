@@ -68,7 +68,11 @@ def serve(
     log_format: Annotated[str | None, _option("Format of the log: text or json.", "FORMAT", "text")] = None,
     access_log: Annotated[
         bool | None,
-        typer.Option("--access-log/--no-access-log", help="Log each request. Default: no.", show_default=False),
+        typer.Option(
+            "--access-log/--no-access-log",
+            help="Log each request, and each stream when it opens and ends. Default: no.",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Run a hub: publish events to topics and subscribe to topics over plain HTTP.

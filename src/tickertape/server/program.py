@@ -153,3 +153,5 @@ def set_up_logging(settings: Settings) -> None:
     logging.getLogger("tickertape").setLevel(settings.log_level.upper())
     if settings.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
+    else:
+        logging.getLogger("tickertape.hub.streams").setLevel(logging.WARNING)
