@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from typing import Any
 
 import pytest
 
 from tickertape.testing import FakeClock
-from tickertape.timing import backoff, sleep
+from tickertape.timing import backoff, check_limit, check_seconds, sleep
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,38 @@ async def test_sleep() -> None:
     clock.advance(0.1)
     await asyncio.wait_for(long, 5)
     assert "timers=0" in repr(clock)
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "range_"),
+    [
+        (-0.1, {}, ">= 0"),
+        (math.nan, {}, ">= 0"),
+        (math.inf, {}, ">= 0"),
+        (True, {}, ">= 0"),
+        ("1", {}, ">= 0"),
+        (None, {}, ">= 0"),
+        (0, {"above": 0}, "> 0"),
+        (2, {"above": 2}, "> 2"),
+        (11, {"most": 10}, ">= 0 and <= 10"),
+    ],
+)
+def test_bad_seconds(value: Any, options: dict[str, float], range_: str) -> None:
+    with pytest.raises(ValueError, match=f"^expected pause to be a number of seconds {range_}, got {value!r}$"):
+        check_seconds("pause", value, **options)
+
+
+def test_seconds() -> None:
+    assert [check_seconds("pause", value, most=10) for value in (0, 0.5, 10)] == [0.0, 0.5, 10.0]
+    assert check_seconds("pause", 1e-9, above=0) == 1e-9
+
+
+@pytest.mark.parametrize(("value", "limit"), [(None, None), (math.inf, None), (3, 3.0)])
+def test_limit(value: Any, limit: float | None) -> None:
+    assert check_limit("pause", value) == limit
+
+
+@pytest.mark.parametrize("value", [0, -1, True, math.nan, "3"])
+def test_bad_limit(value: Any) -> None:
+    with pytest.raises(ValueError, match="expected pause to be a number of seconds > 0, or None, got "):
+        check_limit("pause", value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-__all__ = ["Clock", "Timer", "backoff", "sleep"]
+__all__ = ["Clock", "Timer", "backoff", "check_limit", "check_seconds", "sleep"]
 
 _MAX_DOUBLINGS: Final = 32
 """More than any cap needs, and far below the exponent at which a float overflows."""
@@ -27,6 +28,40 @@ class Clock(Protocol):
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Timer:
         """Call ``callback(*args)`` once, at the time ``when``."""
+
+
+def check_seconds(name: str, value: object, *, above: float | None = None, most: float = sys.float_info.max) -> float:
+    """Return the value of an option that is a number of seconds.
+
+    Arguments:
+        name: the option, for the error.
+        value: its value.
+        above: the number that it must be above; ``None`` if 0 is allowed.
+        most: the greatest number.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    low = -1.0 if above is None else above
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most and value > low:
+        return float(value)
+    least = ">= 0" if above is None else f"> {above:g}"
+    limit = "" if most == sys.float_info.max else f" and <= {most:g}"
+    raise ValueError(f"expected {name} to be a number of seconds {least}{limit}, got {value!r}")
+
+
+def check_limit(name: str, value: object) -> float | None:
+    """Return the value of an option that is a number of seconds > 0, or ``None`` for no limit, as infinity is.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if value is None or value == float("inf"):
+        return None
+    try:
+        return check_seconds(name, value, above=0)
+    except ValueError:
+        raise ValueError(f"expected {name} to be a number of seconds > 0, or None, got {value!r}") from None
 
 
 async def sleep(clock: Clock, seconds: float, until: asyncio.Event | None = None) -> None:

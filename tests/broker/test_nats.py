@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from tickertape.broker import DEFAULT_RETENTION, Broker, LogState, Record, Retention, create_broker, read_nats_url
+from tickertape.broker.nats import broker as broker_module
 from tickertape.broker.nats import connection as connection_module
 from tickertape.broker.nats import link as link_module
 from tickertape.broker.nats.broker import _records_after
@@ -259,6 +260,15 @@ async def test_slow_reader(log: NatsLog, monkeypatch: pytest.MonkeyPatch) -> Non
         records = await collect(tail, 100)
         assert [record.data.rstrip() for record in records] == [str(number) for number in range(100)]
         assert [record.offset for record in records] == list(range(2, 102))
+
+
+async def test_slow_server(log: NatsLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page waits for records that are slow to arrive, as long as the request may take."""
+    async with opened(log) as broker:
+        await broker.append([Draft("t", f"{number}") for number in range(10)])
+        monkeypatch.setattr(broker_module, "_LOOK", 0.0)  # each look for records finds none yet
+        page = await broker.read(0, 10)
+        assert [record.data for record in page.records] == [f"{number}" for number in range(10)]
 
 
 # Messages.

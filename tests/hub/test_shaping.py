@@ -205,7 +205,7 @@ BAD: Final[dict[str, tuple[dict[str, Any], type[Exception], str]]] = {
     "last as a bool": ({"last": True}, ValueError, "expected last to be an int"),
     "on_overflow": ({"on_overflow": "drop"}, ValueError, "expected on_overflow to be one of 'disconnect', 'skip'"),
     "envelope": ({"envelope": True}, ValueError, "expected envelope to be 'topic' or None"),
-    "heartbeat": ({"heartbeat": 0}, ValueError, "expected heartbeat to be a number of seconds greater than 0"),
+    "heartbeat": ({"heartbeat": 0}, ValueError, "expected heartbeat to be a number of seconds > 0"),
     "retry": ({"retry": -1}, ValueError, "expected retry to be a number of seconds"),
     "filter": ({"filter": "a"}, TypeError, "expected filter to be callable"),
     "map": ({"map": 1}, TypeError, "expected map to be callable"),

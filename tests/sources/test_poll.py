@@ -357,9 +357,9 @@ async def test_wake_by_iterable() -> None:
     [
         ({"query": "SELECT 1"}, TypeError, "expected query to be a function, got 'SELECT 1'"),
         ({"save": 5}, TypeError, "expected save to be a function, got 5"),
-        ({"every": 0}, ValueError, "expected every to be a positive number of seconds, got 0"),
-        ({"every": float("inf")}, ValueError, "expected every to be a positive number of seconds, got inf"),
-        ({"fallback": -1}, ValueError, "expected fallback to be a positive number of seconds, got -1"),
+        ({"every": 0}, ValueError, "expected every to be a number of seconds > 0, got 0"),
+        ({"every": float("inf")}, ValueError, "expected every to be a number of seconds > 0, got inf"),
+        ({"fallback": -1}, ValueError, "expected fallback to be a number of seconds > 0, got -1"),
         ({"wake": "orders"}, TypeError, "expected wake to be postgres_listen"),
     ],
 )

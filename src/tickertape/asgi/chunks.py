@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, Final
 
+from ..timing import check_limit
 from ..wire import HEARTBEAT
 from .items import encode_item
 from .iteration import check_iterable, close_iterator, iterate
@@ -43,8 +44,7 @@ def encode_stream(
         Exception: raised by the items.
     """
     check_iterable(items)
-    if heartbeat is not None and not heartbeat > 0:
-        raise ValueError(f"expected heartbeat to be a number of seconds > 0, or None, got {heartbeat!r}")
+    heartbeat = check_limit("heartbeat", heartbeat)
     scope = {} if request is None else request if isinstance(request, Mapping) else request.scope
     return _encode(iterate(items), dict(scope), heartbeat)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 from weakref import ref
 
+from ..timing import check_seconds
 from .iteration import check_iterable, close_iterator, iterate
 from .shutdown import open_streams
 from .stream import Stream
@@ -46,8 +47,7 @@ def stream_until_drain(
         ValueError: ``grace`` is not > 0.
     """
     check_iterable(items)
-    if not checked_grace("grace", grace):
-        raise ValueError(f"expected grace to be a number of seconds > 0, got {grace!r}")
+    grace = check_seconds("grace", grace, above=0)
     scope = {} if request is None else request if isinstance(request, Mapping) else request.scope
     return _until_drain(items, dict(scope), grace)
 
@@ -109,10 +109,3 @@ class _Guard:
     def drain(self) -> float:
         self._on_drain()
         return self._grace
-
-
-def checked_grace(name: str, value: Any) -> float:
-    """Return a number of seconds >= 0; raise ValueError if it is something else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ValueError(f"expected {name} to be a number of seconds >= 0, got {value!r}")
-    return float(value)

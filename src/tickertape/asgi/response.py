@@ -10,10 +10,10 @@ from typing import Any, Final, Literal
 from urllib.parse import parse_qs
 from weakref import ref
 
-from ..timing import Clock
+from ..timing import Clock, check_limit, check_seconds
 from ..wire import ServerSentEvent
 from .base import Response
-from .drain import checked_grace, current_stream
+from .drain import current_stream
 from .items import encode_item, encode_with_retry
 from .iteration import check_iterable, close_iterator, iterate
 from .plain import encode_header
@@ -173,12 +173,12 @@ class EventSourceResponse(StreamResponse):
         self._items = content
         self._head = _checked_head(head)
         self._retry = None if retry is None else ServerSentEvent(retry=retry).retry
-        self._heartbeat = _checked_seconds("heartbeat", heartbeat if ping is _UNSET else ping)
-        self._send_timeout = _checked_seconds("send_timeout", send_timeout)
+        self._heartbeat = check_limit("heartbeat", heartbeat if ping is _UNSET else ping)
+        self._send_timeout = check_limit("send_timeout", send_timeout)
         self._on_error = _checked_callback("on_error", on_error)
         self._on_disconnect = _checked_callback("on_disconnect", on_disconnect)
         self._on_drain = _checked_callback("on_drain", on_drain)
-        self._drain_grace = checked_grace("drain_grace", drain_grace)
+        self._drain_grace = check_seconds("drain_grace", drain_grace)
         self._clock = clock
         self._stream: Stream | None = None
         self._used = False
@@ -325,11 +325,3 @@ def _checked_status(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:
         raise ValueError(f"expected status_code to be an int from 200 to 599, got {value!r}")
     return value
-
-
-def _checked_seconds(name: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ValueError(f"expected {name} to be a number of seconds > 0, or None, got {value!r}")
-    return float(value)

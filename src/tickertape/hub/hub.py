@@ -37,7 +37,7 @@ from ..broker import (
     create_broker,
 )
 from ..errors import BrokerError, EventTooLargeError, HubClosedError
-from ..timing import Clock
+from ..timing import Clock, check_limit, check_seconds
 from ..wire import HEARTBEAT, Cursor, Draft, check_topic
 from .delivery import Delivery
 from .direct import DirectOutput
@@ -137,12 +137,12 @@ class Hub:
         clock: Clock | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self.heartbeat = None if heartbeat is None else _check_seconds("heartbeat", heartbeat, above=0)
-        self.send_timeout = None if send_timeout is None else _check_seconds("send_timeout", send_timeout, above=0)
-        self.retry = _check_seconds("retry", retry, most=_MAX_RETRY)
+        self.heartbeat = check_limit("heartbeat", heartbeat)
+        self.send_timeout = check_limit("send_timeout", send_timeout)
+        self.retry = check_seconds("retry", retry, most=_MAX_RETRY)
         self.max_event_size = _check_count("max_event_size", max_event_size)
         self.max_topics = _check_count("max_topics", max_topics)
-        self.drain_window = _check_seconds("drain_window", drain_window)
+        self.drain_window = check_seconds("drain_window", drain_window)
         self.random = random
         self.presence = Presence()
         self._url = broker if isinstance(broker, str) else None
@@ -784,12 +784,9 @@ class Hub:
                 raise TypeError(f"expected {name} to be callable, or None, got {value!r}")
         if envelope not in (None, "topic"):
             raise ValueError(f"expected envelope to be 'topic' or None, got {envelope!r}")
-        if heartbeat == "hub":
-            heartbeat = self.heartbeat
-        elif heartbeat is not None:
-            heartbeat = _check_seconds("heartbeat", heartbeat, above=0)
+        heartbeat = self.heartbeat if heartbeat == "hub" else check_limit("heartbeat", heartbeat)
         if retry is not None:
-            retry = _check_seconds("retry", retry, most=_MAX_RETRY)
+            retry = check_seconds("retry", retry, most=_MAX_RETRY)
         return Shaping(envelope is not None, filter, map, heartbeat, retry)
 
     async def find_start(self, patterns: Patterns, last_event_id: str | None, last: Last) -> Start:
@@ -995,15 +992,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _check_seconds(name: str, value: object, *, above: float = -1.0, most: float = sys.float_info.max) -> float:
-    """Return a number of seconds from 0 to ``most``, and greater than ``above``."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most and value > above:
-        return float(value)
-    least = "greater than 0" if above == 0 else "of at least 0"
-    limit = "" if most == sys.float_info.max else f" and at most {most:g}"
-    raise ValueError(f"expected {name} to be a number of seconds {least}{limit}, got {value!r}")
 
 
 def _check_count(name: str, value: object) -> int:

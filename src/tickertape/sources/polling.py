@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from ..hub import Batch, Field, field_reader
 from ..threads import call_in_thread
-from ..timing import Clock, backoff, sleep
+from ..timing import Clock, backoff, check_seconds, sleep
 
 logger = logging.getLogger("tickertape.sources")
 
@@ -118,8 +118,7 @@ class Poll:
             if function is not None and not callable(function):
                 raise TypeError(f"expected {name} to be a function, got {function!r}")
         for name, seconds in (("every", every), ("fallback", fallback)):
-            if not 0 < seconds < float("inf"):
-                raise ValueError(f"expected {name} to be a positive number of seconds, got {seconds!r}")
+            check_seconds(name, seconds, above=0)
         if wake is not None and not isinstance(wake, Wake) and not hasattr(wake, "__aiter__"):
             raise TypeError(f"expected wake to be postgres_listen(…) or an async iterable, got {wake!r}")
         self._query = query

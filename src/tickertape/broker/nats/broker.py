@@ -295,7 +295,8 @@ class NatsBroker(RemoteBroker):
             while len(records) < limit and (not records or records[-1].offset < newest):
                 messages = await self._take(link, inbox, epoch)
                 if not messages:
-                    raise BrokerError(f"records after offset {start} did not arrive from {self._where()}")
+                    await self._look(link)  # a slow server is waited for, within the timeout of the request
+                    continue
                 records += _records_after(messages, records[-1].offset if records else start, trimmed=not records)
         records = records[:limit]
         self._log.remember(message for message in messages if message.newest == records[-1].offset)
