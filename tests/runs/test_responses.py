@@ -33,7 +33,8 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        response: Any = await self.runs.response(scope, "chat/1", **self.options)
+        answer = self.runs.cancel_response if scope["path"] == "/stop" else self.runs.response
+        response: Any = await answer(scope, "chat/1", **self.options)
         await response(scope, receive, send)
 
 
@@ -51,9 +52,9 @@ class Answer:
         return [event.data for event in self.events]
 
 
-async def get(app: App, sent: dict[str, str] | None = None, **options: Any) -> Answer:
+async def get(app: App, sent: dict[str, str] | None = None, *, path: str = "/", **options: Any) -> Answer:
     app.options = options
-    async with EventStreamClient(app) as client, client.open("/", headers=sent or {}) as stream:
+    async with EventStreamClient(app) as client, client.open(path, headers=sent or {}) as stream:
         return Answer(stream.status, stream.headers, await stream.read())
 
 
@@ -189,6 +190,33 @@ async def test_authorize(hub: Hub, asynchronous: bool) -> None:
         assert answer.status == status
         assert ("secret" in answer.body.decode()) == (status == 200)
     assert [run.owner for _, run in seen] == ["bob", "ann"]
+
+
+@pytest.mark.parametrize(("owner", "status"), [("ann", 200), ("bob", 403), (None, 403)])
+async def test_owner(app: App, owner: str | None, status: int) -> None:
+    source = Source()
+    source.give("secret", None)
+    await (await app.runs.start("chat/1", source, owner="ann")).wait()
+    answer = await get(app, owner=owner)
+    assert answer.status == status
+    assert ("secret" in answer.body.decode()) == (status == 200)
+
+
+async def test_cancel(hub: Hub) -> None:
+    """A client that may not read a run may not cancel it."""
+    app = App(Runs(hub, authorize=lambda scope, run: (b"who", b"ann") in scope["headers"]))
+    ann = {"who": "ann"}
+    assert (await get(app, ann, path="/stop")).status == 404
+    assert (await get(app, ann, path="/stop", missing=204)).status == 204
+    run = await app.runs.start("chat/1", Source(), owner="ann")
+    for sent, options in (({}, {}), (ann, {"owner": "bob"}), (ann, {"owner": None})):
+        answer = await get(app, sent, path="/stop", **options)
+        assert (answer.status, "You may not cancel this run." in answer.body.decode()) == (403, True)
+    assert (await get(app, ann, path="/stop", run="other-1")).status == 404
+    assert run.info.active
+    assert (await get(app, ann, path="/stop", run=run.id)).status == 202
+    assert (await run.wait()).state == "cancelled"
+    assert (await get(app, ann, path="/stop")).status == 204
 
 
 async def test_run_that_is_kept_in_part() -> None:

@@ -13,22 +13,15 @@ import pytest
 from broker.private_servers import require
 from broker.test_hub import LOGS
 from support.hub import settle
-from support.runs import Source
+from support.runs import Source, read
 from tickertape import Hub
 from tickertape.broker import MemoryBroker, Retention
 from tickertape.errors import InvalidTopicError, RunActiveError, RunOwnerError
-from tickertape.runs import RunEnd, RunEvent, Runs
+from tickertape.runs import RunEnd, RunEvent, RunInfo, Runs
 from tickertape.testing import FakeClock, ScriptedBroker
 from tickertape.testing.contract import Log
 
 PATIENCE: Final = 30.0
-
-
-async def read(run: Any, after: str | None = None) -> list[str]:
-    """Return the data of a run's events, and how it ended."""
-    async with asyncio.timeout(PATIENCE), aclosing(run.events(after=after)) as events:
-        seen = [event async for event in events]
-    return [event.data if isinstance(event, RunEvent) else str(getattr(event, "state", "gap")) for event in seen]
 
 
 @pytest.fixture
@@ -283,12 +276,71 @@ async def test_cancel_when_readers_have_left(leave: bool, state: str) -> None:
             await reader.aclose()
 
 
-async def test_owner(hub: Hub) -> None:
+ACCESS: Final[dict[str, Callable[[Runs, Any], Any]]] = {
+    "join": lambda runs, who: runs.start("chat/1", Source(), key="a", owner=who),
+    "replace": lambda runs, who: runs.start("chat/1", Source(), key="b", owner=who, replace=True),
+    "open": lambda runs, who: runs.open("chat/1", key="a", owner=who),
+    "cancel": lambda runs, who: runs.cancel("chat/1", owner=who),
+}
+
+
+@pytest.mark.parametrize("action", ACCESS)
+@pytest.mark.parametrize(("owner", "others"), [("ann", ["bob", None]), (None, ["bob"])])
+async def test_owner(hub: Hub, action: str, owner: str | None, others: list[str | None]) -> None:
+    """Only with its owner a run can be joined, replaced and cancelled."""
     runs = Runs(hub)
-    source = Source()
-    await runs.start("chat/1", source, key="a", owner="ann")
+    run = await runs.start("chat/1", Source(), key="a", owner=owner)
+    for other in others:
+        with pytest.raises(RunOwnerError):
+            await ACCESS[action](runs, other)
+    assert run.info.active
+    await ACCESS[action](runs, owner)
+
+
+async def test_start_that_replaces_another_owner(hub: Hub) -> None:
+    """A run that has begun since the check is not replaced either."""
+    runs = Runs(hub)
+    run = await runs.start("chat/1", Source(), owner="ann")
+    fields = {"owner": "bob", "node": "other", "nonce": "n", "ttl": 60, "on_disconnect": "continue", "grace": 0}
+    await hub.publish("runs/chat/1", {**fields, "replace": True}, event="run:start")
+    found = await runs.get("chat/1")
+    assert found is not None
+    assert (found.id, found.info.active) == (run.id, True)
+
+
+async def test_cancel_by_the_program(hub: Hub) -> None:
+    """Without an owner and a request, nothing is checked."""
+    runs = Runs(hub, authorize=lambda request, run: False)
+    run = await runs.start("chat/1", Source(), owner="ann")
+    await runs.cancel("chat/1")
+    assert (await run.wait()).state == "cancelled"
+
+
+REQUESTS: Final[dict[str, Callable[[Runs, Any], Any]]] = {
+    "join": lambda runs, request: runs.start("chat/1", Source(), key="a", request=request),
+    "replace": lambda runs, request: runs.start("chat/1", Source(), replace=True, request=request),
+    "open": lambda runs, request: runs.open("chat/1", key="a", request=request),
+    "cancel": lambda runs, request: runs.cancel("chat/1", request=request),
+}
+
+
+@pytest.mark.parametrize("action", REQUESTS)
+async def test_authorize(hub: Hub, action: str) -> None:
+    """``authorize`` is asked for a run that exists, and not for one that a request starts."""
+    asked: list[tuple[Any, str]] = []
+
+    async def authorize(request: Any, run: RunInfo) -> bool:
+        asked.append((request, run.run))
+        return bool(request == "ann's")
+
+    runs = Runs(hub, authorize=authorize)
+    run = await runs.start("chat/1", Source(), key="a", request="ann's")
+    assert asked == []
     with pytest.raises(RunOwnerError):
-        await runs.start("chat/1", source, key="a", owner="bob")
+        await REQUESTS[action](runs, "bob's")
+    assert run.info.active
+    await REQUESTS[action](runs, "ann's")
+    assert asked == [("bob's", run.id), ("ann's", run.id)]
 
 
 async def test_producer_elsewhere() -> None:

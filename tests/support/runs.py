@@ -1,12 +1,24 @@
-"""A producer for runs that a test controls."""
+"""A producer for runs that a test controls, and a reader."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import aclosing
+from typing import Any, Final
 
-__all__ = ["Source"]
+from tickertape.runs import RunEvent
+
+__all__ = ["Source", "read"]
+
+PATIENCE: Final = 30.0
+
+
+async def read(run: Any, after: str | None = None) -> list[str]:
+    """Return the data of a run's events, and how it ended."""
+    async with asyncio.timeout(PATIENCE), aclosing(run.events(after=after)) as events:
+        seen = [event async for event in events]
+    return [event.data if isinstance(event, RunEvent) else str(getattr(event, "state", "gap")) for event in seen]
 
 
 class Source:

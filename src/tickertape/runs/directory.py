@@ -30,8 +30,15 @@ from .records import (
 
 logger = logging.getLogger("tickertape.runs")
 
-PATIENCE: Final = 8.0
-"""Seconds without a sign of life after which a producer counts as gone. Its readers get the end within 10 s."""
+PATIENCE: Final = 7.0
+"""Seconds without a sign of life after which a producer counts as gone: three may be lost. Since it is noticed at the
+next beat, 2 s later at most, readers get the end within 10 s."""
+
+_ENDING: Final = 2.0
+"""Seconds in which the process that replaces a run stores the end of the old one; then any process does."""
+
+_SWEEP: Final = 1.0
+"""Seconds between two searches for runs that can no longer be read."""
 
 _PAGE: Final = 1_000
 """Records read at a time."""
@@ -53,7 +60,7 @@ class Entry:
         grace: seconds without readers after which it is cancelled.
         replaced: the run that this one has ended.
         cancelled: its end was asked for.
-        end: the offset of its end.
+        end: the offset of its end, if that is stored.
         readers: the processes with readers.
         alive: when a producer outside gave its last sign of life, by the hub's clock.
     """
@@ -80,15 +87,17 @@ class Directory:
 
     Arguments:
         hub: the hub on whose log the runs are.
-        changed: called with each entry that was cancelled or has ended, or whose readers changed.
+        changed: called with each entry that has begun, was cancelled or has ended, or whose readers changed.
     """
 
     def __init__(self, hub: Hub, changed: Callable[[Entry], None]) -> None:
         self._hub = hub
         self._changed = changed
         self._entries: dict[str, Entry] = {}
-        self._latest: dict[str, Entry] = {}  # of each name
+        self._names: dict[str, list[Entry]] = {}  # those of each name that have begun, the oldest first
         self._active: dict[str, Entry] = {}  # of each name
+        self._unended: dict[str, tuple[Entry, float]] = {}  # replaced, when, and their end is not stored yet
+        self._swept = 0.0
         self._epoch = ""
         self._offset = 0
         self._lock = asyncio.Lock()
@@ -97,28 +106,29 @@ class Directory:
 
     def get(self, run: str) -> Entry | None:
         """Return the run with this id."""
-        return self._entries.get(run)
+        entry = self._entries.get(run)
+        return entry if entry is not None and self._is_kept(entry) else None
 
     def latest(self, name: str) -> Entry | None:
         """Return the newest run of a name that has begun."""
-        return self._latest.get(name)
+        entries = self._names.get(name)
+        return entries[-1] if entries and self._is_kept(entries[-1]) else None
+
+    def at(self, name: str, cursor: Cursor) -> Entry | None:
+        """Return the run of a name to which a position in the log belongs."""
+        if cursor.epoch != self._epoch:
+            return None
+        begun = (entry for entry in reversed(self._names.get(name, ())) if offset_of(entry.info.run) <= cursor.offset)
+        entry = next(begun, None)
+        return entry if entry is not None and self._is_kept(entry) else None
 
     def active(self) -> list[Entry]:
         """Return all active runs, the oldest first."""
         return list(self._active.values())
 
     def entries(self) -> list[Entry]:
-        """Return all runs that are known, the oldest first."""
-        return list(self._entries.values())
-
-    def at(self, name: str, cursor: Cursor) -> Entry | None:
-        """Return the run of a name to which a position in the log belongs."""
-        found = None
-        for entry in self._entries.values():
-            begun = entry.info.name == name and entry.info.state is not RunState.REFUSED
-            if begun and cursor.epoch == self._epoch and offset_of(entry.info.run) <= cursor.offset:
-                found = entry
-        return found
+        """Return all runs that can be read, the oldest first."""
+        return [entry for entry in self._entries.values() if self._is_kept(entry)]
 
     async def sync(self) -> None:
         """Read what the log has that is not known yet.
@@ -141,7 +151,7 @@ class Directory:
                 if len(records) < _PAGE:
                     self._offset = max(self._offset, state.newest)
                     break
-            self._drop_expired()
+            self._sweep()
 
     async def follow(self) -> None:
         """Apply records as they come, until it is cancelled."""
@@ -166,6 +176,11 @@ class Directory:
         now = self._hub.clock.time()
         return [entry for entry in self._active.values() if now - self._seen(entry, now) > PATIENCE]
 
+    def unended(self) -> list[Entry]:
+        """Return the runs that were replaced and whose end is not stored: the process that had to do so is gone."""
+        now = self._hub.clock.time()
+        return [entry for entry, since in self._unended.values() if now - since > _ENDING]
+
     def _seen(self, entry: Entry, now: float) -> float:
         return entry.alive if entry.node is None else self._beats.setdefault(entry.node, now)
 
@@ -174,20 +189,33 @@ class Directory:
         for entry in [*self._active.values()]:
             entry.info = replace(entry.info, state=RunState.ORPHANED)
             self._changed(entry)
-        for known in (self._entries, self._latest, self._active, self._beats):
+        for known in (self._entries, self._names, self._active, self._unended, self._beats):
             known.clear()
 
-    def _drop_expired(self) -> None:
-        now = time.time()
+    def _is_kept(self, entry: Entry) -> bool:
+        """Return whether a run can be read: it is active, or its end is in the log and its time is not over."""
+        ended = entry.info.ended
+        over = ended is not None and time.time() > ended + entry.ttl
+        return not over and (entry.end is None or entry.end >= self.oldest)
+
+    def _sweep(self) -> None:
+        """Forget runs that can no longer be read or are too many, and processes that are silent."""
+        now = self._hub.clock.time()
+        if now < self._swept + _SWEEP:
+            return
+        self._swept = now
         over = len(self._entries) - _MAX_RUNS
         for run, entry in [*self._entries.items()]:
-            ended = entry.info.ended
-            gone = entry.end is not None and entry.end < self.oldest
-            if gone or (ended is not None and (over > 0 or now > ended + entry.ttl)):
+            if not entry.info.active and (over > 0 or not self._is_kept(entry)):
                 over -= 1
                 del self._entries[run]
-                if self._latest.get(entry.info.name) is entry:
-                    del self._latest[entry.info.name]
+                if entry.info.state is not RunState.REFUSED:
+                    self._names[entry.info.name].remove(entry)
+                    if not self._names[entry.info.name]:
+                        del self._names[entry.info.name]
+        known = {entry.node for entry in self._active.values()}
+        known.update(*(entry.readers for entry in self._active.values()))
+        self._beats = {node: at for node, at in self._beats.items() if node in known or now - at <= PATIENCE}
 
     def _apply(self, record: Record) -> None:
         if record.offset <= self._offset:
@@ -204,7 +232,7 @@ class Directory:
         entry = self._entries.get(str(fields.get("run")))
         if entry is None:
             return
-        if record.event == END and entry.info.active:
+        if record.event == END and (entry.info.active or entry.info.run in self._unended):
             end = parse_end(record.data, "")
             self._end(entry, end.state, end.error, _number(fields.get("ended"), time.time()), record.offset)
         elif record.event == CANCEL and entry.info.active:
@@ -239,20 +267,26 @@ class Directory:
             _number(fields.get("grace"), 0.0),
             alive=self._hub.clock.time(),
         )
+        if entry.node is not None:
+            self._beats[entry.node] = entry.alive
         self._entries[info.run] = entry
         before = self._active.get(name)
-        if before is not None and not fields.get("replace"):
+        if before is not None and not (fields.get("replace") and before.info.owner == info.owner):
             entry.info = replace(info, state=RunState.REFUSED, ended=started)
             entry.end = record.offset
             return
         if before is not None:
             entry.replaced = before.info
-            self._end(before, RunState.CANCELLED, None, started, record.offset)
-        self._active[name] = self._latest[name] = entry
+            self._end(before, RunState.CANCELLED, None, started, None)
+            self._unended[before.info.run] = before, entry.alive
+        self._active[name] = entry
+        self._names.setdefault(name, []).append(entry)
+        self._changed(entry)
 
-    def _end(self, entry: Entry, state: RunState, error: str | None, ended: float, offset: int) -> None:
+    def _end(self, entry: Entry, state: RunState, error: str | None, ended: float, offset: int | None) -> None:
         entry.info = replace(entry.info, state=state, error=error, ended=ended)
         entry.end = offset
+        self._unended.pop(entry.info.run, None)
         if self._active.get(entry.info.name) is entry:
             del self._active[entry.info.name]
         self._changed(entry)

@@ -27,7 +27,7 @@ MESSAGES: Final = {
 _MAX_WAITING: Final = 1_000
 """Items that wait to be stored. Beyond them the producer waits, so that a slow log slows it down."""
 
-_MAX_BATCH: Final = 250
+MAX_BATCH: Final = 250
 """Items stored at once: within the limits of every store."""
 
 _FIRST_PAUSE: Final = 0.1
@@ -125,7 +125,7 @@ class Producer:
             await self._work.wait()
             self._work.clear()
             while self._waiting:
-                batch = self._waiting[:_MAX_BATCH]
+                batch = self._waiting[:MAX_BATCH]
                 await self._append(batch)
                 del self._waiting[: len(batch)]
                 self._room.set()

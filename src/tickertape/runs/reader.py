@@ -50,7 +50,7 @@ async def read_run(
         Lists of the items that are available at once. The last one ends with a :class:`RunEnd`.
 
     Raises:
-        StreamEndedError: the hub is closing, or ``stop`` was called; the run has not ended.
+        StreamEndedError: the hub is closing, or ``stop`` was called, or the log was reset; the run has not ended.
         SlowConsumerError: the next events are no longer kept.
         BrokerError: the log cannot be read.
     """
@@ -61,6 +61,9 @@ async def read_run(
             stop.watch(output)
         while (found := await output.next_slice()) is not None:
             items: list[RunEvent | RunEnd | Gap] = [] if found.gap is None else [found.gap]
+            if found.gap is not None and found.gap.reason == "reset":
+                yield items
+                raise StreamEndedError(f"the log was reset, and run {info.name!r} with it")
             for entry in found.entries:
                 record = entry.record
                 cursor = f"{epoch}-{record.offset}"
@@ -95,8 +98,8 @@ async def frame_run(
         stop: ends the reading early.
 
     Raises:
-        StreamEndedError: the hub is closing, or ``stop`` was called. The response is then cut off,
-            since a clean end would look complete.
+        StreamEndedError: the hub is closing, or ``stop`` was called, or the log was reset. The response is
+            then cut off, since a clean end would look complete.
         SlowConsumerError: the next events are no longer kept.
         BrokerError: the log cannot be read.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing
 from http import HTTPStatus
+from types import EllipsisType
 from typing import Any, Final, Literal, TypeAlias
 
 from ..asgi import (
@@ -23,29 +23,16 @@ from ..asgi import (
     get_last_event_id,
     send_problem,
 )
-from ..errors import BrokerError, HubClosedError, RunActiveError, RunOwnerError, TickertapeError
+from ..errors import RunActiveError, RunOwnerError
 from ..hub import Hub
-from ..timing import Timer, sleep
+from ..timing import check_seconds
 from ..wire import Cursor, Draft, Gap
-from .directory import Directory, Entry
+from .directory import Entry
 from .framing import FramingFactory, Name, RunEvent, find_framing
-from .producer import MESSAGES, Producer, item_draft
+from .node import PARTING, Node
+from .producer import item_draft
 from .reader import BEGINNING, Stop, frame_run, read_run
-from .records import (
-    ALIVE,
-    BEAT,
-    CANCEL,
-    CONTROL,
-    NODES,
-    READERS,
-    START,
-    RunEnd,
-    RunInfo,
-    RunState,
-    check_name,
-    end_drafts,
-    start_key,
-)
+from .records import CANCEL, CONTROL, START, RunEnd, RunInfo, RunState, check_name, start_key
 
 logger = logging.getLogger("tickertape.runs")
 
@@ -58,15 +45,6 @@ DEFAULT_TTL: Final = 3600.0
 
 DEFAULT_GRACE: Final = 30.0
 """Seconds without readers after which a run is cancelled, if it is to be: a phone that changes networks needs less."""
-
-_BEAT: Final = 2.0
-"""Seconds between two signs of life: three may be lost before a process counts as gone."""
-
-_CLOSING: Final = 15.0
-"""Seconds that producers may take to end when the hub closes: longer than their items may take to close."""
-
-_PARTING: Final = 1.0
-"""Seconds for which readers may read the end when the hub closes."""
 
 _REPLACING: Final = 15.0
 """Seconds for which a start waits for the end of the run that it replaces."""
@@ -105,123 +83,28 @@ class Runs:
         authorize: Authorize | None = None,
         on_error: Callable[[Exception], str | None] | None = None,
     ) -> None:
-        self.ttl = _checked("ttl", ttl, above=0.0)
-        self.grace = _checked("grace", grace)
+        self.ttl = check_seconds("ttl", ttl, above=0)
+        self.grace = check_seconds("grace", grace)
         self.on_disconnect = _checked_policy(on_disconnect)
         self._hub = hub
         self._authorize = authorize
         self._on_error = on_error
-        self._node = secrets.token_hex(6)
-        self._directory: Directory | None = None
-        self._producers: dict[str, Producer] = {}
-        self._readers: dict[str, int] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._idle: dict[str, Timer] = {}
-        self._ended: dict[str, asyncio.Event] = {}
-        self._left = asyncio.Event()  # no reader is here
-        self._announced_alive: dict[str, float] = {}
+        self._node: Node | None = None
 
     def __repr__(self) -> str:
-        return f"<Runs on {self._hub!r}: {len(self._producers)} produced here>"
+        return f"<Runs on {self._hub!r}: {0 if self._node is None else len(self._node)} produced here>"
 
-    # Life.
+    def _here(self) -> Node:
+        """Return the node of the running loop."""
+        if self._node is None or not self._node.usable:
+            self._node = Node(self._hub, self._node)
+        return self._node
 
-    def _open(self) -> Directory:
-        """Begin to follow the runs of the log, if that has not begun."""
-        if self._directory is None or not self._tasks:
-            self._directory = Directory(self._hub, self._changed)
-            self._hub.attach(self)
-            loop = asyncio.get_running_loop()
-            self._tasks = [
-                loop.create_task(self._follow(self._directory), name="tickertape runs"),
-                loop.create_task(self._watch_producers(self._directory), name="tickertape runs, signs of life"),
-            ]
-        return self._directory
-
-    async def close(self) -> None:
-        """End the runs whose producers are in this process, as ``orphaned``; called when the hub closes."""
-        producers = [*self._producers.values()]
-        for producer in producers:
-            producer.stop(RunState.ORPHANED)
-        if producers:
-            await asyncio.wait([producer.task for producer in producers], timeout=_CLOSING)
-        if self._readers and self._directory is not None:
-            with suppress(BrokerError, TimeoutError):
-                await self._directory.sync()
-                async with asyncio.timeout(_PARTING):
-                    await self._left.wait()
-        for task in (*self._tasks, *(producer.task for producer in producers)):
-            task.cancel()
-        for timer in self._idle.values():
-            timer.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._tasks = []
-        for known in (self._producers, self._readers, self._idle, self._announced_alive):
-            known.clear()
-        for event in self._ended.values():
-            event.set()
-        self._ended.clear()
-
-    async def _follow(self, directory: Directory) -> None:
-        while True:
-            try:
-                await directory.follow()
-                return
-            except TickertapeError as error:
-                logger.warning("the runs of the log cannot be followed: %s", error)
-                await sleep(self._hub.clock, _BEAT)
-
-    async def _watch_producers(self, directory: Directory) -> None:
-        """Publish signs of life for the producers and readers here, and end runs whose producers give none."""
-        lost = True
-        while True:
-            try:
-                if self._producers or self._readers:
-                    await self._hub.publish(f"{NODES}/{self._node}", event=BEAT)
-                await directory.sync()
-                if lost:
-                    directory.alive()
-                    lost = False
-                for entry in directory.silent():
-                    logger.warning("the producer of run %s is gone", entry.info.name)
-                    await self._end(entry.info, RunState.ORPHANED, MESSAGES[RunState.ORPHANED])
-                for run in [*self._producers]:
-                    if (produced := directory.get(run)) is not None:
-                        self._check_readers(produced)
-            except HubClosedError:
-                return
-            except BrokerError:
-                lost = True
-            await sleep(self._hub.clock, _BEAT)
-
-    def _changed(self, entry: Entry) -> None:
-        run = entry.info.run
-        producer = self._producers.get(run)
-        if producer is not None:
-            if entry.cancelled or not entry.info.active:
-                producer.stop(RunState.CANCELLED if entry.info.active else entry.info.state)
-            else:
-                self._check_readers(entry)
-        if not entry.info.active and (ended := self._ended.pop(run, None)) is not None:
-            ended.set()
-
-    def _check_readers(self, entry: Entry) -> None:
-        """Start or stop the time after which a run without readers is cancelled."""
-        if entry.policy != "cancel" or self._directory is None:
-            return
-        run = entry.info.run
-        if not entry.info.active or self._directory.readers_of(entry):
-            if (timer := self._idle.pop(run, None)) is not None:
-                timer.cancel()
-        elif run not in self._idle:
-            clock = self._hub.clock
-            self._idle[run] = clock.call_at(clock.time() + entry.grace, self._leave, run)
-
-    def _leave(self, run: str) -> None:
-        self._idle.pop(run, None)
-        if (producer := self._producers.get(run)) is not None:
-            producer.stop(RunState.CANCELLED)
+    async def _open(self) -> Node:
+        """Return the node of the running loop; begin to follow the runs of the log first, if that has not begun."""
+        node = self._here()
+        await node.open()
+        return node
 
     # Starting.
 
@@ -236,6 +119,7 @@ class Runs:
         on_disconnect: OnDisconnect | None = None,
         grace: float | None = None,
         ttl: float | None = None,
+        request: Any = None,
     ) -> Run:
         """Start a run, or join it if it was started with the same name and key before, in any process.
 
@@ -244,34 +128,32 @@ class Runs:
             items: an async iterable, or a function that returns one, called only if the run starts here. A ``str``
                 is a piece of text; events, dicts and models go out as they are.
             key: identifies the request, so that it may be repeated. Without one, each call is a new run.
-            owner: whom the run belongs to. Only with the same owner can it be joined.
+            owner: the owner of the run. Only with the same owner can it be joined or replaced.
             replace: end the active run of the name first, instead of failing.
             on_disconnect: as in :class:`Runs`, for this run.
             grace: as in :class:`Runs`, for this run.
             ttl: as in :class:`Runs`, for this run.
+            request: the request that starts it. If there is one, ``authorize`` is asked before a run is joined or
+                replaced, as it is before one is read.
 
         Raises:
             InvalidTopicError: the name is no topic, or too long.
             ValueError: an option is out of its range.
             RunActiveError: another run of the name is active.
-            RunOwnerError: the run that would be joined has another owner.
+            RunOwnerError: the run that would be joined or replaced has another owner, or ``authorize`` refuses it.
             HubClosedError: the hub is closed or draining.
             BrokerError: the log cannot be reached; it is unknown whether the run was started.
         """
-        entry, begun = await self._claim(
-            name, self._node, key, owner, replace, on_disconnect=on_disconnect, grace=grace, ttl=ttl
-        )
-        info = entry.info
-        if begun:
-            producer = Producer(self._hub, info, _iterate(items), self._describe)
-            self._producers[info.run] = producer
-            producer.task.add_done_callback(lambda _: self._producers.pop(info.run, None))
-            self._check_readers(entry)
-            if not info.active or entry.cancelled:
-                producer.stop(RunState.CANCELLED)
-        else:
+        fields = self._check_options(key, owner, on_disconnect, grace, ttl)
+        node = await self._open()
+        with node.starting() as nonce:
+            fields |= {"node": node.id, "nonce": nonce}
+            entry = await self._claim(node, name, fields, replace, request)
+            if begun := entry.nonce == nonce:
+                node.produce(entry, _iterate(items), self._describe)
+        if not begun:
             await _discard(items)
-        return Run(self, info, joined=not begun)
+        return Run(self, entry.info, joined=not begun)
 
     async def open(
         self,
@@ -281,44 +163,44 @@ class Runs:
         owner: str | None = None,
         replace: bool = False,
         ttl: float | None = None,
+        request: Any = None,
     ) -> Run:
         """Start a run whose producer is elsewhere: it calls :meth:`Run.append` and :meth:`Run.end`, in any process.
 
-        If it calls neither for 8 s and does not call :meth:`Run.keep`, the run ends as ``orphaned``.
+        If it calls neither for 7 s and does not call :meth:`Run.keep`, the run ends as ``orphaned``.
         Arguments and errors as of :meth:`start`.
         """
-        entry, begun = await self._claim(name, None, key, owner, replace, on_disconnect="continue", grace=None, ttl=ttl)
-        return Run(self, entry.info, joined=not begun)
+        fields = self._check_options(key, owner, "continue", None, ttl)
+        node = await self._open()
+        with node.starting() as nonce:
+            entry = await self._claim(node, name, fields | {"node": None, "nonce": nonce}, replace, request)
+        return Run(self, entry.info, joined=entry.nonce != nonce)
 
-    async def _claim(
+    def _check_options(
         self,
-        name: str,
-        node: str | None,
         key: str | None,
         owner: str | None,
-        replace: bool,
-        *,
         on_disconnect: OnDisconnect | None,
         grace: float | None,
         ttl: float | None,
-    ) -> tuple[Entry, bool]:
-        """Return the run with this name and key, and whether this call has begun it."""
-        check_name(name)
-        nonce = secrets.token_hex(8)
-        fields: dict[str, Any] = {
+    ) -> dict[str, Any]:
+        """Return the fields of the record that starts a run."""
+        return {
             "key": key,
             "owner": owner,
-            "node": node,
-            "nonce": nonce,
-            "ttl": self.ttl if ttl is None else _checked("ttl", ttl, above=0.0),
+            "ttl": self.ttl if ttl is None else check_seconds("ttl", ttl, above=0),
             "on_disconnect": self.on_disconnect if on_disconnect is None else _checked_policy(on_disconnect),
-            "grace": self.grace if grace is None else _checked("grace", grace),
+            "grace": self.grace if grace is None else check_seconds("grace", grace),
         }
-        directory = self._open()
+
+    async def _claim(self, node: Node, name: str, fields: Mapping[str, Any], replace: bool, request: Any) -> Entry:
+        """Return the run with this name and key. If this call has begun it, it has the nonce of the fields."""
+        check_name(name)
+        directory, key, owner = node.directory, fields["key"], fields["owner"]
         attempt = 0
         while True:
             if replace:
-                await self._make_way(directory, name, key)
+                await self._make_way(node, name, key, owner, request)
             draft = Draft(
                 f"{CONTROL}/{name}",
                 {**fields, "replace": replace, "started": time.time()},
@@ -334,30 +216,34 @@ class Runs:
             if entry is not None and active is not None and active.info.active:
                 raise RunActiveError(name)
             attempt += 1  # an earlier attempt was refused, or is forgotten; the log still knows its key
-        if entry.info.owner != owner:
-            raise RunOwnerError(name)
-        if entry.nonce != nonce:
-            return entry, False
-        if entry.replaced is not None:
-            await self._end(entry.replaced, RunState.CANCELLED, MESSAGES[RunState.CANCELLED])
-        return entry, True
+        if entry.nonce != fields["nonce"]:
+            await self._check_access(entry.info, owner, request)
+        elif entry.replaced is not None:
+            await node.end(entry.replaced, RunState.CANCELLED)
+        return entry
 
-    async def _make_way(self, directory: Directory, name: str, key: str | None) -> None:
+    async def _make_way(self, node: Node, name: str, key: str | None, owner: str | None, request: Any) -> None:
         """End the active run of a name, unless it is the one to be joined."""
-        await directory.sync()
-        active = directory.latest(name)
+        await node.directory.sync()
+        active = node.directory.latest(name)
         if active is None or not active.info.active or (key is not None and active.info.key == key):
             return
-        await self.cancel(name, run=active.info.run)
+        await self._check_access(active.info, owner, request)
+        await self._cancel(node, active)
         try:
             async with asyncio.timeout(_REPLACING):
-                await self._wait(active)
+                await node.wait(active)
         except TimeoutError:
-            await self._end(active.info, RunState.CANCELLED, MESSAGES[RunState.CANCELLED])
+            await node.end(active.info, RunState.CANCELLED)
 
-    async def _wait(self, entry: Entry) -> None:
-        if entry.info.active:
-            await self._ended.setdefault(entry.info.run, asyncio.Event()).wait()
+    async def _check_access(self, info: RunInfo, owner: str | EllipsisType | None, request: Any) -> None:
+        """Raise RunOwnerError if a run is not the owner's, or if ``authorize`` refuses it to a request."""
+        allowed: Any = owner is ... or info.owner == owner
+        if allowed and self._authorize is not None and request is not None:
+            allowed = self._authorize(request, info)
+            allowed = await allowed if inspect.isawaitable(allowed) else allowed
+        if not allowed:
+            raise RunOwnerError(info.name)
 
     def _describe(self, error: Exception) -> str | None:
         if self._on_error is None:
@@ -368,11 +254,6 @@ class Runs:
             logger.exception("on_error failed")
             return None
 
-    async def _end(self, info: RunInfo, state: RunState, error: str | None) -> None:
-        await self._hub.publish_many(end_drafts(info, state, error, time.time()))
-        if self._directory is not None:
-            await self._directory.sync()
-
     # Finding and cancelling.
 
     async def get(self, name: str, run: str | None = None) -> Run | None:
@@ -382,17 +263,24 @@ class Runs:
             HubClosedError: the hub is closed.
             BrokerError: the log cannot be read.
         """
-        entry = await self._find(name, run)
+        entry = await self._find(await self._open(), name, run)
         return None if entry is None else Run(self, entry.info, joined=True)
 
     async def list_runs(self, *, active: bool = True) -> list[RunInfo]:
         """Return the active runs, or all that can be read, the oldest first. Errors as of :meth:`get`."""
-        directory = self._open()
+        directory = (await self._open()).directory
         await directory.sync()
         entries = directory.active() if active else directory.entries()
         return [entry.info for entry in entries if entry.info.state is not RunState.REFUSED]
 
-    async def cancel(self, name: str, *, run: str | None = None) -> RunInfo | None:
+    async def cancel(
+        self,
+        name: str,
+        *,
+        run: str | None = None,
+        owner: str | EllipsisType | None = ...,
+        request: Any = None,
+    ) -> RunInfo | None:
         """Ask the producer of the active run of a name to stop, wherever it is, and return the run.
 
         Its generator is cancelled where it stands, and its ``finally`` runs; then readers get the end.
@@ -400,32 +288,62 @@ class Runs:
         Arguments:
             name: the name.
             run: an id, so that a late stop does not end a newer run of the same name.
+            owner: the owner that the run must have, ``None`` for none; by default, any.
+            request: the request that asks for it. If there is one, ``authorize`` is asked first.
 
         Returns:
             The run; ``None`` if there is none. One that has ended already is returned as it is.
 
         Raises:
+            RunOwnerError: the run has another owner, or ``authorize`` refuses it.
             HubClosedError: the hub is closed.
             BrokerError: the log cannot be reached.
         """
-        entry = await self._find(name, run)
-        if entry is None or not entry.info.active:
-            return None if entry is None else entry.info
-        if entry.node is None:
-            await self._end(entry.info, RunState.CANCELLED, MESSAGES[RunState.CANCELLED])
-        else:
-            key = f"run-cancel-{entry.info.run}"
-            await self._hub.publish(f"{CONTROL}/{name}", {"run": entry.info.run}, event=CANCEL, key=key)
-            await self._open().sync()
+        node = await self._open()
+        entry = await self._find(node, name, run)
+        if entry is None:
+            return None
+        await self._check_access(entry.info, owner, request)
+        await self._cancel(node, entry)
         return entry.info
 
-    async def _find(self, name: str, run: str | None) -> Entry | None:
+    async def cancel_response(
+        self,
+        request: HasScope | Scope,
+        name: str,
+        *,
+        run: str | None = None,
+        owner: str | EllipsisType | None = ...,
+        missing: int = HTTPStatus.NOT_FOUND,
+    ) -> StreamResponse:
+        """Cancel a run as :meth:`cancel` does, and return the response: an empty 202, a 403, or ``missing``.
+
+        A run that has ended already is 204. Arguments and other errors as of :meth:`cancel` and :meth:`response`.
+        """
+        try:
+            info = await self.cancel(name, run=run, owner=owner, request=request)
+        except RunOwnerError:
+            return _Plain(HTTPStatus.FORBIDDEN, "You may not cancel this run.")
+        if info is None:
+            return _Plain(missing, f"There is no run {name!r}.")
+        return _Plain(HTTPStatus.ACCEPTED if info.active else HTTPStatus.NO_CONTENT)
+
+    async def _cancel(self, node: Node, entry: Entry) -> None:
+        if not entry.info.active:
+            return
+        if entry.node is None:
+            await node.end(entry.info, RunState.CANCELLED)
+        else:
+            key = f"run-cancel-{entry.info.run}"
+            await self._hub.publish(f"{CONTROL}/{entry.info.name}", {"run": entry.info.run}, event=CANCEL, key=key)
+            await node.directory.sync()
+
+    async def _find(self, node: Node, name: str, run: str | None) -> Entry | None:
         check_name(name)
-        directory = self._open()
-        await directory.sync()
+        await node.directory.sync()
         if run is None:
-            return directory.latest(name)
-        entry = directory.get(run)
+            return node.directory.latest(name)
+        entry = node.directory.get(run)
         found = entry is not None and entry.info.name == name and entry.info.state is not RunState.REFUSED
         return entry if found else None
 
@@ -437,6 +355,7 @@ class Runs:
         name: str,
         *,
         run: str | None = None,
+        owner: str | EllipsisType | None = ...,
         framing: Name | FramingFactory = "events",
         after: int | Literal["now"] | None = None,
         finished: Literal["replay"] | int | None = None,
@@ -449,6 +368,7 @@ class Runs:
             request: the request. Its ``Last-Event-ID`` is where to continue, in the run that it belongs to.
             name: the name.
             run: the id of a run, instead of the newest.
+            owner: the owner that the run must have, ``None`` for none; by default, any. Another's is 403.
             framing: the protocol of the reader: a name, or a function that returns a :class:`Framing` for a run.
             after: the number of the last event that the reader has, counted from 0 within the run; ``"now"`` for
                 what comes from now on.
@@ -465,32 +385,30 @@ class Runs:
         make = find_framing(framing)
         last = get_last_event_id(request)
         cursor = None if last is None else Cursor.parse(last)
-        entry = None
-        if cursor is not None and run is None:
-            await self._open().sync()
-            entry = self._open().at(check_name(name), cursor)
-        entry = entry or await self._find(name, run)
+        node = await self._open()
+        found = await self._find(node, name, run)
+        entry = found if cursor is None or run is not None else node.directory.at(name, cursor) or found
         if entry is None:
-            return _Refusal(missing, f"There is no run {name!r}.")
-        if self._authorize is not None:
-            allowed = self._authorize(request, entry.info)
-            if not (await allowed if inspect.isawaitable(allowed) else allowed):
-                return _Refusal(HTTPStatus.FORBIDDEN, "You may not read this run.")
+            return _Plain(missing, f"There is no run {name!r}.")
+        try:
+            await self._check_access(entry.info, owner, request)
+        except RunOwnerError:
+            return _Plain(HTTPStatus.FORBIDDEN, "You may not read this run.")
         answer = "replay" if finished is None and framing != "ai_sdk" else finished or HTTPStatus.NO_CONTENT
         if not entry.info.active and answer != "replay":
-            return _Refusal(int(answer), "The run has ended.")
-        return self._respond(entry.info, last, make, after, headers)
+            return _Plain(int(answer), "The run has ended.")
+        return self._respond(node, entry.info, last, make, after, headers)
 
     def _respond(
         self,
+        node: Node,
         info: RunInfo,
         last: str | None,
         make: FramingFactory,
         after: int | Literal["now"] | None,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
     ) -> StreamResponse:
-        directory = self._open()
-        entry = directory.get(info.run)
+        entry = node.directory.get(info.run)
         cursor = None if last is None else Cursor.parse(last)
         begun = Cursor.parse(info.run)
         if (
@@ -504,14 +422,14 @@ class Runs:
             after = None
         sequence = BEGINNING if after is None else _checked_sequence(after)
         if entry is not None and entry.end is not None and cursor is not None and cursor.offset >= entry.end:
-            return _Refusal(HTTPStatus.NO_CONTENT, "")  # the reader has the end
+            return _Plain(HTTPStatus.NO_CONTENT)  # the reader has the end
         shape = make(info)
-        if not shape.native and begun is not None and begun.offset + 1 < directory.oldest:
-            return _Refusal(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
+        if not shape.native and begun is not None and begun.offset + 1 < node.directory.oldest:
+            return _Plain(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
         given = dict(headers.items() if isinstance(headers, Mapping) else headers or ())
         # Protocols of others have no word for a part of a run: their readers must see that the connection was cut.
         stop = None if shape.native else Stop()
-        blocks = frame_run(self._hub, info, shape, after=cursor, sequence=sequence, watch=self._reading, stop=stop)
+        blocks = frame_run(self._hub, info, shape, after=cursor, sequence=sequence, watch=node.reading, stop=stop)
         return EventSourceResponse(
             blocks,
             headers={**shape.headers, **given},
@@ -520,65 +438,13 @@ class Runs:
             send_timeout=self._hub.send_timeout,
             on_error=None if shape.native else _send_nothing,
             on_drain=stop,
-            drain_grace=0.0 if stop is None else _PARTING,
+            drain_grace=0.0 if stop is None else PARTING,
             clock=self._hub.clock,
         )
 
-    @asynccontextmanager
-    async def _reading(self, info: RunInfo) -> AsyncIterator[None]:
-        """Count a reader, and let other processes know of the first and the last one here."""
-        entry = self._open().get(info.run)
-        announced = entry is not None and entry.policy == "cancel"
-        count = self._readers.get(info.run, 0)
-        self._readers[info.run] = count + 1
-        self._left.clear()
-        if announced and not count:
-            self._announce(info, True)
-        try:
-            yield
-        finally:
-            count = self._readers.get(info.run, 1) - 1
-            self._readers[info.run] = count
-            if not count:
-                self._readers.pop(info.run, None)
-                if not self._readers:
-                    self._left.set()
-                if announced:
-                    with suppress(TickertapeError):  # the hub is closing: this process counts as gone soon
-                        self._announce(info, False)
-
-    def _announce(self, info: RunInfo, here: bool) -> None:
-        data = {"run": info.run, "node": self._node, "here": here}
-        self._hub.publish_soon(f"{CONTROL}/{info.name}", data, event=READERS)
-
     def _current(self, info: RunInfo) -> RunInfo:
-        entry = None if self._directory is None else self._directory.get(info.run)
+        entry = None if self._node is None else self._node.directory.get(info.run)
         return info if entry is None else entry.info
-
-    async def _ending(self, info: RunInfo) -> RunInfo:
-        directory = self._open()
-        await directory.sync()
-        entry = directory.get(info.run)
-        if entry is not None:
-            await self._wait(entry)
-        return info if entry is None else entry.info
-
-    # A producer elsewhere.
-
-    async def _append(self, info: RunInfo, items: list[Any], key: str | None) -> list[Cursor]:
-        await self._keep(info)
-        drafts = [
-            item_draft(self._hub, info, item, None if key is None else f"{info.run}.{key}.{number}")
-            for number, item in enumerate(items)
-        ]
-        return await self._hub.publish_many(drafts)
-
-    async def _keep(self, info: RunInfo) -> None:
-        """Publish a sign of life for a producer elsewhere, at most once in a beat."""
-        now = self._hub.clock.time()
-        if now - self._announced_alive.get(info.run, now - _BEAT) >= _BEAT:
-            self._announced_alive[info.run] = now
-            await self._hub.publish(f"{CONTROL}/{info.name}", {"run": info.run}, event=ALIVE)
 
 
 class Run:
@@ -625,7 +491,7 @@ class Run:
         the object may read it.
         """
         last = None if request is None else get_last_event_id(request)
-        return self._runs._respond(self._info, last, find_framing(framing), after, headers)
+        return self._runs._respond(self._runs._here(), self._info, last, find_framing(framing), after, headers)
 
     async def events(self, *, after: str | None = None) -> AsyncGenerator[RunEvent | RunEnd | Gap]:
         """Yield its events, from the beginning or after an id, then live, and at last its :class:`RunEnd`.
@@ -637,14 +503,20 @@ class Run:
         """
         cursor = None if after is None else Cursor.parse(after)
         slices = read_run(self._runs._hub, self._info, cursor)
-        async with self._runs._reading(self._info), aclosing(slices):
+        async with self._runs._here().reading(self._info), aclosing(slices):
             async for items in slices:
                 for item in items:
                     yield item
 
     async def wait(self) -> RunInfo:
         """Wait for its end, and return its description."""
-        return await self._runs._ending(self._info)
+        node = await self._runs._open()
+        await node.directory.sync()
+        entry = node.directory.get(self.id)
+        if entry is None:
+            return self._info
+        await node.wait(entry)
+        return entry.info
 
     async def cancel(self) -> RunInfo | None:
         """Ask its producer to stop; see :meth:`Runs.cancel`."""
@@ -664,11 +536,17 @@ class Run:
             EventTooLargeError: an item is too large.
             BrokerError: they were not stored, or that is unknown.
         """
-        return await self._runs._append(self._info, [*items], key)
+        await self.keep()
+        hub, info = self._runs._hub, self._info
+        drafts = [
+            item_draft(hub, info, item, None if key is None else f"{info.run}.{key}.{number}")
+            for number, item in enumerate(items)
+        ]
+        return await hub.publish_many(drafts)
 
     async def keep(self) -> None:
         """Report that the producer is at work, though it has nothing to append."""
-        await self._runs._keep(self._info)
+        await (await self._runs._open()).keep(self._info)
 
     async def end(self, state: Literal["done", "error", "cancelled"] = "done", *, error: str | None = None) -> RunInfo:
         """End it, and return it. The first end of a run counts.
@@ -677,15 +555,15 @@ class Run:
             state: how it ended.
             error: the text that readers get; by default a general sentence.
         """
-        ending = RunState(state)
-        await self._runs._end(self._info, ending, error or MESSAGES.get(ending))
+        node = await self._runs._open()
+        await node.end(self._info, RunState(state), error)
         return self.info
 
 
-class _Refusal(StreamResponse):
-    """An answer without a stream: a problem, or an empty 204."""
+class _Plain(StreamResponse):
+    """An answer without a stream: a problem, or an empty one."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str = "") -> None:
         super().__init__(status, None, None)
         self._detail = detail
 
@@ -719,13 +597,6 @@ async def _discard(items: Items) -> None:
     """Close items that will not be read."""
     if not callable(items):
         await close_iterator(aiter(items))
-
-
-def _checked(name: str, value: object, *, above: float = -1.0) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf") and value > above:
-        return float(value)
-    least = "greater than 0" if above == 0 else "of at least 0"
-    raise ValueError(f"expected {name} to be a number of seconds {least}, got {value!r}")
 
 
 def _checked_policy(value: OnDisconnect) -> OnDisconnect:
