@@ -15,7 +15,7 @@ from tickertape.demo.site import RETRY, Demo, Site
 from tickertape.testing import EventStream, EventStreamClient
 
 DEMO = files("tickertape.demo")
-DEMOS = ["clock", "notifications", "dashboard", "chat"]
+DEMOS = ["clock", "notifications", "dashboard", "chat", "assistant"]
 FOLDERS = [DEMO / "web", *(DEMO / name / "web" for name in DEMOS), files("tickertape.server") / "web" / "shared"]
 FILES = {
     path.name: path.read_text("utf-8")
@@ -167,7 +167,7 @@ async def test_folder_with_special_characters(tmp_path: Path) -> None:
     async with EventStreamClient(create_app(folder)):
         assert names_in(tmp_path) == {folder.name}
         stored = names_in(folder)
-    assert stored >= {"secret", "chat.db", "metrics.db", "notifications.sqlite", "notifications-log.db"}
+    assert stored >= {"secret", "assistant.db", "chat.db", "metrics.db", "notifications.sqlite", "notifications-log.db"}
 
 
 async def test_other_scopes(site: Site) -> None:

@@ -33,6 +33,10 @@ class Network:
         """Relay connections again."""
         self._whole = True
 
+    def move(self, url: str) -> None:
+        """Relay new connections to another server."""
+        self._port = urlsplit(url).port or 0
+
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
         way = asyncio.current_task()

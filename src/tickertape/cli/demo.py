@@ -54,7 +54,7 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Serve four example applications for the browser.
+    """Serve five example applications for the browser.
 
     The page at `/` links to all of them. The stream at `/events` sends a `connected` event and then the time every two
     seconds; the page at `/clock/` shows it. Stop the server while a page is open and start it again: the page continues

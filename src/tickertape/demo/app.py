@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from .assistant import assistant_demo
 from .chat import chat_demo
 from .clock import DEFAULT_INTERVAL, clock_demo
 from .dashboard import DEFAULT_INTERVAL as DEFAULT_METRICS_INTERVAL
@@ -40,5 +41,6 @@ def create_app(
         notifications_demo(folder=folder, database=database, queue=queue),
         dashboard_demo(folder=folder, interval=metrics_interval),
         chat_demo(folder=folder),
+        assistant_demo(folder=folder),
     ]
     return Site(demos, secret=load_secret(folder / "secret"))

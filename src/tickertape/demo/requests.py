@@ -1,13 +1,16 @@
-"""Read the JSON body of a request."""
+"""Read the JSON body of a request, and check its fields."""
 
 from __future__ import annotations
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+
+_KEY: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 MAX_BODY: Final = 64 * 1024
 """Bytes in a body. No form of the demos produces more."""
@@ -36,5 +39,30 @@ async def read_json(request: Request) -> dict[str, Any]:
         raise HTTPException(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         sentence = f"expected a JSON object, got {body[:40].decode(errors='replace')}"
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
+    return value
+
+
+def check_text(value: Any, what: str, longest: int) -> str:
+    """Return a text without the space around it.
+
+    Raises:
+        HTTPException: it is not a text of 1 to ``longest`` characters.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if not 0 < len(text) <= longest:
+        sentence = f"expected a {what} of 1 to {longest:,} characters, got {len(text):,}"
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
+    return text
+
+
+def check_key(value: Any) -> str:
+    """Return the key of a request that may be repeated.
+
+    Raises:
+        HTTPException: it is not a valid key.
+    """
+    if not isinstance(value, str) or not _KEY.fullmatch(value):
+        sentence = f"expected a key of 1 to 64 letters, digits and dashes, got {value!r:.60}"
         raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
     return value

@@ -35,7 +35,7 @@ _MONTH: Final = 30 * 24 * 3600
 
 _TITLE: Final = "Live, in your browser"
 _SUMMARY: Final = (
-    "Four small applications on Server-Sent Events: plain HTTP from the server to the browser, with no event lost. "
+    "Five small applications on Server-Sent Events: plain HTTP from the server to the browser, with no event lost. "
     "Read their source code, and copy what you need."
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -22,7 +21,7 @@ from ...errors import TickertapeError
 from ...hub import Hub
 from ...timing import Clock
 from ..identity import signed_in
-from ..requests import read_json
+from ..requests import check_key, check_text, read_json
 from ..site import RETRY, Demo, log_url
 from .rooms import MAX_TEXT, ROOMS, Chat
 
@@ -31,8 +30,6 @@ _EPHEMERAL_EVENTS: Final = Retention(events=1_000)
 
 _CLEANUP_SIZE: Final = 1_000
 """Number of buckets at which a rate limiter removes the full ones."""
-
-_KEY: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 class RateLimiter:
@@ -85,7 +82,8 @@ class _Requests:
     async def post(self, request: Request) -> Response:
         name = signed_in(request)
         fields = await read_json(request)
-        room, text, key = _room(fields.get("room")), _text(fields.get("text")), _key(fields.get("key"))
+        room, key = _room(fields.get("room")), check_key(fields.get("key"))
+        text = check_text(fields.get("text"), "message", MAX_TEXT)
         _check_rate(self._messages, name, "messages")
         try:
             published = await self._chat.post(room, name, text, key)
@@ -139,21 +137,6 @@ def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None 
 def _room(value: Any) -> str:
     if not isinstance(value, str) or value not in ROOMS:
         raise HTTPException(HTTPStatus.NOT_FOUND, f"expected room to be one of {', '.join(ROOMS)}, got {value!r:.60}")
-    return value
-
-
-def _text(value: Any) -> str:
-    text = value.strip() if isinstance(value, str) else ""
-    if not 0 < len(text) <= MAX_TEXT:
-        sentence = f"expected a message of 1 to {MAX_TEXT:,} characters, got {len(text):,}"
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
-    return text
-
-
-def _key(value: Any) -> str:
-    if not isinstance(value, str) or not _KEY.fullmatch(value):
-        sentence = f"expected a key of 1 to 64 letters, digits and dashes, got {value!r:.60}"
-        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
     return value
 
 

@@ -1,0 +1,205 @@
+// The page of the assistant: the answers, one stream for the answer that is being written, and a form.
+
+import { Answer } from "./answer.js";
+import { showConnection } from "./badge.js";
+import { Connection } from "./connection.js";
+import { at, make, makeButton, postJson } from "./helpers.js";
+import { explain } from "./problem.js";
+
+const QUESTIONS = ["What is an event stream?", "How does a reader resume?", "Please fail in the middle"];
+const UNREACHABLE = "The server cannot be reached. Your question is still here: send it again.";
+const NEAR_THE_END = 120; // pixels
+
+const field = at("question");
+const hasKeyboard = matchMedia("(pointer: fine)").matches;
+const tabs = new BroadcastChannel("assistant"); // the other tabs of this browser
+const answers = new Map(); // by run
+let current = null; // the answer that is being written
+let connection = null;
+let sentence = ""; // the words that screen readers have not read yet
+let maxQuestion = Infinity; // characters
+let sent = { question: "", key: "" }; // a question that is sent again keeps its key, so that it has one answer
+let isSending = false;
+
+// Answers.
+
+function answerOf(run) {
+  if (!answers.has(run)) {
+    const answer = new Answer(run, ask);
+    answers.set(run, answer);
+    at("answers").append(answer.element);
+    at("empty").hidden = true;
+  }
+  return answers.get(run);
+}
+
+function showTheEnd() {
+  document.documentElement.scrollTop = document.documentElement.scrollHeight;
+}
+
+/** Runs `change`, and shows the end of the page if it was shown before. */
+function keepTheEnd(change) {
+  const root = document.documentElement;
+  const distance = root.scrollHeight - root.clientHeight - root.scrollTop;
+  change();
+  if (distance < NEAR_THE_END) showTheEnd();
+}
+
+/** Shows the answers that the server has. Throws if it cannot be reached. */
+async function load() {
+  const response = await fetch("answers");
+  if (!response.ok) throw new Error(await explain(response));
+  const { answers: known, max_question } = await response.json();
+  maxQuestion = max_question;
+  for (const { run, state, question, text, error } of known) {
+    if (state === "active") {
+      follow(run);
+    } else if (answerOf(run).state === "active") {
+      answerOf(run).ask(question);
+      answerOf(run).set(text);
+      end(answerOf(run), state, error);
+    }
+  }
+  if (current && !known.some(({ run }) => run === current.run)) end(current, "gone");
+  at("empty").hidden = answers.size > 0;
+}
+
+/** Reads an answer from its first word, and then as it is written. */
+function follow(run) {
+  if (answers.has(run)) return;
+  const answer = answerOf(run);
+  current = answer;
+  sentence = "";
+  at("announced").replaceChildren();
+  connection = new Connection(`answers/${run}`, {
+    question: (event) => keepTheEnd(() => answer.ask(JSON.parse(event.data).text)),
+    message: (event) => keepTheEnd(() => add(answer, event.data)),
+    "stream:gap": () => answer.add(" […] "),
+    "stream:end": (event) => keepTheEnd(() => end(answer, JSON.parse(event.data).reason, JSON.parse(event.data).message)),
+  });
+  // The server may be another one now, without this answer.
+  connection.addEventListener("change", () => answer.state === "active" && connection.state === "lost" && load().catch(() => {}));
+  showConnection(connection);
+  connection.open();
+  showComposer();
+}
+
+function add(answer, words) {
+  answer.add(words);
+  sentence += words;
+  if (!sentence.endsWith(".")) return;
+  announce(sentence);
+  sentence = "";
+}
+
+function end(answer, state, message) {
+  const outcome = answer.end(state, message);
+  if (answer !== current) return;
+  announce(sentence);
+  announce(outcome);
+  connection.close();
+  current = null;
+  showComposer();
+}
+
+/** Lets screen readers read a sentence. The answer itself is not announced: it changes word by word. */
+function announce(text) {
+  if (text) at("announced").append(make("p", "", text));
+}
+
+// The form.
+
+function showComposer() {
+  at("stop").hidden = !current;
+  at("ask").hidden = Boolean(current);
+  at("connection").hidden = !current;
+  at("said").textContent = "";
+}
+
+function fit() {
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight + 2}px`;
+}
+
+async function ask(question) {
+  if (isSending) return;
+  if (current) {
+    at("said").textContent = "Wait for the end of this answer, or stop it.";
+    return;
+  }
+  if (question !== sent.question) sent = { question, key: crypto.randomUUID() };
+  isSending = true;
+  at("said").textContent = "";
+  try {
+    const response = await postJson("answers", sent);
+    if (!response.ok) {
+      at("said").textContent = await explain(response);
+      if (response.status === 409) await load(); // another tab was faster
+      return;
+    }
+    const { run } = await response.json();
+    sent = { question: "", key: "" };
+    if (field.value.trim() === question) field.value = "";
+    fit();
+    follow(run);
+    tabs.postMessage(run);
+    showTheEnd();
+  } catch {
+    at("said").textContent = UNREACHABLE;
+    if (!field.value) field.value = question;
+  } finally {
+    isSending = false;
+  }
+}
+
+async function stop() {
+  try {
+    const response = await postJson(`answers/${current.run}/stop`, {});
+    if (!response.ok) at("said").textContent = await explain(response);
+  } catch {
+    at("said").textContent = "The server cannot be reached.";
+  }
+  if (hasKeyboard) field.focus(); // the button disappears
+}
+
+function submit() {
+  const question = field.value.trim();
+  const length = [...question].length;
+  if (!question) at("said").textContent = "Write a question first.";
+  else if (length > maxQuestion) at("said").textContent = `${length - maxQuestion} characters too long`;
+  else ask(question);
+}
+
+field.addEventListener("input", fit);
+field.addEventListener("keydown", (event) => {
+  // During input with an input method, Enter selects a character.
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  submit();
+});
+at("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+  if (hasKeyboard) field.focus(); // the button disappears
+});
+at("stop").addEventListener("click", stop);
+at("suggestions").append(
+  ...QUESTIONS.map((question) => {
+    const button = makeButton(question, "quiet small");
+    button.addEventListener("click", () => ask(question));
+    return button;
+  }),
+);
+tabs.addEventListener("message", ({ data: run }) => follow(run));
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && !current) load().catch(() => {}); // the browser may have frozen this tab
+});
+
+showComposer();
+try {
+  await load();
+  if (answers.size) showTheEnd();
+} catch (error) {
+  at("said").textContent = error.message;
+}
+if (hasKeyboard) field.focus();
