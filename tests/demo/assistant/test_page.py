@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, expect
+from playwright.async_api import Browser, Locator, Page, Request, expect
 
 from support.browser import Tab, open_tab
 from support.command import SCRIPT
@@ -189,8 +189,13 @@ async def test_lost_connection(browser: Browser, tmp_path: Path) -> None:
         network_to(url) as network,
         opened(browser, network.url) as tab,
     ):
-        keys = []
-        tab.page.on("request", lambda sent: sent.method == "POST" and keys.append(json.loads(sent.post_data or "")))
+        sent: list[Any] = []
+
+        def record(request: Request) -> None:
+            if request.method == "POST":
+                sent.append(json.loads(request.post_data or ""))
+
+        tab.page.on("request", record)
         network.cut()
         await ask(tab.page, "What is a log?")
         await expect(tab.page.get_by_role("alert")).to_contain_text("Your question is still here")
@@ -199,7 +204,7 @@ async def test_lost_connection(browser: Browser, tmp_path: Path) -> None:
         await field(tab.page).press("Enter")
         source.give("A list")
         await shows(tab.page, ("What is a log?", "A list", "Writing"))
-        assert keys[0] == keys[1]
+        assert sent[0] == sent[1]
         network.cut()
         await expect(tab.page.locator("#connection")).to_have_attribute("data-state", "lost")
         source.give(" of events", None)
