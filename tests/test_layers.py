@@ -28,7 +28,7 @@ ARROWS = {
     "client": {"errors", "timing", "threads", "wire"},
     "testing": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},
     "server": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources", "integrations"},
-    "demo": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "sources", "server"},
+    "demo": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "sources", "runs", "server"},
     "cli": {"errors", "timing", "wire", "asgi", "broker", "hub", "server", "client", "demo"},
     "integrations": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "client"},
     "__main__": {"cli"},
