@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tickertape import EventTooLargeError
-from tickertape.client import Closed, Gap, Opened, Policy, ReceivedEvent, Reconnecting, State
+from tickertape.client import Closed, End, Gap, Opened, Policy, ReceivedEvent, Reconnecting, State
 from tickertape.client.inbox import Comment
 from tickertape.client.policy import STABLE, Silence
 from tickertape.client.reconnect import (
@@ -293,6 +293,28 @@ def test_clean_end() -> None:
         delays += driver.slept
         driver.respond()
     assert delays == [3, 6, 12]
+
+
+def test_end_of_the_topic() -> None:
+    """The stream stops at the end, without another request, and is resumed from there by a later run."""
+    driver = Driver()
+    driver.do()
+    driver.machine.responded(200, STREAM, now=driver.now, wall=0.0)
+    driver.machine.received(
+        b"id: e-1\ndata: x\n\nid: e-2\nevent: stream:topic-end\ndata: {}\n\n"
+        b'id: e-3\nevent: stream:end\ndata: {"reason":"done"}\n\n',
+        driver.now,
+    )
+    actions = driver.do()
+    emitted = [action.event for action in actions if isinstance(action, Emit)]
+    assert [event.event for event in emitted] == [None, "stream:topic-end"]
+    assert isinstance(emitted[1], End)
+    end = driver.machine.end
+    assert end is not None
+    assert end.reason == "done"
+    assert actions[-3:] == [Save("e-3"), Notify(Closed(None, end)), Stop(None)]
+    assert driver.last_event_id() == "e-3"
+    assert driver.state() is State.CLOSED
 
 
 def test_retry_is_kept() -> None:

@@ -37,6 +37,9 @@ class Member:
     def move_to(self, offset: int) -> None:
         self.moved_to = offset
 
+    def advance(self) -> None:
+        raise NotImplementedError
+
     def read(self) -> bytes:
         try:
             return self.theirs.recv(1 << 20)

@@ -70,3 +70,19 @@ def test_value() -> None:
         draft.data = "y"
     with pytest.raises(AttributeError, match="Draft is immutable: cannot delete 'data'"):
         del draft.data
+
+
+def test_end() -> None:
+    """It is the only draft with a reserved type, and stays one."""
+    end = Draft.end("t", "done", key="k")
+    assert (end.topic, end.event, end.key, end.data) == ("t", "stream:end", "k", '{"topic":"t","reason":"done"}')
+    assert copy.copy(end) == pickle.loads(pickle.dumps(end)) == end
+    assert end.replace(key="l") == Draft.end("t", "done", key="l")
+    with pytest.raises(InvalidEventError, match="reserved"):
+        end.replace(event="stream:gap")
+
+
+@pytest.mark.parametrize("reason", ["", "x" * 201, None, 5])
+def test_invalid_reason(reason: Any) -> None:
+    with pytest.raises(InvalidEventError, match="reason"):
+        Draft.end("t", reason)

@@ -9,7 +9,7 @@ import pytest
 
 from tickertape import Decoder, ServerSentEvent
 from tickertape.errors import InvalidEventError
-from tickertape.wire import HEARTBEAT, STREAM_ERROR, Cursor, Gap, encode_fields
+from tickertape.wire import HEARTBEAT, STREAM_ERROR, Cursor, Draft, End, Gap, encode_fields
 
 GAP = Gap.create("expired", "e-3", Cursor("e", 7))
 
@@ -50,6 +50,40 @@ def test_gap_without_positions() -> None:
     gap = Gap.parse(ServerSentEvent('{"reason": "reset"}', event="stream:gap"))
     assert gap is not None
     assert (gap.reason, gap.after, gap.resumed) == ("reset", None, None)
+
+
+def test_end_on_the_wire() -> None:
+    end = End.create(Draft.end("a/1", "done").data, "e-7", final=True)
+    assert end.encode() == b'id: e-7\nevent: stream:end\ndata: {"topic":"a/1","reason":"done"}\n\n'
+    [event] = Decoder().feed(end.encode())
+    parsed = End.parse(event)
+    assert parsed == end
+    assert parsed is not None
+    assert (parsed.topic, parsed.reason, parsed.message, parsed.final) == ("a/1", "done", None, True)
+    assert repr(end) == "End(topic='a/1', reason='done', final=True)"
+    assert type(copy.copy(end)) is End
+    assert copy.copy(end) == pickle.loads(pickle.dumps(end)) == end
+    other = End.create(end.data, "e-7", final=False)
+    assert (other.event, other.final) == ("stream:topic-end", False)
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        (ServerSentEvent('{"reason": "done"}'), None),
+        (ServerSentEvent(None, event="stream:end"), None),
+        (ServerSentEvent("", event="stream:end"), ("", "", None)),
+        (ServerSentEvent('{"reason": 5, "topic": []}', event="stream:end"), ("", "", None)),
+        (
+            ServerSentEvent('{"reason": "error", "run": "e-1", "message": "no"}', event="stream:end"),
+            ("", "error", "no"),
+        ),
+    ],
+)
+def test_parse_end(event: ServerSentEvent, expected: tuple[str, str, str | None] | None) -> None:
+    """The stream ends at the notice, whatever its data are."""
+    end = End.parse(event)
+    assert (None if end is None else (end.topic, end.reason, end.message)) == expected
 
 
 def test_heartbeat_ends_with_a_blank_line() -> None:

@@ -59,6 +59,8 @@ class DisconnectReason(StrEnum):
     """The client read too slowly: its cursor is older than the oldest kept event."""
     SEND_TIMEOUT = "send_timeout"
     """The client stayed connected and did not read."""
+    ENDED = "ended"
+    """All topics of the stream have ended."""
     DRAINING = "draining"
     """The server is stopping, or its program ended the stream."""
     ERROR = "error"

@@ -16,7 +16,7 @@ from ..errors import (
     RedirectError,
     StatusError,
 )
-from ..wire import Draft, Gap, ReceivedEvent
+from ..wire import Draft, End, Gap, ReceivedEvent
 from .aio import EventSource
 from .policy import Policy
 from .publisher import Publisher, PublisherStatistics, SyncPublisher
@@ -31,6 +31,7 @@ __all__ = [
     "ContentTypeError",
     "CursorStore",
     "Draft",
+    "End",
     "EventSource",
     "EventTooLargeError",
     "FileCursor",

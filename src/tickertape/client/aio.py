@@ -93,10 +93,10 @@ class EventSource(Source):
         policy: the arguments of :class:`Policy`: ``reconnect``, ``retry``, ``max_delay``, ``silence``,
             ``max_attempts``, ``give_up_after``, ``max_redirects``, ``max_event_size``, ``deduplicate``, ``yield_gaps``.
 
-    The iteration ends on status 204 and after :meth:`close`. It raises :class:`StatusError`,
-    :class:`ContentTypeError`, :class:`RedirectError` or :class:`EventTooLargeError` if another attempt would fail
-    in the same way, and :class:`GaveUpError` at the limits of attempts and of time. Lost connections, status 429 and
-    5xx lead to a reconnect.
+    The iteration ends at ``stream:end`` (see :attr:`end`), on status 204 and after :meth:`close`. It raises
+    :class:`StatusError`, :class:`ContentTypeError`, :class:`RedirectError` or :class:`EventTooLargeError` if another
+    attempt would fail in the same way, and :class:`GaveUpError` at the limits of attempts and of time. Lost
+    connections, status 429 and 5xx lead to a reconnect.
 
     Follows WHATWG HTML, "Server-sent events".
     """

@@ -10,7 +10,7 @@ from collections import deque
 from typing import NamedTuple
 
 from ..errors import ClientError, EventTooLargeError, TickertapeError
-from ..wire import ERROR_EVENT, Cursor, Decoder, Gap, ReceivedEvent, ServerSentEvent
+from ..wire import ERROR_EVENT, Cursor, Decoder, End, Gap, ReceivedEvent, ServerSentEvent
 from .http import excerpt
 
 
@@ -131,7 +131,7 @@ class Inbox:
         elif has_own_id and self._is_repeated(event.id):
             self._duplicates += 1
         else:
-            self._items.append(event)
+            self._items.append(End.parse(event) or event)
             if self._delivered is not None and (cursor := Cursor.parse(event.id or "")) is not None:
                 self._delivered = cursor
 

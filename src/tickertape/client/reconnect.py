@@ -9,7 +9,7 @@ WHATWG HTML, "Server-sent events": "announce the connection", "reestablish the c
     waiting ──Connect──► requesting ──200──► streaming
        ▲  ▲                 │  │  ▲              │
        │  └──5xx, 429, lost─┘  └──┘ redirect     │
-       └──────────────ended, lost, silent────────┘        any ──204, other, close──► closed
+       └──────────────ended, lost, silent────────┘        any ──stream:end, 204, other, close──► closed
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import ClientError, ContentTypeError, GaveUpError, RedirectError, StatusError
-from ..wire import Gap, ReceivedEvent
+from ..wire import End, Gap, ReceivedEvent
 from .http import excerpt
 from .inbox import Comment, Failure, Inbox, Position
 from .policy import STABLE, Delays, Policy, Silence, retry_after
@@ -72,7 +72,9 @@ class Closed(NamedTuple):
     """A source is closed permanently."""
 
     error: Exception | None
-    """The exception that the iteration raises; ``None`` if it just ends (status 204, or ``close()``)."""
+    """The exception that the iteration raises; ``None`` if it just ends (``stream:end``, 204, or ``close()``)."""
+    end: End | None = None
+    """The notice with which the stream ended; ``None`` if there was none."""
 
 
 class Statistics(NamedTuple):
@@ -209,6 +211,8 @@ class Reconnector:
         self.state = State.CONNECTING
         self.last_event_id: str | None = None
         """The id of the last event that the user has handled."""
+        self.end: End | None = None
+        """The notice with which the stream ended."""
 
         # Of the source.
         self._headers = tuple(headers)
@@ -325,6 +329,10 @@ class Reconnector:
                     self._outbox.append(Emit(gap))
                 else:
                     self._save(self.commit())
+            case End(final=True) as end:
+                self.end = self._emitted = end
+                self._save(self.commit())
+                self._stop(None)
             case event:
                 self._deliver_event(event)
 
@@ -505,5 +513,5 @@ class Reconnector:
     def _stop(self, error: Exception | None) -> None:
         self._phase = _Phase.CLOSED
         self.state = State.CLOSED
-        self._outbox.append(Notify(Closed(error)))
+        self._outbox.append(Notify(Closed(error, self.end)))
         self._outbox.append(Stop(error))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import httpx2
 
-from ..wire import Gap, ReceivedEvent, ServerSentEvent
+from ..wire import End, Gap, ReceivedEvent, ServerSentEvent
 from .http import (
     HeaderList,
     error_detail,
@@ -115,6 +115,11 @@ class Source:
         """The id of the last event that the loop has handled. The next attempt resumes after it."""
         return self._machine.last_event_id
 
+    @property
+    def end(self) -> End | None:
+        """The notice ``stream:end`` with which the server ended the stream; ``None`` if there was none."""
+        return self._machine.end
+
     def statistics(self) -> Statistics:
         """Return the counts since the source was made."""
         return self._machine.statistics()
@@ -169,8 +174,10 @@ class Source:
             case Reconnecting(reason, delay, _, error):
                 level = logging.INFO if error is None else logging.WARNING
                 logger.log(level, "%s: %s; next attempt in %.1f s", url, reason, delay)
-            case Closed(None):
+            case Closed(None, None):
                 logger.info("%s is closed", url)
+            case Closed(None, End() as end):
+                logger.info("%s has ended: %s", url, excerpt(end.reason))
             case Closed(error):
                 logger.error("%s is closed: %s", url, error)
 

@@ -41,6 +41,9 @@ class Member(Protocol):
     def move_to(self, offset: int) -> None:
         """Store the cursor: the member is no longer live."""
 
+    def advance(self) -> None:
+        """Write the events between the cursor and the position, then join the live members, or end."""
+
 
 class Waiter(Protocol):
     """A pull output whose reader waits for the next event."""

@@ -69,26 +69,20 @@ class Slice(NamedTuple):
         upto: the cursor of a subscription that has the slice.
         entries: the events.
         gap: sent before the entries, if some events are no longer kept.
+        end: the offset of the entry with which the stream ends, if it is known.
     """
 
     chunk: bytes
     upto: int
     entries: list[Entry]
     gap: Gap | None = None
-
-    @classmethod
-    def of(cls, entries: list[Entry], upto: int, gap: Gap | None = None, *, envelope: bool = False) -> Slice:
-        """Join the blocks of the entries."""
-        return cls(b"".join([entry.block_in(envelope) for entry in entries]), upto, entries, gap)
+    end: int | None = None
 
 
 class LiveOutput(Member, Protocol):
     """An output that can be live: it is served by its audience's fan-out, up to :attr:`Delivery.position`."""
 
     subscription: Subscription
-
-    def advance(self) -> None:
-        """Write the events between the cursor and the position, then join the live outputs."""
 
     def check(self, now: float, send_timeout: float) -> None:
         """Drop the connection if its peer has taken nothing for ``send_timeout`` seconds."""
@@ -313,7 +307,7 @@ class Delivery:
             if not entry.block:
                 continue
             for audience in self._index.find(entry.topic):
-                wanted.setdefault(audience, []).append(entry.block_in(audience.envelope))
+                wanted.setdefault(audience, []).append(self._block(entry, audience))
             if number % _SEARCHES == 0 and perf_counter() > until:
                 yield
                 until = perf_counter() + self.turn
@@ -328,7 +322,20 @@ class Delivery:
                 yield from audience.write(chunk, self._upto, now, stride=self.stride, turn=self.turn)
                 self.counters.delivered += live * len(blocks)
                 self.counters.delivered_bytes += live * len(chunk)
+                end = self.window.end_of(audience.patterns)
+                if end is not None and end <= self._upto:
+                    yield from self._end_live(audience)
             audience.wake(self.position)
+
+    def _end_live(self, audience: Audience) -> Iterator[None]:
+        """End the live streams of an audience whose last topic has ended."""
+        until = perf_counter() + self.turn
+        for number, member in enumerate(audience.leave_all(), 1):
+            member.move_to(self._upto)
+            member.advance()
+            if number % self.stride == 0 and perf_counter() > until:
+                yield
+                until = perf_counter() + self.turn
 
     def _continue(self, running: Iterator[None]) -> None:
         """Continue a round, and run the next ones, until the turn is over."""
@@ -433,6 +440,23 @@ class Delivery:
         self._replaced.set()
         self.report_progress()
 
+    # Topics end.
+
+    def is_over(self, subscription: Subscription) -> bool:
+        """Return True if the subscription has everything that it can get: all its topics have ended."""
+        end = self.window.end_of(subscription.audience.patterns)
+        return end is not None and subscription.cursor >= end
+
+    def _block(self, entry: Entry, audience: Audience) -> bytes:
+        if not entry.ends_topic or not entry.block:
+            return entry.block_in(audience.envelope)
+        return entry.block if self.window.end_of(audience.patterns) == entry.offset else entry.notice
+
+    def _slice(self, audience: Audience, entries: list[Entry], upto: int, gap: Gap | None = None) -> Slice:
+        """Join the blocks of entries."""
+        chunk = b"".join([self._block(entry, audience) for entry in entries])
+        return Slice(chunk, upto, entries, gap, self.window.end_of(audience.patterns))
+
     # Slices of the log, for subscriptions that are behind.
 
     def in_window(self, subscription: Subscription) -> bool:
@@ -449,12 +473,12 @@ class Delivery:
         if subscription.caught_up and subscription.policy is OverflowPolicy.LATEST:
             entries, reached, superseded = self.window.latest(cursor, audience.patterns, PAGE, upto)
             self.counters.superseded += superseded
-            return Slice.of(entries, reached, envelope=audience.envelope)
+            return self._slice(audience, entries, reached)
         key = audience, cursor, upto
         known = self._memo.get(key)
         if known is None:
             entries, reached = self.window.after(cursor, audience.patterns, PAGE, upto)
-            known = Slice.of(entries, reached, envelope=audience.envelope)
+            known = self._slice(audience, entries, reached)
             if len(self._memo) >= _MAX_MEMO:
                 self._memo.clear()
             self._memo[key] = known
@@ -473,12 +497,15 @@ class Delivery:
         if found is None or not subscription.caught_up:
             return found
         if subscription.policy is OverflowPolicy.LATEST:
-            return self._drop_superseded(found, subscription.audience.envelope)
+            return self._drop_superseded(found, subscription.audience)
         if found.gap is None:
             return found
         if subscription.policy is OverflowPolicy.DISCONNECT:
             raise SlowConsumerError(str(Cursor(self.window.epoch, subscription.cursor)))
         head = self.window.newest
+        end = self.window.end_of(subscription.audience.patterns)
+        if end is not None and end >= self.window.oldest:
+            head = end - 1  # the end itself is not skipped
         gap = Gap.create("expired", found.gap.after or "", Cursor(self.window.epoch, head))
         return Slice(b"", head, [], gap)
 
@@ -512,17 +539,19 @@ class Delivery:
                 break
             entries.append(entry)
         if state.oldest <= cursor + 1:
-            return Slice.of(entries, upto, envelope=audience.envelope)
+            return self._slice(audience, entries, upto)
         resumed = state.oldest - 1
         gap = self.gap("expired", str(Cursor(state.epoch, cursor)), resumed)
-        return Slice.of(entries, max(upto, resumed), gap, envelope=audience.envelope)
+        return self._slice(audience, entries, max(upto, resumed), gap)
 
-    def _drop_superseded(self, found: Slice, envelope: bool) -> Slice:
-        """Return a slice without entries that have a newer one of their topic."""
-        newest = {entry.topic: entry for entry in found.entries if self.window.newest_of(entry.topic) <= entry.offset}
-        entries = [entry for entry in found.entries if newest.get(entry.topic) is entry]
+    def _drop_superseded(self, found: Slice, audience: Audience) -> Slice:
+        """Return a slice without entries that have a newer one of their topic. An end supersedes no event."""
+        newest: dict[str, int] = {entry.topic: entry.offset for entry in found.entries if not entry.ends_topic}
+        for topic in {entry.topic for entry in found.entries}:
+            newest[topic] = max(newest.get(topic, 0), self.window.newest_event_of(topic))
+        entries = [entry for entry in found.entries if newest[entry.topic] <= entry.offset]
         self.counters.superseded += len(found.entries) - len(entries)
-        return Slice.of(entries, found.upto, found.gap, envelope=envelope)
+        return self._slice(audience, entries, found.upto, found.gap)
 
     def count_sent(self, subscription: Subscription, found: Slice) -> None:
         """Count a slice that a subscription was sent."""

@@ -128,6 +128,9 @@ class DirectOutput(asyncio.Protocol):
             gap = subscription.take_gap()
             if gap is not None:
                 self._write(gap.encode())
+            elif delivery.is_over(subscription):
+                self._end(self._transport)
+                return
             elif subscription.cursor >= delivery.position:
                 subscription.caught_up = True
                 self._since = None
@@ -167,6 +170,14 @@ class DirectOutput(asyncio.Protocol):
             self._transport.close()
         if self._transport.get_write_buffer_size():
             self._transport.abort()
+
+    def _end(self, transport: asyncio.Transport | None) -> None:
+        """End the response after the end of the last topic. All events are written before."""
+        with contextlib.suppress(OSError):  # a peer that cannot take it reconnects, and gets 204
+            os.write(self.descriptor, _LAST_CHUNK)
+        self._delivery.end(self.subscription, DisconnectReason.ENDED)
+        if transport is not None:
+            transport.close()
 
     def ended(self) -> None:
         """Leave the audience at once: the descriptor may soon be reused."""

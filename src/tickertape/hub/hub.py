@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import heapq
 import logging
 import os
@@ -548,6 +549,51 @@ class Hub:
                 return
             await delivery.wait_for_progress(until - now)
 
+    async def end(self, topic: str, *, reason: str = "ended") -> Cursor:
+        """End a topic: its readers get the events before the end, then ``stream:end``, and their streams are closed.
+
+        The end is a record in the log, so it works from any process on it, and after a restart. A stream ends when all
+        its topics have ended; one with a wildcard does not end. A stream that continues gets ``stream:topic-end`` for
+        each topic. A client that reconnects after the end gets 204, which stops an ``EventSource``.
+
+        If an event is published to the topic later, it is open again: no event that was stored is withheld. So a topic
+        is ended as long as its newest record is its end. If it has ended already, nothing is stored.
+
+        Arguments:
+            topic: the topic.
+            reason: a text for its readers, of 1 to 200 characters.
+
+        Returns:
+            The cursor of the end.
+
+        Raises:
+            InvalidTopicError: the topic breaks the syntax.
+            InvalidEventError: the reason is not as described.
+            HubClosedError: the hub is not open.
+            BrokerError: the end was not stored, or that is unknown; you may call it again.
+        """
+        draft = Draft.end(topic, reason)
+        delivery = await self._ready()
+        if await self._catch_up(delivery):
+            window = delivery.window
+            if (ended := window.ended.get(topic)) is not None:
+                return Cursor(window.epoch, ended)
+            if newest := window.newest_of(topic):
+                # Two processes that end it at the same time store one end.
+                draft = draft.replace(key=f"end-{newest}-{hashlib.sha256(topic.encode()).hexdigest()}")
+        return await self._append_one(draft)
+
+    async def _catch_up(self, delivery: Delivery) -> bool:
+        """Wait until the hub has seen what the log has now; return False if that takes too long."""
+        state = await self._broker.state()
+        until = self.clock.time() + _LAG_PATIENCE
+        while delivery.window.epoch == state.epoch and delivery.window.newest < state.newest:
+            left = until - self.clock.time()
+            if left <= 0 or self._delivery is not delivery:
+                return False
+            await delivery.wait_for_progress(left)
+        return delivery.window.epoch == state.epoch
+
     def feed(
         self,
         topic: str | Callable[[Any], str],
@@ -674,8 +720,9 @@ class Hub:
         """Yield an event stream as bytes, for frameworks that bring their own streaming response.
 
         It begins with the cursor and the reconnection time, has comments while nothing happens, gaps where events
-        are no longer kept, and it ends when the server stops. Close it with ``aclose()`` when the client leaves; most
-        frameworks do.
+        are no longer kept, and it ends when the server stops, or after the end of the last topic. Close it with
+        ``aclose()`` when the client leaves; most frameworks do. If it yields nothing, all topics had ended before:
+        answer 204, which stops an ``EventSource``.
 
         Arguments:
             topics: a pattern or several: ``*`` for one segment, ``**`` for any number.
@@ -699,6 +746,8 @@ class Hub:
         if last_event_id is None:
             last_event_id = get_last_event_id(request)
         start = await self.find_start(patterns, last_event_id, check_last(last))
+        if self.is_over(start, patterns):
+            return
         subscription = self.subscribe_at(start, patterns, policy, user, shaping.envelope)
         output = PullOutput(self.delivery, subscription)
         guard = _Guard(self)
@@ -800,6 +849,11 @@ class Hub:
         self._check_accepting()
         return await find_start(self._broker, self.delivery, patterns, last_event_id, last)
 
+    def is_over(self, start: Start, patterns: Patterns) -> bool:
+        """Return True if nothing follows a start: all patterns are topics, and all of them ended before it."""
+        end = self.delivery.window.end_of(patterns)
+        return end is not None and start.gap is None and start.cursor >= end
+
     def subscribe_at(
         self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any, envelope: bool = False
     ) -> Subscription:
@@ -816,7 +870,8 @@ class Hub:
     ) -> tuple[bytes, DirectOutput] | None:
         """Register a subscription that is written to a socket; for servers that own their connections.
 
-        Return its first block and its output. Return ``None`` if the start can only be found by a search in the log.
+        Return its first block and its output. Return ``None`` if the start can only be found by a search in the log,
+        or if nothing follows it.
 
         Raises:
             HubClosedError: the hub is closed or draining.
@@ -824,7 +879,7 @@ class Hub:
         self._check_accepting()
         delivery = self.delivery
         start = start_in_window(delivery, last_event_id, last)
-        if start is None:
+        if start is None or self.is_over(start, patterns):
             return None
         subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, None, envelope)
         opening = opening_block(subscription, delivery.window.epoch, self.retry_block())

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Self
 
 from ..asgi import DisconnectReason
 from ..errors import SlowConsumerError
-from ..wire import Cursor, Gap, ReceivedEvent
+from ..wire import Cursor, End, Gap, ReceivedEvent
 from .delivery import Delivery, Slice
 from .statistics import Way
 from .subscription import SubscriberInfo, Subscription
+from .window import Entry
 
 
 class HubEvent(ReceivedEvent):
@@ -40,19 +41,23 @@ def _rebuild(topic: str, data: str, event: str | None, id: str | None) -> HubEve
     return HubEvent(topic, data, event=event, id=id)
 
 
-def events_of(found: Slice, epoch: str) -> list[HubEvent]:
-    """Return the events of a slice."""
-    records = [entry.record for entry in found.entries]
-    return [
-        HubEvent(record.topic, record.data, event=record.event, id=f"{epoch}-{record.offset}") for record in records
-    ]
+def events_of(found: Slice, epoch: str) -> list[HubEvent | End]:
+    """Return the events of a slice, and the ends of topics between them."""
+    return [_event_of(entry, f"{epoch}-{entry.offset}", found.end) for entry in found.entries]
+
+
+def _event_of(entry: Entry, id: str, end: int | None) -> HubEvent | End:
+    record = entry.record
+    if entry.ends_topic:
+        return End.create(record.data, id, final=record.offset == end)
+    return HubEvent(record.topic, record.data, event=record.event, id=id)
 
 
 class PullOutput:
     """Iterate over the events of a subscription; :meth:`Hub.subscribe` yields it.
 
-    Yields a :class:`HubEvent` for each event, and a :class:`Gap` where some are no longer kept. It has
-    no queue: events that are not read yet stay in the log.
+    Yields a :class:`HubEvent` for each event, a :class:`Gap` where some are no longer kept, and an :class:`End` where
+    a topic ends. It has no queue: events that are not read yet stay in the log.
 
     Raises:
         SlowConsumerError: the next events are no longer kept, and ``on_overflow`` is ``"disconnect"``.
@@ -67,7 +72,7 @@ class PullOutput:
         self.subscription = subscription
         delivery.begin(subscription, self)
         self._delivery = delivery
-        self._events: list[HubEvent | Gap] = []  # the current slice, last event first
+        self._events: list[HubEvent | End | Gap] = []  # the current slice, last event first
         self._waiting: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -81,10 +86,10 @@ class PullOutput:
     ) -> None:
         self.close()
 
-    def __aiter__(self) -> AsyncIterator[HubEvent | Gap]:
+    def __aiter__(self) -> AsyncIterator[HubEvent | End | Gap]:
         return self
 
-    async def __anext__(self) -> HubEvent | Gap:
+    async def __anext__(self) -> HubEvent | End | Gap:
         while not self._events:
             found = await self.next_slice()
             if found is None:
@@ -133,6 +138,9 @@ class PullOutput:
             gap = subscription.take_gap()
             if gap is not None:
                 return Slice(b"", subscription.cursor, [], gap)
+            if delivery.is_over(subscription):
+                delivery.end(subscription, DisconnectReason.ENDED)
+                return None
             if subscription.cursor >= delivery.window.newest:
                 subscription.caught_up = True
                 waiting = self._waiting = asyncio.get_running_loop().create_future()

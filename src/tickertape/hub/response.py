@@ -25,7 +25,7 @@ from ..asgi import (
 )
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
-from ..wire import HEARTBEAT, Cursor, ServerSentEvent, encode_fields
+from ..wire import HEARTBEAT, Cursor, End, ServerSentEvent, encode_fields
 from .delivery import Delivery, Slice
 from .direct import DirectOutput
 from .log import Last, Start
@@ -64,7 +64,9 @@ class Shaping(NamedTuple):
             return gap + found.chunk if gap else found.chunk
         return gap + b"".join([self._encode(event) for event in events_of(found, epoch)])
 
-    def _encode(self, event: HubEvent) -> bytes:
+    def _encode(self, event: HubEvent | End) -> bytes:
+        if isinstance(event, End):
+            return event.encode()
         if self.filter is not None and not self.filter(event):
             return b""
         kind, data = event.event, event.data or ""
@@ -91,6 +93,7 @@ class StreamingHub(Protocol):
     def drain(self, within: float | None = None) -> float: ...
     def retry_block(self, seconds: float | None = None) -> bytes: ...
     async def find_start(self, patterns: Patterns, last_event_id: str | None, last: Last) -> Start: ...
+    def is_over(self, start: Start, patterns: Patterns) -> bool: ...
     def subscribe_at(
         self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any, envelope: bool
     ) -> Subscription: ...
@@ -116,6 +119,9 @@ class HubResponse(StreamResponse):
     and nothing remains of the request. Otherwise the response pulls the events and sends them.
 
     A response with a filter, a map, or its own heartbeat or reconnection time is always served by pulling.
+
+    If all topics have ended, and the client has everything up to there, the response is 204: an ``EventSource``
+    reconnects after a stream has ended, and 204 stops it.
 
     If the hub is draining or has no log, the response is 503 as ``application/problem+json``.
     """
@@ -157,6 +163,9 @@ class HubResponse(StreamResponse):
             return
         try:
             start = await hub.find_start(self._patterns, self._last_event_id, self._last)
+            if hub.is_over(start, self._patterns):
+                await self._answer_end(send)
+                return
             if scope["method"] == "HEAD":
                 try:
                     await self._answer_head(send)
@@ -168,6 +177,15 @@ class HubResponse(StreamResponse):
             await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             return
         await self._serve(subscription, scope, receive, send)
+
+    async def _answer_end(self, send: Send) -> None:
+        """Answer 204 to a client that has all events of topics that have ended."""
+        headers = [(name, value) for name, value in self.raw_headers if name != b"content-type"]
+        try:
+            await send({"type": "http.response.start", "status": HTTPStatus.NO_CONTENT, "headers": headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await self._conclude(DisconnectReason.ENDED)
 
     async def _serve(self, subscription: Subscription, scope: Scope, receive: Receive, send: Send) -> None:
         hub = self._hub
@@ -286,6 +304,8 @@ class Chunks(AsyncIterator[bytes]):
                 # A clean end: the client reconnects with its cursor and gets the gap.
                 raise StopAsyncIteration from None
             if found is None:
+                if self._output.reason is DisconnectReason.ENDED:
+                    raise StopAsyncIteration
                 self._over = True
                 return self._hub.retry_block(self._shaping.retry)
             if chunk := self._shaping.encode(found, self._hub.delivery.window.epoch):

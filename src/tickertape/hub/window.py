@@ -12,7 +12,7 @@ from typing import Final
 
 from ..broker import Record, Retention
 from ..errors import BrokerError, InvalidEventError
-from ..wire import encode_fields
+from ..wire import END_EVENT, TOPIC_END_EVENT, encode_fields
 from .topics import Patterns, compile_patterns
 
 logger = logging.getLogger("tickertape.hub")
@@ -22,6 +22,9 @@ _ENTRY_OVERHEAD: Final = 400
 
 _SPARE: Final = 1024
 """Dropped entries at the start of the list before it is cut: cutting moves all that follow."""
+
+_MAX_ENDED: Final = 100_000
+"""Topics of which a window remembers the end, some 10 MiB. Beyond them, it forgets those that ended first."""
 
 _SCAN: Final = 500
 """Entries that one call examines: some milliseconds if all have new topics and there are a hundred patterns."""
@@ -48,22 +51,33 @@ def envelope_of(topic: str, data: str) -> str:
 class Entry:
     """A record with its bytes on the wire, shared by all outputs that send it."""
 
-    __slots__ = ("_enveloped", "added", "block", "record")
+    __slots__ = ("_other", "added", "block", "ends_topic", "record")
 
     def __init__(self, record: Record, block: bytes, added: float) -> None:
         self.record = record
         self.block = block
         self.added = added
-        self._enveloped: bytes | None = None
+        self.ends_topic = record.event == END_EVENT
+        self._other: bytes | None = None  # the block with an envelope, or the notice
 
     def block_in(self, envelope: bool) -> bytes:
         """Return the block, or the one with the topic beside the data; empty if it cannot be encoded."""
-        if not envelope or not self.block:
+        if not envelope or not self.block or self.ends_topic:
             return self.block
-        if self._enveloped is None:
-            cursor = self.block[len(b"id: ") : self.block.index(b"\n")].decode()
-            self._enveloped = encode_fields(envelope_of(self.topic, self.record.data), self.record.event, cursor)
-        return self._enveloped
+        if self._other is None:
+            self._other = encode_fields(envelope_of(self.topic, self.record.data), self.record.event, self._cursor)
+        return self._other
+
+    @property
+    def notice(self) -> bytes:
+        """The block that reports the end of the topic to streams that have others."""
+        if self._other is None:
+            self._other = encode_fields(self.record.data, TOPIC_END_EVENT, self._cursor)
+        return self._other
+
+    @property
+    def _cursor(self) -> str:
+        return self.block[len(b"id: ") : self.block.index(b"\n")].decode()
 
     def __repr__(self) -> str:
         return f"<Entry {self.offset} {self.topic!r} {len(self.block)} bytes>"
@@ -92,6 +106,9 @@ class Window:
         epoch: the epoch of the log.
         newest: the offset after which the window starts, empty.
         retention: the limits of what it holds.
+
+    Attributes:
+        ended: the topics whose newest record is their end, with its offset; also if the window has dropped it.
     """
 
     def __init__(self, epoch: str, newest: int, retention: Retention) -> None:
@@ -99,6 +116,7 @@ class Window:
         self.newest = newest
         self.bytes = 0
         self.skipped = 0  # records that could not be encoded
+        self.ended: dict[str, int] = {}
         self._retention = retention
         self._entries: list[Entry] = []
         self._dead = 0  # dropped entries at the start of the list
@@ -141,8 +159,24 @@ class Window:
             self.newest = entry.offset
             self.bytes += entry.size
             self.skipped += not entry.block
+            if self.ended:
+                self.ended.pop(entry.topic, None)
+            if entry.ends_topic:
+                self._remember_end(entry)
         self.trim(now)
         return added
+
+    def _remember_end(self, entry: Entry) -> None:
+        if len(self.ended) >= _MAX_ENDED:
+            del self.ended[next(iter(self.ended))]
+        self.ended[entry.topic] = entry.offset
+
+    def end_of(self, patterns: Patterns) -> int | None:
+        """Return the offset after which no more follows: all patterns are topics, and all of them have ended."""
+        if not self.ended:
+            return None
+        ends = [self.ended.get(pattern) for pattern in patterns]
+        return None if None in ends else max(end for end in ends if end is not None)
 
     def trim(self, now: float) -> None:
         """Drop the records that the retention does not keep at the time ``now``."""
@@ -196,7 +230,7 @@ class Window:
         size = superseded = 0
         candidates, reached = self._candidates(offset, patterns, upto)
         for entry in candidates:
-            if self.newest_of(entry.topic) > entry.offset:
+            if self.newest_event_of(entry.topic) > entry.offset:
                 superseded += 1
                 continue
             size += len(entry.block)
@@ -206,26 +240,37 @@ class Window:
         return found, reached, superseded
 
     def last(self, count: int, patterns: Patterns, upto: int) -> tuple[list[int], int]:
-        """Find the newest matching records up to the offset ``upto``.
+        """Find the newest matching records up to the offset ``upto``, without ends of topics.
 
         Returns:
             At most ``count`` offsets, newest first, and the offset before which to continue; if that is
             older than the window, there are no more.
         """
         wanted = compile_patterns(patterns)
+        shift = self._dead - self.oldest
         if wanted.wild:
             stop = max(self.oldest, upto - _SCAN + 1)
-            shift = self._dead - self.oldest
-            matching = (at for at in range(upto, stop - 1, -1) if wanted(self._entries[at + shift].topic))
+            span = (self._entries[at + shift] for at in range(upto, stop - 1, -1))
+            matching = (entry.offset for entry in span if not entry.ends_topic and wanted(entry.topic))
             found = list(islice(matching, count))
             return found, stop - 1
         known = (self._offsets[topic].newest_first(upto) for topic in patterns if topic in self._offsets)
-        return list(islice(heapq.merge(*known, reverse=True), count)), self.oldest - 1
+        events = (at for at in heapq.merge(*known, reverse=True) if not self._entries[at + shift].ends_topic)
+        return list(islice(events, count)), self.oldest - 1
 
     def newest_of(self, topic: str) -> int:
         """Return the offset of the newest record of a topic; 0 if there is none here."""
         offsets = self._offsets.get(topic)
         return offsets.items[-1] if offsets is not None else 0
+
+    def newest_event_of(self, topic: str) -> int:
+        """Return the offset of the newest record of a topic that is not its end; 0 if there is none here."""
+        offsets = self._offsets.get(topic)
+        if offsets is None:
+            return 0
+        shift = self._dead - self.oldest
+        events = (at for at in offsets.newest_first(self.newest) if not self._entries[at + shift].ends_topic)
+        return next(events, 0)
 
     def _candidates(self, offset: int, patterns: Patterns, upto: int) -> tuple[Iterator[Entry], int]:
         """Return matching entries, from the records of their topics or else from a part of the log.

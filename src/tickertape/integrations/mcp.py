@@ -16,7 +16,7 @@ from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse, jsonrpc_mes
 
 from ..asgi import ASGIApp, EventSourceResponse, Message, Receive, Scope, Send
 from ..hub import Hub, HubEvent
-from ..wire import Cursor, Gap, ServerSentEvent
+from ..wire import Cursor, End, Gap, ServerSentEvent
 
 __all__ = ["HubEventStore"]
 
@@ -170,6 +170,8 @@ class HubEventStore(EventStore):
             async for event in events:
                 if isinstance(event, Gap):
                     logger.warning("an MCP client missed events that are no longer kept: %s", event.reason)
+                    return
+                if isinstance(event, End):
                     return
                 if not event.data:
                     continue  # a priming event

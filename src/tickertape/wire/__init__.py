@@ -7,10 +7,22 @@ from .cursor import MAX_OFFSET, Cursor
 from .decoder import DEFAULT_MAX_EVENT_SIZE, Decoder
 from .draft import MAX_KEY_LENGTH, MAX_SEGMENTS, MAX_TOPIC_LENGTH, Draft, check_segments, check_topic
 from .event import ReceivedEvent, ServerSentEvent, encode_fields
-from .notices import ERROR_EVENT, GAP_EVENT, HEARTBEAT, RESERVED_PREFIX, STREAM_ERROR, Gap, GapReason
+from .notices import (
+    END_EVENT,
+    ERROR_EVENT,
+    GAP_EVENT,
+    HEARTBEAT,
+    RESERVED_PREFIX,
+    STREAM_ERROR,
+    TOPIC_END_EVENT,
+    End,
+    Gap,
+    GapReason,
+)
 
 __all__ = [
     "DEFAULT_MAX_EVENT_SIZE",
+    "END_EVENT",
     "ERROR_EVENT",
     "GAP_EVENT",
     "HEARTBEAT",
@@ -20,9 +32,11 @@ __all__ = [
     "MAX_TOPIC_LENGTH",
     "RESERVED_PREFIX",
     "STREAM_ERROR",
+    "TOPIC_END_EVENT",
     "Cursor",
     "Decoder",
     "Draft",
+    "End",
     "Gap",
     "GapReason",
     "ReceivedEvent",

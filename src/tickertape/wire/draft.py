@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 from ..errors import InvalidEventError, InvalidTopicError
 from .event import checked_event_type, data_to_text, repair
-from .notices import RESERVED_PREFIX
+from .notices import END_EVENT, RESERVED_PREFIX
 
 MAX_TOPIC_LENGTH: Final = 255
 """Characters: as many as the subject or column of every store holds, and more than a name needs."""
@@ -17,6 +17,9 @@ MAX_SEGMENTS: Final = 32
 
 MAX_KEY_LENGTH: Final = 255
 """Characters of an idempotency key: a UUID has 36, and the column of every store holds as many."""
+
+MAX_REASON_LENGTH: Final = 200
+"""Characters of the reason for which a topic ends: a sentence."""
 
 
 def check_topic(topic: str) -> str:
@@ -105,6 +108,24 @@ class Draft:
         _set_key(self, None if key is None else repair(key))
         _set_size(self, len(text) if text.isascii() else len(text.encode()))
 
+    @classmethod
+    def end(cls, topic: str, reason: str, *, key: str | None = None) -> Draft:
+        """Return the record that ends a topic; see :meth:`Hub.end`.
+
+        Arguments:
+            topic: the topic.
+            reason: a text for its readers, of at most 200 characters.
+            key: as of an event.
+
+        Raises:
+            InvalidTopicError: the topic breaks the syntax.
+            InvalidEventError: the reason or the key is not as described.
+        """
+        _check_reason(reason)
+        draft = cls(topic, {"topic": topic, "reason": reason}, key=key)
+        _set_event(draft, END_EVENT)
+        return draft
+
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"Draft is immutable: cannot set {name!r}")
 
@@ -114,7 +135,7 @@ class Draft:
     def replace(self, **changes: Any) -> Draft:
         """Return a draft with some fields changed."""
         fields = {name: getattr(self, name) for name in ("topic", "data", "event", "key")} | changes
-        return Draft(**fields)
+        return Draft(**fields) if "event" in changes else _rebuild(**fields)
 
     def _key(self) -> tuple[str, str, str | None, str | None]:
         return self.topic, self.data, self.event, self.key
@@ -142,8 +163,17 @@ def _check_key(key: object) -> None:
         raise InvalidEventError(f"expected a key of 1 to {MAX_KEY_LENGTH} characters, got {len(key)}")
 
 
+def _check_reason(reason: object) -> None:
+    if not isinstance(reason, str):
+        raise InvalidEventError(f"expected reason to be a str, got {reason!r}")
+    if not 0 < len(reason) <= MAX_REASON_LENGTH:
+        raise InvalidEventError(f"expected a reason of 1 to {MAX_REASON_LENGTH} characters, got {len(reason)}")
+
+
 def _rebuild(topic: str, data: str, event: str | None, key: str | None) -> Draft:
-    return Draft(topic, data, event=event, key=key)
+    draft = Draft(topic, data, event=None if event == END_EVENT else event, key=key)
+    _set_event(draft, event)
+    return draft
 
 
 # The way past `Draft.__setattr__`, in half the time of `object.__setattr__`.

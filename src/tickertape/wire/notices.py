@@ -13,6 +13,12 @@ RESERVED_PREFIX: Final = "stream:"
 
 GAP_EVENT: Final = "stream:gap"
 
+END_EVENT: Final = "stream:end"
+"""The last event of a stream. In a log, the record that ends its topic has this type too."""
+
+TOPIC_END_EVENT: Final = "stream:topic-end"
+"""The end of one topic on a stream that has others."""
+
 ERROR_EVENT: Final = "stream:error"
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -62,36 +68,88 @@ class Gap(ReceivedEvent):
         if event.event != GAP_EVENT or event.data is None:
             return None
         gap = cls(event.data, event=event.event, id=event.id)
-        return gap if gap._field("reason") is not None else None
+        return gap if _text_field(gap, "reason") is not None else None
 
     @property
     def reason(self) -> str:
         """``"expired"``: the log no longer keeps the events. ``"reset"``: the cursor belongs to another log."""
-        return self._field("reason") or ""
+        return _text_field(self, "reason") or ""
 
     @property
     def after(self) -> str | None:
         """The id after which events are missing; ``None`` if the hub did not send it."""
-        return self._field("after")
+        return _text_field(self, "after")
 
     @property
     def resumed(self) -> str | None:
         """The cursor after which the stream continues; ``None`` if the hub did not send it."""
-        return self._field("resumed")
-
-    def _field(self, name: str) -> str | None:
-        try:
-            notice = self.json()
-        except ValueError:
-            return None
-        value = notice.get(name) if isinstance(notice, dict) else None
-        return value if isinstance(value, str) else None
+        return _text_field(self, "resumed")
 
     def __repr__(self) -> str:
         return f"Gap(reason={self.reason!r}, after={self.after!r}, resumed={self.resumed!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.data, self.event, self.id)
+
+
+class End(ReceivedEvent):
+    """A notice that a topic has ended: ``stream:end`` if the stream ends with it, else ``stream:topic-end``.
+
+    It is an event with ``id`` and ``data`` too. A run ends its stream with the same notice.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def create(cls, data: str, id: str, *, final: bool) -> Self:
+        """Return the notice that a hub sends for a record that ends a topic."""
+        return cls(data, event=END_EVENT if final else TOPIC_END_EVENT, id=id)
+
+    @classmethod
+    def parse(cls, event: ServerSentEvent) -> Self | None:
+        """Return the end that an event reports, or ``None`` if the event is no such notice."""
+        if event.event not in (END_EVENT, TOPIC_END_EVENT) or event.data is None:
+            return None
+        return cls(event.data, event=event.event, id=event.id)
+
+    @property
+    def final(self) -> bool:
+        """True if the stream ends here; False if only one of its topics does."""
+        return self.event == END_EVENT
+
+    @property
+    def reason(self) -> str:
+        """The reason that the program gave for it; for a run, how it ended. ``""`` if the server did not send it."""
+        return _text_field(self, "reason") or ""
+
+    @property
+    def topic(self) -> str:
+        """The topic; ``""`` if the server did not send it, as for a run."""
+        return _text_field(self, "topic") or ""
+
+    @property
+    def message(self) -> str | None:
+        """The text about a run that failed; ``None`` if there is none."""
+        return _text_field(self, "message")
+
+    def __repr__(self) -> str:
+        return f"End(topic={self.topic!r}, reason={self.reason!r}, final={self.final})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_end, (self.data, self.event, self.id)
+
+
+def _text_field(event: ReceivedEvent, name: str) -> str | None:
+    try:
+        notice = event.json()
+    except ValueError:
+        return None
+    value = notice.get(name) if isinstance(notice, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _rebuild_end(data: str, event: str, id: str | None) -> End:
+    return End(data, event=event, id=id)
 
 
 def _rebuild(data: str, event: str, id: str | None) -> Gap:
