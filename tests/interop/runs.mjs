@@ -29,12 +29,12 @@ const clients = {
       for await (message of readUIMessageStream({ stream }));
       return { ...message, id: '' } // each run has an id of its own
     }
-    // Read a number of chunks, and cut the connection.
-    const cut = async (chatId, count) => {
+    // Read a number of chunks, and cut the connection. The run waits at the end of them, or after the first five.
+    const cut = async (chatId, count, text = 'wait') => {
       const abort = new AbortController()
-      const reader = (await send(chatId, 'wait', abort.signal)).getReader()
+      const reader = (await send(chatId, text, abort.signal)).getReader()
       for (let read = 0; read < count; read++) {
-        if (read === 5) await post(`/go/${chatId}`)
+        if (read === 5 && text === 'wait') await post(`/go/${chatId}`)
         await reader.read()
       }
       abort.abort()
@@ -58,6 +58,16 @@ const clients = {
       result.finished.push(await transport.reconnectToStream({ chatId }))
       result.replayed.push(await assemble(await collect(await replaying.reconnectToStream({ chatId }))))
     }
+    const withTool = await collect(await send('tool', 'tool'))
+    result.tool = { chunks: withTool, whole: await assemble(withTool), joined: [] }
+    // The last two chunks, "finish" and the end, are sent when the run no longer waits.
+    for (let count = 1; count <= withTool.length; count++) {
+      const chatId = `tool-${count}`
+      await cut(chatId, count, 'tool wait')
+      const stream = await transport.reconnectToStream({ chatId })
+      await post(`/go/${chatId}`)
+      result.tool.joined.push(await assemble(await collect(stream)))
+    }
     const reader = (await send('stopped', 'wait')).getReader()
     await reader.read()
     result.cancelled = (await (await post('/stop/stopped')).json()).filter((name) => name === 'stopped').length
@@ -71,25 +81,53 @@ const clients = {
 
   async 'ag-ui'() {
     const { HttpAgent } = await import('@ag-ui/client')
-    const ask = async (threadId, content, path = '/ag-ui', method = 'POST') => {
+    const read = async (threadId, content, path) => {
       const agent = new HttpAgent({
         url: `${url}${path}`,
         threadId,
         initialMessages: [{ id: 'q', role: 'user', content }],
-        fetch: (input, init) => fetch(input, method === 'GET' ? { signal: init.signal } : init),
+        fetch: (input, init) => fetch(input, path === '/ag-ui' ? init : { signal: init.signal }),
       })
-      if (method === 'GET') {
-        agent.requestInit = () => ({ method: 'GET' })
-      }
+      const types = []
       let failure = null
-      await agent.runAgent({}, { onRunErrorEvent: ({ event }) => { failure = event.message } }).catch(() => {})
-      const texts = agent.messages.filter(({ role }) => role === 'assistant').map((message) => message.content)
-      return { texts, failure }
+      await agent
+        .runAgent(
+          {},
+          {
+            onEvent: ({ event }) => void types.push(event.type),
+            onRunErrorEvent: ({ event }) => void (failure = event.message),
+            onRunFailed: ({ error }) => void (failure ??= `refused: ${error.message}`),
+          },
+        )
+        .catch(() => {})
+      // Each run has ids of its own.
+      const messages = agent.messages.filter(({ id }) => id !== 'q').map((message) => ({ ...message, id: '' }))
+      return { types, messages, failure, state: agent.state }
     }
-    const whole = await ask('ag-1', 'all')
-    const joined = await ask('ag-1', 'all', '/ag-ui/ag-1', 'GET')
-    const failed = await ask('ag-2', 'fail')
-    return { messages: whole.texts, joined: joined.texts, failure: failed.failure }
+    const ask = (threadId, content) => read(threadId, content, '/ag-ui')
+    const join = (threadId) => read(threadId, '', `/ag-ui/${threadId}`)
+    // Read a number of events, and cut the connection.
+    const cut = async (threadId, content, count) => {
+      const abort = new AbortController()
+      const body = JSON.stringify({ threadId, messages: [{ content }] })
+      const answer = await fetch(`${url}/ag-ui`, { method: 'POST', body, signal: abort.signal })
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
+      let text = ''
+      while (text.split('\n\n').length <= count) text += (await reader.read()).value
+      abort.abort()
+      await reader.cancel().catch(() => {})
+    }
+    const result = { whole: await ask('ag-1', 'all'), finished: await join('ag-1'), tool: await ask('ag-2', 'tool') }
+    result.failed = await ask('ag-3', 'fail')
+    result.joined = []
+    for (let count = 1; count < result.tool.types.length; count++) {
+      const threadId = `ag-tool-${count}`
+      await cut(threadId, 'tool wait', count)
+      const joined = join(threadId)
+      await post(`/go/${threadId}`)
+      result.joined.push(await joined)
+    }
+    return result
   },
 
   async 'eventsource-parser'() {

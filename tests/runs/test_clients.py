@@ -15,11 +15,13 @@ import openai
 import pytest
 
 from support.npm import installed
-from support.runs_app import TEXTS
+from support.runs_app import ARGUMENTS, TEXTS, TOOLS
 from support.servers import Server, serve
+from tickertape import Decoder
 
 TEXT: Final = "".join(TEXTS)
 FAILURE: Final = "The model is gone."
+WEATHER: Final = json.loads("".join(ARGUMENTS))
 
 
 POSTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
@@ -114,6 +116,60 @@ def test_anthropic(url: str) -> None:
         stream.until_done()
 
 
+async def read_data(url: str, framing: str) -> list[dict[str, Any]]:
+    """Return the events of an answer with a tool call, without a number that the framing has added."""
+    path, body = POSTS[framing]
+    body = json.loads(json.dumps(body).replace("wait", "tool").replace("stop/", "pass/"))
+    async with httpx2.AsyncClient(base_url=url) as client, client.stream("POST", path, json=body) as answer:
+        events = Decoder().feed(await answer.aread())
+    found = [event.json() for event in events if event.data != "[DONE]"]
+    assert [event.event for event in events if event.data != "[DONE]"] == [data.get("type") for data in found]
+    return [{name: value for name, value in data.items() if name != "sequence_number"} for data in found]
+
+
+@pytest.mark.parametrize("framing", ["openai_chat", "openai_responses", "anthropic"])
+async def test_tool_call_passes_unchanged(framing: str, url: str) -> None:
+    assert await read_data(url, framing) == TOOLS[framing]
+
+
+def test_tool_call_of_openai_chat(url: str) -> None:
+    with openai_client(url).chat.completions.stream(
+        model="tool/1", messages=[{"role": "user", "content": "tool"}]
+    ) as answer:
+        events = [event.type for event in answer]
+        completion = answer.get_final_completion()
+    (choice,) = completion.choices
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content is None
+    assert choice.message.tool_calls is not None
+    (call,) = choice.message.tool_calls
+    assert (call.id, call.function.name, json.loads(call.function.arguments)) == ("call_1", "weather", WEATHER)
+    assert "tool_calls.function.arguments.done" in events
+    assert completion.usage is not None
+    assert completion.usage.total_tokens == 7
+
+
+def test_tool_call_of_openai_responses(url: str) -> None:
+    client = openai_client(url)
+    with client.responses.stream(model="tool/2", input="tool") as stream:
+        events = [*stream]
+        (call,) = stream.get_final_response().output
+    assert call.type == "function_call"
+    assert (call.call_id, call.name, json.loads(call.arguments)) == ("call_1", "weather", WEATHER)
+    assert [event.sequence_number for event in events] == [*range(len(events))]
+
+
+def test_tool_call_of_anthropic(url: str) -> None:
+    client = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+    question: Any = [{"role": "user", "content": "tool"}]
+    with client.messages.stream(model="tool/3", max_tokens=9, messages=question) as stream:
+        message = stream.get_final_message()
+    (block,) = message.content
+    assert block.type == "tool_use"
+    assert (block.id, block.name, block.input) == ("toolu_1", "weather", WEATHER)
+    assert (message.stop_reason, message.usage.output_tokens) == ("tool_use", 4)
+
+
 def test_empty_answer(url: str) -> None:
     """An answer without text is a whole answer, and a failure before the text is that failure."""
     client = openai_client(url)
@@ -148,14 +204,53 @@ def test_ai(url: str, folder: Path) -> None:
     assert found["cancelled"] == 1
     assert found["idle"] is None
     assert found["failure"] == FAILURE
+    tool = found["tool"]
+    sent = [item for item in TOOLS["ai_sdk"] if isinstance(item, dict)]
+    assert [chunk for chunk in tool["chunks"] if not chunk["type"].startswith("text-")] == sent
+    assert [part["text"] for part in tool["whole"]["parts"] if part["type"] == "text"] == [
+        "Let me look.",
+        "It is clear.",
+    ]
+    (call,) = (part for part in tool["whole"]["parts"] if part["type"] == "tool-weather")
+    assert (call["state"], call["input"], call["output"]) == ("output-available", WEATHER, {"sky": "clear"})
+    assert tool["joined"] == [tool["whole"]] * len(tool["chunks"])
 
 
 def test_ag_ui(url: str, folder: Path) -> None:
-    """The agent checks the order of the events itself, and a join replays from the start."""
+    """The agent checks the order of the events itself. A join replays a run from its start, active or not."""
     found = run_node(folder, "ag-ui", url)
-    assert found["messages"] == [TEXT]
-    assert found["joined"] == [TEXT]
-    assert found["failure"] == FAILURE
+    whole, tool = found["whole"], found["tool"]
+    assert [message["content"] for message in whole["messages"]] == [TEXT]
+    assert found["finished"] == whole
+    assert found["failed"]["failure"] == FAILURE
+    assert tool["failure"] is None
+    assert tool["types"] == [
+        "RUN_STARTED",
+        "STEP_STARTED",
+        "TEXT_MESSAGE_START",
+        *["TEXT_MESSAGE_CONTENT"] * 2,
+        "TEXT_MESSAGE_END",
+        "TOOL_CALL_START",
+        *["TOOL_CALL_ARGS"] * 2,
+        "TOOL_CALL_END",
+        "TOOL_CALL_RESULT",
+        "STATE_SNAPSHOT",
+        "STEP_FINISHED",
+        "TEXT_MESSAGE_START",
+        *["TEXT_MESSAGE_CONTENT"] * 2,
+        "TEXT_MESSAGE_END",
+        "RUN_FINISHED",
+    ]
+    assert [(message["role"], message.get("content")) for message in tool["messages"]] == [
+        ("assistant", "Let me look."),
+        ("assistant", None),
+        ("tool", "clear"),
+        ("assistant", "It is clear."),
+    ]
+    (call,) = tool["messages"][1]["toolCalls"]
+    assert call["function"] == {"name": "weather", "arguments": "".join(ARGUMENTS)}
+    assert tool["state"] == {"sky": "clear"}
+    assert found["joined"] == [tool] * (len(tool["types"]) - 1)
 
 
 def test_eventsource_parser(url: str, folder: Path) -> None:

@@ -124,6 +124,29 @@ def test_other_protocols_get_only_their_own_events(name: str, state: RunState) -
         assert "message_stop" not in text
 
 
+def test_ag_ui_text_after_a_tool_call() -> None:
+    """Each text is a message with a new id, and the end has the ids of the beginning."""
+    started = {"type": "RUN_STARTED", "threadId": "t", "runId": "r"}
+    items = [started, "a", {"type": "TOOL_CALL_START"}, "b", ""]
+    events = [
+        RunEvent(None, item if isinstance(item, str) else json.dumps(item), isinstance(item, str), f"e-{number}")
+        for number, item in enumerate(items, 6)
+    ]
+    sent = [json.loads(frame.data) for frame in run("ag_ui", events, end(RunState.DONE))]
+    assert [(data["type"], data.get("messageId")) for data in sent] == [
+        ("RUN_STARTED", None),
+        ("TEXT_MESSAGE_START", "e-5-1"),
+        ("TEXT_MESSAGE_CONTENT", "e-5-1"),
+        ("TEXT_MESSAGE_END", "e-5-1"),
+        ("TOOL_CALL_START", None),
+        ("TEXT_MESSAGE_START", "e-5-2"),
+        ("TEXT_MESSAGE_CONTENT", "e-5-2"),
+        ("TEXT_MESSAGE_END", "e-5-2"),
+        ("RUN_FINISHED", None),
+    ]
+    assert sent[-1] == {**started, "type": "RUN_FINISHED"}
+
+
 def test_sequence_numbers() -> None:
     frames = run("openai_responses", TEXTS, end(RunState.DONE))
     assert [json.loads(frame.data)["sequence_number"] for frame in frames] == list(range(len(frames)))

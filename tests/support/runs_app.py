@@ -12,10 +12,140 @@ from fastapi import FastAPI, Request
 from tickertape import Hub
 from tickertape.runs import Runs
 
-__all__ = ["TEXTS", "app"]
+__all__ = ["ARGUMENTS", "TEXTS", "TOOLS", "app"]
 
 TEXTS: Final = ("One", " two", " \u2028three", " four")
 """Pieces of an answer. The last one waits for ``/go`` if the question is "wait"."""
+
+ARGUMENTS: Final = ('{"place": ', '"Łódź \u2028"}')
+"""Pieces of the arguments of a tool call."""
+
+_CHUNK: Final = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+_RESPONSE: Final[dict[str, Any]] = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1,
+    "model": "m",
+    "parallel_tool_calls": False,
+    "tool_choice": "auto",
+    "tools": [],
+}
+_CALL: Final = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "weather"}
+
+
+def _choice(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {**_CHUNK, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def _function(**fields: str) -> dict[str, Any]:
+    return {"index": 0, "function": fields}
+
+
+def _done(call: dict[str, Any]) -> dict[str, Any]:
+    return {**call, "arguments": "".join(ARGUMENTS), "status": "completed"}
+
+
+TOOLS: Final[dict[str, list[Any]]] = {
+    "openai_chat": [
+        _choice({"role": "assistant", "content": None}),
+        _choice({"tool_calls": [{**_function(name="weather", arguments=""), "id": "call_1", "type": "function"}]}),
+        *(_choice({"tool_calls": [_function(arguments=piece)]}) for piece in ARGUMENTS),
+        _choice({}, "tool_calls"),
+        {**_CHUNK, "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}},
+    ],
+    "openai_responses": [
+        {"type": "response.created", "response": {**_RESPONSE, "status": "in_progress", "output": []}},
+        {
+            "type": "response.output_item.added",
+            "output_index": 0,
+            "item": {**_CALL, "arguments": "", "status": "in_progress"},
+        },
+        *(
+            {"type": "response.function_call_arguments.delta", "output_index": 0, "item_id": "fc_1", "delta": piece}
+            for piece in ARGUMENTS
+        ),
+        {
+            "type": "response.function_call_arguments.done",
+            "output_index": 0,
+            "item_id": "fc_1",
+            "name": "weather",
+            "arguments": "".join(ARGUMENTS),
+        },
+        {"type": "response.output_item.done", "output_index": 0, "item": _done(_CALL)},
+        {"type": "response.completed", "response": {**_RESPONSE, "status": "completed", "output": [_done(_CALL)]}},
+    ],
+    "anthropic": [
+        {
+            "type": "message_start",
+            "message": {
+                "id": "msg_1",
+                "type": "message",
+                "role": "assistant",
+                "model": "m",
+                "content": [],
+                "stop_reason": None,
+                "stop_sequence": None,
+                "usage": {"input_tokens": 3, "output_tokens": 0},
+            },
+        },
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}},
+        },
+        *(
+            {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "input_json_delta", "partial_json": piece},
+            }
+            for piece in ARGUMENTS
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "tool_use", "stop_sequence": None},
+            "usage": {"output_tokens": 4},
+        },
+        {"type": "message_stop"},
+    ],
+    "ai_sdk": [
+        {"type": "start", "messageId": "m-1", "messageMetadata": {"model": "m"}},
+        {"type": "start-step"},
+        "Let me",
+        " look.",
+        {"type": "tool-input-start", "toolCallId": "call_1", "toolName": "weather"},
+        *({"type": "tool-input-delta", "toolCallId": "call_1", "inputTextDelta": piece} for piece in ARGUMENTS),
+        {
+            "type": "tool-input-available",
+            "toolCallId": "call_1",
+            "toolName": "weather",
+            "input": {"place": "Łódź \u2028"},
+        },
+        {"type": "tool-output-available", "toolCallId": "call_1", "output": {"sky": "clear"}},
+        {"type": "finish-step"},
+        {"type": "start-step"},
+        "It is",
+        " clear.",
+        {"type": "finish-step"},
+        {"type": "finish", "messageMetadata": {"tokens": 7}},
+    ],
+    "ag_ui": [
+        {"type": "RUN_STARTED", "threadId": "t-1", "runId": "r-1"},
+        {"type": "STEP_STARTED", "stepName": "look"},
+        "Let me",
+        " look.",
+        {"type": "TOOL_CALL_START", "toolCallId": "call_1", "toolCallName": "weather"},
+        *({"type": "TOOL_CALL_ARGS", "toolCallId": "call_1", "delta": piece} for piece in ARGUMENTS),
+        {"type": "TOOL_CALL_END", "toolCallId": "call_1"},
+        {"type": "TOOL_CALL_RESULT", "messageId": "m-2", "toolCallId": "call_1", "content": "clear", "role": "tool"},
+        {"type": "STATE_SNAPSHOT", "snapshot": {"sky": "clear"}},
+        {"type": "STEP_FINISHED", "stepName": "look"},
+        "It is",
+        " clear.",
+    ],
+}
+"""Items of an answer with a tool call. If the question is "tool wait", the answer waits for ``/go`` after them."""
 
 hub = Hub(drain_window=0.2)
 runs = Runs(hub, on_error=str)
@@ -44,8 +174,20 @@ async def answer(name: str, question: str) -> AsyncIterator[str]:
         raise
 
 
+async def call_tool(name: str, question: str, framing: str) -> AsyncIterator[Any]:
+    """Produce an answer with a tool call."""
+    for item in TOOLS[framing]:
+        yield item
+        await asyncio.sleep(0)
+    if question == "tool wait":
+        await gates[name].wait()
+
+
 async def serve(request: Request, name: str, question: str, framing: Any) -> Any:
-    run = await runs.start(name, lambda: answer(name, question))
+    def items() -> AsyncIterator[Any]:
+        return call_tool(name, question, framing) if question.startswith("tool") else answer(name, question)
+
+    run = await runs.start(name, items)
     return run.response(request, framing=framing)
 
 

@@ -363,29 +363,24 @@ class AGUI:
 
     def __init__(self, info: RunInfo) -> None:
         self._info = info
+        self._ids = {"threadId": info.name, "runId": info.run}
         self._begun = False
+        self._texts = 0  # clients add the text of a known id to its message, before a tool call that came between
         self._in_text = False
         self._finished = False
 
     def frames(self, event: RunEvent) -> list[Frame]:
         if event.text:
-            message = self._message
-            opening = (
-                []
-                if self._in_text
-                else [*self._begin(), self._event("TEXT_MESSAGE_START", **message, role="assistant")]
-            )
-            self._in_text = True
+            opening = [] if self._in_text else self._open_text()
             # The protocol has no empty deltas.
-            return [
-                *opening,
-                *([self._event("TEXT_MESSAGE_CONTENT", **message, delta=event.data)] if event.data else []),
-            ]
+            delta = [self._event("TEXT_MESSAGE_CONTENT", **self._message, delta=event.data)] if event.data else []
+            return [*opening, *delta]
         data = event.json()
         kind = data.get("type") if isinstance(data, dict) else None
         opening = self._close_text()
         if kind == "RUN_STARTED":
             self._begun = True
+            self._ids = {name: data.get(name, value) for name, value in self._ids.items()}
         else:
             opening = [*opening, *self._begin()]
         self._finished = kind in ("RUN_FINISHED", "RUN_ERROR")
@@ -399,18 +394,19 @@ class AGUI:
         return [*self._begin(), self._event("RUN_ERROR", message=end.error, code=str(end.state))]
 
     @property
-    def _ids(self) -> dict[str, str]:
-        return {"threadId": self._info.name, "runId": self._info.run}
-
-    @property
     def _message(self) -> dict[str, str]:
-        return {"messageId": f"{self._info.run}-0"}
+        return {"messageId": f"{self._info.run}-{self._texts}"}
 
     def _begin(self) -> list[Frame]:
         if self._begun:
             return []
         self._begun = True
         return [self._event("RUN_STARTED", **self._ids)]
+
+    def _open_text(self) -> list[Frame]:
+        self._in_text = True
+        self._texts += 1
+        return [*self._begin(), self._event("TEXT_MESSAGE_START", **self._message, role="assistant")]
 
     def _close_text(self) -> list[Frame]:
         if not self._in_text:
