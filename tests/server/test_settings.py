@@ -114,7 +114,7 @@ def test_file(tmp_path: Path) -> None:
         ({}, {}, 'port = "x"', "expected port to be an integer from 0 to 65535, got 'x' (from {file})"),
         ({"port": "1"}, {"PORT": "2"}, "retry = 0", "expected retry to be a number of seconds over 0, got 0 (from {f"),
         ({}, {}, "prot = 1", "unknown setting 'prot': did you mean 'port'? (from {file})"),
-        ({}, {}, "zzzzz = 1", "unknown setting 'zzzzz': the settings are host, port, broker, "),
+        ({}, {}, "zzzzz = 1", "unknown setting 'zzzzz': the settings are host, port, uds, "),
         ({}, {}, "[server]\nport = 1", "unknown setting 'server': the settings are host, "),
         ({}, {}, "port = ", "{file} (from --config) is not valid TOML: "),
         (

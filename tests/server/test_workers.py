@@ -333,12 +333,12 @@ async def test_no_worker_starts(tmp_path: Path) -> None:
         program.close()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGHUP")
-async def test_sighup(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGUSR1")
+async def test_replacing_all(tmp_path: Path) -> None:
     async with two_workers(tmp_path) as program:
         former = program.pids()
         connections = [await program.stream_of(pid) for pid in former]
-        program.process.send_signal(signal.SIGHUP)
+        program.process.send_signal(signal.SIGUSR1)
         reading = [asyncio.create_task(connection.rest()) for connection in connections]
         await until(
             lambda: all(task.done() for task in reading),

@@ -45,7 +45,7 @@ class Serve(Program):
     async def ready(self) -> None:
         """Return when it serves requests."""
         await self.says("To stop: Ctrl-C", within=START)
-        found = re.search(r" at (http://[^\s/]+:(\d+)/)", self.output)
+        found = re.search(r" at (https?://[^\s/]+:(\d+)/)", self.output)
         assert found, self.output
         self.url, self.port = found[1], int(found[2])
 

@@ -63,11 +63,13 @@ def explain(error: OSError, host: str, port: int, *, command: str) -> str:
     return f"cannot listen at {host} port {port}: {error.strerror or error}"
 
 
-def address_of(listener: socket.socket) -> str:
-    """Return the URL of ``listener`` for a browser on this machine."""
+def address_of(listener: socket.socket, scheme: str = "http", root_path: str = "") -> str:
+    """Return the URL of ``listener`` for a browser on this machine; ``unix:<path>`` for a Unix socket."""
+    if listener.family == getattr(socket, "AF_UNIX", None):
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}{root_path}" if ":" in host else f"{scheme}://{host}:{port}{root_path}"
 
 
 def set_up_logging() -> None:

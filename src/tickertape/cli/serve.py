@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -36,6 +37,14 @@ def serve(
         _option("Address to listen on; 0.0.0.0 accepts connections from other machines.", "ADDRESS", "127.0.0.1"),
     ] = None,
     port: Annotated[str | None, _option("Port to listen on; 0 chooses a free port.", "PORT", "8000")] = None,
+    uds: Annotated[str | None, _option("Unix socket to listen on, instead of an address.", "PATH", "none")] = None,
+    root_path: Annotated[
+        str | None, _option("Path below which a proxy publishes the hub, as /live.", "PATH", "none")
+    ] = None,
+    tls_cert: Annotated[
+        str | None, _option("Certificate for HTTPS, in PEM; SIGHUP reads it again.", "FILE", "none")
+    ] = None,
+    tls_key: Annotated[str | None, _option("Private key of the certificate, in PEM.", "FILE", "none")] = None,
     broker: Annotated[str | None, _option("Broker that keeps the events.", "URL", "sqlite:///tickertape.db")] = None,
     workers: Annotated[
         str | None, _option("Number of processes; more than one needs a broker that they can share.", "NUMBER", "1")
@@ -84,7 +93,7 @@ def serve(
     flags = {name: value for name, value in locals().items() if name != "config" and value not in (None, [])}
     from ..broker import without_secrets
     from ..errors import BrokerError
-    from ..server import NotStartedError, SettingsError, check_broker, listen, load_settings
+    from ..server import NotStartedError, SettingsError, check_broker, load_settings
     from ..server import serve as run
 
     try:
@@ -92,26 +101,49 @@ def serve(
     except SettingsError as error:
         misuse(str(error), command="tickertape serve")
     shown = without_secrets(settings.broker)
-    try:
-        listener = listen(settings.host, settings.port, workers=settings.workers)
-    except OSError as error:
-        fail(explain(error, settings.host, settings.port, command="tickertape serve"))
+    listener = _listen(settings)
+    scheme = "http" if settings.certificate is None else "https"
     try:
         with listener:
             check_broker(settings)
-            run(settings, listener, on_start=lambda: _greet(address_of(listener), shown))
+            run(
+                settings,
+                listener,
+                on_start=lambda: _greet(address_of(listener, scheme, settings.root_path or ""), shown),
+                load=lambda: load_settings(flags, config),
+            )
     except BrokerError as error:
         fail(f"the broker {shown} does not work: {error}")
     except NotStartedError:
         fail("the server did not start: see the log above")
+    finally:
+        if settings.uds is not None:
+            settings.uds.unlink(missing_ok=True)
+
+
+def _listen(settings: Any) -> socket.socket:
+    from ..server import inherited_socket, listen, listen_at_path
+
+    try:
+        if (listener := inherited_socket()) is not None:
+            return listener
+        if settings.uds is not None:
+            return listen_at_path(settings.uds)
+        return listen(settings.host, settings.port, workers=settings.workers)
+    except OSError as error:
+        if settings.uds is not None:
+            fail(f"cannot listen at {settings.uds}: {error.strerror or error}")
+        fail(explain(error, settings.host, settings.port, command="tickertape serve"))
 
 
 def _greet(address: str, broker: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"[bold]tickertape serve[/bold] at [bold green]{escape(address)}/[/bold green] (open it in a browser)"
-    )
+    at, hint = (address, "") if address.startswith("unix:") else (address + "/", " (open it in a browser)")
+    console.print(f"[bold]tickertape serve[/bold] at [bold green]{escape(at)}[/bold green]{hint}")
     console.print(f"Broker: {escape(broker)}")
-    console.print(f"Subscribe: curl -N '{escape(address)}/events?topic=greetings'")
-    console.print(f"Publish: curl -d hello {escape(address)}/events/greetings")
+    curl, url = "curl", address
+    if address.startswith("unix:"):
+        curl, url = f"curl --unix-socket {address.removeprefix('unix:')}", "http://localhost"
+    console.print(f"Subscribe: {escape(curl)} -N '{escape(url)}/events?topic=greetings'")
+    console.print(f"Publish: {escape(curl)} -d hello {escape(url)}/events/greetings")
     console.print("To stop: Ctrl-C")

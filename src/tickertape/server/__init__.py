@@ -4,8 +4,9 @@ from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .program import check_broker, serve
 from .settings import DEFAULT_BROKER, Settings, SettingsError, load_settings
+from .sockets import inherited_socket, listen, listen_at_path
 from .static import File, fill_page, read_static_files
-from .uvicorn import NotStartedError, listen, run
+from .uvicorn import NotStartedError, run
 from .workers import run_workers
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "check_broker",
     "create_app",
     "fill_page",
+    "inherited_socket",
     "listen",
+    "listen_at_path",
     "load_settings",
     "raise_descriptor_limit",
     "read_static_files",

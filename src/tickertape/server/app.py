@@ -21,7 +21,7 @@ from ..asgi import status_of
 from ..errors import BrokerError, HubClosedError, InvalidTopicError
 from ..hub import Hub
 from .broker_health import BrokerHealth
-from .checks import RequestCheck
+from .checks import RequestCheck, RootPath
 from .endpoints import READY_WITHIN, Endpoints
 from .metrics import Metrics
 from .problems import Problem, problem_response
@@ -39,6 +39,7 @@ def create_app(
     ready_within: float = READY_WITHIN,
     node: str = "",
     metrics: Metrics | None = None,
+    root_path: str = "",
 ) -> Starlette:
     """Return the hub's HTTP interface as an application.
 
@@ -49,6 +50,7 @@ def create_app(
         ready_within: seconds in which the broker must answer for the hub to be ready.
         node: the name of this process, for answers about this process alone; random if empty.
         metrics: answers ``GET /metrics``; by default, for this process alone.
+        root_path: a path below which a proxy publishes the hub, as ``/live``; the proxy may keep it or remove it.
     """
     cors: dict[str, Any] = {
         "allow_origins": cors_origins,
@@ -67,13 +69,21 @@ def create_app(
     async def with_streams(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with (lifespan or hub.lifespan)(app):
             # The event loop of Windows writes to handles, not to descriptors.
-            yield {} if sys.platform == "win32" else {STREAMS: DirectStreams(hub, cors if cors_origins else None)}
+            yield (
+                {}
+                if sys.platform == "win32"
+                else {STREAMS: DirectStreams(hub, cors if cors_origins else None, root_path)}
+            )
 
     app = Starlette(
         routes=_routes(
             Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4)), metrics or Metrics(hub)
         ),
-        middleware=[Middleware(RequestCheck), *([Middleware(CORSMiddleware, **cors)] if cors_origins else [])],
+        middleware=[
+            Middleware(RootPath, root_path),
+            Middleware(RequestCheck),
+            *([Middleware(CORSMiddleware, **cors)] if cors_origins else []),
+        ],
         exception_handlers={
             Problem: _handle_problem,
             HTTPException: _handle_routing_error,

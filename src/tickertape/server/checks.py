@@ -29,6 +29,28 @@ class RequestCheck:
         await app(scope, receive, send)
 
 
+class RootPath:
+    """ASGI middleware that serves an application below a path, as ``/live``, whether a proxy removes it or not.
+
+    Arguments:
+        app: the application.
+        root_path: the path, without a slash at the end; empty for none.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        root = self._root_path
+        if root and scope["type"] == "http":
+            path = scope["path"]
+            full = path if path.startswith(root + "/") else root + path
+            scope = {**scope, "root_path": root, "path": full}
+        await self._app(scope, receive, send)
+
+
 def find_mistake(scope: Scope) -> str | None:
     """Return a description of the mistake in a request, or ``None``."""
     if scope.get("http_version") == "1.1":

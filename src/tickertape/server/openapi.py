@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
             "summary": "A hub of Server-Sent Events.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
+        "servers": [{"url": "."}],
         "paths": {
             "/events": {"get": _stream(), "post": _publish()},
             "/events/{topic}": {"post": _publish_text()},

@@ -10,12 +10,12 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from typing import Final
+from typing import Any, Final
 
 from pythonjsonlogger.json import JsonFormatter
 from starlette.applications import Starlette
 
-from ..asgi import ASGIApp, Message, Receive, Scope, Send, set_tcp_timeout, tcp_timeout_for
+from ..asgi import Message, Receive, Scope, Send, set_tcp_timeout, tcp_timeout_for
 from ..broker import create_broker
 from ..errors import BrokerError
 from ..hub import Hub
@@ -23,9 +23,10 @@ from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .gc_policy import gc_policy
 from .metrics import Metrics, WorkerMetrics
-from .settings import Settings
+from .settings import OF_THE_HUB, Settings, SettingsError
+from .systemd import ServiceManager
 from .uvicorn import run
-from .workers import run_workers
+from .workers import Reload, run_workers
 
 logger = logging.getLogger("tickertape.server")
 
@@ -56,79 +57,143 @@ async def _check_broker(settings: Settings) -> None:
         await broker.close()
 
 
-def serve(settings: Settings, listener: socket.socket, *, on_start: Callable[[], None] = lambda: None) -> None:
+def serve(
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    on_start: Callable[[], None] = lambda: None,
+    load: Callable[[], Settings] | None = None,
+) -> None:
     """Run the hub as a program until a signal ends it.
+
+    SIGHUP reads the settings and the certificate again, and ends no stream.
 
     Arguments:
         settings: host and port are ignored: the listener has them.
         listener: closed at the end.
         on_start: called when requests are served.
+        load: returns the settings as they are now; may raise :class:`SettingsError`.
 
     Raises:
         NotStartedError: the hub cannot start; the log contains the reason.
     """
     raise_descriptor_limit()
     set_up_logging(settings)
-    if settings.send_timeout is not None:
+    if settings.send_timeout is not None and listener.family != getattr(socket, "AF_UNIX", None):
         set_tcp_timeout(listener, tcp_timeout_for(settings.send_timeout))
-    grace = math.floor(settings.drain_window) + _LAST_REQUESTS
+    manager = ServiceManager()
+
+    def start() -> None:
+        on_start()
+        manager.ready()
+
+    def reload() -> Settings | None:
+        """Return the new settings, or ``None`` if there are none to read or they are invalid."""
+        manager.reloading()
+        try:
+            return None if load is None else load()
+        except SettingsError as error:
+            logger.error("the settings are not changed: %s", error)
+            return None
+        finally:
+            manager.ready()
+
+    options: dict[str, Any] = {
+        "grace": math.floor(settings.drain_window) + _LAST_REQUESTS,
+        "access_log": settings.access_log,
+        "tls": settings.certificate,
+        "on_start": start,
+        "on_beat": manager.beat,
+        "on_stop": manager.stopping,
+    }
     if settings.workers == 1:
-        app = _with_short_errors(create_program(settings))
-        run(app, listener, grace=grace, access_log=settings.access_log, on_start=on_start)
+        program = Program(settings)
+        run(program, listener, on_reload=lambda: program.reload(reload()), **options)
     else:
         with closing(WorkerMetrics(settings.workers)) as shared:
+
+            def reload_workers() -> Reload:
+                changed = reload()
+                create = None if changed is None else functools.partial(_create_worker, changed, shared)
+                return Reload(create, changed)
+
             run_workers(
                 functools.partial(_create_worker, settings, shared),
                 listener,
                 workers=settings.workers,
-                grace=grace,
-                access_log=settings.access_log,
-                on_start=on_start,
+                on_reload=reload_workers,
                 on_restart=shared.count_restart,
+                **options,
             )
     logger.info("stopped")
 
 
-def create_program(settings: Settings, shared: WorkerMetrics | None = None) -> Starlette:
-    """Return the application of one process of the program.
+class Program:
+    """The application of one process of the program; an ASGI application.
 
     Arguments:
         settings: the settings of the program.
-        shared: what several workers share for their metrics.
+        shared: shared by several workers for their metrics.
     """
-    hub = Hub(settings.broker, retention=settings.retention, **settings.hub_options)
-    metrics = Metrics(hub, shared)
-    node = secrets.token_hex(4)  # not the process id, which is the same in many containers
+
+    def __init__(self, settings: Settings, shared: WorkerMetrics | None = None) -> None:
+        self._settings = settings
+        self._node = secrets.token_hex(4)  # not the process id, which is the same in many containers
+        self.hub = Hub(settings.broker, retention=settings.retention, **settings.hub_options)
+        self._metrics = Metrics(self.hub, shared)
+        self._app = create_app(
+            self.hub,
+            cors_origins=settings.cors_origin,
+            lifespan=self._lifespan,
+            node=self._node,
+            metrics=self._metrics,
+            root_path=settings.root_path or "",
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the life of the application."""
+        await self._app(scope, receive, _shorten_errors(send) if scope["type"] == "lifespan" else send)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with hub, gc_policy(), metrics.serving():
-            if settings.workers > 1:
-                logger.info("serving as node %s", node)
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with self.hub, gc_policy(), self._metrics.serving():
+            if self._settings.workers > 1:
+                logger.info("serving as node %s", self._node)
             yield
 
-    return create_app(hub, cors_origins=settings.cors_origin, lifespan=lifespan, node=node, metrics=metrics)
+    def reload(self, settings: Settings | None) -> None:
+        """Take over those of the settings that can change while streams are open, and log the others."""
+        if settings is None:
+            return
+        before, self._settings = self._settings, settings
+        changed = {name for name in Settings.model_fields if getattr(before, name) != getattr(settings, name)}
+        if "log_level" in changed:
+            set_log_level(settings)
+        for name in changed & {*OF_THE_HUB}:
+            setattr(self.hub, name, settings.hub_options[name])
+        live = sorted(changed & {*OF_THE_HUB, "log_level"})
+        later = sorted(changed - {*live})
+        logger.info("read the settings again: %s", f"changed {', '.join(live)}" if live else "no change")
+        if later:
+            logger.warning("restart the server to change %s", ", ".join(later))
 
 
-def _create_worker(settings: Settings, shared: WorkerMetrics) -> ASGIApp:
+def _create_worker(settings: Settings, shared: WorkerMetrics) -> Program:
     set_up_logging(settings)  # a spawned process inherits nothing of its parent's logging
-    return _with_short_errors(create_program(settings, shared))
+    return Program(settings, shared)
 
 
-def _with_short_errors(app: ASGIApp) -> ASGIApp:
+def _shorten_errors(send: Send) -> Send:
     """Reduce the traceback of a broker that cannot be opened at startup to its last line."""
 
-    async def program(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_line(message: Message) -> None:
-            if message["type"] == "lifespan.startup.failed":
-                name, _, sentence = message["message"].strip().rpartition("\n")[2].partition(": ")
-                if name == f"{BrokerError.__module__}.{BrokerError.__qualname__}":
-                    message = {**message, "message": sentence}
-            await send(message)
+    async def send_line(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            name, _, sentence = message["message"].strip().rpartition("\n")[2].partition(": ")
+            if name == f"{BrokerError.__module__}.{BrokerError.__qualname__}":
+                message = {**message, "message": sentence}
+        await send(message)
 
-        await app(scope, receive, send_line if scope["type"] == "lifespan" else send)
-
-    return program
+    return send_line
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -150,8 +215,13 @@ def set_up_logging(settings: Settings) -> None:
         process = "" if settings.workers == 1 else "[%(process)d] "
         handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {process}%(message)s", "%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    logging.getLogger("tickertape").setLevel(settings.log_level.upper())
+    set_log_level(settings)
     if settings.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
     else:
         logging.getLogger("tickertape.hub.streams").setLevel(logging.WARNING)
+
+
+def set_log_level(settings: Settings) -> None:
+    """Log the program's own messages from the configured level."""
+    logging.getLogger("tickertape").setLevel(settings.log_level.upper())

@@ -33,7 +33,6 @@ STREAMS: Final = "tickertape.streams"
 """The key in the state of the application's lifespan; the value is a :class:`DirectStreams`."""
 
 _PATH: Final = b"/events"
-_LINE: Final = b"GET /events"
 _END: Final = b"\r\n\r\n"
 _MAX_CACHED: Final = 1_000
 """Queries and heads that are remembered. Beyond that the cache is emptied: clients may invent any number."""
@@ -130,10 +129,13 @@ class DirectStreams:
     Arguments:
         hub: an open hub.
         cors_options: arguments of Starlette's ``CORSMiddleware``; ``None`` for no CORS.
+        root_path: a path below which a proxy publishes the hub; the proxy may keep it or remove it.
     """
 
-    def __init__(self, hub: Hub, cors_options: Mapping[str, Any] | None) -> None:
+    def __init__(self, hub: Hub, cors_options: Mapping[str, Any] | None, root_path: str = "") -> None:
         self._hub = hub
+        self._paths = (_PATH, root_path.encode() + _PATH)
+        self._lines = tuple(b"GET " + path for path in self._paths)
         self._cors = cors_options
         self._headers = hub.response({"headers": [], "query_string": b""}, "**").headers.raw
         self._reader = _HeadReader()
@@ -145,13 +147,13 @@ class DirectStreams:
 
     def serve(self, data: bytes, transport: asyncio.Transport, state: ServerState) -> bool:
         """Answer a request and hand its connection to the hub. Return False if nothing was done."""
-        if not (data.startswith(_LINE) and data.endswith(_END) and self._reader.read(data)):
+        if not (data.startswith(self._lines) and data.endswith(_END) and self._reader.read(data)):
             return False
         reader = self._reader
         if self._logs_access and reader.forwarded:
             return False
         path, _, raw_query = reader.url.partition(b"?")
-        query = self._query(raw_query) if path == _PATH else None
+        query = self._query(raw_query) if path in self._paths else None
         if query is None:
             return False
         last_event_id = query.last_event_id

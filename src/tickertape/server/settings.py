@@ -16,6 +16,7 @@ from ..asgi import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT
 from ..broker import DEFAULT_RETENTION, Retention, create_broker
 from ..errors import BrokerError
 from ..hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, MAX_TOPICS
+from .uvicorn import Certificate
 
 DEFAULT_BROKER: Final = "sqlite:///tickertape.db"
 """The log in a file: it survives a restart, and workers can share it."""
@@ -27,7 +28,7 @@ _ONE_PROCESS: Final = ("memory:",)
 
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s,]+")
 
-_OF_THE_HUB: Final = ("heartbeat", "send_timeout", "retry", "max_event_size", "max_topics", "drain_window")
+OF_THE_HUB: Final = ("heartbeat", "send_timeout", "retry", "max_event_size", "max_topics", "drain_window")
 
 T = TypeVar("T")
 
@@ -50,6 +51,13 @@ def _origin(value: str) -> str:
     return value
 
 
+def _root_path(value: str | None) -> str | None:
+    path = (value or "").rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise ValueError
+    return path or None
+
+
 Origin = Annotated[str, AfterValidator(_origin)]
 Limit = Annotated[T | None, BeforeValidator(_none)]
 
@@ -65,6 +73,10 @@ class Settings(BaseModel):
 
     host: str = _setting("127.0.0.1", "an address", min_length=1)
     port: int = _setting(8000, "an integer from 0 to 65535", ge=0, le=65535)
+    uds: Limit[Path] = _setting(None, "the path of a Unix socket, or none")
+    root_path: Annotated[Limit[str], AfterValidator(_root_path)] = _setting(None, "a path such as /live, or none")
+    tls_cert: Limit[Path] = _setting(None, "the path of a certificate in PEM, or none")
+    tls_key: Limit[Path] = _setting(None, "the path of a private key in PEM, or none")
     broker: str = _setting(DEFAULT_BROKER, "the URL of a broker", min_length=1)
     workers: int = _setting(1, "an integer of 1 or more", ge=1)
     retention_events: Limit[int] = _setting(DEFAULT_RETENTION.events, "an integer of 1 or more, or none", ge=1)
@@ -97,9 +109,14 @@ class Settings(BaseModel):
         )
 
     @property
+    def certificate(self) -> Certificate | None:
+        """The files of the TLS certificate; ``None`` to serve plain HTTP."""
+        return None if self.tls_cert is None or self.tls_key is None else Certificate(self.tls_cert, self.tls_key)
+
+    @property
     def hub_options(self) -> dict[str, Any]:
         """The settings that are options of :class:`~tickertape.Hub` by the same name."""
-        return {name: getattr(self, name) for name in _OF_THE_HUB}
+        return {name: getattr(self, name) for name in OF_THE_HUB}
 
 
 class _Given(NamedTuple):
@@ -132,6 +149,9 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Setting
         first = error.errors()[0]
         name = str(first["loc"][0])
         raise SettingsError(f"{_mistake(name, first['input'])} (from {source_of(name)})") from None
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        given_one, missing = ("tls_cert", "tls_key") if settings.tls_key is None else ("tls_key", "tls_cert")
+        raise SettingsError(f"expected {missing} beside {given_one} (from {source_of(given_one)})")
     try:
         create_broker(settings.broker)
     except (BrokerError, ValueError) as error:

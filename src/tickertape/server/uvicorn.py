@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import uvicorn
 from uvicorn import Config
@@ -20,14 +24,14 @@ from ..asgi import ASGIApp, close_streams
 from .descriptors import most_connections
 from .protocol import HubProtocol
 
+logger = logging.getLogger("tickertape.server")
+
 DEFAULT_GRACE: Final = 5
 """Seconds for running requests when the server stops; streams are ended at once."""
 
 _ABORT_BEFORE: Final = 0.1
 """Seconds before the end of the grace at which connections without a running request are cut. At its end, uvicorn
 would log an error and leave them open. It looks at its connections every 0.1 s, and starts to count 0.1 s late."""
-
-_SPREADS: Final = sys.platform == "linux"  # elsewhere the last socket bound gets all connections, or binding fails
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,30 +40,21 @@ class NotStartedError(Exception):
     """The application's startup has failed; the log contains the reason."""
 
 
-def listen(host: str, port: int, *, workers: int = 1) -> socket.socket:
-    """Return a socket that listens on ``host`` and ``port``; port 0 chooses a free one.
+class Certificate(NamedTuple):
+    """The files of a TLS certificate.
 
-    For several ``workers`` on Linux, the socket only keeps the address: each worker listens by itself, and the kernel
-    spreads connections evenly. If workers share one socket, the quickest one gets most connections.
-
-    Raises:
-        OSError: the address is in use, does not belong to this machine, or needs more rights.
+    Attributes:
+        certificate: the certificate and those between it and the root, in PEM.
+        key: its private key, in PEM, without a password.
     """
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    if workers == 1 or not _SPREADS:
-        return socket.create_server(address[:2], family=family)
-    keeper = socket.socket(family)
-    try:
-        if family == socket.AF_INET6:
-            keeper.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind(address)
-        # After binding: otherwise the address of another program that also shares would not count as in use.
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    except OSError:
-        keeper.close()
-        raise
-    return keeper
+
+    certificate: Path
+    key: Path
+
+
+def reloads_on_hangup() -> bool:
+    """Return whether SIGHUP reloads: a terminal sends it when it is closed, and ``nohup`` ignores it."""
+    return signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and not os.isatty(0)
 
 
 def run(
@@ -68,23 +63,41 @@ def run(
     *,
     grace: int = DEFAULT_GRACE,
     access_log: bool = False,
+    tls: Certificate | None = None,
     on_start: Callable[[], None] = lambda: None,
+    on_beat: Callable[[], None] = lambda: None,
+    on_stop: Callable[[], None] = lambda: None,
+    on_reload: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve ``app`` until SIGINT or SIGTERM, then return normally.
 
-    Set up logging before.
+    Set up logging before. SIGHUP reads the certificate again, except at a terminal, which sends it when it is closed.
 
     Arguments:
         app: its lifespan is run.
         listener: from :func:`listen`; closed at the end.
         grace: seconds for running requests at the end.
         access_log: True to log requests to ``uvicorn.access``.
+        tls: serve HTTPS.
         on_start: called when requests and signals are handled.
+        on_beat: called each second while the event loop runs.
+        on_stop: called when the server begins to stop.
+        on_reload: called in the event loop after SIGHUP.
 
     Raises:
         NotStartedError: the application cannot start.
     """
-    run_server(create_server(app, grace=grace, access_log=access_log, on_start=on_start), listener)
+    server = create_server(
+        app,
+        grace=grace,
+        access_log=access_log,
+        tls=tls,
+        on_start=on_start,
+        on_beat=on_beat,
+        on_stop=on_stop,
+        on_reload=lambda message: on_reload(),
+    )
+    run_server(server, listener)
 
 
 def create_server(
@@ -92,10 +105,13 @@ def create_server(
     *,
     grace: int,
     access_log: bool,
+    tls: Certificate | None = None,
     on_start: Callable[[], None] = lambda: None,
     on_beat: Callable[[], None] = lambda: None,
+    on_stop: Callable[[], None] = lambda: None,
+    on_reload: Callable[[Any], None] = lambda message: None,
 ) -> Server:
-    """Return a server as :func:`run` runs it; ``on_beat`` is called each second while its event loop runs."""
+    """Return a server as :func:`run` runs it; ``on_reload`` gets the message of :meth:`Server.reload`."""
 
     async def beat() -> None:
         on_beat()
@@ -113,8 +129,10 @@ def create_server(
         timeout_graceful_shutdown=grace,
         timeout_notify=1,
         callback_notify=beat,
+        ssl_certfile=None if tls is None else tls.certificate,
+        ssl_keyfile=None if tls is None else tls.key,
     )
-    return Server(config, grace=grace, on_start=on_start)
+    return Server(config, grace=grace, on_start=on_start, on_stop=on_stop, on_reload=on_reload)
 
 
 def run_server(server: Server, listener: socket.socket) -> None:
@@ -136,8 +154,20 @@ class Server(uvicorn.Server):
         interruptible: False to ignore SIGINT.
     """
 
-    def __init__(self, config: Config, *, grace: int, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        grace: int,
+        on_start: Callable[[], None],
+        on_stop: Callable[[], None],
+        on_reload: Callable[[Any], None],
+    ) -> None:
         super().__init__(config)
+        self._on_stop = on_stop
+        self._on_reload = on_reload
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._early: list[Any] = []  # messages before the loop
         self.interruptible = True
         self._grace = grace
         self._on_start = on_start
@@ -149,18 +179,41 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and report it."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        for message in self._early:
+            self._reload(message)
         if self.started:
             self._on_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End streams, then requests, then the other connections."""
+        self._on_stop()
         close_streams()  # otherwise they would notice it up to a quarter of a second later
         aborting = asyncio.get_running_loop().call_later(max(0.0, self._grace - _ABORT_BEFORE), self._abort_idle)
         try:
             await super().shutdown(sockets)
         finally:
             aborting.cancel()
+
+    def reload(self, message: Any = None) -> None:
+        """Read the certificate again, and pass on a message, soon; for other threads and signal handlers."""
+        if self._loop is None:
+            self._early.append(message)
+        else:
+            self._loop.call_soon_threadsafe(self._reload, message)
+
+    def _reload(self, message: Any) -> None:
+        config = self.config
+        if config.ssl is not None and config.ssl_certfile is not None:
+            try:
+                # First into another context: one with half of a pair would refuse every connection.
+                for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), config.ssl):
+                    context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile)
+                logger.info("read the certificate again: new connections use it")
+            except OSError as error:  # ssl.SSLError is one
+                logger.error("the certificate cannot be read, and the former one is still used: %s", error)
+        self._on_reload(message)
 
     def _abort_idle(self) -> None:
         """Cut connections without a running request, as of clients that do not read the end of a stream."""
@@ -188,7 +241,12 @@ def _handling_signals(server: Server) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
+    def reload(number: int, frame: FrameType | None) -> None:
+        server.reload()
+
     former: dict[signal.Signals, Any] = {number: signal.signal(number, stop) for number in _SIGNALS}
+    if sys.platform != "win32" and reloads_on_hangup():
+        former[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
     try:
         yield
     finally:

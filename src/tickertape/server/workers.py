@@ -1,12 +1,12 @@
 """Several processes that serve one application, and the parent process that supervises them.
 
 Each worker has two pipes. On the *pulse* it reports that it serves, and then once per second that its event loop runs.
-The *lifeline* carries no data: it ends when the parent closes it or dies, and then the worker stops. So no worker
+The *lifeline* carries new settings. It ends when the parent closes it or dies, and then the worker stops. So no worker
 outlives its parent.
 
 A worker that ends by itself is replaced: at once if it has served for a while, else after a pause that doubles with
-each failure. SIGHUP replaces all workers one after the other, each as soon as its successor serves. A failure to start
-a process never affects the running ones.
+each failure. SIGHUP passes new settings to all workers, over their lifelines. SIGUSR1 replaces them one after the
+other, each as soon as its successor serves. A failure to start a process never affects the running ones.
 
 uvicorn has its own supervisor (``uvicorn.supervisors.Multiprocess``). It replaces a worker before the successor
 serves, restarts failing ones without a pause, and shares one socket among them.
@@ -15,6 +15,7 @@ serves, restarts failing ones without a pause, and shares one socket among them.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import multiprocessing
 import os
@@ -29,13 +30,21 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from uvicorn.config import STARTUP_FAILURE
 
 from ..asgi import ASGIApp, copy_tcp_timeout
 from ..timing import backoff
-from .uvicorn import DEFAULT_GRACE, NotStartedError, Server, create_server, run_server
+from .uvicorn import (
+    DEFAULT_GRACE,
+    Certificate,
+    NotStartedError,
+    Server,
+    create_server,
+    reloads_on_hangup,
+    run_server,
+)
 
 logger = logging.getLogger("tickertape.server")
 
@@ -72,16 +81,19 @@ class Job:
     """The task of a worker; it is pickled for the worker's process.
 
     Attributes:
-        factory: returns the application, and sets up logging.
+        factory: returns the application, and sets up logging. If the application has a method ``reload``, it gets
+            the messages of the parent.
         listener: listens for all workers, or only keeps the address at which each worker listens by itself.
         grace: seconds for running requests at the end.
         access_log: True to log requests.
+        tls: serve HTTPS.
     """
 
     factory: Callable[[], ASGIApp]
     listener: socket.socket
     grace: int
     access_log: bool
+    tls: Certificate | None = None
 
     def listen(self) -> socket.socket:
         """Return the socket from which this worker accepts connections."""
@@ -91,6 +103,18 @@ class Job:
             own = socket.create_server(keeper.getsockname()[:2], family=keeper.family, reuse_port=True)
             copy_tcp_timeout(keeper, own)
             return own
+
+
+class Reload(NamedTuple):
+    """Changes after the settings were read again.
+
+    Attributes:
+        factory: returns the application of workers that start later; ``None`` if that is as before.
+        message: for the applications of the workers that run; it is pickled.
+    """
+
+    factory: Callable[[], ASGIApp] | None = None
+    message: Any = None
 
 
 def pause_before(failures: int) -> float:
@@ -105,8 +129,12 @@ def run_workers(
     workers: int,
     grace: int = DEFAULT_GRACE,
     access_log: bool = False,
+    tls: Certificate | None = None,
     hung_after: float = HUNG,
     on_start: Callable[[], None] = lambda: None,
+    on_beat: Callable[[], None] = lambda: None,
+    on_stop: Callable[[], None] = lambda: None,
+    on_reload: Callable[[], Reload] = Reload,
     on_restart: Callable[[int], None] = lambda worker: None,
 ) -> None:
     """Serve the application in several processes, as :func:`~tickertape.server.run` does in one.
@@ -116,18 +144,26 @@ def run_workers(
         listener: from :func:`~tickertape.server.listen`, with or without ``workers=``.
         workers: the number of processes.
         hung_after: seconds without a turn of its event loop after which a worker is killed and replaced.
+        on_beat: called at least each second.
+        on_stop: called when the server begins to stop.
+        on_reload: called after SIGHUP.
         on_restart: called when a worker has ended by itself or was killed, with its number, from 0.
 
     Raises:
         NotStartedError: no worker can start.
     """
-    job = Job(factory, listener, grace, access_log)
-    with (
-        listener,
-        contextlib.closing(
-            Supervisor(job, workers, hung_after=hung_after, on_start=on_start, on_restart=on_restart)
-        ) as supervisor,
-    ):
+    job = Job(factory, listener, grace, access_log, tls)
+    supervisor = Supervisor(
+        job,
+        workers,
+        hung_after=hung_after,
+        on_start=on_start,
+        on_beat=on_beat,
+        on_stop=on_stop,
+        on_reload=on_reload,
+        on_restart=on_restart,
+    )
+    with listener, contextlib.closing(supervisor):
         supervisor.run()
 
 
@@ -164,6 +200,11 @@ class Worker:
                     self.served_since = time.monotonic()
         except (EOFError, OSError):
             self.pulse.close()
+
+    def send(self, message: Any) -> None:
+        """Pass a message to the application of the worker."""
+        with contextlib.suppress(OSError):  # it has ended
+            self.lifeline.send(message)
 
     def stop(self) -> None:
         """Close the pipes, upon which the worker drains and ends."""
@@ -204,6 +245,9 @@ class Supervisor:
         workers: the number of processes.
         hung_after: seconds without a pulse after which a worker is killed.
         on_start: called once, when every worker serves or has failed to.
+        on_beat: called in each turn, at least each second.
+        on_stop: called when the server begins to stop.
+        on_reload: called after SIGHUP.
         on_restart: called with the number of a worker that is started again.
         start: starts a worker.
     """
@@ -215,6 +259,9 @@ class Supervisor:
         *,
         hung_after: float = HUNG,
         on_start: Callable[[], None] = lambda: None,
+        on_beat: Callable[[], None] = lambda: None,
+        on_stop: Callable[[], None] = lambda: None,
+        on_reload: Callable[[], Reload] = Reload,
         on_restart: Callable[[int], None] = lambda worker: None,
         start: Callable[[Job, str], Worker] = Worker,
     ) -> None:
@@ -224,6 +271,9 @@ class Supervisor:
         self._to_replace: list[_Slot] = []
         self._hung_after = hung_after
         self._on_start = on_start
+        self._on_beat = on_beat
+        self._on_stop = on_stop
+        self._on_reload = on_reload
         self._on_restart = on_restart
         self._start = start
         self._started = False
@@ -242,6 +292,7 @@ class Supervisor:
                 now = time.monotonic()
                 # Count one turn at most: if the machine slept or the parent was stopped, no worker could report.
                 self.check(now, min(now - before, _TURN))
+                self._on_beat()
                 before = now
             self._drain()
 
@@ -357,6 +408,7 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Stop all workers at the same time, and wait until they end, the grace is over, or Ctrl-C is pressed again."""
+        self._on_stop()
         # An open socket would still receive connections, which no process accepts.
         self._job.listener.close()
         for worker in self._workers():
@@ -381,8 +433,8 @@ class Supervisor:
                 self._waker.send(b"\0")
 
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup
-            numbers.append(signal.SIGHUP)
+        if sys.platform != "win32":
+            numbers += [signal.SIGUSR1, *([signal.SIGHUP] if reloads_on_hangup() else [])]
         former: dict[int, Any] = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
@@ -399,11 +451,20 @@ class Supervisor:
 
     def _must_end(self) -> bool:
         for number in self._take_signals():
-            # A terminal that is closed sends SIGHUP to its processes.
-            if number in (signal.SIGINT, signal.SIGTERM) or os.isatty(0):
+            if number in (signal.SIGINT, signal.SIGTERM):
                 return True
-            self.replace_all()
+            if number == signal.SIGUSR1:
+                self.replace_all()
+            else:
+                self._reload()
         return False
+
+    def _reload(self) -> None:
+        factory, message = self._on_reload()
+        if factory is not None:
+            self._job = dataclasses.replace(self._job, factory=factory)
+        for worker in self._workers():
+            worker.send(message)
 
 
 def _end_of(worker: Worker) -> str:
@@ -436,18 +497,22 @@ def work(job: Job, lifeline: Connection, pulse: Connection) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent handles it
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)  # the parent handles them
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
         os.set_blocking(pulse.fileno(), False)  # a parent that is stopped reads nothing, and must not block workers
+    app = job.factory()
     server = create_server(
-        job.factory(),
+        app,
         grace=job.grace,
         access_log=job.access_log,
+        tls=job.tls,
+        on_reload=getattr(app, "reload", lambda message: None),
         on_start=lambda: _report(pulse, _READY),
         on_beat=lambda: _report(pulse, _BEAT),
     )
     server.interruptible = False
-    threading.Thread(target=_stop_after, args=(lifeline, server), daemon=True).start()
+    threading.Thread(target=_obey, args=(lifeline, server), daemon=True).start()
     try:
         run_server(server, job.listen())
     except NotStartedError:
@@ -459,7 +524,9 @@ def _report(pulse: Connection, word: bytes) -> None:
         pulse.send_bytes(word)
 
 
-def _stop_after(lifeline: Connection, server: Server) -> None:
+def _obey(lifeline: Connection, server: Server) -> None:
+    """Pass on the messages of the parent, and stop the server when the lifeline ends."""
     with contextlib.suppress(EOFError, OSError):
-        lifeline.recv_bytes()
+        while True:
+            server.reload(lifeline.recv())
     server.should_exit = True
