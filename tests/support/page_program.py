@@ -37,7 +37,9 @@ def serve_page(page: str, app: str, *folders: Path, changes: Mapping[str, str] |
             for name, text in files_of(page).items():
                 for old, new in {"8000": str(port), **(changes or {})}.items():
                     text = text.replace(old, new)
-                (folder / name).write_text(text, "utf-8")
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, "utf-8")
             command = [sys.executable, "-m", "uvicorn", app, f"--port={port}", "--no-access-log"]
             program = Program(command, folder=str(folder))
             stack.callback(program.close)
