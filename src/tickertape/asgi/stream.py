@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from enum import Enum, StrEnum, auto
-from types import MethodType
+from types import MethodType, coroutine
 from typing import Any, Final, Protocol
 
 from ..timing import Clock, Timer
@@ -296,7 +296,7 @@ class Stream:
         """Return the next item encoded, or ``None`` if there is none; throw a cancellation into the items first."""
         try:
             if cancellation is None:
-                item = await anext(self._items)
+                item = await _step(anext(self._items), self._note_turn)
             else:
                 item = await self._items.athrow(cancellation)  # type: ignore[attr-defined]
             return item if self._encode is None else self._encode(item)
@@ -384,8 +384,11 @@ class Stream:
                 raise
             return error
         finally:
-            self._had_turn = self._loop.time()
+            self._note_turn()
         return None
+
+    def _note_turn(self) -> None:
+        self._had_turn = self._loop.time()
 
     def _is_between_blocks(self) -> bool:
         return self._tail.replace(b"\r\n", b"\n").replace(b"\r", b"\n").endswith(_BLOCK_END)
@@ -467,6 +470,25 @@ class Stream:
                     await self._write_now(b"", more=False)
                 return True
         return False
+
+
+@coroutine
+def _step(awaitable: Awaitable[Any], waited: Callable[[], None]) -> Generator[Any, Any, Any]:
+    """Return the result of an awaitable, and call ``waited`` if other tasks could run before it."""
+    steps: Any = awaitable.__await__()
+    try:
+        found = steps.send(None)
+        while True:
+            try:
+                value = yield found
+            except BaseException as error:
+                waited()
+                found = steps.throw(error)
+            else:
+                waited()
+                found = steps.send(value)
+    except StopIteration as end:
+        return end.value
 
 
 class _PeerGoneError(Exception):

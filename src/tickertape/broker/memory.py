@@ -59,6 +59,10 @@ class MemoryBroker:
         return LogState(self._epoch, self._oldest, self._newest)
 
     async def append(self, drafts: Sequence[Draft]) -> list[Cursor]:
+        return self.append_now(drafts)
+
+    def append_now(self, drafts: Sequence[Draft]) -> list[Cursor]:
+        """Append without waiting: only this log has nothing to wait for."""
         self._check_open()
         now = self._now()
         cursors = [Cursor(self._epoch, self._append(draft, now)) for draft in drafts]

@@ -61,6 +61,17 @@ _MAX_OBSERVED: Final = 10_000
 Ending: TypeAlias = Callable[[DisconnectReason], None]
 
 
+class _Round(NamedTuple):
+    """The result of a round: the entries of each audience after one offset and up to another."""
+
+    after: int
+    upto: int
+    entries: dict[Audience, list[Entry]]
+
+
+_NO_ROUND: Final = _Round(-1, -1, {})
+
+
 class Slice(NamedTuple):
     """A part of the log for one subscription.
 
@@ -127,6 +138,8 @@ class Delivery:
         self._served: Collection[Audience] = ()  # by the current round: it is unknown which members have been
         self._loop = asyncio.get_running_loop()
         self._memo: dict[tuple[Audience, int, int], Slice] = {}
+        self._found: dict[Audience, list[Entry]] = {}  # by the current round, if it searched at one moment
+        self._last_round = _NO_ROUND
         self._endings: dict[int, Ending] = {}
         self._appended: deque[tuple[int, float]] = deque(maxlen=_MAX_OBSERVED)
 
@@ -301,26 +314,28 @@ class Delivery:
         return entries
 
     def _fan_out(self, entries: list[Entry]) -> Iterator[None]:
-        wanted: dict[Audience, list[bytes]] = {}
+        wanted: dict[Audience, list[Entry]] = {}
+        self._found = wanted
         until = perf_counter() + self.turn
         for number, entry in enumerate(entries, 1):
             if not entry.block:
                 continue
             for audience in self._index.find(entry.topic):
-                wanted.setdefault(audience, []).append(self._block(entry, audience))
+                wanted.setdefault(audience, []).append(entry)
             if number % _SEARCHES == 0 and perf_counter() > until:
+                self._found = {}  # an audience that begins now has only the later entries
                 yield
                 until = perf_counter() + self.turn
         self._served = wanted
-        for audience, blocks in wanted.items():
+        for audience, own in wanted.items():
             audience.compact()
             if audience.live:
                 live = audience.live
-                chunk, now = b"".join(blocks), self.clock.time()
-                audience.events += len(blocks)
+                chunk, now = b"".join([self._block(entry, audience) for entry in own]), self.clock.time()
+                audience.events += len(own)
                 audience.bytes += len(chunk)
                 yield from audience.write(chunk, self._upto, now, stride=self.stride, turn=self.turn)
-                self.counters.delivered += live * len(blocks)
+                self.counters.delivered += live * len(own)
                 self.counters.delivered_bytes += live * len(chunk)
                 end = self.window.end_of(audience.patterns)
                 if end is not None and end <= self._upto:
@@ -366,6 +381,7 @@ class Delivery:
         except Exception:
             # It is unknown who has been written to. All are disconnected and resume from their own last event.
             logger.exception("a fan-out failed: its subscribers are disconnected and resume")
+            self._found = {}
             for audience in list(self._audiences.values()):
                 for member in audience.leave_all():
                     member.move_to(self.position)
@@ -377,6 +393,7 @@ class Delivery:
     def _end_round(self) -> None:
         self._round = None
         self._served = ()
+        self._last_round = _Round(self.position, self._upto, self._found)
         self.position = self._upto
         self._memo.clear()
         if self._appended:
@@ -422,6 +439,7 @@ class Delivery:
         self.report_progress()
         self._joining = {}
         self._memo.clear()
+        self._last_round = _NO_ROUND
         for audience in self._audiences.values():
             for member in audience.leave_all():
                 member.move_to(position)
@@ -477,12 +495,22 @@ class Delivery:
         key = audience, cursor, upto
         known = self._memo.get(key)
         if known is None:
-            entries, reached = self.window.after(cursor, audience.patterns, PAGE, upto)
+            entries, reached = self._of_last_round(audience, cursor, upto) or self.window.after(
+                cursor, audience.patterns, PAGE, upto
+            )
             known = self._slice(audience, entries, reached)
             if len(self._memo) >= _MAX_MEMO:
                 self._memo.clear()
             self._memo[key] = known
         return known
+
+    def _of_last_round(self, audience: Audience, cursor: int, upto: int) -> tuple[list[Entry], int] | None:
+        """Return what :meth:`Window.after` does if the last round has found it, as for readers that it has woken."""
+        last = self._last_round
+        entries = last.entries.get(audience) if cursor == last.after and upto == last.upto else None
+        if entries is None or (len(entries) > 1 and sum([len(entry.block) for entry in entries]) > PAGE):
+            return None
+        return entries, upto
 
     async def fetch_slice(self, subscription: Subscription) -> Slice | None:
         """Read the next slice from the broker, for a cursor that is older than the window.

@@ -79,6 +79,9 @@ _MAX_LAG: Final = 5000
 """Events that this hub has appended and its follower has not yet seen. Beyond them publishers wait: a quick one must
 not delay the events of the others, nor push the log past the follower. A batch that is larger goes alone."""
 
+_MAX_AT_ONCE: Final = 100
+"""Such events that are appended without waiting: then others have their turn."""
+
 _SMALL_BATCH: Final = 100
 """Events of a batch that need not wait for another batch to be stored."""
 
@@ -446,6 +449,22 @@ class Hub:
     async def publish_many(self, drafts: Iterable[Draft]) -> list[Cursor]:
         """Append several events next to each other, all or none; see :meth:`draft` and :meth:`publish`."""
         return await self._append([self._check_size(draft) for draft in drafts])
+
+    def publish_now(self, draft: Draft) -> bool:
+        """Append one event without waiting, if the log allows it (``memory://``) and its follower keeps up.
+
+        Return whether it was appended. If not, use :meth:`publish_many`.
+
+        Raises:
+            EventTooLargeError: the data is over ``max_event_size``.
+            BrokerError: the broker is closed.
+        """
+        delivery, broker = self._delivery, self._broker
+        if delivery is None or not isinstance(broker, MemoryBroker) or self._lag(delivery, 1) >= _MAX_AT_ONCE:
+            return False
+        (self._appended,) = broker.append_now([self._check_size(draft)])
+        self._published += 1
+        return True
 
     def publish_soon(
         self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None

@@ -280,6 +280,9 @@ class Window:
         entry_at = self._entries.__getitem__
         shift = self._dead - self.oldest
         first = max(offset + 1, self.oldest)
+        if len(patterns) == 1 and patterns[0] in self._offsets:  # a topic, since no topic contains a wildcard
+            only = self._offsets[patterns[0]].between(offset, upto)
+            return (entry for entry in map(entry_at, (at + shift for at in only)) if entry.block), upto
         wanted = compile_patterns(patterns)
         if not wanted.wild:
             known = (self._offsets[topic].between(offset, upto) for topic in patterns if topic in self._offsets)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from ..wire import ServerSentEvent, encode_fields
@@ -20,6 +21,9 @@ from .records import RunEnd, RunInfo, RunState
 Name: TypeAlias = Literal["events", "openai_chat", "openai_responses", "anthropic", "ai_sdk", "ag_ui"]
 
 DONE: Final = "[DONE]"
+
+_SHARED: Final = 4_096
+"""Characters of the longest data whose blocks are kept for the next reader."""
 
 
 class RunEvent(NamedTuple):
@@ -60,7 +64,7 @@ class Frame(NamedTuple):
         """Return the block as sent."""
         if id is None:
             return ServerSentEvent(self.data, event=self.event).encode()
-        return encode_fields(self.data, self.event, id)
+        return _shared_block(*self, id) if len(self.data) <= _SHARED else encode_fields(*self, id)
 
 
 class Framing(Protocol):
@@ -82,6 +86,12 @@ class Framing(Protocol):
 
     def end(self, end: RunEnd) -> list[Frame]:
         """Return the blocks for the end."""
+
+
+@lru_cache(maxsize=1_024)
+def _shared_block(data: str, event: str | None, id: str) -> bytes:
+    """Return a block with an id. All readers of a run get the same blocks, most of them at the same time."""
+    return encode_fields(data, event, id)
 
 
 FramingFactory: TypeAlias = Callable[[RunInfo], Framing]

@@ -108,8 +108,11 @@ class Producer:
         """Take the items, each with its number; wait while too many are not stored yet."""
         try:
             async for item in self._items:
-                self._waiting.append(item_draft(self._hub, self.info, item, f"{self.info.run}.{self._count}"))
+                draft = item_draft(self._hub, self.info, item, f"{self.info.run}.{self._count}")
                 self._count += 1
+                if not self._waiting and self._hub.publish_now(draft):
+                    continue
+                self._waiting.append(draft)
                 self._work.set()
                 while len(self._waiting) >= _MAX_WAITING:
                     self._room.clear()

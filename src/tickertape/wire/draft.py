@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 from ..errors import InvalidEventError, InvalidTopicError
@@ -33,6 +34,12 @@ def check_topic(topic: str) -> str:
     if "*" in topic:
         raise InvalidTopicError(f"expected a topic without '*', got {topic!r}: wildcards are for subscriptions")
     return topic
+
+
+@lru_cache(maxsize=4_096)
+def _checked_topic(topic: str) -> str:
+    """Return a topic as it is stored. A topic has many events, so the last ones that were checked are known."""
+    return repair(check_topic(topic))
 
 
 def check_segments(what: str, text: object) -> list[str]:
@@ -102,7 +109,7 @@ class Draft:
         if event is not None and event.startswith(RESERVED_PREFIX):
             raise InvalidEventError(f"event types that start with {RESERVED_PREFIX!r} are reserved, got {event!r}")
         _check_key(key)
-        _set_topic(self, repair(check_topic(topic)))
+        _set_topic(self, _checked_topic(topic) if isinstance(topic, str) else check_topic(topic))
         _set_data(self, text)
         _set_event(self, None if event is None else repair(event))
         _set_key(self, None if key is None else repair(key))
