@@ -138,6 +138,7 @@ class Delivery:
         self._served: Collection[Audience] = ()  # by the current round: it is unknown which members have been
         self._loop = asyncio.get_running_loop()
         self._memo: dict[tuple[Audience, int, int], Slice] = {}
+        self._running = False  # the current round has begun
         self._found: dict[Audience, list[Entry]] = {}  # by the current round, if it searched at one moment
         self._last_round = _NO_ROUND
         self._endings: dict[int, Ending] = {}
@@ -315,6 +316,7 @@ class Delivery:
 
     def _fan_out(self, entries: list[Entry]) -> Iterator[None]:
         wanted: dict[Audience, list[Entry]] = {}
+        self._running = True
         self._found = wanted
         until = perf_counter() + self.turn
         for number, entry in enumerate(entries, 1):
@@ -392,6 +394,7 @@ class Delivery:
 
     def _end_round(self) -> None:
         self._round = None
+        self._running = False
         self._served = ()
         self._last_round = _Round(self.position, self._upto, self._found)
         self.position = self._upto
@@ -481,6 +484,10 @@ class Delivery:
         """Return whether everything after the cursor is in the window."""
         return self.window.oldest - 1 <= subscription.cursor
 
+    def is_ahead(self, cursor: int) -> bool:
+        """Return whether a reader has all that rounds have brought, so that a later round wakes it."""
+        return cursor >= self.window.newest or (cursor >= self.position and not self._running)
+
     def next_slice(self, subscription: Subscription, upto: int) -> Slice:
         """Return the next slice of the window, up to the offset ``upto``. It may be empty and still move the cursor.
 
@@ -507,10 +514,10 @@ class Delivery:
     def _of_last_round(self, audience: Audience, cursor: int, upto: int) -> tuple[list[Entry], int] | None:
         """Return what :meth:`Window.after` does if the last round has found it, as for readers that it has woken."""
         last = self._last_round
-        entries = last.entries.get(audience) if cursor == last.after and upto == last.upto else None
+        entries = last.entries.get(audience) if cursor == last.after and last.upto <= upto else None
         if entries is None or (len(entries) > 1 and sum([len(entry.block) for entry in entries]) > PAGE):
             return None
-        return entries, upto
+        return entries, last.upto
 
     async def fetch_slice(self, subscription: Subscription) -> Slice | None:
         """Read the next slice from the broker, for a cursor that is older than the window.

@@ -79,7 +79,7 @@ _MAX_LAG: Final = 5000
 """Events that this hub has appended and its follower has not yet seen. Beyond them publishers wait: a quick one must
 not delay the events of the others, nor push the log past the follower. A batch that is larger goes alone."""
 
-_MAX_AT_ONCE: Final = 100
+_MAX_AT_ONCE: Final = 250
 """Such events that are appended without waiting: then others have their turn."""
 
 _SMALL_BATCH: Final = 100

@@ -141,7 +141,7 @@ class PullOutput:
             if delivery.is_over(subscription):
                 delivery.end(subscription, DisconnectReason.ENDED)
                 return None
-            if subscription.cursor >= delivery.window.newest:
+            if delivery.is_ahead(subscription.cursor):
                 subscription.caught_up = True
                 waiting = self._waiting = asyncio.get_running_loop().create_future()
                 subscription.audience.waiters[self] = None
@@ -156,7 +156,7 @@ class PullOutput:
                     if timer is not None:
                         timer.cancel()
                 timed_out = until is not None and delivery.clock.time() >= until
-                if subscription.cursor >= delivery.window.newest and timed_out:
+                if timed_out and delivery.is_ahead(subscription.cursor):
                     break
                 continue
             found: Slice | None
