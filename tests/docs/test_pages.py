@@ -133,7 +133,16 @@ def test_reference_of_hub() -> None:
     """Every public method and property of a hub is in the reference, but those for servers of its streams."""
     page = (DOCS / "reference" / "hub.md").read_text("utf-8")
     documented = set(re.findall(r"auto(?:method|property):: tickertape\.Hub\.(\w+)", page))
-    internal = {"attach", "delivery", "find_start", "open_direct", "retry_block", "subscribe_at"}
+    internal = {
+        "attach",
+        "delivery",
+        "find_start",
+        "is_over",
+        "open_direct",
+        "publish_now",
+        "retry_block",
+        "subscribe_at",
+    }
     assert {name for name in vars(Hub) if not name.startswith("_")} - internal == documented
 
 

@@ -215,3 +215,30 @@ async def test_history_is_of_one_moment() -> None:
         records, gap = await asked
         assert ([record.data for _, record in records], gap) == ([str(number) for number in range(3, 30)], None)
         assert (await hub.history("t", after=f"{hub.epoch}-3"))[1] == "expired"
+
+
+async def test_publish_now() -> None:
+    """The log in memory takes an event at once, until it is too far ahead of its follower."""
+    async with Hub("memory://") as hub, hub.subscribe("t") as events:
+        taken = 0
+        while hub.publish_now(hub.draft("t", str(taken))):
+            taken += 1
+        assert taken == 250
+        assert [(await anext(events)).data for _ in range(taken)] == [str(number) for number in range(taken)]
+        assert hub.publish_now(hub.draft("t", "again"))
+        assert (await anext(events)).data == "again"
+        assert hub.statistics().published == taken + 1
+
+
+async def test_publish_now_to_other_logs() -> None:
+    async with hub_of() as (hub, _):
+        assert not hub.publish_now(hub.draft("t", "x"))
+        assert await stored(hub) == []
+
+
+async def test_publish_now_checks_the_size() -> None:
+    async with Hub("memory://", max_event_size=3) as hub:
+        with pytest.raises(EventTooLargeError):
+            hub.publish_now(Draft("t", "four"))
+        assert hub.publish_now(Draft("t", "abc"))
+        assert await stored(hub) == [("t", None, "abc")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import pickle
 
@@ -42,3 +43,23 @@ async def test_types() -> None:
     assert isinstance(first, Gap)
     assert isinstance(second, HubEvent)
     assert second.topic == "a"
+
+
+@pytest.mark.parametrize("patterns", ["a", ["a", "b"], "*"], ids=str)
+async def test_events_during_a_round(patterns: str | list[str]) -> None:
+    """A reader that was woken late, and one that joins meanwhile, get every event once."""
+    async with Hub() as hub, hub.subscribe(patterns) as early:
+        seen: list[str | None] = []
+        cursor = await hub.publish("a", "0")
+        for number in range(1, 30):
+            await asyncio.sleep(0)  # one turn of the loop: a part of a round
+            await hub.publish("a", str(number))
+            await hub.publish("other/topic", "x")
+            async with hub.subscribe(patterns, last_event_id=str(cursor)) as late:
+                wanted = [str(each) for each in range(1, number + 1)]
+                assert [(await anext(late)).data for _ in wanted] == wanted
+            if number % 3 == 0:
+                seen.append((await anext(early)).data)
+        while len(seen) < 30:
+            seen.append((await anext(early)).data)
+        assert seen == [str(number) for number in range(30)]

@@ -10,7 +10,7 @@ import os
 import random
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, overload
@@ -457,14 +457,18 @@ class Hub:
 
         Raises:
             EventTooLargeError: the data is over ``max_event_size``.
-            BrokerError: the broker is closed.
         """
         delivery, broker = self._delivery, self._broker
         if delivery is None or not isinstance(broker, MemoryBroker) or self._lag(delivery, 1) >= _MAX_AT_ONCE:
             return False
-        (self._appended,) = broker.append_now([self._check_size(draft)])
-        self._published += 1
-        return True
+        began = perf_counter()
+        with suppress(BrokerError):
+            (self._appended,) = broker.append_now([self._check_size(draft)])
+            self._published += 1
+            delivery.counters.append_seconds.observe(perf_counter() - began)
+            delivery.appended(self._appended.offset, began)
+            return True
+        return False
 
     def publish_soon(
         self, topic: str, data: Any = "", *, event: str | None = None, key: str | None = None

@@ -109,7 +109,7 @@ class Draft:
         if event is not None and event.startswith(RESERVED_PREFIX):
             raise InvalidEventError(f"event types that start with {RESERVED_PREFIX!r} are reserved, got {event!r}")
         _check_key(key)
-        _set_topic(self, _checked_topic(topic) if isinstance(topic, str) else check_topic(topic))
+        _set_topic(self, _checked_topic(topic) if type(topic) is str else repair(check_topic(topic)))
         _set_data(self, text)
         _set_event(self, None if event is None else repair(event))
         _set_key(self, None if key is None else repair(key))
