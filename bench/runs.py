@@ -1,6 +1,6 @@
 """Runs beside a plain Starlette response that resumes nothing: processor time and bytes for each token, and its delay.
 
-Each contender is a server of its own, and this process reads. A run has two readers: the one that starts it, and one
+Each contender is a separate server, and this process reads. A run has two readers: the one that starts it, and one
 that joins it. The plain response has as many readers, and a generator for each of them, since it cannot share one.
 Tokens come at a fixed pace. Processor time is that of the server, of all its threads, while all runs are under way.
 The contenders take turns, and a ratio is the median of those of the turns. At the end the two readers of each run are
@@ -280,7 +280,7 @@ class Sample(NamedTuple):
 
 
 def measure(server: Server, runs: int, seconds: float, *, profiled: bool = False) -> Sample:
-    """Let a server produce tokens for some seconds, and check what the readers have at the end."""
+    """Read tokens of a server for some seconds, and check what the readers have at the end."""
     server.call("reset")
     crowd = Crowd()
     try:
