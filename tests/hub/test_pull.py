@@ -47,7 +47,7 @@ async def test_types() -> None:
 
 @pytest.mark.parametrize("patterns", ["a", ["a", "b"], "*"], ids=str)
 async def test_events_during_a_round(patterns: str | list[str]) -> None:
-    """A reader that was woken late, and one that joins meanwhile, get every event once."""
+    """A reader that runs late, and one that joins during a round, get every event once."""
     async with Hub() as hub, hub.subscribe(patterns) as early:
         seen: list[str | None] = []
         cursor = await hub.publish("a", "0")
