@@ -10,9 +10,8 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from tickertape import Hub
-from tickertape.hub import MAX_TOPICS
-from tickertape.hub.topics import Patterns, PatternSet, TopicIndex, check_patterns
-from tickertape.wire import MAX_SEGMENTS
+from tickertape.hub.topics import TopicIndex
+from tickertape.wire import MAX_SEGMENTS, MAX_TOPICS, Patterns, PatternSet, check_patterns
 
 AUDIENCES: Final = (0, 10, 100, 1_000, 10_000)
 EVENTS: Final = 2_000

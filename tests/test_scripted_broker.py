@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tickertape.broker import Broker, Record
+from tickertape.broker import Broker, LogState, Record
 from tickertape.errors import BrokerError, LogResetError, LogTrimmedError
 from tickertape.testing import ScriptedBroker
 from tickertape.wire import Cursor, Draft
@@ -26,7 +26,7 @@ async def test_is_a_broker() -> None:
     )
     assert [cursor.offset for cursor in cursors] == [1, 2, 3, 4, 5, 5]
     assert {cursor.epoch for cursor in cursors} == {state.epoch}
-    assert await broker.state() == (state.epoch, 3, 5)
+    assert await broker.state() == LogState(state.epoch, 3, 5)
     assert (await broker.read(0, 2)).records == [Record(3, "t", None, "3"), Record(4, "t", None, "4")]
     assert (await broker.read(3, 9, lambda topic: topic == "u")).records == [Record(5, "u", "kind", "5")]
     tail = broker.tail(Cursor((await broker.state()).epoch, 4))

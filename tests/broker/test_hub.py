@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from tickertape import Hub
-from tickertape.broker import Retention
+from tickertape.broker import LogState, Retention
 from tickertape.testing import ScriptedBroker
 from tickertape.testing.contract import Log
 from tickertape.testing.contract.checks import PATIENCE
@@ -109,7 +109,7 @@ async def test_everything_at_once(log: Log) -> None:
                 tasks.create_task(users.publish(f"{number}"))
             for work in (users.check, users.read_history, users.follow, users.reconnect, users.reconnect):
                 tasks.create_task(work())
-        assert (await hub.check()) == (users.epoch, 1, TOTAL)
+        assert (await hub.check()) == LogState(users.epoch, 1, TOTAL)
 
 
 async def test_catching_up_is_one_read_a_page() -> None:

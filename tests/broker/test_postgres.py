@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from tickertape.broker import Broker, Record, Retention, create_broker
+from tickertape.broker import Broker, LogState, Record, Retention, create_broker
 from tickertape.broker.postgres import PostgresBroker
 from tickertape.broker.postgres.connections import translate_error
 from tickertape.broker.transactional import TransactionalBroker
@@ -339,8 +339,8 @@ async def test_lowered_retention(schema: str) -> None:
 
 async def test_newer_schema(schema: str) -> None:
     async with opened(schema):
-        execute(f'UPDATE "{schema}".meta SET version = 2')
-    assert "expected version 1 of the schema" in await refused(create_broker(f"{POSTGRES_URL}?schema={schema}"))
+        execute(f'UPDATE "{schema}".meta SET version = 3')
+    assert "expected version 2 of the schema" in await refused(create_broker(f"{POSTGRES_URL}?schema={schema}"))
 
 
 async def test_sessions_commit_to_the_disk(schema: str) -> None:
@@ -438,11 +438,12 @@ async def test_waiting_requests_fail_with_the_reason(
 async def test_invalid_utf8_of_another_program(schema: str) -> None:
     async with opened(schema) as broker, tailing(broker, 0) as tail:
         execute(
-            f'SELECT "{schema}".append(%s, NULL, NULL, NULL, %s, %s, %s, %s::bytea[])',
+            f'SELECT "{schema}".append(%s, NULL, %s, %s, %s, %s::bytea[], %s::bytea[])',
             (await broker.state()).epoch,
             [b"t\xff"],
             [b"e\xff"],
             [b"d\xff"],
+            [],
             [],
         )
         expected = [Record(1, "t\ufffd", "e\ufffd", "d\ufffd")]
@@ -472,8 +473,8 @@ async def test_state_and_read_begin_no_epoch(schema: str) -> None:
         await broker.append(drafts("1", "2", "3"))
         execute(f'DELETE FROM "{schema}".log WHERE "offset" = 3')
         execute(f'UPDATE "{schema}".meta SET newest = 2, life = %s', "7/00000001")
-        assert await broker.state() == (before.epoch, 1, 2)
-        assert (await broker.read(0, 10)).state == (before.epoch, 1, 2)
+        assert await broker.state() == LogState(before.epoch, 1, 2)
+        assert (await broker.read(0, 10)).state == LogState(before.epoch, 1, 2)
         assert execute(f'SELECT epoch, life FROM "{schema}".meta') == [(before.epoch, "7/00000001")]
         assert (await broker.open()).epoch != before.epoch
         execute(f'DROP SCHEMA "{schema}" CASCADE')

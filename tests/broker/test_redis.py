@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tickertape.broker import Broker, Record, Retention, create_broker
+from tickertape.broker import Broker, LogState, Record, Retention, create_broker
 from tickertape.broker.redis import RedisBroker
 from tickertape.broker.redis.fencing import Binding, Decision, Server, decide, parse_info
 from tickertape.errors import BrokerError, LogResetError
@@ -278,7 +278,7 @@ async def test_flushall(start: Start) -> None:
         with pytest.raises(LogResetError):
             await collect(tail, 1)
     page = await broker.read(0, 10)
-    assert page.state == (cursors[0].epoch, 1, 1)
+    assert page.state == LogState(cursors[0].epoch, 1, 1)
     assert numbers(page.records) == [6]
     await broker.close()
 
@@ -292,8 +292,8 @@ async def test_state_and_read_begin_no_epoch(start: Start) -> None:
         client.hset(META, mapping={"newest": "4", "replid": "other"})
         client.xdel(f"{PREFIX}log:{before.epoch}", "5-0")
         meta = client.hgetall(META)
-        assert await broker.state() == (before.epoch, 1, 4)
-        assert (await broker.read(0, 10)).state == (before.epoch, 1, 4)
+        assert await broker.state() == LogState(before.epoch, 1, 4)
+        assert (await broker.read(0, 10)).state == LogState(before.epoch, 1, 4)
         assert client.hgetall(META) == meta
         assert (await broker.open()).epoch != before.epoch
         client.flushall()
@@ -448,7 +448,7 @@ async def test_promise_of_lossless_failover(start: Start) -> None:
     with replica.client() as client:
         client.execute_command("REPLICAOF", "NO", "ONE")
     other = fast(f"{replica.url}?failover=lossless")
-    assert await other.open() == (before.epoch, 1, 3)
+    assert await other.open() == LogState(before.epoch, 1, 3)
     assert await other.append(drafts(4, 4)) == [Cursor(before.epoch, 4)]
     await other.close()
 

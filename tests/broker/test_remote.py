@@ -176,7 +176,7 @@ async def test_catching_up_costs_one_request_per_page() -> None:
     after = 0
     while after < 5000:
         page = await broker.read(after, 100)
-        assert page.state == ("e1", 1, 5000)
+        assert page.state == LogState("e1", 1, 5000)
         after = page.records[-1].offset
     assert server.requests == ["page"] * 50
     await broker.close()
@@ -217,8 +217,8 @@ async def test_state_and_read_never_fence() -> None:
     await broker.append(drafts(3))
     server.records.pop()
     server.requests.clear()
-    assert await broker.state() == ("e1", 1, 2)
-    assert (await broker.read(0, 10)).state == ("e1", 1, 2)
+    assert await broker.state() == LogState("e1", 1, 2)
+    assert (await broker.read(0, 10)).state == LogState("e1", 1, 2)
     assert server.requests == ["state", "page"]
     assert (await broker.open()).epoch == "e1x"
     await broker.close()

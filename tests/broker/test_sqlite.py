@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tickertape.broker import Page, Record, Retention, SQLiteBroker, create_broker
+from tickertape.broker import LogState, Page, Record, Retention, SQLiteBroker, create_broker
 from tickertape.broker.sqlite.broker import _LOOK, _OFFERED
 from tickertape.broker.sqlite.log import LogFile
 from tickertape.errors import BrokerError, LogResetError
@@ -114,7 +114,7 @@ def made(path: Path, *statements: str) -> None:
 
 
 def newer(path: Path) -> None:
-    made(path, "PRAGMA user_version = 2")
+    made(path, "PRAGMA user_version = 3")
 
 
 def damaged(path: Path) -> None:
@@ -134,7 +134,7 @@ def headless(path: Path) -> None:
         (Path.mkdir, ["cannot open the log {path}: unable to open database file; check that its directory exists"]),
         (text, ["cannot open the log {path}: file is not a database; it is another kind of file"]),
         (other, ["cannot open the log {path}: it is a database of another program"]),
-        (newer, ["cannot open the log {path}: its format is 2, of a newer tickertape; this one reads format 1"]),
+        (newer, ["cannot open the log {path}: its format is 3, of a newer tickertape; this one reads format 2"]),
         (headless, ["cannot read the log {path}: its content is damaged"]),
         (damaged, ["the log {path}: database disk image is malformed; its content is damaged"]),
     ],
@@ -374,8 +374,8 @@ async def test_lost_records_begin_an_epoch(tmp_path: Path) -> None:
         before = await broker.state()
         await broker.append(drafts_of(5))
         await asyncio.to_thread(lose, path, 3)
-        assert await broker.state() == (before.epoch, 1, 3), "state() changes nothing"
-        assert (await broker.read(0, 10)).state == (before.epoch, 1, 3)
+        assert await broker.state() == LogState(before.epoch, 1, 3), "state() changes nothing"
+        assert (await broker.read(0, 10)).state == LogState(before.epoch, 1, 3)
         (cursor,) = await broker.append([Draft("t", "new")])
         assert cursor.epoch != before.epoch
         assert cursor.offset == 4

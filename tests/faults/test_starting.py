@@ -101,7 +101,7 @@ def test_file_that_is_no_log(content: bytes, workers: str, tmp_path: Path) -> No
 def test_damaged_log(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     with closing(sqlite3.connect(path)) as database:
-        database.executescript("PRAGMA application_id = 0x7469636B; PRAGMA user_version = 1; CREATE TABLE t (x);")
+        database.executescript("PRAGMA application_id = 0x7469636B; PRAGMA user_version = 2; CREATE TABLE t (x);")
         database.execute("INSERT INTO t VALUES (zeroblob(100000))")
         database.commit()
     with path.open("r+b") as file:

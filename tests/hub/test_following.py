@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.hub import HubClient, gap_of, settle
-from tickertape.broker import MemoryBroker, Retention
+from tickertape.broker import LogState, MemoryBroker, Retention
 from tickertape.errors import BrokerError
 from tickertape.hub import Hub
 from tickertape.hub.window import Window
@@ -240,7 +240,7 @@ async def test_page_of_replaced_log() -> None:
         output.subscription.audience.leave(output)
         output.subscription.cursor = 0
         output.wake()
-        delivery.rebase(Window(cursors[0].epoch, 3, Retention()), oldest=1)
+        delivery.rebase(Window(cursors[0].epoch, 3, Retention()), LogState(cursors[0].epoch, 1, 3))
         events = await client.read_all()
         assert [event.event or event.data for event in events] == ["stream:gap", "new 0", "new 1", "new 2"]
         await client.close()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support.hub import HubClient, settle
-from tickertape.broker import LogState, MemoryBroker, Record, Retention
+from tickertape.broker import OTHERS, LogState, MemoryBroker, Record, Retention
 from tickertape.errors import LogResetError
 from tickertape.hub import Hub
 from tickertape.testing import FakeClock, ScriptedBroker
@@ -67,7 +67,7 @@ class Foreign(MemoryBroker):
     def _append(self, draft: Any, now: float) -> int:
         offset = super()._append(draft, now)
         if offset % 3 == 0:
-            self._records[-1] = Record(offset, draft.topic, "a\nb", draft.data)
+            self._lanes[OTHERS].records[-1] = Record(offset, draft.topic, "a\nb", draft.data)
         return offset
 
 

@@ -12,8 +12,8 @@ import pytest
 from support.hub import HubClient, gap_of, settle
 from tickertape.broker import Retention
 from tickertape.hub import Hub
-from tickertape.hub.topics import compile_patterns
 from tickertape.testing import FakeClock, ScriptedBroker
+from tickertape.wire import compile_patterns
 
 WAYS = pytest.mark.parametrize("direct", [False, True], ids=["portable", "direct"])
 

@@ -14,9 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tickertape.errors import InvalidTopicError
-from tickertape.hub import MAX_TOPICS, check_patterns
-from tickertape.hub.topics import Patterns, PatternSet, TopicIndex, compile_patterns
-from tickertape.wire import MAX_SEGMENTS, MAX_TOPIC_LENGTH, check_topic
+from tickertape.hub.topics import TopicIndex
+from tickertape.wire import (
+    MAX_SEGMENTS,
+    MAX_TOPIC_LENGTH,
+    MAX_TOPICS,
+    Patterns,
+    PatternSet,
+    check_patterns,
+    check_topic,
+    compile_patterns,
+)
 
 # Topics
 

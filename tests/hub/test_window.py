@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tickertape.broker import Record, Retention
 from tickertape.errors import BrokerError
-from tickertape.hub.topics import Patterns, check_patterns, compile_patterns
 from tickertape.hub.window import Entry, Window, encode_record
+from tickertape.wire import Patterns, check_patterns, compile_patterns
 
 UNLIMITED = Retention(events=None, bytes=None, age=None)
 NO_LIMIT = 1 << 30

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from support.hub import gap_of
 from tickertape import ServerSentEvent
-from tickertape.hub.topics import Patterns, compile_patterns
-from tickertape.wire import Cursor
+from tickertape.wire import Cursor, Patterns, compile_patterns
 
 __all__ = ["Account", "Ledger", "Published", "wanted"]
 

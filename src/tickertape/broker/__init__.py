@@ -2,9 +2,10 @@
 
 from .factory import create_broker, extra_needed
 from .memory import MemoryBroker
-from .protocol import DEFAULT_RETENTION, Broker, Retention, TopicFilter
-from .records import LogState, Page, Record, new_epoch
+from .protocol import Broker, DiscardingBroker, TopicFilter
+from .records import OTHERS, LogState, Marks, Page, Record, new_epoch, relevant_marks
 from .remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT
+from .retention import DEFAULT_RETENTION, MAX_RULES, Lanes, Retention
 from .sqlite import SQLiteBroker
 from .transactional import SQLConnection, TransactionalBroker
 from .urls import NatsURL, read_nats_url, without_secrets
@@ -13,8 +14,13 @@ __all__ = [
     "DEFAULT_CONNECT_TIMEOUT",
     "DEFAULT_RETENTION",
     "DEFAULT_TIMEOUT",
+    "MAX_RULES",
+    "OTHERS",
     "Broker",
+    "DiscardingBroker",
+    "Lanes",
     "LogState",
+    "Marks",
     "MemoryBroker",
     "NatsURL",
     "Page",
@@ -28,5 +34,6 @@ __all__ = [
     "extra_needed",
     "new_epoch",
     "read_nats_url",
+    "relevant_marks",
     "without_secrets",
 ]

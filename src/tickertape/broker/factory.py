@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from ..errors import BrokerError
 from .memory import MemoryBroker
-from .protocol import DEFAULT_RETENTION, Broker, Retention
+from .protocol import Broker
+from .retention import DEFAULT_RETENTION, Retention
 from .sqlite import SQLiteBroker
 from .urls import read_options
 

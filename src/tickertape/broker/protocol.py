@@ -1,10 +1,9 @@
-"""``Broker``, the interface of a log, and ``Retention``, the limits of what it keeps."""
+"""``Broker``, the interface of a log."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from ..wire import Cursor, Draft
 from .records import LogState, Page, Record
@@ -85,32 +84,20 @@ class Broker(Protocol):
         """Close all connections; may be called twice. Waiting calls end. A closed broker is not opened again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """The limits of what a log keeps. The first limit that is reached counts; ``None`` for no limit.
+@runtime_checkable
+class DiscardingBroker(Protocol):
+    """A broker that can remove the records of one topic before its limits do."""
 
-    Attributes:
-        events: number of records, at least 1.
-        bytes: bytes of topics, types and data together, at least 1.
-        age: seconds since the append, greater than 0.
+    async def discard(self, topic: str, upto: int) -> None:
+        """Remove the records of a topic up to an offset. Does nothing if they are gone.
 
-    Raises:
-        ValueError: a limit is out of its range.
-    """
+        A topic without a separate rule keeps its records: only rules may leave holes in a log. A reader of the
+        topic whose cursor is older gets a gap; the readers of other topics do not.
 
-    events: int | None = 100_000
-    bytes: int | None = 64 * 1024 * 1024
-    age: float | None = None
+        Arguments:
+            topic: the topic.
+            upto: the offset of the newest record to remove.
 
-    def __post_init__(self) -> None:
-        for name in ("events", "bytes"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"expected {name} to be an int of at least 1, or None, got {value!r}")
-        age: object = self.age
-        if age is not None and (isinstance(age, bool) or not isinstance(age, (int, float)) or not age > 0):
-            raise ValueError(f"expected age to be a number of seconds greater than 0, or None, got {age!r}")
-
-
-DEFAULT_RETENTION: Final = Retention()
-"""Also the limits of a hub's memory: several minutes of a busy service, and less memory than its process needs."""
+        Raises:
+            BrokerError: the log cannot be reached. The records may be removed or not.
+        """

@@ -14,8 +14,9 @@ from ..errors import BrokerError, LogResetError, LogTrimmedError
 from ..timing import backoff, sleep
 from ..wire import Cursor, Draft
 from .grouping import DEFAULT_GROUP, GroupCommit
-from .protocol import DEFAULT_RETENTION, Retention, TopicFilter
-from .records import LogState, Page, Record
+from .protocol import TopicFilter
+from .records import LogState, Page, Record, contiguous
+from .retention import DEFAULT_RETENTION, Lanes, Retention
 
 logger = logging.getLogger("tickertape.broker")
 
@@ -79,7 +80,7 @@ class RemoteBroker(ABC):
         random: Callable[[], float] = random.random,
         group: int = DEFAULT_GROUP,
     ) -> None:
-        self._retention = retention
+        self._lane_of = Lanes(retention)
         self._timeout = timeout
         self._random = random
         self._group = GroupCommit(self._commit, group)
@@ -247,9 +248,12 @@ class RemoteBroker(ABC):
                             continue
                         if records[0].offset != after + 1:
                             raise LogTrimmedError(after, records[0].offset)
+                        following, records = records, contiguous(records)
                         after = records[-1].offset
                         self._show(epoch, after)
                         yield records
+                        if len(records) < len(following):
+                            raise LogTrimmedError(after, following[len(records)].offset)
             except (LogResetError, LogTrimmedError):
                 raise
             except BrokerError as error:

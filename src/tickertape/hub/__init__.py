@@ -9,14 +9,12 @@ from .pull import HubEvent, PullOutput
 from .response import HubResponse
 from .statistics import Distribution, HubStatistics
 from .subscription import Overflow, OverflowPolicy, SubscriberInfo, Subscription
-from .topics import MAX_TOPICS, check_patterns
 
 __all__ = [
     "DEFAULT_DRAIN_WINDOW",
     "DEFAULT_MAX_EVENT_SIZE",
     "DEFAULT_RETRY",
     "MAX_LAST",
-    "MAX_TOPICS",
     "Batch",
     "DirectOutput",
     "Distribution",
@@ -35,6 +33,5 @@ __all__ = [
     "PullOutput",
     "SubscriberInfo",
     "Subscription",
-    "check_patterns",
     "field_reader",
 ]

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Final, Protocol
 
 from ..asgi import frame
-from .topics import Patterns
+from ..wire import Patterns
 
 STRIDE: Final = 64
 """Writes between two looks at the time: about a third of a millisecond."""

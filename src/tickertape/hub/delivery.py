@@ -17,15 +17,15 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import DisconnectReason
-from ..broker import Broker, Record
+from ..broker import Broker, LogState, Record
 from ..errors import BrokerError, SlowConsumerError
 from ..timing import Clock, sleep
-from ..wire import Cursor, Gap, GapReason
+from ..wire import Cursor, Gap, GapReason, Patterns, compile_patterns
 from .audience import STRIDE, TURN, Audience, Member
 from .presence import Presence
 from .statistics import Counters
 from .subscription import Output, OverflowPolicy, Subscription
-from .topics import Patterns, TopicIndex, compile_patterns
+from .topics import TopicIndex
 from .window import Entry, Window, encode_record
 
 logger = logging.getLogger("tickertape.hub")
@@ -419,12 +419,12 @@ class Delivery:
         while self._appended and self._appended[0][0] <= self.position:
             self.counters.delivery_seconds.observe(now - self._appended.popleft()[1])
 
-    def rebase(self, window: Window, oldest: int) -> None:
+    def rebase(self, window: Window, state: LogState) -> None:
         """Continue with another window: every subscription catches up from its cursor, or gets a gap.
 
         Arguments:
             window: the new one, of the same log or of another.
-            oldest: the offset of the oldest record that its log keeps.
+            state: the state of its log.
         """
         if self._round is not None:
             # Some of its subscribers have been served and some not. At its end all have the same position.
@@ -450,8 +450,9 @@ class Delivery:
         for subscription in self.presence.subscriptions:
             if window.epoch != before.epoch or subscription.cursor > window.newest:
                 after = Cursor(before.epoch, subscription.cursor)
-                subscription.cursor = oldest - 1
-                subscription.gap = self.gap("reset", str(after), oldest - 1)
+                subscription.cursor = state.oldest - 1
+                subscription.gap = self.gap("reset", str(after), state.oldest - 1)
+                subscription.noted = state.dropped
             if subscription.output is not None:
                 subscription.output.wake()
 
@@ -482,7 +483,8 @@ class Delivery:
 
     def in_window(self, subscription: Subscription) -> bool:
         """Return whether everything after the cursor is in the window."""
-        return self.window.oldest - 1 <= subscription.cursor
+        self.window.trim(self.clock.time())
+        return self.window.complete_after(subscription.audience.patterns) <= subscription.cursor
 
     def is_ahead(self, cursor: int) -> bool:
         """Return whether a reader has all that rounds have brought, so that a later round wakes it."""
@@ -528,7 +530,7 @@ class Delivery:
             SlowConsumerError: the next events are no longer kept, and the policy is ``disconnect``.
             BrokerError: the log cannot be read.
         """
-        found = await self._read(subscription.audience, subscription.cursor)
+        found = await self._read(subscription)
         if found is None or not subscription.caught_up:
             return found
         if subscription.policy is OverflowPolicy.LATEST:
@@ -544,8 +546,8 @@ class Delivery:
         gap = Gap.create("expired", found.gap.after or "", Cursor(self.window.epoch, head))
         return Slice(b"", head, [], gap)
 
-    async def _read(self, audience: Audience, cursor: int) -> Slice | None:
-        window = self.window
+    async def _read(self, subscription: Subscription) -> Slice | None:
+        audience, cursor, window = subscription.audience, subscription.cursor, self.window
         known = window.newest
         began = perf_counter()
         try:
@@ -573,9 +575,12 @@ class Delivery:
                 upto = entries[-1].offset
                 break
             entries.append(entry)
-        if state.oldest <= cursor + 1:
+        lost = state.lost_upto(cursor, audience.patterns, subscription.noted)
+        if lost <= cursor:
             return self._slice(audience, entries, upto)
-        resumed = state.oldest - 1
+        subscription.noted = state.dropped
+        # Records between lost ones are still kept, and follow the gap.
+        resumed = max(state.oldest - 1, min(lost, records[0].offset - 1 if records else lost))
         gap = self.gap("expired", str(Cursor(state.epoch, cursor)), resumed)
         return self._slice(audience, entries, max(upto, resumed), gap)
 

@@ -27,6 +27,7 @@ from ..asgi import (
 from ..broker import (
     DEFAULT_RETENTION,
     Broker,
+    DiscardingBroker,
     LogState,
     MemoryBroker,
     Page,
@@ -39,7 +40,7 @@ from ..broker import (
 )
 from ..errors import BrokerError, EventTooLargeError, HubClosedError
 from ..timing import Clock, check_limit, check_seconds
-from ..wire import HEARTBEAT, Cursor, Draft, check_topic
+from ..wire import HEARTBEAT, MAX_TOPICS, Cursor, Draft, Patterns, check_patterns, check_topic, compile_patterns
 from .delivery import Delivery
 from .direct import DirectOutput
 from .feeds import MAX_NAME_LENGTH, Feed, Field, Shape, Source
@@ -49,7 +50,6 @@ from .pull import PullOutput
 from .response import Chunks, Filter, HubResponse, Map, Shaping, opening_block
 from .statistics import HubStatistics
 from .subscription import Overflow, OverflowPolicy, Subscription, check_overflow
-from .topics import MAX_TOPICS, Patterns, check_patterns, compile_patterns
 from .wheel import Wheel
 
 logger = logging.getLogger("tickertape.hub")
@@ -886,7 +886,9 @@ class Hub:
             HubClosedError: the hub is closed or draining.
         """
         self._check_accepting()
-        return self.delivery.subscribe(patterns, start.cursor, start.gap, policy, user, envelope)
+        subscription = self.delivery.subscribe(patterns, start.cursor, start.gap, policy, user, envelope)
+        subscription.noted = start.noted
+        return subscription
 
     def open_direct(
         self, patterns: Patterns, last_event_id: str | None, last: Last, policy: OverflowPolicy, envelope: bool = False
@@ -965,8 +967,31 @@ class Hub:
             state, records = await self._broker.read(0, limit, wanted)
         gap = None
         if after is not None:
-            gap = "reset" if not known else "expired" if start + 1 < state.oldest else None
+            gap = "reset" if not known else "expired" if state.lost_upto(start, patterns) > start else None
         return [(Cursor(state.epoch, record.offset), record) for record in records], gap
+
+    async def discard(self, topic: str, upto: str) -> None:
+        """Remove the events of a topic up to a cursor from the log, before its limits do.
+
+        Only a topic with a separate rule can lose events in this way (:class:`~tickertape.broker.Retention`), and
+        those that resume before ``upto`` get a gap. Does nothing for others, or if the broker cannot do it.
+
+        Arguments:
+            topic: the topic.
+            upto: the cursor of the newest event to remove.
+
+        Raises:
+            InvalidTopicError: the topic breaks the syntax.
+            HubClosedError: the hub is closed.
+            BrokerError: the log cannot be reached.
+        """
+        delivery = await self._ready()
+        cursor = Cursor.parse(upto)
+        if cursor is None or cursor.epoch != delivery.window.epoch:
+            return
+        delivery.window.discard(check_topic(topic), cursor.offset)
+        if isinstance(self._broker, DiscardingBroker):
+            await self._broker.discard(topic, cursor.offset)
 
     # Ending.
 

@@ -10,13 +10,12 @@ from contextlib import aclosing
 from time import perf_counter
 from typing import Final, Literal, NamedTuple, TypeAlias, cast
 
-from ..broker import Broker, LogState, Record, Retention
+from ..broker import Broker, LogState, Marks, Record, Retention
 from ..errors import BrokerError, LogResetError, LogTrimmedError
 from ..timing import Clock, backoff, sleep
-from ..wire import Cursor, Gap
+from ..wire import Cursor, Gap, Patterns, compile_patterns
 from .delivery import Delivery
 from .presence import Presence
-from .topics import Patterns, compile_patterns
 from .window import Window
 
 logger = logging.getLogger("tickertape.hub")
@@ -59,10 +58,12 @@ class Start(NamedTuple):
     Attributes:
         cursor: the offset after which it gets every event.
         gap: sent first, if it cannot start where the client asked.
+        noted: records that were dropped before, and whose loss needs no notice.
     """
 
     cursor: int
     gap: Gap | None = None
+    noted: Marks = ()
 
 
 def check_last(last: Last) -> Last:
@@ -106,10 +107,11 @@ async def find_start(
         if start is None and last_event_id is not None:
             start = await _after(broker, delivery, last_event_id)
         elif start is None and last == "all":
-            start = Start((await broker.state()).oldest - 1)
+            state = await broker.state()
+            start = Start(state.oldest - 1, noted=state.dropped)
         elif start is None:
             assert last != "all"
-            start = Start(await _before_last(broker, delivery, patterns, min(last or 0, MAX_LAST)))
+            start = await _before_last(broker, delivery, patterns, min(last or 0, MAX_LAST))
         if delivery.window.epoch == window.epoch:  # else the log was replaced during the search
             return start
 
@@ -122,26 +124,27 @@ async def _after(broker: Broker, delivery: Delivery, last_event_id: str) -> Star
         return Start(cursor.offset)  # another hub on the same log was faster; this one will see it soon
     # If the log has a new epoch that this hub has not seen yet, there will be another gap in a moment.
     oldest = state.oldest if state.epoch == window.epoch else window.oldest
-    return Start(oldest - 1, delivery.gap("reset", last_event_id, oldest - 1))
+    return Start(oldest - 1, delivery.gap("reset", last_event_id, oldest - 1), state.dropped)
 
 
-async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, last: int) -> int:
-    """Return the offset before the newest ``last`` matching records."""
+async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, last: int) -> Start:
+    """Return the start before the newest ``last`` matching records."""
     window = delivery.window
     start = at = window.newest
     missing = last
-    while missing and at >= window.oldest:
+    while missing and at > window.complete_after(patterns):
         found, at = window.last(missing, patterns, at)
+        found = [offset for offset in found if offset > window.complete_after(patterns)]
         missing -= len(found)
         start = found[-1] - 1 if found else start
-        if missing and at >= window.oldest:
+        if missing and at > window.complete_after(patterns):
             await asyncio.sleep(0)  # a long window must not hold the loop
     if not missing:
-        return start
-    oldest = window.oldest  # all offsets found so far are newer, even if the window drops records now
+        return Start(start)
+    oldest = window.complete_after(patterns) + 1  # all offsets found so far are newer, even if it drops records now
     state = await broker.state()
     if state.oldest >= oldest or state.epoch != window.epoch:
-        return start
+        return Start(start)
     older: deque[int] = deque(maxlen=missing)
     after = state.oldest - 1
     while after < oldest - 1:
@@ -150,7 +153,15 @@ async def _before_last(broker: Broker, delivery: Delivery, patterns: Patterns, l
         if len(records) < _PAGE:
             break
         after = records[-1].offset
-    return older[0] - 1 if older else start
+    return Start(older[0] - 1 if older else start, noted=state.dropped)
+
+
+def _without_hole(records: list[Record]) -> list[Record]:
+    """Return the newest records that have no hole between them: others were dropped, and the broker knows which."""
+    first = len(records) - 1
+    while first > 0 and records[first - 1].offset == records[first].offset - 1:
+        first -= 1
+    return records[first:]
 
 
 class Follower:
@@ -213,7 +224,7 @@ class Follower:
                 state = await self._broker.state()
                 window = delivery.window
                 if replace or state.epoch != window.epoch or state.newest < window.newest:
-                    delivery.rebase(await self._read_window(state), state.oldest)
+                    delivery.rebase(await self._read_window(state), state)
                     replace = False
                 self.healthy = True
                 after = Cursor(delivery.window.epoch, delivery.window.newest)
@@ -252,7 +263,10 @@ class Follower:
             current, records = await self._broker.read(window.newest, _PAGE)
             if current.epoch != state.epoch:
                 raise LogResetError(f"the log was reset while it was read: {state.epoch} became {current.epoch}")
-            if not records or records[0].offset != window.newest + 1:  # trimmed since the state was read
+            if not records:  # trimmed since the state was read
                 return Window(state.epoch, state.newest, self._retention)
+            records = _without_hole(records)
+            if records[0].offset > window.newest + 1:
+                window = Window(state.epoch, records[0].offset - 1, self._retention)
             window.append(records, self._clock.time())
         return window

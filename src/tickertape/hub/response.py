@@ -25,13 +25,12 @@ from ..asgi import (
 )
 from ..errors import BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
-from ..wire import HEARTBEAT, Cursor, End, ServerSentEvent, encode_fields
+from ..wire import HEARTBEAT, Cursor, End, Patterns, ServerSentEvent, encode_fields
 from .delivery import Delivery, Slice
 from .direct import DirectOutput
 from .log import Last, Start
 from .pull import HubEvent, PullOutput, events_of
 from .subscription import OverflowPolicy, Subscription
-from .topics import Patterns
 from .window import envelope_of
 
 logger = logging.getLogger("tickertape.hub")

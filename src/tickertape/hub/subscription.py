@@ -6,10 +6,10 @@ from enum import StrEnum
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import DisconnectReason
-from ..wire import Gap
+from ..broker import Marks
+from ..wire import Gap, Patterns
 from .audience import Audience
 from .statistics import Way
-from .topics import Patterns
 
 Overflow: TypeAlias = Literal["disconnect", "skip", "latest"]
 """The values of ``on_overflow=``."""
@@ -82,6 +82,7 @@ class Subscription:
 
     Attributes:
         output: the current way in which it is served; ``None`` until there is one.
+        noted: the marks of dropped records whose loss needs no other notice.
         caught_up: it has reached the newest event once. From then on it can only fall behind.
         reason: why it ended; ``None`` while it is open.
         events, bytes: the events that it was sent, and their bytes without the framing of HTTP.
@@ -99,6 +100,7 @@ class Subscription:
         "events",
         "gap",
         "id",
+        "noted",
         "output",
         "policy",
         "reason",
@@ -126,6 +128,7 @@ class Subscription:
         self.events = 0
         self.bytes = 0
         self.output: Output | None = None
+        self.noted: Marks = ()
         self.caught_up = False
         self.reason: DisconnectReason | None = None
 

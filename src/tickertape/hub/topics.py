@@ -1,45 +1,21 @@
-"""Topic patterns: their syntax, a matcher of bounded cost, and the index of the subscriptions to a topic.
+"""The index of the subscriptions to a topic.
 
-A topic consists of segments between slashes: ``orders/42``. In a pattern, ``*`` stands for one segment
-and ``**`` for any number of segments, also none: ``orders/*``, ``chat/**``, ``**``.
-
-Anybody who may subscribe chooses patterns, and every publish is matched against them. So the cost of
-the worst patterns counts, not the cost of the usual ones:
-
-- a topic has at most :data:`~tickertape.wire.MAX_SEGMENTS` segments;
-- :class:`PatternSet` follows all patterns of a subscription at once, as the bits of one integer;
-- :class:`TopicIndex` follows a tree while that is cheap, and asks pattern sets for the others.
+Anybody who may subscribe chooses patterns, and every publish is matched against them. So the cost of the worst
+patterns counts: :class:`TopicIndex` follows a tree while that is cheap, and asks pattern sets for the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Hashable, Iterator
 from itertools import chain
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeVar
 
-from ..errors import InvalidTopicError
-from ..wire import MAX_SEGMENTS, check_segments
-
-MAX_TOPICS: Final = 100
-"""Patterns of one subscription: as many as fit well into a URL."""
-
-MAX_ANY: Final = 2
-"""``**`` in one pattern: ``**/a/**`` finds a segment anywhere, and no use for a third one is known."""
-
-Patterns: TypeAlias = tuple[str, ...]
-"""Patterns of one subscription: checked, sorted, each once."""
+from ..wire import MAX_SEGMENTS, Patterns, PatternSet
 
 T = TypeVar("T", bound=Hashable)
 
 _ONE: Final = "*"
 _ANY: Final = "**"
-
-_CACHED_MATCHES: Final = 256
-"""Answers that a pattern set remembers, some 50 KiB: the active topics of most hubs. It forgets all when it is full."""
-
-_CACHED_SETS: Final = 64
-"""Compiled pattern sets that are kept: the largest legal one takes 2 MiB, a usual one 2 KiB."""
 
 _CACHED_FINDS: Final = 65_536
 """Values that the index remembers for topics, 0.5 MiB of references. It forgets all when it is full."""
@@ -47,126 +23,6 @@ _CACHED_FINDS: Final = 65_536
 _MAX_VISITS: Final = 128
 """Nodes of the tree that the patterns of one value may make a topic visit. A literal and ``*`` below ``**`` are 97.
 So many visits take 27 µs if nothing is shared; the largest pattern set takes 6 µs, but is asked for every topic."""
-
-
-def check_patterns(patterns: str | Iterable[str], *, limit: int | None = MAX_TOPICS) -> Patterns:
-    """Return the patterns sorted, each once, and ``**/**`` as ``**``.
-
-    Arguments:
-        patterns: one pattern or several.
-        limit: the greatest number of patterns; ``None`` for any.
-
-    Raises:
-        InvalidTopicError: there are no patterns or too many, or one breaks the syntax.
-    """
-    if isinstance(patterns, str):
-        patterns = (patterns,)
-    given = set(patterns)
-    if not given:
-        raise InvalidTopicError("a subscription needs at least one topic")
-    if limit is not None and len(given) > limit:
-        raise InvalidTopicError(f"expected at most {limit} topics in a subscription, got {len(given)}")
-    return tuple(sorted({_check_pattern(pattern) for pattern in sorted(given, key=str)}))
-
-
-@lru_cache(maxsize=1_000)
-def _check_pattern(pattern: str) -> str:
-    segments = check_segments("topic pattern", pattern)
-    if _ONE not in pattern:
-        return pattern
-    for segment in segments:
-        if _ONE in segment and segment not in (_ONE, _ANY):
-            raise InvalidTopicError(f"expected '*' or '**' as a whole segment, got {segment!r} in {pattern!r}")
-    kept = [
-        segment
-        for before, segment in zip([None, *segments], segments, strict=False)
-        if (before, segment) != (_ANY, _ANY)
-    ]
-    if kept.count(_ANY) > MAX_ANY:
-        raise InvalidTopicError(
-            f"expected at most {MAX_ANY} '**' in a topic pattern, got {kept.count(_ANY)} in {pattern!r}"
-        )
-    return "/".join(kept)
-
-
-class PatternSet:
-    """A compiled set of patterns; call it with a topic to learn whether any of them matches.
-
-    Shift-And (Baeza-Yates and Gonnet, "A New Approach to Text Searching", 1992) over segments instead of
-    characters. A pattern of n segments, its ``**`` not counted, has n + 1 states, which are adjacent bits of one
-    integer for all patterns. Bit i is set when the first i segments have matched. A segment of the topic moves every
-    bit whose segment it matches one place up; a bit before which ``**`` stands also stays. So a topic costs a few
-    operations on an integer for each of its segments, whatever the patterns are: 6 µs for the largest legal set.
-
-    Arguments:
-        patterns: as returned by :func:`check_patterns`.
-
-    Attributes:
-        patterns: the patterns.
-        wild: False if all patterns are topics, which is the case to look them up one by one.
-    """
-
-    __slots__ = ("_cache", "_final", "_initial", "_literal", "_loops", "_moves", "_star_moves", "patterns", "wild")
-
-    def __init__(self, patterns: Patterns) -> None:
-        self.patterns = patterns
-        self._literal = frozenset(pattern for pattern in patterns if _ONE not in pattern)
-        self.wild = len(self._literal) < len(patterns)
-        self._initial = self._final = self._loops = self._star_moves = 0
-        self._moves: dict[str, int] = {}
-        self._cache: dict[str, bool] = {}
-        bit = 1
-        for pattern in patterns:
-            if pattern not in self._literal:
-                bit = self._compile(pattern, bit)
-        for segment in self._moves:
-            self._moves[segment] |= self._star_moves
-
-    def _compile(self, pattern: str, bit: int) -> int:
-        """Add the states of a pattern from ``bit`` on, and return the next free bit."""
-        self._initial |= bit
-        for segment in pattern.split("/"):
-            if segment == _ANY:
-                self._loops |= bit
-                continue
-            if segment == _ONE:
-                self._star_moves |= bit
-            else:
-                self._moves[segment] = self._moves.get(segment, 0) | bit
-            bit <<= 1
-        self._final |= bit
-        return bit << 1
-
-    def __call__(self, topic: str) -> bool:
-        """Return True if any of the patterns matches the topic."""
-        if topic in self._literal:
-            return True
-        if not self.wild:
-            return False
-        match = self._cache.get(topic)
-        if match is None:
-            if len(self._cache) >= _CACHED_MATCHES:
-                self._cache.clear()
-            match = self._cache[topic] = self._match(topic)
-        return match
-
-    def _match(self, topic: str) -> bool:
-        moves, star_moves, loops = self._moves.get, self._star_moves, self._loops
-        states = self._initial
-        for segment in topic.split("/"):
-            states = (states & moves(segment, star_moves)) << 1 | states & loops
-            if not states:
-                return False
-        return states & self._final != 0
-
-    def __repr__(self) -> str:
-        return f"PatternSet({self.patterns!r})"
-
-
-@lru_cache(_CACHED_SETS)
-def compile_patterns(patterns: Patterns) -> PatternSet:
-    """Return the pattern set of some patterns; the last ones are kept."""
-    return PatternSet(patterns)
 
 
 class _Node(Generic[T]):

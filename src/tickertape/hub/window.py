@@ -6,14 +6,14 @@ import heapq
 import json
 import logging
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from ..broker import Record, Retention
+from ..broker import OTHERS, Lanes, Record, Retention, relevant_marks
 from ..errors import BrokerError, InvalidEventError
-from ..wire import END_EVENT, TOPIC_END_EVENT, encode_fields
-from .topics import Patterns, compile_patterns
+from ..wire import END_EVENT, TOPIC_END_EVENT, Patterns, compile_patterns, encode_fields
 
 logger = logging.getLogger("tickertape.hub")
 
@@ -25,6 +25,9 @@ _SPARE: Final = 1024
 
 _MAX_ENDED: Final = 100_000
 """Topics of which a window remembers the end, some 10 MiB. Beyond them, it forgets those that ended first."""
+
+_HOLES: Final = 100_000
+"""Empty places in the middle, 0.8 MiB. If there are more, the window becomes shorter."""
 
 _SCAN: Final = 500
 """Entries that one call examines: some milliseconds if all have new topics and there are a hundred patterns."""
@@ -99,8 +102,24 @@ _GONE: Final = Entry(Record(0, "", None, ""), b"", 0.0)
 """Takes the place of a dropped entry until the list is cut."""
 
 
+class _Lane:
+    """The offsets of the records of one rule in the window, in order."""
+
+    __slots__ = ("bytes", "dropped", "limits", "offsets")
+
+    def __init__(self, limits: Retention) -> None:
+        self.offsets: deque[int] = deque()
+        self.bytes = 0
+        self.dropped = 0  # the newest offset that was dropped after others that are still here
+        self.limits = limits
+
+
 class Window:
-    """The newest records of a log, without holes.
+    """The newest records of a log.
+
+    The records of topics with a rule are dropped by their rule, also from the middle. In the list their places are
+    taken by an entry without a topic. Everything else is dropped from the start only, and then whatever is there:
+    the broker has it.
 
     Arguments:
         epoch: the epoch of the log.
@@ -118,11 +137,21 @@ class Window:
         self.skipped = 0  # records that could not be encoded
         self.ended: dict[str, int] = {}
         self._retention = retention
+        self._lane_of = Lanes(retention)
+        self._lanes: dict[str, _Lane] = {}  # of the rules that have records here
+        self._ruled = 0  # records in them
+        self._ruled_bytes = 0
+        self._holes = 0
+        self._holed = 0  # the newest offset that was dropped from the middle
         self._entries: list[Entry] = []
         self._dead = 0  # dropped entries at the start of the list
         self._offsets: dict[str, _Offsets] = {}  # by topic
 
     def __len__(self) -> int:
+        return self._span - self._holes
+
+    @property
+    def _span(self) -> int:
         return len(self._entries) - self._dead
 
     def __repr__(self) -> str:
@@ -130,8 +159,16 @@ class Window:
 
     @property
     def oldest(self) -> int:
-        """The offset of the oldest record held; ``newest + 1`` if there is none."""
-        return self.newest - len(self) + 1
+        """The offset of the oldest record held, or of a place before it; ``newest + 1`` if there is none."""
+        return self.newest - self._span + 1
+
+    def complete_after(self, patterns: Patterns) -> int:
+        """Return the offset after which the window holds all records of these topics that were appended."""
+        if not self._holed:
+            return self.oldest - 1
+        relevant = relevant_marks(self._lane_of.names, patterns)
+        dropped = (lane.dropped for name, lane in self._lanes.items() if name in relevant)
+        return max(self.oldest - 1, *dropped)
 
     @property
     def topics(self) -> Collection[str]:
@@ -153,8 +190,10 @@ class Window:
         for entry in added:
             offsets = self._offsets.get(entry.topic)
             if offsets is None:
-                offsets = self._offsets[entry.topic] = _Offsets()
+                offsets = self._offsets[entry.topic] = _Offsets(self._lane(entry.topic))
             offsets.items.append(entry.offset)
+            if offsets.lane is not None:
+                self._add_ruled(offsets.lane, entry)
             self._entries.append(entry)
             self.newest = entry.offset
             self.bytes += entry.size
@@ -178,25 +217,92 @@ class Window:
         ends = [self.ended.get(pattern) for pattern in patterns]
         return None if None in ends else max(end for end in ends if end is not None)
 
+    def _lane(self, topic: str) -> _Lane | None:
+        name = self._lane_of(topic)
+        if name == OTHERS:
+            return None
+        if name not in self._lanes:
+            self._lanes[name] = _Lane(self._lane_of.limits(name))
+        return self._lanes[name]
+
+    def _add_ruled(self, lane: _Lane, entry: Entry) -> None:
+        lane.offsets.append(entry.offset)
+        lane.bytes += entry.size
+        self._ruled += 1
+        self._ruled_bytes += entry.size
+
     def trim(self, now: float) -> None:
         """Drop the records that the retention does not keep at the time ``now``."""
         keep = self._retention
         deadline = None if keep.age is None else now - keep.age
-        while self and (
-            (keep.events is not None and len(self) > keep.events)
-            or (keep.bytes is not None and self.bytes > keep.bytes)
-            or (deadline is not None and self._entries[self._dead].added < deadline)
+        for lane in self._lanes.values():
+            self._trim_lane(lane, now)
+        while self._span and (
+            self._entries[self._dead] is _GONE
+            or (keep.events is not None and len(self) - self._ruled > keep.events)
+            or (keep.bytes is not None and self.bytes - self._ruled_bytes > keep.bytes)
+            or (deadline is not None and self._is_outdated(self._entries[self._dead], deadline))
+            or self._holes > _HOLES
         ):
             self._drop_oldest()
         if self._dead > _SPARE:
             del self._entries[: self._dead]
             self._dead = 0
 
+    def _is_outdated(self, entry: Entry, deadline: float) -> bool:
+        return entry.added < deadline and self._offsets[entry.topic].lane is None
+
+    def _trim_lane(self, lane: _Lane, now: float) -> None:
+        keep, offsets = lane.limits, lane.offsets
+        deadline = None if keep.age is None else now - keep.age
+        while offsets and (
+            (keep.events is not None and len(offsets) > keep.events)
+            or (keep.bytes is not None and lane.bytes > keep.bytes)
+            or (deadline is not None and self._entry_at(offsets[0]).added < deadline)
+        ):
+            self._drop_ruled(lane, offsets.popleft())
+
+    def discard(self, topic: str, upto: int) -> None:
+        """Drop the records of a topic up to an offset, if the topic has a rule."""
+        known = self._offsets.get(topic)
+        if known is None or known.lane is None:
+            return
+        dropped = set(known.between(0, upto))
+        known.lane.offsets = deque(offset for offset in known.lane.offsets if offset not in dropped)
+        for offset in sorted(dropped):
+            self._drop_ruled(known.lane, offset)
+
+    def _entry_at(self, offset: int) -> Entry:
+        return self._entries[offset - self.oldest + self._dead]
+
+    def _drop_ruled(self, lane: _Lane, offset: int) -> None:
+        """Put an empty place where a record of a rule was, whose offset is no longer in its lane."""
+        place = offset - self.oldest + self._dead
+        entry = self._entries[place]
+        self._entries[place] = _GONE
+        self._holes += 1
+        self._holed = max(self._holed, offset)
+        lane.dropped = max(lane.dropped, offset)
+        self._forget(entry, lane)
+
     def _drop_oldest(self) -> None:
         entry = self._entries[self._dead]
         self._entries[self._dead] = _GONE
         self._dead += 1
+        if entry is _GONE:
+            self._holes -= 1
+            return
+        lane = self._offsets[entry.topic].lane
+        if lane is not None:
+            lane.offsets.popleft()
+        self._forget(entry, lane)
+
+    def _forget(self, entry: Entry, lane: _Lane | None) -> None:
         self.bytes -= entry.size
+        if lane is not None:
+            lane.bytes -= entry.size
+            self._ruled -= 1
+            self._ruled_bytes -= entry.size
         if self._offsets[entry.topic].drop_first():
             del self._offsets[entry.topic]
 
@@ -251,7 +357,8 @@ class Window:
         if wanted.wild:
             stop = max(self.oldest, upto - _SCAN + 1)
             span = (self._entries[at + shift] for at in range(upto, stop - 1, -1))
-            matching = (entry.offset for entry in span if not entry.ends_topic and wanted(entry.topic))
+            span = (entry for entry in span if entry is not _GONE and not entry.ends_topic)
+            matching = (entry.offset for entry in span if wanted(entry.topic))
             found = list(islice(matching, count))
             return found, stop - 1
         known = (self._offsets[topic].newest_first(upto) for topic in patterns if topic in self._offsets)
@@ -296,10 +403,11 @@ class Window:
 class _Offsets:
     """The offsets of one topic, in order. The first of the list may be dead: cutting moves all that follow."""
 
-    __slots__ = ("_dead", "items")
+    __slots__ = ("_dead", "items", "lane")
 
-    def __init__(self) -> None:
+    def __init__(self, lane: _Lane | None) -> None:
         self.items: list[int] = []
+        self.lane = lane  # of the topic's rule; None for a topic without one
         self._dead = 0
 
     def drop_first(self) -> bool:

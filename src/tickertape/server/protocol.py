@@ -23,7 +23,8 @@ from uvicorn.server import ServerState
 
 from ..asgi import Message, Receive, Scope, Send, frame, get_last_event_id
 from ..errors import InvalidTopicError, TickertapeError
-from ..hub import Hub, OverflowPolicy, check_patterns
+from ..hub import Hub, OverflowPolicy
+from ..wire import check_patterns
 from .checks import find_mistake
 from .descriptors import LimitedHTTPProtocol, is_full
 from .endpoints import envelope_of, last_of, policy_of, topics_of

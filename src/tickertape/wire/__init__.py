@@ -19,6 +19,7 @@ from .notices import (
     Gap,
     GapReason,
 )
+from .patterns import MAX_TOPICS, Patterns, PatternSet, check_patterns, compile_patterns, covers, overlap
 
 __all__ = [
     "DEFAULT_MAX_EVENT_SIZE",
@@ -29,6 +30,7 @@ __all__ = [
     "MAX_KEY_LENGTH",
     "MAX_OFFSET",
     "MAX_SEGMENTS",
+    "MAX_TOPICS",
     "MAX_TOPIC_LENGTH",
     "RESERVED_PREFIX",
     "STREAM_ERROR",
@@ -39,9 +41,15 @@ __all__ = [
     "End",
     "Gap",
     "GapReason",
+    "PatternSet",
+    "Patterns",
     "ReceivedEvent",
     "ServerSentEvent",
+    "check_patterns",
     "check_segments",
     "check_topic",
+    "compile_patterns",
+    "covers",
     "encode_fields",
+    "overlap",
 ]

@@ -387,6 +387,19 @@ class TruncatesAtNul(ShelfBroker):
         return super().store(contents, draft.replace(data=draft.data.partition("\0")[0]))
 
 
+class IgnoresRules(ShelfBroker):
+    """A broker with one retention for all topics. It says that it can discard topics."""
+
+    async def discard(self, topic: str, upto: int) -> None:
+        pass
+
+
+class DiscardsAnything(ShelfBroker):
+    async def discard(self, topic: str, upto: int) -> None:
+        self.shelf.contents.records.clear()
+        self.shelf.contents.notes.clear()
+
+
 class Broken(NamedTuple):
     """A broker, the check that it fails, and its traits."""
 
@@ -449,4 +462,28 @@ BROKEN: Final = (
     Broken(TruncatesData, "event_over_the_limit_is_refused", Traits(max_data=1000)),
     Broken(TruncatesAtNul, "text_with_nul"),
     Broken(TruncatesAtNul, "text_with_nul_is_refused", Traits(nul=False)),
+    Broken(DiscardsAnything, "discarding_needs_a_rule"),
+    *(
+        Broken(IgnoresRules, check)
+        for check in (
+            "rule_by_events",
+            "rule_by_bytes",
+            "rule_by_age",
+            "busy_topic_pushes_nothing_out",
+            "log_does_not_push_a_rule_out",
+            "first_rule_counts",
+            "only_readers_of_the_rule_lose",
+            "pages_skip_holes",
+            "tail_before_a_hole_is_refused",
+            "rules_survive_a_restart",
+            "rules_of_two_brokers",
+            "removed_rule",
+            "keys_of_a_rule",
+            "lowered_rule",
+            "discarded_topic",
+            "discarded_topic_after_a_restart",
+            "discarding_is_bounded",
+            "tail_before_discarded_records",
+        )
+    ),
 )

@@ -149,7 +149,7 @@ class ShelfBroker:
 class ShelfLog(Log):
     """A log on a separate shelf."""
 
-    traits = Traits(opener=None)
+    traits = Traits(opener=None, rules=False)
     kind: ClassVar[type[ShelfBroker]] = ShelfBroker
 
     def __init__(self, directory: Path) -> None:

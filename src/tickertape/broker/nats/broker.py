@@ -25,9 +25,9 @@ from typing import Final, NamedTuple
 
 from ...errors import BatchTooLargeError, BrokerError, LogResetError
 from ...wire import Cursor, Draft
-from ..protocol import DEFAULT_RETENTION, Retention
 from ..records import LogState, Page, Record
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, epoch_changed
+from ..retention import DEFAULT_RETENTION, Retention
 from ..urls import choice, read_nats_url
 from .connection import ConnectionLost, Inbox, NatsConnection, NoStream
 from .link import Link
@@ -286,7 +286,7 @@ class NatsBroker(RemoteBroker):
     async def _page(self, after: int, limit: int) -> Page:
         link = await self._linked()
         extent = await self._look(link)
-        epoch, oldest, newest = extent.state
+        epoch, oldest, newest, _ = extent.state
         start = max(after, oldest - 1)
         if start >= newest or limit < 1:
             return Page(extent.state, [])

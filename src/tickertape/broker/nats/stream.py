@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
 
 from ...errors import BrokerError
-from ..protocol import Retention
 from ..records import LogState, new_epoch
+from ..retention import Retention
 from .keys import KeyIndex
 from .link import Link
 from .messages import Message

@@ -30,7 +30,6 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any, Final
 
 import psycopg
@@ -38,9 +37,9 @@ from psycopg import errors
 
 from ...errors import BrokerError, LogResetError
 from ...wire import Cursor, Draft
-from ..protocol import DEFAULT_RETENTION, Retention
-from ..records import LogState, Page, Record, new_epoch
+from ..records import OTHERS, LogState, Page, Record, marks_after, new_epoch
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, epoch_changed, is_lossless
+from ..retention import DEFAULT_RETENTION, MAX_MARKS, Retention
 from ..transactional import SQLConnection
 from .connections import ByteArray, Connection, Pool, Session, parse_url, translate_error
 from .schema import OUTBOX_WAKE, VERSION, schema_script
@@ -74,15 +73,12 @@ _CREATE_LOCK, _MOVE_LOCK = 0x7469636B, 0x74617065
 _MISSING: Final = (errors.UndefinedTable, errors.InvalidSchemaName, errors.UndefinedFunction)
 """PostgreSQL's errors if our schema does not exist."""
 
-_META: Final = """
-  SELECT epoch, newest, CASE WHEN %s::interval IS NULL THEN oldest ELSE coalesce((
-    SELECT "offset" FROM "$schema".log l
-    WHERE "offset" >= meta.oldest AND at >= clock_timestamp() - %s::interval ORDER BY "offset" LIMIT 1
-  ), newest + 1) END AS oldest
-  FROM (SELECT * FROM "$schema".meta LIMIT 1) meta
-"""
-"""The state of the log; records that are too old may wait for an append to remove them. LIMIT 1 lets the planner expect
-one row: if it expects hundreds, it compiles the plan, each time."""
+_STEP: Final = 1_000
+"""Records of a discarded topic that are removed in one transaction, in which appends wait."""
+
+
+_DISCARDED: Final = """(SELECT json_agg(json_build_array(encode(topic, 'hex'), "offset"))
+  FROM "$schema".discarded WHERE "offset" >= v.oldest)"""
 
 
 class PostgresBroker(RemoteBroker):
@@ -123,8 +119,8 @@ class PostgresBroker(RemoteBroker):
         self._pool = Pool(self._address, _CONNECTIONS)
         self._sessions: set[Session] = set()
         self._created = False
-        self._age = None if retention.age is None else timedelta(seconds=retention.age)
-        self._limits = (retention.events, retention.bytes, self._age)
+        self._limits = _limits(retention)
+        self._physical = _limits(Retention(events=None, bytes=None))
 
     def __repr__(self) -> str:
         return f"<PostgresBroker {self._where()} {self._schema} seen={self._seen}>"
@@ -147,18 +143,17 @@ class PostgresBroker(RemoteBroker):
     async def _fence(self, seen: Cursor) -> LogState:
         if not self._created:
             await self._create()
-        query = 'SELECT "$schema".bind(%s, %s, %s, %s, %s, %s, %s, %s)'
-        arguments = (new_epoch(), seen.epoch, seen.offset, self._lossless, _TRIM_BUDGET, *self._limits)
+        query = f'SELECT "$schema".bind(%s, %s, %s, %s, %s, {self._limits})'
+        arguments = (new_epoch(), seen.epoch, seen.offset, self._lossless, _TRIM_BUDGET)
         try:
-            rows = await self._fetch(query, *arguments)
+            await self._fetch(query, *arguments)
         except BrokerError as error:
             if not isinstance(error.__cause__, _MISSING):
                 raise
             self._created = False  # it was dropped
             await self._create()
-            rows = await self._fetch(query, *arguments)
-        epoch, oldest, newest = rows[0][0]
-        return LogState(epoch, int(oldest), int(newest))
+            await self._fetch(query, *arguments)
+        return await self._state()
 
     async def _create(self) -> None:
         """Create the schema if there is none, and check its version."""
@@ -211,32 +206,49 @@ class PostgresBroker(RemoteBroker):
     # The log.
 
     async def _state(self) -> LogState:
+        query = f"SELECT epoch, oldest, newest, marked, dropped, {_DISCARDED} FROM {_view(self._limits)}"
         try:
-            rows = await self._fetch(f"SELECT epoch, oldest, newest FROM ({_META}) m", self._age, self._age)
+            rows = await self._fetch(query)
         except BrokerError as error:
             raise self._gone(error) from error
         if not rows or rows[0][0] is None:
             raise self._gone()
-        return LogState(*rows[0])
+        return _read_state(rows[0])
 
     async def _page(self, after: int, limit: int) -> Page:
-        return await self._page_on(self._pool, after, limit, self._age)
+        return await self._page_on(self._pool, after, limit, self._limits)
 
-    async def _page_on(self, connection: Pool | Session, after: int, limit: int, age: timedelta | None) -> Page:
+    async def _page_on(self, connection: Pool | Session, after: int, limit: int, limits: str) -> Page:
         # One statement sees one moment of the log.
         query = f"""
-            SELECT m.epoch, m.oldest, m.newest, l."offset", l.topic, l.event, l.data
-            FROM ({_META}) m LEFT JOIN LATERAL (
-              SELECT * FROM "$schema".log WHERE "offset" > greatest(%s, m.oldest - 1) ORDER BY "offset" LIMIT %s
-            ) l ON true ORDER BY l."offset"
+            SELECT v.epoch, v.oldest, v.newest, v.marked, v.dropped, {_DISCARDED}, r."offset", r.topic, r.event, r.data
+            FROM {_view(limits)} LEFT JOIN LATERAL (
+              (SELECT "offset", topic, event, data FROM "$schema".log
+                WHERE "offset" > greatest(%s, v.dropped[1]) ORDER BY "offset" LIMIT %s)
+              UNION ALL
+              (SELECT "offset", topic, event, data FROM "$schema".ruled
+                WHERE "offset" > greatest(%s, v.oldest - 1)
+                  AND "offset" > coalesce(v.dropped[array_position(v.marked, lane)], 0) ORDER BY "offset" LIMIT %s)
+              ORDER BY "offset" LIMIT %s
+            ) r ON true ORDER BY r."offset"
         """
         try:
-            rows = await connection.fetch(self._sql(query), (age, age, after, limit))
+            rows = await connection.fetch(self._sql(query), (after, limit, after, limit, limit))
         except BrokerError as error:
             raise self._gone(error) from error
         if not rows or rows[0][0] is None:
             raise self._gone()
-        return Page(LogState(*rows[0][:3]), [_record(*row[3:]) for row in rows if row[3] is not None])
+        return Page(_read_state(rows[0]), [_record(*row[6:]) for row in rows if row[6] is not None])
+
+    async def discard(self, topic: str, upto: int) -> None:
+        self._check_open()
+        lane = self._lane_of(topic)
+        query = 'SELECT "$schema".discard(%s, %s, %s, %s, %s)'
+        removed = 0 if lane == OTHERS else _STEP
+        while removed == _STEP:  # appends come in between
+            arguments = (topic.encode(), upto, _STEP, MAX_MARKS, lane.encode())
+            rows = await self._request(self._fetch(query, *arguments))
+            removed = int(rows[0][0])
 
     def _gone(self, error: BrokerError | None = None) -> BrokerError:
         """Return the error for a schema that was dropped, or else the error itself."""
@@ -245,9 +257,9 @@ class PostgresBroker(RemoteBroker):
         return LogResetError(f"there is no log in the schema {self._schema!r} of {self._where()} any more")
 
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
-        query = 'SELECT "$schema".append(%s, %s, %s, %s, %s, %s, %s, %s)'
+        query = f'SELECT "$schema".append(%s, {self._limits}, %s, %s, %s, %s, %s)'
         try:
-            rows = await self._fetch(query, epoch, *self._limits, *map(ByteArray, _columns(drafts)))
+            rows = await self._fetch(query, epoch, *map(ByteArray, self._columns(drafts)))
         except BrokerError as error:
             if isinstance(error.__cause__, _MISSING):
                 return None
@@ -264,7 +276,7 @@ class PostgresBroker(RemoteBroker):
             look = True  # also for rows of the outbox that were committed while no hub was running
             while not self._closed:
                 moved = await self._request(self._move(session, epoch)) if look else 0
-                state, records = await self._request(self._page_on(session, after, _BATCH, None))
+                state, records = await self._request(self._page_on(session, after, _BATCH, self._physical))
                 if state.epoch != epoch:
                     raise epoch_changed(epoch, state.epoch)
                 if records:
@@ -282,14 +294,26 @@ class PostgresBroker(RemoteBroker):
 
     async def _move(self, session: Session, epoch: str) -> int:
         """Move committed rows of the outbox into the log, and return how many."""
-        query = 'SELECT "$schema".relay(%s, %s, %s, %s, %s)'
+        query = f'SELECT "$schema".relay(%s, {self._limits}, %s)'
         try:
-            rows = await session.fetch(self._sql(query), (epoch, *self._limits, _BATCH))
+            rows = await session.fetch(self._sql(query), (epoch, _BATCH))
         except BrokerError as error:
             if isinstance(error.__cause__, _MISSING):
                 return 0  # reading the log reports it
             raise
         return int(rows[0][0])
+
+    def _columns(self, drafts: Sequence[Draft]) -> tuple[list[bytes | None], ...]:
+        """Return topics, event types, data, keys and rules as the functions expect them; none are an empty array."""
+        keys = [None if draft.key is None else draft.key.encode() for draft in drafts]
+        lanes = [self._lane_of(draft.topic) for draft in drafts]
+        return (
+            [draft.topic.encode() for draft in drafts],
+            [None if draft.event is None else draft.event.encode() for draft in drafts],
+            [draft.data.encode() for draft in drafts],
+            keys if any(key is not None for key in keys) else [],
+            [lane.encode() for lane in lanes] if any(lanes) else [],
+        )
 
     async def _release(self) -> None:
         for session in self._sessions:
@@ -303,9 +327,9 @@ class PostgresBroker(RemoteBroker):
         self._check_open()
         keyed = [draft if draft.key is not None else draft.replace(key=secrets.token_hex(16)) for draft in drafts]
         if keyed:
-            query = self._sql('SELECT "$schema".publish(%s::bytea[], %s::bytea[], %s::bytea[], %s::bytea[])')
+            query = self._sql(f'SELECT "$schema".publish({", ".join(["%s::bytea[]"] * 5)})')
             try:
-                answer = connection.execute(query.decode(), _columns(keyed))
+                answer = connection.execute(query.decode(), self._columns(keyed))
                 if inspect.isawaitable(answer):
                     await answer
             except psycopg.Error as error:
@@ -313,15 +337,39 @@ class PostgresBroker(RemoteBroker):
         return [draft.key or "" for draft in keyed]
 
 
-def _columns(drafts: Sequence[Draft]) -> tuple[list[bytes | None], ...]:
-    """Return topics, event types, data and keys as the functions expect them; no keys are an empty array."""
-    keys = [None if draft.key is None else draft.key.encode() for draft in drafts]
+def _view(limits: str) -> str:
+    """Return the state of the log. LIMIT 1 lets the planner expect one row: for hundreds it compiles the plan."""
+    return f'(SELECT * FROM "$schema".view({limits}) LIMIT 1) v'
+
+
+def _limits(retention: Retention) -> str:
+    """Return a retention as a constant of the type ``limits``."""
+    rules = [limits for _, limits in retention.rules]
+    names = ", ".join(f"'\\x{name.encode().hex()}'" for name, _ in retention.rules)
+    events = ", ".join(_number(limits.events) for limits in rules)
+    sizes = ", ".join(_number(limits.bytes) for limits in rules)
+    ages = ", ".join(_interval(limits.age) for limits in rules)
     return (
-        [draft.topic.encode() for draft in drafts],
-        [None if draft.event is None else draft.event.encode() for draft in drafts],
-        [draft.data.encode() for draft in drafts],
-        keys if any(key is not None for key in keys) else [],
+        f"ROW({_number(retention.events)}, {_number(retention.bytes)}, {_interval(retention.age)}, "
+        f"ARRAY[{names}]::bytea[], ARRAY[{events}]::bigint[], ARRAY[{sizes}]::bigint[], ARRAY[{ages}]::interval[])"
+        '::"$schema".limits'
     )
+
+
+def _number(limit: int | None) -> str:
+    return "NULL" if limit is None else str(limit)
+
+
+def _interval(age: float | None) -> str:
+    return "NULL" if age is None else f"'{age!r} seconds'"
+
+
+def _read_state(row: tuple[Any, ...]) -> LogState:
+    """Return the state that the first columns of a row describe."""
+    epoch, oldest, newest, marked, dropped, discarded = row[:6]
+    names = (bytes(name).decode(errors="replace") for name in marked)
+    topics = [(bytes.fromhex(name).decode(errors="replace"), offset) for name, offset in discarded or ()]
+    return LogState(epoch, oldest, newest, marks_after(oldest, zip(names, dropped, strict=True), topics))
 
 
 def _record(offset: int, topic: bytes, event: bytes | None, data: bytes) -> Record:

@@ -25,9 +25,9 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 
 from ...errors import BrokerError, LogResetError
 from ...wire import Cursor, Draft
-from ..protocol import DEFAULT_RETENTION, Retention
 from ..records import LogState, Page, Record, new_epoch
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, is_lossless
+from ..retention import DEFAULT_RETENTION, Retention
 from ..urls import read_seconds
 from .client import Client, RedisURL, close_client, translate_error
 from .fencing import Binding, Decision, Server, decide, parse_info

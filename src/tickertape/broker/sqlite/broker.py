@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlsplit
 from ...errors import BrokerError, LogResetError, LogTrimmedError
 from ...wire import Cursor, Draft
 from ..grouping import GroupCommit
-from ..protocol import DEFAULT_RETENTION, Retention, TopicFilter
-from ..records import LogState, Page, Record
+from ..protocol import TopicFilter
+from ..records import OTHERS, LogState, Page, Record, contiguous
+from ..retention import DEFAULT_RETENTION, Lanes, Retention
 from ..urls import choice, read_options, seconds
 from .log import LogFile, file_identity
 
@@ -97,7 +98,9 @@ class SQLiteBroker:
         self._writer = _Worker("writer", LogFile(self._path, retention, synchronous, timeout, now))
         self._reader = _Worker("reader", LogFile(self._path, retention, synchronous, timeout, now))
         self._group = GroupCommit(self._commit, _GROUP)
-        self._age = retention.age
+        self._lane_of = Lanes(retention)
+        ages = (limits.age for limits in (retention, *dict(retention.rules).values()))
+        self._age = min((age for age in ages if age is not None), default=None)
         self._trimming: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._is_open = False
@@ -190,9 +193,20 @@ class SQLiteBroker:
                 continue
             epoch = state.epoch
             # The page belongs to its last part, so records that were dropped before that are left out.
-            records = [record for record in records if record.offset >= state.oldest] + part.records
+            records = [record for record in records if self._keeps(state, record)] + part.records
             if part.end or len(records) >= limit:
                 return Page(self._see_state(state), records)
+
+    def _keeps(self, state: LogState, record: Record) -> bool:
+        marks = dict(state.dropped)
+        dropped = max(marks.get(self._lane_of(record.topic), 0), marks.get(record.topic, 0))
+        return record.offset >= state.oldest and record.offset > dropped
+
+    async def discard(self, topic: str, upto: int) -> None:
+        self._check_open()
+        more = self._lane_of(topic) != OTHERS
+        while more:
+            more = await self._writer.run(self._writer.log.discard, topic, upto)  # appends come in between
 
     async def tail(self, after: Cursor) -> AsyncIterator[list[Record]]:
         self._check_open()
@@ -224,9 +238,11 @@ class SQLiteBroker:
             raise LogResetError(f"the log {self._path} has the epoch {state.epoch}, not {tail.epoch}")
         if state.newest < tail.offset:
             raise LogResetError(f"the log {self._path} ends at offset {state.newest}, before {tail.offset}")
-        if tail.offset + 1 < state.oldest:
-            raise LogTrimmedError(tail.offset, state.oldest)
+        first = records[0].offset if records else state.newest + 1
+        if first > tail.offset + 1:
+            raise LogTrimmedError(tail.offset, first)
         if records:
+            records = contiguous(records)
             tail.offset = records[-1].offset
             tail.stale |= tail.offset < state.newest
             self._see(tail.epoch, tail.offset)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import pytest
 
-_PARTS = ("steps", "appending", "reading", "tails", "epochs")
+_PARTS = ("steps", "appending", "reading", "rules", "tails", "epochs")
 # Before they are imported, so that a check that fails shows the values that it compared.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 

@@ -35,6 +35,7 @@ class Traits:
         nul: text may contain U+0000; otherwise it is refused.
         spare: the number of records that may be kept for a while beyond the limit of records.
         keys_linger: keys may be known longer than their records are kept.
+        rules: topics may have a separate retention, and be discarded.
     """
 
     shared: bool = True
@@ -43,6 +44,7 @@ class Traits:
     nul: bool = True
     spare: int = 0
     keys_linger: bool = False
+    rules: bool = True
 
 
 class Log(ABC):
@@ -89,6 +91,12 @@ class Feature:
     exists: Callable[[Traits], bool]
     missing: str
 
+    def and_(self, other: Feature) -> Feature:
+        """Return the feature of brokers that have both."""
+        return Feature(
+            lambda traits: self.exists(traits) and other.exists(traits), f"{self.missing}, or {other.missing}"
+        )
+
 
 SHARED: Final = Feature(lambda traits: traits.shared, "shared=False: a log has one broker, and ends with it")
 PROCESSES: Final = Feature(
@@ -96,6 +104,7 @@ PROCESSES: Final = Feature(
     "shared=False, or no opener: a log belongs to one process",
 )
 UNLIMITED_DATA: Final = Feature(lambda traits: traits.max_data is None, "max_data: large events are refused")
+RULES: Final = Feature(lambda traits: traits.rules, "rules=False: all topics share one retention")
 NUL: Final = Feature(lambda traits: traits.nul, "nul=False: text with U+0000 is refused")
 
 

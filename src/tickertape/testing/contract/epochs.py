@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from ...broker import Record
+from ...broker import LogState, Record
 from ...errors import BrokerError, LogResetError
 from ...wire import Cursor, Draft
 from .checks import PROCESSES, SHARED, Log, check_if, check_unless, patiently
@@ -33,7 +33,7 @@ async def log_outlives_its_brokers(log: Log) -> None:
         before = await broker.state()
         cursors = await broker.append([*drafts_of(4), Draft("t", "keyed", key="k")])
     async with opened(log) as broker:
-        assert await broker.state() == (before.epoch, 1, 5)
+        assert await broker.state() == LogState(before.epoch, 1, 5)
         assert [record.data for record in (await broker.read(0, 10)).records] == ["1", "2", "3", "4", "keyed"]
         assert await broker.append([Draft("t", "again", key="k"), *drafts_of(1)]) == [
             cursors[-1],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ...broker import Broker, Page, Retention
+from ...broker import Broker, LogState, Page, Retention
 from ...wire import Draft
 from .checks import SHARED, Log, check, check_if
 from .steps import appending, drafts_of, offsets, opened, until
@@ -43,7 +43,7 @@ async def state_while_appending(log: Log) -> None:
                 assert {state.epoch for state in states} == {epoch}
                 assert min(state.newest for state in states) >= newest
                 newest = max(state.newest for state in states)
-        assert await broker.state() == (epoch, 1, 100)
+        assert await broker.state() == LogState(epoch, 1, 100)
 
 
 # Pages.

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import pytest
 
-from . import appending, epochs, reading, tails
+from . import appending, epochs, reading, rules, tails
 from .checks import CHECKS, PATIENCE, Check, Log
 
-PARTS = (appending, reading, tails, epochs)
+PARTS = (appending, reading, rules, tails, epochs)
 """The modules with checks; their import fills ``CHECKS``."""
 
 

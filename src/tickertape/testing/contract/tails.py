@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from ...broker import Broker, Record, Retention, new_epoch
+from ...broker import Broker, LogState, Record, Retention, new_epoch
 from ...errors import BrokerError, LogResetError, LogTrimmedError
 from ...wire import Cursor
 from .checks import SHARED, Log, check, check_if, patiently
@@ -193,7 +193,7 @@ async def _use(brokers: list[Broker], publishers: int, each: int) -> None:
             await asyncio.gather(*publishing, *watching, return_exceptions=True)
     for broker in brokers:
         state, records = await broker.read(0, total + 1)
-        assert state == (epoch, 1, total)
+        assert state == LogState(epoch, 1, total)
         assert offsets(records) == list(range(1, total + 1))
 
 
