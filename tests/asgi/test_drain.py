@@ -16,6 +16,7 @@ from starlette.responses import StreamingResponse
 from support.asgi import Wire, open_response, scope_of, settle
 from tickertape import DisconnectReason, EventSourceResponse, close_streams, stream_until_drain
 from tickertape.asgi import open_streams
+from tickertape.errors import StreamEndedError
 from tickertape.testing import FakeClock
 
 
@@ -225,6 +226,50 @@ async def test_grace_passes(options: dict[str, Any], grace: float) -> None:
         clock.advance(0.1)
         await stream.read()
         assert stream.complete
+    assert reasons == [DisconnectReason.DRAINING]
+
+
+# The items know that the server stops, and a clean end would look complete. See also the "cut" of `test_servers.py`.
+
+
+async def stop_early() -> AsyncIterator[str]:
+    yield "a"
+    raise StreamEndedError("the source has closed")
+
+
+async def test_source_that_closes_first(caplog: pytest.LogCaptureFixture) -> None:
+    """A source of events that closes while the server stops is no failure: the client reconnects."""
+    reasons: list[DisconnectReason] = []
+    async with open_response(stop_early(), on_disconnect=reasons.append) as stream:
+        assert await stream.read() == b"data: a\n\n"
+        assert stream.complete
+    assert reasons == [DisconnectReason.DRAINING]
+    assert caplog.messages == []
+
+
+async def test_source_that_is_closed() -> None:
+    """Before the first item it is an error, from which the framework makes a status."""
+
+    async def closed(count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+        raise StreamEndedError("the source has closed")
+
+    async with open_response(closed(0), wait=False) as stream:
+        with pytest.raises(StreamEndedError, match="the source has closed"):
+            await stream.started()
+
+
+@pytest.mark.parametrize("items", [stop_early, lambda: Feed().items()], ids=["source closes", "server stops"])
+async def test_cut_on_drain(items: Callable[[], Any]) -> None:
+    """If the connection is not known, as here, the server must cut it: for that it needs an exception."""
+    reasons: list[DisconnectReason] = []
+    async with open_response(items(), cut_on_drain=True, on_disconnect=reasons.append) as stream:
+        assert (await stream.next_event()).data == "a"
+        close_streams()
+        await stream.read()
+        assert not stream.complete
+    assert str(stream.error) == "the server is stopping, and the stream has not ended"
     assert reasons == [DisconnectReason.DRAINING]
 
 

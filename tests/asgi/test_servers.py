@@ -167,6 +167,7 @@ class Stop(NamedTuple):
         limit: seconds that the server may take.
     only: the servers that this is for; all if there are none.
         last: the bytes with which each stream ends.
+        complete: whether the responses end cleanly; by default, those of clients that read.
     """
 
     paths: tuple[str, ...]
@@ -177,6 +178,7 @@ class Stop(NamedTuple):
     limit: float = LIMIT
     only: tuple[str, ...] = ()
     last: bytes = b""
+    complete: bool | None = None
 
 
 UVICORN = tuple(kind for kind in SERVERS if kind.startswith("uvicorn"))
@@ -190,6 +192,8 @@ STOPS = {
     "busy": Stop(("/busy",)),
     "several": Stop(("/idle",) * 5 + ("/blocked",) * 5 + ("/busy",)),
     "hub": Stop(("/hub",) * 40),
+    "cut": Stop(("/cut",) * 20, complete=False),
+    "proxied-cut": Stop(("/cut",) * 20, headers="X-Forwarded-For: 203.0.113.7\r\n", complete=False),
     "unread": Stop(("/flood",), reading=False),
     "brimful": Stop(("/brimful",), reading=False, only=("uvicorn-httptools", "granian", "hypercorn")),
     "late": Stop(("/late",)),
@@ -255,7 +259,8 @@ async def test_stop(ahead: Ahead, kind: str, name: str) -> None:
             seconds = await server.end(case.signal)
             bodies = await asyncio.gather(*(reading or map(read, connections)))
             assert all(body.endswith(case.last) for body in bodies)
-            assert [connection.complete for connection in connections] == [case.reading] * len(case.paths)
+            complete = case.reading if case.complete is None else case.complete
+            assert [connection.complete for connection in connections] == [complete] * len(case.paths)
         assert seconds < case.limit, server.output
         assert "Traceback" not in server.output
         assert "ERROR" not in server.output

@@ -299,6 +299,7 @@ async def test_stop_of_the_server_is_no_clean_end(kind: str) -> None:
                 more, cut = await read_rest(rest)
                 assert cut, framing
                 received[framing] += more
+        assert "Traceback" not in server.output
         clean = (b"[DONE]", b'finish"', b"_stop", b".completed", b"FINISHED", b"stream:")
         assert not [word for word in clean if any(word in found for found in received.values())]
     finally:

@@ -186,6 +186,7 @@ app = Starlette(
         Route("/hub", of_hub),
         Route("/finite", stream(finite, retry=100)),
         Route("/idle", stream(idle)),
+        Route("/cut", stream(idle, cut_on_drain=True)),
         Route("/farewell", stream(farewell)),
         Route("/graceful", graceful),
         Route("/blocked", stream(blocked)),

@@ -117,6 +117,8 @@ class EventSourceResponse(StreamResponse):
             :class:`DisconnectReason` if the stream ends before its items do.
         on_drain: called when the server is stopping, before the stream is ended.
         drain_grace: seconds that the items may continue after that, >= 0. A server's own limit may be lower.
+        cut_on_drain: when the server is stopping, cut the connection instead of ending the response: for protocols
+            whose clients take a clean end for a complete answer.
         clock: for timers; by default the running event loop.
 
     Without ``on_error``, an exception after the head ends the stream with ``event: stream:error`` and cuts the
@@ -136,6 +138,7 @@ class EventSourceResponse(StreamResponse):
     # Beside the dictionary of the base: one response stays in memory for each stream.
     __slots__ = (
         "_clock",
+        "_cut_on_drain",
         "_drain_grace",
         "_head",
         "_heartbeat",
@@ -166,6 +169,7 @@ class EventSourceResponse(StreamResponse):
         on_disconnect: Callable[[DisconnectReason], Any] | None = None,
         on_drain: Callable[[], Any] | None = None,
         drain_grace: float = 0.0,
+        cut_on_drain: bool = False,
         clock: Clock | None = None,
     ) -> None:
         check_iterable(content)
@@ -178,6 +182,7 @@ class EventSourceResponse(StreamResponse):
         self._on_error = _checked_callback("on_error", on_error)
         self._on_disconnect = _checked_callback("on_disconnect", on_disconnect)
         self._on_drain = _checked_callback("on_drain", on_drain)
+        self._cut_on_drain = cut_on_drain
         self._drain_grace = check_seconds("drain_grace", drain_grace)
         self._clock = clock
         self._stream: Stream | None = None
@@ -226,6 +231,7 @@ class EventSourceResponse(StreamResponse):
             send_timeout=self._send_timeout,
             clock=self._clock,
             on_error=None if self._on_error is None else self._last_words,
+            cut_on_drain=self._cut_on_drain,
         )
         if self._on_drain is not None or self._drain_grace:
             stream.hold(self._on_drain or _do_nothing, self._drain_grace)

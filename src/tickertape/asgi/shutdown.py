@@ -166,8 +166,8 @@ class OpenStreams:
         elif not isinstance(connection, Unknown):
             abort_if_stuck(connection)
 
-    async def cut_off(self, connection: Connection, scope: Scope) -> None:
-        """Close a connection after the bytes sent so far, and return when it is closed.
+    async def cut_off(self, connection: Connection, scope: Scope) -> bool:
+        """Close a connection after the bytes sent so far, and return when it is closed. Return False if it is unknown.
 
         A server does so itself if the application raises. But some middleware first ends the response
         cleanly and raises then, Starlette's ``BaseHTTPMiddleware`` for one.
@@ -175,7 +175,7 @@ class OpenStreams:
         loop = asyncio.get_running_loop()
         if isinstance(connection, Ends):
             if self._find(server_address(scope), loop.time()) is None:
-                return
+                return False
             with self._lock:
                 group = self._group(loop)
                 done = group.failed[connection] = loop.create_future()
@@ -188,6 +188,7 @@ class OpenStreams:
             # Bytes written after a close are dropped only if no others wait to be sent.
             if not abort_if_stuck(connection):
                 connection.close()
+        return not isinstance(connection, Unknown)
 
     def close(self) -> None:
         """End every open stream, from any thread."""

@@ -19,6 +19,7 @@ from enum import Enum, StrEnum, auto
 from types import MethodType, coroutine
 from typing import Any, Final, Protocol
 
+from ..errors import StreamEndedError
 from ..timing import Clock, Timer
 from ..wire import HEARTBEAT, STREAM_ERROR
 from .iteration import close_iterator
@@ -91,6 +92,7 @@ class Stream:
             normal end; or ``b""`` to send nothing and cut the connection; or ``None`` to do as without it.
         on_drain: called when the server is stopping, for items that end by themselves then, with the
             seconds that the server grants, or ``None``. Returns within how many seconds they end.
+        cut_on_drain: cut the connection when the server is stopping, since a clean end would look complete.
 
     Attributes:
         reason: why the stream ends before its items do; ``None`` if it does not.
@@ -103,6 +105,7 @@ class Stream:
         "_beat_block",
         "_cancelled",
         "_clock",
+        "_cut_on_drain",
         "_drain_end",
         "_encode",
         "_failure",
@@ -140,6 +143,7 @@ class Stream:
         clock: Clock | None = None,
         on_error: Callable[[Exception], Awaitable[bytes | None]] | None = None,
         on_drain: Callable[[float | None], float] | None = None,
+        cut_on_drain: bool = False,
     ) -> None:
         self._items = items
         self._start = start  # until it is sent
@@ -152,6 +156,7 @@ class Stream:
         self._clock: Clock = self._loop if clock is None else clock
         self._on_error = on_error
         self._on_drain = on_drain
+        self._cut_on_drain = cut_on_drain
         self._holds: dict[Callable[[], Any], float] | None = None
         self._drain_end: float | None = None
 
@@ -179,7 +184,7 @@ class Stream:
         connection = find_connection(scope, receive, send)
         try:
             await self._run(scope, connection, receive)
-            await self._part(connection, receive)
+            await self._part(connection, scope, receive)
         except Exception:
             if self._start is None and self.reason is not DisconnectReason.CLIENT_CLOSED:
                 await open_streams.cut_off(connection, scope)
@@ -301,6 +306,11 @@ class Stream:
                 item = await self._items.athrow(cancellation)  # type: ignore[attr-defined]
             return item if self._encode is None else self._encode(item)
         except StopAsyncIteration:
+            return None
+        except StreamEndedError:  # of a source that stops before this stream is drained
+            if self._start is not None:
+                raise
+            self.reason = self.reason or DisconnectReason.DRAINING
             return None
         except asyncio.CancelledError as error:
             if self._cancelled or self._is_cancelled_from_outside():
@@ -449,10 +459,13 @@ class Stream:
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _part(self, connection: Connection, receive: Receive) -> None:
+    async def _part(self, connection: Connection, scope: Scope, receive: Receive) -> None:
         """End the response, or drop the connection, as the reason requires."""
         if self._failure is not None:
             raise self._failure
+        if self.reason is DisconnectReason.DRAINING and self._cut_on_drain:
+            await self._cut(connection, scope, receive)
+            return
         if self.reason is DisconnectReason.DRAINING and await self._end_in_time():
             return
         if self.reason in (DisconnectReason.DRAINING, DisconnectReason.SEND_TIMEOUT):
@@ -462,6 +475,18 @@ class Stream:
                 # Until the server has noticed it too: it complains about a response that is not complete.
                 async with asyncio.timeout(ABORT_UNKNOWN if draining_unknown else PARTING):
                     await wait_for_disconnect(receive)
+
+    async def _cut(self, connection: Connection, scope: Scope, receive: Receive) -> None:
+        """Cut the connection. Wait until the server has noticed it, which logs an error of a response otherwise.
+
+        Raises:
+            StreamEndedError: the connection is unknown, so the server must cut it.
+        """
+        if not await open_streams.cut_off(connection, scope):
+            raise StreamEndedError("the server is stopping, and the stream has not ended")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PARTING):
+                await wait_for_disconnect(receive)
 
     async def _end_in_time(self) -> bool:
         with contextlib.suppress(TimeoutError):

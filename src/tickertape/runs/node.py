@@ -21,7 +21,7 @@ from .records import ALIVE, BEAT, CONTROL, NODES, READERS, RunInfo, RunState, en
 
 logger = logging.getLogger("tickertape.runs")
 
-PARTING: Final = 1.0
+_PARTING: Final = 1.0
 """Seconds for which readers may read the end when the hub closes."""
 
 _BEAT: Final = 2.0
@@ -118,7 +118,7 @@ class Node:
         if self._readers:
             with suppress(BrokerError, TimeoutError):
                 await self.directory.sync()
-                async with asyncio.timeout(PARTING):
+                async with asyncio.timeout(_PARTING):
                     await self._left.wait()
         tasks = [*self._tasks, *(producer.task for producer in producers)]
         if self._announcing is not None:

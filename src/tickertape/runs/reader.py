@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Final
 
 from ..errors import StreamEndedError
-from ..hub import Hub, PullOutput
+from ..hub import Hub
 from ..wire import Cursor, Gap
 from .framing import Framing, RunEvent
 from .records import END, TEXT, RunEnd, RunInfo, offset_of, parse_end
@@ -16,27 +16,8 @@ BEGINNING: Final = -1
 """The sequence number after which a reader starts that wants everything."""
 
 
-class Stop:
-    """Ends the reading of a run before its end, from outside; call it once or more often."""
-
-    def __init__(self) -> None:
-        self._called = False
-        self._output: PullOutput | None = None
-
-    def __call__(self) -> None:
-        self._called = True
-        if self._output is not None:
-            self._output.close()
-
-    def watch(self, output: PullOutput) -> None:
-        """Close this output when called, or now if that was before."""
-        self._output = output
-        if self._called:
-            output.close()
-
-
 async def read_run(
-    hub: Hub, info: RunInfo, after: Cursor | None = None, stop: Stop | None = None
+    hub: Hub, info: RunInfo, after: Cursor | None = None
 ) -> AsyncGenerator[list[RunEvent | RunEnd | Gap]]:
     """Yield what a run has produced, then what it produces, and at last its end.
 
@@ -44,21 +25,18 @@ async def read_run(
         hub: the hub on whose log the run is.
         info: the run.
         after: the position after which to start; by default, the beginning.
-        stop: ends the reading early.
 
     Yields:
         Lists of the items that are available at once. The last one ends with a :class:`RunEnd`.
 
     Raises:
-        StreamEndedError: the hub is closing, or ``stop`` was called, or the log was reset; the run has not ended.
+        StreamEndedError: the hub is closing, or the log was reset; the run has not ended.
         SlowConsumerError: the next events are no longer kept.
         BrokerError: the log cannot be read.
     """
     start = info.run if after is None else str(after)
     epoch = start.rpartition("-")[0]
     async with hub.subscribe(info.topic, last_event_id=start) as output:
-        if stop is not None:
-            stop.watch(output)
         while (found := await output.next_slice()) is not None:
             items: list[RunEvent | RunEnd | Gap] = [] if found.gap is None else [found.gap]
             if found.gap is not None and found.gap.reason == "reset":
@@ -84,7 +62,6 @@ async def frame_run(
     after: Cursor | None,
     sequence: int,
     watch: Callable[[RunInfo], AbstractAsyncContextManager[None]],
-    stop: Stop | None = None,
 ) -> AsyncGenerator[bytes]:
     """Yield the bytes of a run for one reader.
 
@@ -95,10 +72,9 @@ async def frame_run(
         after: the cursor of the last event that the reader has.
         sequence: the number of the last block that the reader has; :data:`BEGINNING` for none.
         watch: entered while there is a reader.
-        stop: ends the reading early.
 
     Raises:
-        StreamEndedError: the hub is closing, or ``stop`` was called, or the log was reset. The response is
+        StreamEndedError: the hub is closing, or the log was reset. The response is
             then cut off, since a clean end would look complete.
         SlowConsumerError: the next events are no longer kept.
         BrokerError: the log cannot be read.
@@ -111,7 +87,7 @@ async def frame_run(
         if framing.native and start is None and sequence == BEGINNING:
             # A client that loses its connection before the first event asks for this run again.
             yield b"id: %b\n\n" % info.run.encode()
-        async with aclosing(read_run(hub, info, start, stop)) as slices:
+        async with aclosing(read_run(hub, info, start)) as slices:
             async for items in slices:
                 blocks: list[bytes] = []
                 for item in items:

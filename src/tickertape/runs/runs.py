@@ -29,9 +29,9 @@ from ..timing import check_seconds
 from ..wire import Cursor, Draft, Gap
 from .directory import Entry
 from .framing import FramingFactory, Name, RunEvent, find_framing
-from .node import PARTING, Node
+from .node import Node
 from .producer import item_draft
-from .reader import BEGINNING, Stop, frame_run, read_run
+from .reader import BEGINNING, frame_run, read_run
 from .records import CANCEL, CONTROL, START, RunEnd, RunInfo, RunState, check_name, start_key
 
 logger = logging.getLogger("tickertape.runs")
@@ -427,18 +427,16 @@ class Runs:
         if not shape.native and begun is not None and begun.offset + 1 < node.directory.oldest:
             return _Plain(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
         given = dict(headers.items() if isinstance(headers, Mapping) else headers or ())
-        # Protocols of others have no word for a part of a run: their readers must see that the connection was cut.
-        stop = None if shape.native else Stop()
-        blocks = frame_run(self._hub, info, shape, after=cursor, sequence=sequence, watch=node.reading, stop=stop)
+        blocks = frame_run(self._hub, info, shape, after=cursor, sequence=sequence, watch=node.reading)
         return EventSourceResponse(
             blocks,
             headers={**shape.headers, **given},
             head="now",
             heartbeat=self._hub.heartbeat,
             send_timeout=self._hub.send_timeout,
+            # Protocols of others have no word for a part of a run: their readers must see that the connection was cut.
             on_error=None if shape.native else _send_nothing,
-            on_drain=stop,
-            drain_grace=0.0 if stop is None else PARTING,
+            cut_on_drain=not shape.native,
             clock=self._hub.clock,
         )
 
