@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -208,3 +208,109 @@ async def test_another_loop_at_the_same_time(hub: Hub) -> None:
     assert await runs.get("job") is None
     with pytest.raises(HubClosedError, match="the runs belong to another event loop, as their hub does"):
         await asyncio.to_thread(asyncio.run, runs.get("job"))
+
+
+# Readers in several processes, if a run is cancelled when its last reader has left.
+
+
+class Place:
+    """A process with readers of one run."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.runs = Runs(hub)
+        self._readers: list[AsyncGenerator[Any]] = []
+
+    async def join(self) -> None:
+        """Add a reader that waits for the next event."""
+        reader = (await found(self.runs, "job")).events()
+        await anext(reader)
+        self._readers.append(reader)
+        await settle()
+
+    async def leave(self) -> None:
+        """Remove a reader."""
+        await self._readers.pop().aclose()
+        await settle()
+
+    async def close(self) -> None:
+        while self._readers:
+            await self.leave()
+
+
+class Places(NamedTuple):
+    """The process of the producer, and another one."""
+
+    clock: FakeClock
+    hub: Hub
+    here: Place
+    there: Place
+
+
+async def no_reader(places: Places) -> None:
+    await advance(places.clock, 25)
+
+
+async def join_and_leave(places: Places) -> None:
+    await places.there.join()
+    await advance(places.clock, 60)
+    await places.there.leave()
+    await advance(places.clock, 25)
+
+
+async def stay_there(places: Places) -> None:
+    await places.here.join()
+    await places.there.join()
+    await places.here.leave()
+    await advance(places.clock, 60)
+
+
+async def return_in_time(places: Places) -> None:
+    await places.here.join()
+    await places.here.leave()
+    await advance(places.clock, 25)
+    await places.there.join()
+    await advance(places.clock, 60)
+
+
+async def replace_each_other(places: Places) -> None:
+    """Of many readers that come and go in one turn, one stays."""
+    for _ in range(10):
+        await asyncio.gather(places.here.join(), places.there.join(), places.there.join())
+        await asyncio.gather(places.here.leave(), places.there.leave())
+        await places.there.join()
+        await places.there.leave()
+    await advance(places.clock, 60)
+
+
+async def die_there(places: Places) -> None:
+    """A third process reports a reader, and no sign of life."""
+    run = await found(places.here.runs, "job")
+    await places.hub.publish("runs/job", {"run": run.id, "node": "gone", "here": True}, event="run:readers")
+    await advance(places.clock, 35)
+
+
+SCENES: Final[dict[str, tuple[Callable[[Places], Awaitable[None]], float, str]]] = {
+    "no reader": (no_reader, 10, "cancelled"),
+    "joined and left": (join_and_leave, 10, "cancelled"),
+    "stayed there": (stay_there, 0, "active"),
+    "returned in time": (return_in_time, 0, "active"),
+    "replaced each other": (replace_each_other, 0, "active"),
+    "died there": (die_there, 10, "cancelled"),
+}
+"""For each, the actions of readers, the seconds after which the run is cancelled, and its state then."""
+
+
+@pytest.mark.parametrize("scene", SCENES)
+async def test_readers_of_several_processes(hub: Hub, clock: FakeClock, scene: str) -> None:
+    act, later, state = SCENES[scene]
+    places = Places(clock, hub, Place(hub), Place(hub))
+    source = Source()
+    source.give("one")
+    run = await places.here.runs.start("job", source, on_disconnect="cancel", grace=30)
+    await act(places)
+    assert run.info.active
+    await advance(clock, later)
+    assert run.info.state == state
+    assert source.finished.is_set() == (state != "active")
+    await places.here.close()
+    await places.there.close()

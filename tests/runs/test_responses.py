@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, ClassVar, Final
@@ -15,6 +17,7 @@ from tickertape.asgi import Receive, Scope, Send
 from tickertape.broker import MemoryBroker, Retention
 from tickertape.runs import Frame, RunEnd, RunEvent, RunInfo, Runs
 from tickertape.testing import EventStreamClient
+from tickertape.wire import HEARTBEAT
 
 FRAMINGS: Final = ("events", "openai_chat", "openai_responses", "anthropic", "ai_sdk", "ag_ui")
 
@@ -258,3 +261,74 @@ async def test_bad_number(app: App, after: Any) -> None:
     assert run.id == info.run
     with pytest.raises(ValueError, match="expected after to be the number of an event, or 'now'"):
         run.response(after=after)
+
+
+# Many readers.
+
+READERS: Final = 1_000
+EACH: Final = 16 * 1024
+"""Bytes that a reader that waits may take, with its task and its response."""
+
+
+class Client:
+    """A client that keeps its connection open; it stores what it receives."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.gone = asyncio.Event()
+
+    async def receive(self) -> dict[str, Any]:
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        self.body += message.get("body", b"")
+
+
+def strip_heartbeats(client: Client) -> bytes:
+    return client.body.replace(HEARTBEAT, b"")
+
+
+@pytest.mark.parametrize("framing", ["events", "openai_chat"])
+async def test_many_readers(hub: Hub, framing: Any) -> None:
+    """A thousand readers of one run cost little memory, all get the same, and nothing of them is left."""
+    runs = Runs(hub, on_disconnect="cancel")
+    source = Source()
+    run = await runs.start("chat/1", source)
+    source.give(*(f"piece {number} " for number in range(30)))
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+
+    async def follow(client: Client) -> None:
+        response: Any = await runs.response(scope, "chat/1", framing=framing)
+        await response(scope, client.receive, client.send)
+
+    async def follow_up_to(text: str, clients: list[Client]) -> None:
+        async with asyncio.timeout(60):
+            while not all(text in client.body.decode() for client in clients):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    first = Client()
+    tasks = [asyncio.create_task(follow(first))]
+    await follow_up_to("piece 29 ", [first])
+    gc.collect()
+    tracemalloc.start()
+    try:
+        clients = [Client() for _ in range(READERS)]
+        tasks += [asyncio.create_task(follow(client)) for client in clients]
+        await follow_up_to("piece 29 ", clients)
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - sum(len(client.body) for client in clients)
+    finally:
+        tracemalloc.stop()
+    print(f"{taken / READERS / 1024:.1f} KiB for each reader")  # noqa: T201
+    assert taken / READERS < EACH
+    leaving, staying = clients[: READERS // 2], clients[READERS // 2 :]
+    for client in leaving:
+        client.gone.set()
+    source.give("last", None)
+    async with asyncio.timeout(60):
+        await asyncio.gather(*tasks)
+    assert {strip_heartbeats(client) for client in staying} == {strip_heartbeats(first)}
+    assert first.body.count(b"piece") == 30
+    assert (await run.wait()).state == "done"
+    assert hub.subscribers() == 1  # which follows the runs

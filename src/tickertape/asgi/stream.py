@@ -294,6 +294,7 @@ class Stream:
                 except asyncio.CancelledError as error:
                     await self._leave_write(error)
                     return
+            del chunk  # a stream that waits needs no memory for the past
             overdue = self._loop.time() - self._had_turn > _FAIR_SHARE
             cancellation = await self._give_turn() if overdue else None
 

@@ -31,8 +31,8 @@ from .records import (
 logger = logging.getLogger("tickertape.runs")
 
 PATIENCE: Final = 7.0
-"""Seconds without a sign of life after which a producer counts as gone: three may be lost. Since it is noticed at the
-next beat, 2 s later at most, readers get the end within 10 s."""
+"""Seconds without a sign of life after which a producer counts as gone: three may be lost, or be late on a busy
+machine. Readers are promised the end within 10 s."""
 
 _ENDING: Final = 2.0
 """Seconds in which the process that replaces a run stores the end of the old one; then any process does."""
@@ -174,7 +174,12 @@ class Directory:
     def silent(self) -> list[Entry]:
         """Return the active runs whose producers have given no sign of life for too long."""
         now = self._hub.clock.time()
-        return [entry for entry in self._active.values() if now - self._seen(entry, now) > PATIENCE]
+        return [entry for entry in self._active.values() if now >= self._seen(entry, now) + PATIENCE]
+
+    def silent_in(self) -> float:
+        """Return the seconds until the next producer counts as gone, if it stays silent."""
+        now = self._hub.clock.time()
+        return min((self._seen(entry, now) + PATIENCE - now for entry in self._active.values()), default=PATIENCE)
 
     def unended(self) -> list[Entry]:
         """Return the runs that were replaced and whose end is not stored: the process that had to do so is gone."""

@@ -27,6 +27,9 @@ _PARTING: Final = 1.0
 _BEAT: Final = 2.0
 """Seconds between two signs of life: three may be lost before a process counts as gone."""
 
+_SHORTEST: Final = 0.1
+"""Seconds between two of them at least."""
+
 _CLOSING: Final = 15.0
 """Seconds that producers may take to end when the hub closes: longer than their items may take to close."""
 
@@ -168,7 +171,8 @@ class Node:
                 if (entry := self.directory.get(run)) is not None:
                     self._check_readers(entry)
             self._announce()
-            await sleep(self._hub.clock, _BEAT, self._work)
+            pause = _BEAT if lost else max(_SHORTEST, min(_BEAT, self.directory.silent_in()))
+            await sleep(self._hub.clock, pause, self._work)
 
     async def _end_lost_runs(self) -> None:
         for entry in self.directory.unended():
