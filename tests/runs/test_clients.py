@@ -170,6 +170,32 @@ def test_tool_call_of_anthropic(url: str) -> None:
     assert (message.stop_reason, message.usage.output_tokens) == ("tool_use", 4)
 
 
+def test_text_and_tool_call(url: str) -> None:
+    """An answer of pieces of text and then a tool call has what the protocol wants around both, and the right end."""
+    question: Any = [{"role": "user", "content": "text and tool"}]
+    client = openai_client(url)
+    with client.chat.completions.stream(model="both/1", messages=question) as chat:
+        (choice,) = chat.get_final_completion().choices
+    assert choice.message.tool_calls is not None
+    arguments = json.loads(choice.message.tool_calls[0].function.arguments)
+    assert (choice.message.content, arguments, choice.finish_reason) == (TEXT, WEATHER, "tool_calls")
+    with client.responses.stream(model="both/2", input="text and tool") as stream:
+        events = [*stream]
+        response = stream.get_final_response()
+    assert response.output_text == TEXT
+    assert [item.type for item in response.output] == ["message", "function_call"]
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.output == response.output
+    assert [event.sequence_number for event in events] == [*range(len(events))]
+    other = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+    with other.messages.stream(model="both/3", max_tokens=9, messages=question) as messages:
+        message = messages.get_final_message()
+    text, call = message.content
+    assert text.type == "text"
+    assert call.type == "tool_use"
+    assert (text.text, call.input, message.stop_reason) == (TEXT, WEATHER, "tool_use")
+
+
 def test_empty_answer(url: str) -> None:
     """An answer without text is a whole answer, and a failure before the text is that failure."""
     client = openai_client(url)

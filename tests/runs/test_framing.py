@@ -147,6 +147,39 @@ def test_ag_ui_text_after_a_tool_call() -> None:
     assert sent[-1] == {**started, "type": "RUN_FINISHED"}
 
 
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([], ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"]),
+        (
+            ["a", {"type": "ping"}, "b"],
+            [
+                "message_start",
+                "content_block_start",
+                "content_block_delta",
+                "ping",
+                *["content_block_delta", "content_block_stop", "message_delta", "message_stop"],
+            ],
+        ),
+        (
+            ["a", {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}],
+            [
+                "message_start",
+                *["content_block_start", "content_block_delta", "content_block_stop"],
+                "message_delta",
+                "message_stop",
+            ],
+        ),
+    ],
+)
+def test_end_of_anthropic(items: list[Any], expected: list[str]) -> None:
+    events = [
+        RunEvent(None, item if isinstance(item, str) else json.dumps(item), isinstance(item, str), f"e-{number}")
+        for number, item in enumerate(items, 6)
+    ]
+    assert types(run("anthropic", events, end(RunState.DONE))) == expected
+
+
 def test_sequence_numbers() -> None:
     frames = run("openai_responses", TEXTS, end(RunState.DONE))
     assert [json.loads(frame.data)["sequence_number"] for frame in frames] == list(range(len(frames)))

@@ -147,6 +147,15 @@ TOOLS: Final[dict[str, list[Any]]] = {
 }
 """Items of an answer with a tool call. If the question is "tool wait", the answer waits for ``/go`` after them."""
 
+CALLS: Final[dict[str, list[Any]]] = {
+    "openai_chat": TOOLS["openai_chat"][1:-2],
+    "openai_responses": [
+        item if "output_index" not in item else {**item, "output_index": 1} for item in TOOLS["openai_responses"][1:-1]
+    ],
+    "anthropic": [{**item, "index": 1} for item in TOOLS["anthropic"][1:-2]],
+}
+"""The same tool calls without the beginning and the end of the answer. They follow a text in "text and tool"."""
+
 hub = Hub(drain_window=0.2)
 runs = Runs(hub, on_error=str)
 gates: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -176,7 +185,7 @@ async def answer(name: str, question: str) -> AsyncIterator[str]:
 
 async def call_tool(name: str, question: str, framing: str) -> AsyncIterator[Any]:
     """Produce an answer with a tool call."""
-    for item in TOOLS[framing]:
+    for item in TOOLS[framing] if question.startswith("tool") else [*TEXTS, *CALLS[framing]]:
         yield item
         await asyncio.sleep(0)
     if question == "tool wait":
@@ -185,7 +194,7 @@ async def call_tool(name: str, question: str, framing: str) -> AsyncIterator[Any
 
 async def serve(request: Request, name: str, question: str, framing: Any) -> Any:
     def items() -> AsyncIterator[Any]:
-        return call_tool(name, question, framing) if question.startswith("tool") else answer(name, question)
+        return call_tool(name, question, framing) if "tool" in question else answer(name, question)
 
     run = await runs.start(name, items)
     return run.response(request, framing=framing)

@@ -126,10 +126,13 @@ class OpenAIChat:
         self._info = info
         self._wrote_text = False
         self._empty = True
+        self._called = False  # a tool
+        self._finished = False
 
     def frames(self, event: RunEvent) -> list[Frame]:
         self._empty = False
         if not event.text:
+            self._observe(event.json())
             return [Frame(event.data)]
         delta = {"content": event.data} if self._wrote_text else {"role": "assistant", "content": event.data}
         self._wrote_text = True
@@ -141,7 +144,15 @@ class OpenAIChat:
             return [Frame(_text({"error": error}))]
         if self._empty:
             return [self._chunk({"role": "assistant", "content": ""}, "stop"), Frame(DONE)]
-        return [*([self._chunk({}, "stop")] if self._wrote_text else []), Frame(DONE)]
+        if self._finished or not (self._wrote_text or self._called):
+            return [Frame(DONE)]
+        return [self._chunk({}, "tool_calls" if self._called else "stop"), Frame(DONE)]
+
+    def _observe(self, chunk: Any) -> None:
+        """Record if a chunk calls a tool or ends the answer, so that the end does not contradict it."""
+        for choice in _dicts(_field(chunk, "choices")):
+            self._finished = self._finished or choice.get("finish_reason") is not None
+            self._called = self._called or bool(_field(choice.get("delta"), "tool_calls"))
 
     def _chunk(self, delta: dict[str, str], finish: str | None) -> Frame:
         return Frame(
@@ -166,7 +177,9 @@ class OpenAIResponses:
     def __init__(self, info: RunInfo) -> None:
         self._info = info
         self._number = 0
-        self._text: list[str] | None = None
+        self._text: list[str] | None = None  # of the item that is open
+        self._index = 0  # of that item, or of the next one
+        self._output: list[Any] = []
         self._finished = False
 
     def frames(self, event: RunEvent) -> list[Frame]:
@@ -179,58 +192,78 @@ class OpenAIResponses:
         if not isinstance(data, dict):
             return [Frame(event.data, event.event)]
         kind = str(data.get("type") or event.event or "message")
+        opening = self._close()
+        if kind != "response.created":
+            opening = [*self._begin(), *opening]
+        if kind == "response.output_item.added":
+            self._index = max(self._index, int(data.get("output_index", 0)) + 1)
+        elif kind == "response.output_item.done":
+            self._output.append(data.get("item"))
         self._finished = kind in ("response.completed", "response.failed", "response.incomplete")
         fields = {name: value for name, value in data.items() if name != "type"}
         self._number = int(fields.pop("sequence_number", self._number))
-        return [self._frame(kind, **fields)]
+        return [*opening, self._frame(kind, **fields)]
 
     def end(self, end: RunEnd) -> list[Frame]:
         # Clients fail on an end without a beginning.
-        return [*([] if self._number else self._begin()), *self._finish(end)]
+        return [*self._begin(), *self._finish(end)]
 
     def _finish(self, end: RunEnd) -> list[Frame]:
         if end.state is RunState.DONE:
-            return [] if self._finished else self._complete()
+            closing = self._close()
+            if self._finished:
+                return closing
+            response = self._response("completed", output=self._output)
+            return [*closing, self._frame("response.completed", response=response)]
         if end.state is RunState.CANCELLED:
             response = self._response("incomplete", incomplete_details={"reason": "cancelled"})
             return [self._frame("response.incomplete", response=response)]
         response = self._response("failed", error={"code": "server_error", "message": end.error})
         return [self._frame("response.failed", response=response)]
 
-    _part: ClassVar[dict[str, Any]] = {"output_index": 0, "content_index": 0, "item_id": "msg_0"}
-
-    def _open(self) -> list[Frame]:
-        self._text = []
-        return [
-            *self._begin(),
-            self._frame("response.output_item.added", output_index=0, item=self._item("in_progress", [])),
-            self._frame("response.content_part.added", **self._part, part=self._content("")),
-        ]
+    @property
+    def _part(self) -> dict[str, Any]:
+        return {"output_index": self._index, "content_index": 0, "item_id": f"msg_{self._index}"}
 
     def _begin(self) -> list[Frame]:
+        if self._number:
+            return []
         response = self._response("in_progress")
         return [
             self._frame("response.created", response=response),
             self._frame("response.in_progress", response=response),
         ]
 
-    def _complete(self) -> list[Frame]:
+    def _open(self) -> list[Frame]:
+        self._text = []
+        item = self._item("in_progress", [])
+        return [
+            *self._begin(),
+            self._frame("response.output_item.added", output_index=self._index, item=item),
+            self._frame("response.content_part.added", **self._part, part=self._content("")),
+        ]
+
+    def _close(self) -> list[Frame]:
         if self._text is None:
-            return [self._frame("response.completed", response=self._response("completed"))]
+            return []
         content = self._content("".join(self._text))
         item = self._item("completed", [content])
-        return [
+        frames = [
             self._frame("response.output_text.done", **self._part, text=content["text"], logprobs=[]),
             self._frame("response.content_part.done", **self._part, part=content),
-            self._frame("response.output_item.done", output_index=0, item=item),
-            self._frame("response.completed", response=self._response("completed", output=[item])),
+            self._frame("response.output_item.done", output_index=self._index, item=item),
         ]
+        self._output.append(item)
+        self._index += 1
+        self._text = None
+        return frames
 
     def _content(self, text: str) -> dict[str, Any]:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
     def _item(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"type": "message", "id": "msg_0", "role": "assistant", "status": status, "content": content}
+        fields = {"type": "message", "id": f"msg_{self._index}", "role": "assistant"}
+        return {**fields, "status": status, "content": content}
 
     def _response(self, status: str, **more: Any) -> dict[str, Any]:
         return {
@@ -264,35 +297,52 @@ class Anthropic:
 
     def __init__(self, info: RunInfo) -> None:
         self._info = info
-        self._wrote_text = False
-        self._empty = True
+        self._begun = False
+        self._in_text = False
+        self._blocks = 0
+        self._reason = "end_turn"
+        self._last = ""
 
     def frames(self, event: RunEvent) -> list[Frame]:
-        self._empty = False
-        if not event.text:
-            data = event.json()
-            kind = data.get("type") if isinstance(data, dict) else None
-            return [Frame(event.data, kind if isinstance(kind, str) else event.event)]
-        opening = [] if self._wrote_text else self._open()
-        self._wrote_text = True
-        delta = {"type": "text_delta", "text": event.data}
-        return [*opening, self._frame("content_block_delta", index=0, delta=delta)]
+        if event.text:
+            opening = [] if self._in_text else self._open_text()
+            delta = {"type": "text_delta", "text": event.data}
+            return [*opening, self._frame("content_block_delta", index=self._blocks - 1, delta=delta)]
+        data = event.json()
+        kind = _field(data, "type")
+        if kind == "ping":
+            return [Frame(event.data, "ping")]
+        self._last = kind if isinstance(kind, str) else event.event or ""
+        opening = self._close_text()
+        if self._last == "message_start":
+            self._begun = True
+        elif self._last == "content_block_start":
+            opening = [*opening, *self._begin()]
+            self._blocks = max(self._blocks, int(data.get("index", 0)) + 1)
+            is_call = _field(data.get("content_block"), "type") == "tool_use"
+            self._reason = "tool_use" if is_call else self._reason
+        return [*opening, Frame(event.data, self._last or None)]
 
     def end(self, end: RunEnd) -> list[Frame]:
         if end.state is not RunState.DONE:
             return [self._frame("error", error={"type": "api_error", "message": end.error})]
-        if not self._wrote_text and not self._empty:
+        if self._last == "message_stop":
             return []
-        opening = self._open() if self._empty else []
-        delta = {"stop_reason": "end_turn", "stop_sequence": None}
+        # An answer without any event is a message with an empty text.
+        opening = [] if self._begun or self._last else self._open_text()
+        delta = {"stop_reason": self._reason, "stop_sequence": None}
+        has_reason = self._last == "message_delta"
         return [
             *opening,
-            self._frame("content_block_stop", index=0),
-            self._frame("message_delta", delta=delta, usage={"output_tokens": 0}),
+            *self._close_text(),
+            *([] if has_reason else [self._frame("message_delta", delta=delta, usage={"output_tokens": 0})]),
             self._frame("message_stop"),
         ]
 
-    def _open(self) -> list[Frame]:
+    def _begin(self) -> list[Frame]:
+        if self._begun:
+            return []
+        self._begun = True
         message: dict[str, Any] = {
             "id": f"msg_{self._info.run}",
             "type": "message",
@@ -303,10 +353,21 @@ class Anthropic:
             "stop_sequence": None,
             "usage": {"input_tokens": 0, "output_tokens": 0},
         }
-        return [
-            self._frame("message_start", message=message),
-            self._frame("content_block_start", index=0, content_block={"type": "text", "text": ""}),
-        ]
+        return [self._frame("message_start", message=message)]
+
+    def _open_text(self) -> list[Frame]:
+        self._in_text = True
+        self._last = ""
+        block = {"type": "text", "text": ""}
+        start = self._frame("content_block_start", index=self._blocks, content_block=block)
+        self._blocks += 1
+        return [*self._begin(), start]
+
+    def _close_text(self) -> list[Frame]:
+        if not self._in_text:
+            return []
+        self._in_text = False
+        return [self._frame("content_block_stop", index=self._blocks - 1)]
 
     def _frame(self, kind: str, **fields: Any) -> Frame:
         return Frame(_text({"type": kind, **fields}), kind)
@@ -449,6 +510,14 @@ def find_framing(framing: Name | FramingFactory) -> FramingFactory:
     if framing not in FRAMINGS:
         raise ValueError(f"expected framing to be one of {', '.join(FRAMINGS)} or a callable, got {framing!r}")
     return FRAMINGS[framing]
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _text(value: Any) -> str:

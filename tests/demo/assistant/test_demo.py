@@ -222,5 +222,8 @@ async def test_log_is_away(tmp_path: Path) -> None:
         broker.fail("append")
         for path, value in (("", {"question": "b", "key": "c"}), (f"/{run}/stop", None)):
             assert (await ada.request("POST", path, value)).status == 503
+        broker.fail("read")
+        for path in ("", f"/{run}"):
+            assert (await ada.request("GET", path)).status == 503
         broker.recover()
         assert (await ada.request("POST", f"/{run}/stop")).status == 202

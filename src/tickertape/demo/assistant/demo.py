@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
@@ -110,36 +110,40 @@ class _Requests:
         self._assistant = assistant
 
     async def answers(self, request: Request) -> Response:
-        try:
+        with _problems():
             found = await self._assistant.answers(_conversation(request))
-        except TickertapeError as error:
-            raise HTTPException(status_of(error), str(error)) from error
         return JSONResponse({"answers": found, "max_question": MAX_QUESTION}, headers={"cache-control": "no-store"})
 
     async def ask(self, request: Request) -> Response:
         fields = await read_json(request)
         question = check_text(fields.get("question"), "question", MAX_QUESTION)
         key = check_key(fields.get("key"))
-        try:
+        with _problems():
             run = await self._assistant.ask(_conversation(request), question, key)
-        except RunActiveError:
-            raise HTTPException(HTTPStatus.CONFLICT, "another answer is being written: wait or stop it") from None
-        except TickertapeError as error:
-            raise HTTPException(status_of(error), str(error)) from error
         return JSONResponse({"run": run}, HTTPStatus.CREATED)
 
     async def follow(self, request: Request) -> StreamResponse:
-        return await self._assistant.follow(request, _conversation(request), request.path_params["run"])
+        with _problems():
+            return await self._assistant.follow(request, _conversation(request), request.path_params["run"])
 
     async def stop(self, request: Request) -> Response:
         run = request.path_params["run"]
-        try:
+        with _problems():
             info = await self._assistant.stop(_conversation(request), run)
-        except TickertapeError as error:
-            raise HTTPException(status_of(error), str(error)) from error
         if info is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"no such answer: {run!r:.60}")
         return JSONResponse({"run": info.run}, HTTPStatus.ACCEPTED)
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Turn the errors of runs into HTTP errors."""
+    try:
+        yield
+    except RunActiveError:
+        raise HTTPException(HTTPStatus.CONFLICT, "another answer is being written: wait or stop it") from None
+    except TickertapeError as error:
+        raise HTTPException(status_of(error), str(error)) from error
 
 
 def assistant_demo(

@@ -46,7 +46,7 @@ export class Answer {
     const sentence = state === "error" && message ? `Failed: ${message}` : STATES[state];
     this.state = this.element.dataset.state = state;
     this.#state.textContent = state === "done" || state === "cancelled" ? `${sentence} · ${words} ${words === 1 ? "word" : "words"}` : sentence;
-    if (state !== "done") {
+    if (state !== "done" && this.#question.hasChildNodes()) {
       const again = makeButton("Ask again", "quiet small");
       again.addEventListener("click", () => this.#onAskAgain(this.#question.lastChild.textContent));
       this.#foot.append(again);

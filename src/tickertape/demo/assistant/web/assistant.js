@@ -55,7 +55,7 @@ async function load() {
     if (state === "active") {
       follow(run);
     } else if (answerOf(run).state === "active") {
-      answerOf(run).ask(question);
+      if (question) answerOf(run).ask(question); // the log may have lost the beginning
       answerOf(run).set(text);
       end(answerOf(run), state, error);
     }
