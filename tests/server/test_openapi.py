@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
-from support.http import JSON, site
+from support.http import JSON, Site, site
 from tickertape.hub import Hub
 from tickertape.server.app import create_app
 from tickertape.server.openapi import describe
@@ -53,6 +53,7 @@ def test_operation_ids() -> None:
 ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/events", "?topic=a", 200, b""),
     ("GET", "/events", "?topic=a&last=1&on_overflow=skip&envelope=topic&last_event_id=x&lastEventId=x", 200, b""),
+    ("GET", "/events", "?topic=a", 204, b""),
     ("GET", "/events", "", 400, b""),
     ("GET", "/events", "?topic=a", 503, b""),
     ("POST", "/events", "", 201, b'{"topic":"a","data":"x"}'),
@@ -76,6 +77,56 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/topics", "?after=a&limit=1", 200, b""),
     ("GET", "/topics", "?limit=0", 400, b""),
     ("GET", "/topics", "", 503, b""),
+    ("POST", "/topics/{topic}/end", "", 200, b'{"reason":"done"}'),
+    ("POST", "/topics/{topic}/end", "", 400, b"{"),
+    ("POST", "/topics/{topic}/end", "", 403, b""),
+    ("POST", "/topics/{topic}/end", "", 413, b" " * 70_000),
+    ("POST", "/topics/{topic}/end", "", 415, b"x"),
+    ("POST", "/topics/{topic}/end", "", 422, b'{"reason":""}'),
+    ("POST", "/topics/{topic}/end", "", 503, b""),
+    ("GET", "/runs", "?finished=true&after=a-1&limit=1", 200, b""),
+    ("GET", "/runs", "?limit=0", 400, b""),
+    ("GET", "/runs", "", 503, b""),
+    ("GET", "/runs/{name}", "?run=&framing=events&after=now&last_event_id=x&lastEventId=x", 200, b""),
+    ("GET", "/runs/{name}", "", 204, b""),
+    ("GET", "/runs/{name}", "?framing=x", 400, b""),
+    ("GET", "/runs/{name}", "?owner=x", 403, b""),
+    ("GET", "/runs/{name}", "", 404, b""),
+    ("GET", "/runs/{name}", "?framing=openai_chat", 410, b""),
+    ("GET", "/runs/{name}", "", 503, b""),
+    ("POST", "/runs/{name}", "", 200, b'{"key":"k"}'),
+    ("POST", "/runs/{name}", "", 201, b'{"key":"k","owner":"o","ttl":1.5,"replace":true}'),
+    ("POST", "/runs/{name}", "", 400, b"{"),
+    ("POST", "/runs/{name}", "", 403, b'{"key":"k","owner":"o"}'),
+    ("POST", "/runs/{name}", "", 409, b'{"key":"other"}'),
+    ("POST", "/runs/{name}", "", 413, b'{"owner":"' + b"x" * 2000 + b'"}'),
+    ("POST", "/runs/{name}", "", 415, b"x"),
+    ("POST", "/runs/{name}", "", 422, b'{"ttl":0}'),
+    ("POST", "/runs/{name}", "", 503, b""),
+    ("POST", "/runs/{name}/events", "?run=&event=e&key=k", 201, b'["x",{"data":{"progress":1},"event":"e"}]'),
+    ("POST", "/runs/{name}/events", "", 400, b"{"),
+    ("POST", "/runs/{name}/events", "?owner=x", 403, b'"x"'),
+    ("POST", "/runs/{name}/events", "", 404, b'"x"'),
+    ("POST", "/runs/{name}/events", "", 409, b'"x"'),
+    ("POST", "/runs/{name}/events", "", 413, b'"' + b"x" * 2000 + b'"'),
+    ("POST", "/runs/{name}/events", "", 415, b"x"),
+    ("POST", "/runs/{name}/events", "", 422, b'{"data":"x","event":"run:end"}'),
+    ("POST", "/runs/{name}/events", "", 503, b'"x"'),
+    ("POST", "/runs/{name}/end", "?run=", 200, b'{"state":"error","error":"no"}'),
+    ("POST", "/runs/{name}/end", "", 400, b"{"),
+    ("POST", "/runs/{name}/end", "?owner=x", 403, b""),
+    ("POST", "/runs/{name}/end", "", 404, b""),
+    ("POST", "/runs/{name}/end", "", 413, b'{"error":"' + b"x" * 2000 + b'"}'),
+    ("POST", "/runs/{name}/end", "", 415, b"x"),
+    ("POST", "/runs/{name}/end", "", 422, b'{"state":"active"}'),
+    ("POST", "/runs/{name}/end", "", 503, b""),
+    ("POST", "/runs/{name}/cancel", "?run=", 200, b""),
+    ("POST", "/runs/{name}/cancel", "", 400, b""),
+    ("POST", "/runs/{name}/cancel", "?owner=x", 403, b""),
+    ("POST", "/runs/{name}/cancel", "", 404, b""),
+    ("POST", "/runs/{name}/cancel", "", 413, b" " * 70_000),
+    ("POST", "/runs/{name}/cancel", "", 415, b"x"),
+    ("POST", "/runs/{name}/cancel", "", 503, b""),
     ("GET", "/subscribers", "?limit=1", 200, b""),
     ("GET", "/subscribers", "?limit=0", 400, b""),
     ("GET", "/health/live", "", 200, b""),
@@ -107,8 +158,11 @@ def names_in(query: str) -> list[str]:
 
 @pytest.mark.parametrize(("method", "path", "query", "status", "body"), ASKED)
 async def test_answers(method: str, path: str, query: str, status: int, body: bytes) -> None:
-    url = path.replace("{topic}", "a") + query
-    async with site(max_event_size=100) as hub:
+    # An invalid name is 400 where there is nothing else to refuse.
+    name = "a/*" if (path, status) == ("/runs/{name}/cancel", 400) else "a/b"
+    async with site(max_event_size=1000 if "{name}" in path else 100) as hub:
+        run = await prepare_run(hub, path, status) if "{name}" in path else ""
+        url = path.replace("{topic}", "a").replace("{name}", name) + query.replace("run=", f"run={run}")
         headers = dict(JSON)
         if status == 415:
             headers = {"content-type": "text/plain", "content-encoding": "gzip"}
@@ -118,6 +172,9 @@ async def test_answers(method: str, path: str, query: str, status: int, body: by
             headers["if-none-match"] = (await hub.ask("GET", path)).headers["etag"]
         elif status == 503:
             await hub.hub.close()
+        elif status == 204:
+            await hub.ask("POST", "/topics/a/end")
+            headers["last-event-id"] = f"{hub.hub.epoch}-{(await hub.hub.check()).newest}"
         async with hub.client.open(url, method=method, body=body, headers=headers) as response:
             assert response.status == status
             described = OPERATIONS[method, path]["responses"][str(status)]
@@ -125,6 +182,19 @@ async def test_answers(method: str, path: str, query: str, status: int, body: by
                 assert response.headers["content-type"].partition(";")[0] == content_type
                 if "json" in content_type:
                     validate(content["schema"], await response.read())
+
+
+async def prepare_run(hub: Site, path: str, status: int) -> str:
+    """Open a run, if there must be one, and return its id."""
+    if status == 404 or (path, status) == ("/runs/{name}", 201):
+        return ""
+    run: str = (await hub.post({"key": "k"}, "/runs/a/b")).json()["run"]
+    if status == 204 or (path, status) == ("/runs/{name}/events", 409):
+        await hub.ask("POST", "/runs/a/b/end")
+    if status == 410:
+        await hub.post(["1", "2"], "/runs/a/b/events")
+        hub.broker.trim(keep=1)
+    return run
 
 
 def validate(schema: dict[str, Any], body: bytes) -> None:

@@ -6,7 +6,15 @@ import json
 from http import HTTPStatus
 from typing import Any, Final
 
-from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
+from ..errors import (
+    BrokerError,
+    EventTooLargeError,
+    HubClosedError,
+    InvalidEventError,
+    InvalidTopicError,
+    RunActiveError,
+    RunOwnerError,
+)
 from .types import Send
 
 RETRY_AFTER: Final = 5
@@ -21,6 +29,10 @@ def status_of(error: Exception) -> int:
         return HTTPStatus.BAD_REQUEST
     if isinstance(error, InvalidEventError):
         return HTTPStatus.UNPROCESSABLE_ENTITY
+    if isinstance(error, RunActiveError):
+        return HTTPStatus.CONFLICT
+    if isinstance(error, RunOwnerError):
+        return HTTPStatus.FORBIDDEN
     if isinstance(error, (HubClosedError, BrokerError, TimeoutError)):
         return HTTPStatus.SERVICE_UNAVAILABLE
     return HTTPStatus.INTERNAL_SERVER_ERROR

@@ -597,25 +597,27 @@ class Hub:
         """
         draft = Draft.end(topic, reason)
         delivery = await self._ready()
-        if await self._catch_up(delivery):
+        state = await self._broker.state()
+        if await self._has_seen(delivery, Cursor(state.epoch, state.newest)):
             window = delivery.window
             if (ended := window.ended.get(topic)) is not None:
                 return Cursor(window.epoch, ended)
             if newest := window.newest_of(topic):
                 # Two processes that end it at the same time store one end.
                 draft = draft.replace(key=f"end-{newest}-{hashlib.sha256(topic.encode()).hexdigest()}")
-        return await self._append_one(draft)
+        cursor = await self._append_one(draft)
+        await self._has_seen(delivery, cursor)  # clients that connect from now on get 204
+        return cursor
 
-    async def _catch_up(self, delivery: Delivery) -> bool:
-        """Wait until the hub has seen what the log has now; return False if that takes too long."""
-        state = await self._broker.state()
+    async def _has_seen(self, delivery: Delivery, cursor: Cursor) -> bool:
+        """Wait until the hub has seen a record; return False if that takes too long, or the log has been reset."""
         until = self.clock.time() + _LAG_PATIENCE
-        while delivery.window.epoch == state.epoch and delivery.window.newest < state.newest:
+        while delivery.window.epoch == cursor.epoch and delivery.window.newest < cursor.offset:
             left = until - self.clock.time()
             if left <= 0 or self._delivery is not delivery:
                 return False
             await delivery.wait_for_progress(left)
-        return delivery.window.epoch == state.epoch
+        return delivery.window.epoch == cursor.epoch
 
     def feed(
         self,

@@ -497,6 +497,7 @@ FRAMINGS: Final[Mapping[str, FramingFactory]] = {
     "ai_sdk": AISDK,
     "ag_ui": AGUI,
 }
+"""The framings of this package by name."""
 
 
 def find_framing(framing: Name | FramingFactory) -> FramingFactory:

@@ -18,14 +18,16 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
 from ..asgi import status_of
-from ..errors import BrokerError, HubClosedError, InvalidTopicError
+from ..errors import BrokerError, HubClosedError, InvalidTopicError, RunActiveError, RunOwnerError
 from ..hub import Hub
+from ..runs import Runs
 from .broker_health import BrokerHealth
 from .checks import RequestCheck, RootPath
 from .endpoints import READY_WITHIN, Endpoints
 from .metrics import Metrics
 from .problems import Problem, problem_response
 from .protocol import STREAMS, DirectStreams
+from .runs import RunEndpoints
 from .static import WEB, fill_page, read_static_files
 
 _METHODS: Final = ("GET", "HEAD", "POST")
@@ -75,10 +77,10 @@ def create_app(
                 else {STREAMS: DirectStreams(hub, cors if cors_origins else None, root_path)}
             )
 
+    runs = Runs(hub)
+    endpoints = Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4), runs)
     app = Starlette(
-        routes=_routes(
-            Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4)), metrics or Metrics(hub)
-        ),
+        routes=_routes(endpoints, RunEndpoints(hub, runs, health, endpoints.receive), metrics or Metrics(hub)),
         middleware=[
             Middleware(RootPath, root_path),
             Middleware(RequestCheck),
@@ -89,6 +91,8 @@ def create_app(
             HTTPException: _handle_routing_error,
             InvalidTopicError: _handle_hub_error,
             HubClosedError: _handle_hub_error,
+            RunActiveError: _handle_hub_error,
+            RunOwnerError: _handle_hub_error,
             BrokerError: handle_broker_error,
             Exception: _handle_bug,
         },
@@ -98,7 +102,7 @@ def create_app(
     return app
 
 
-def _routes(endpoints: Endpoints, metrics: Metrics) -> list[BaseRoute]:
+def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[BaseRoute]:
     files = read_static_files(WEB / "hub")
     page = {
         "title": "Live stream",
@@ -114,7 +118,13 @@ def _routes(endpoints: Endpoints, metrics: Metrics) -> list[BaseRoute]:
         Route("/events/{topic:path}", endpoints.publish_text, methods=["POST"]),
         Route("/history", endpoints.history),
         Route("/topics", endpoints.topics),
+        Route("/topics/{topic:path}/end", endpoints.end_topic, methods=["POST"]),
         Route("/subscribers", endpoints.subscribers),
+        Route("/runs", runs.list_runs),
+        Route("/runs/{name:path}/events", runs.append, methods=["POST"]),
+        Route("/runs/{name:path}/end", runs.end, methods=["POST"]),
+        Route("/runs/{name:path}/cancel", runs.cancel, methods=["POST"]),
+        Route("/runs/{name:path}", runs.run, methods=["GET", "POST"]),
         Route("/health/live", endpoints.live),
         Route("/health/ready", endpoints.ready),
         Route("/metrics", metrics.metrics),

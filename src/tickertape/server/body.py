@@ -13,7 +13,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from json import JSONDecodeError
 from typing import Any, Final, NamedTuple, NoReturn
@@ -51,6 +51,18 @@ class Publication(NamedTuple):
     """
 
     events: list[dict[str, Any]]
+    many: bool
+
+
+class Values(NamedTuple):
+    """The values in a body of JSON.
+
+    Attributes:
+        items: the values.
+        many: True if they came as a list.
+    """
+
+    items: list[Any]
     many: bool
 
 
@@ -110,33 +122,74 @@ def parse_text(body: bytes) -> str:
 
 async def parse_publication(content_type: str, body: bytes, turns: Turns) -> Publication:
     """Return the events in a body of this content type."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type == _JSON:
-        return await _parse_json(body, turns)
-    if media_type in _LINES:
-        return await _check_all(await _parse_lines(body, turns), turns)
-    if media_type == _FORM:
-        return Publication([_checked(_form(body))], many=False)
-    raise Problem(
-        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        f"expected a Content-Type of {_JSON}, {_LINES[0]} or {_FORM}, got {media_type or 'none'}",
-    )
-
-
-async def _check_all(items: list[Any], turns: Turns) -> Publication:
+    found = await parse_values(content_type, body, turns)
+    if found is None:
+        media_type = _media_type(content_type)
+        if media_type == _FORM:
+            return Publication([_checked(_form(body))], many=False)
+        raise Problem(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"expected a Content-Type of {_JSON}, {_LINES[0]} or {_FORM}, got {media_type or 'none'}",
+        )
+    if not found.many:
+        return Publication([_checked(found.items[0])], many=False)
     events = []
-    for index, item in enumerate(items):
+    for index, item in enumerate(found.items):
         events.append(_checked(item, index=index))
         await turns.take()
     return Publication(events, many=True)
 
 
-async def _parse_json(body: bytes, turns: Turns) -> Publication:
+async def parse_values(content_type: str, body: bytes, turns: Turns) -> Values | None:
+    """Return the values in a body of JSON or of lines of JSON; ``None`` if it has another content type."""
+    media_type = _media_type(content_type)
+    if media_type == _JSON:
+        return await _parse_json(body, turns)
+    if media_type in _LINES:
+        return Values(await _parse_lines(body, turns), many=True)
+    return None
+
+
+async def parse_object(content_type: str, body: bytes, turns: Turns, fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return the members of a JSON object; none if the body is empty.
+
+    Arguments:
+        fields: the names of the members that are known, each with the type that it must have, in words of JSON.
+    """
+    if not body:
+        return {}
+    found = await parse_values(content_type, body, turns)
+    if found is None:
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected a Content-Type of {_JSON}, or no body")
+    return check_object(found.items[0] if found.items and not found.many else found.items, fields)
+
+
+def check_object(value: Any, fields: Mapping[str, str], **place: int) -> dict[str, Any]:
+    """Return a JSON object if its members are known and have the types that they must have; without the nulls."""
+
+    def invalid(sentence: str) -> Problem:
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, sentence, **place)
+
+    if not isinstance(value, dict):
+        raise invalid(f"expected a JSON object, got {_excerpt(value)}")
+    for name, member in value.items():
+        if name not in fields:
+            raise invalid(f"expected the fields {', '.join(fields)}, got {name[:40]!r}")
+        if member is not None and not _TYPES[fields[name]](member):
+            raise invalid(f"expected {name!r} to be a {fields[name]}, got {_excerpt(member)}")
+    return {name: member for name, member in value.items() if member is not None}
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+async def _parse_json(body: bytes, turns: Turns) -> Values:
     try:
         text = body.decode(json.detect_encoding(body), "surrogatepass")
         start = _skip_space(text, 0)
         if not text.startswith("[", start):
-            return Publication([_checked(json.loads(text, parse_constant=_refuse_constant))], many=False)
+            return Values([json.loads(text, parse_constant=_refuse_constant)], many=False)
         items = []
         for item in _items_of_array(text, start + 1):
             items.append(item)
@@ -145,7 +198,7 @@ async def _parse_json(body: bytes, turns: Turns) -> Publication:
     except (ValueError, RecursionError) as error:
         # Deeply nested data is refused here, because it is encoded as JSON again.
         raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {error}") from None
-    return await _check_all(items, turns)
+    return Values(items, many=True)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -257,3 +310,11 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+_TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "string": lambda value: isinstance(value, str) and _is_unicode(value),
+    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "boolean": lambda value: isinstance(value, bool),
+    "value": lambda value: True,
+}

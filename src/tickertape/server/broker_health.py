@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from ..errors import BrokerError
+from ..errors import BrokerError, EventTooLargeError
 
 logger = logging.getLogger("tickertape.server")
 
@@ -38,6 +39,18 @@ class BrokerHealth:
         self._unlogged = 0
         self._failing = False
         self._recovery_logged_at = float("-inf")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Record whether the broker stores the events of the context."""
+        try:
+            yield
+        except EventTooLargeError:  # also of the broker, whose failure it is not
+            raise
+        except BrokerError as error:
+            self.write_failed(error)
+            raise
+        self.write_succeeded()
 
     def write_failed(self, error: BrokerError) -> None:
         """Record that the broker did not store events."""

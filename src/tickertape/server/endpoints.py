@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
 
@@ -13,14 +14,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..asgi import ASGIApp
-from ..errors import BrokerError, EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
+from ..errors import EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
 from ..hub import MAX_LAST, Hub, Overflow, OverflowPolicy
+from ..runs import Runs
 from ..wire import Cursor, Draft
-from .body import BODY_FACTOR, Publication, Turns, parse_publication, parse_text, receive_body
+from .body import BODY_FACTOR, Publication, Turns, parse_object, parse_publication, parse_text, receive_body
 from .broker_health import BrokerHealth
 from .checks import check_origin
 from .openapi import DEFAULT_LIMIT, MAX_LIMIT, describe
 from .problems import Problem
+
+SMALL_BODY: Final = 64 * 1024
+"""Bytes of a body that has options and no events."""
 
 READY_WITHIN: Final = 2.0
 """Seconds in which the broker must answer: readiness probes usually time out after five seconds."""
@@ -35,10 +40,20 @@ class Endpoints:
         origins: the origins whose pages may publish, besides the server's own.
         ready_within: seconds in which the broker must answer.
         node: the name of this process, for answers about this process alone.
+        runs: the runs on the log of the hub.
     """
 
-    def __init__(self, hub: Hub, health: BrokerHealth, origins: Sequence[str], ready_within: float, node: str) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        health: BrokerHealth,
+        origins: Sequence[str],
+        ready_within: float,
+        node: str,
+        runs: Runs,
+    ) -> None:
         self._hub = hub
+        self._runs = runs
         self._health = health
         self._node = node
         self._origins = origins
@@ -58,19 +73,30 @@ class Endpoints:
         )
 
     async def _publish(self, request: Request) -> Response:
-        body = await self._receive(request, BODY_FACTOR * self._hub.max_event_size)
+        body = await self.receive(request, BODY_FACTOR * self._hub.max_event_size)
         turns = Turns()
         publication = await parse_publication(request.headers.get("content-type", ""), body, turns)
         cursors = await self._append(await self._drafts(publication, turns))
-        return _published(cursors, many=publication.many)
+        return published(cursors, many=publication.many)
 
     async def publish_text(self, request: Request) -> Response:
         """``POST /events/{topic}``: publish the body, whatever its content type; curl sends that of a form."""
-        body = await self._receive(request, self._hub.max_event_size)
+        body = await self.receive(request, self._hub.max_event_size)
         fields = {"topic": request.path_params["topic"], "data": parse_text(body)}
         fields |= {name: value for name in ("event", "key") if (value := request.query_params.get(name))}
         drafts = await self._drafts(Publication([fields], many=False), Turns())
-        return _published(await self._append(drafts), many=False)
+        return published(await self._append(drafts), many=False)
+
+    async def end_topic(self, request: Request) -> Response:
+        """``POST /topics/{topic}/end``: end a topic; the body may have a reason."""
+        body = await self.receive(request, SMALL_BODY)
+        fields = await parse_object(request.headers.get("content-type", ""), body, Turns(), {"reason": "string"})
+        try:
+            with self._health.writing():
+                cursor = await self._hub.end(request.path_params["topic"], **fields)
+        except InvalidEventError as error:
+            raise Problem.of(error) from None
+        return json_response({"cursor": str(cursor)})
 
     async def history(self, request: Request) -> Response:
         """``GET /history``: a page of the kept events."""
@@ -79,19 +105,19 @@ class Endpoints:
             {"cursor": str(cursor), "topic": record.topic, "event": record.event, "data": record.data}
             for cursor, record in found
         ]
-        return _json({"events": events, "gap": gap})
+        return json_response({"events": events, "gap": gap})
 
     async def topics(self, request: Request) -> Response:
         """``GET /topics``: topics with events in memory, and the number of subscribers that match each."""
         page = self._hub.topics(after=request.query_params.get("after", ""), limit=limit_of(request))
         topics = [{"topic": topic, "subscribers": count} for topic, count in page.items()]
-        return _json({"node": self._node, "topics": topics})
+        return json_response({"node": self._node, "topics": topics})
 
     async def subscribers(self, request: Request) -> Response:
         """``GET /subscribers``: the number of subscribers, and the largest audiences."""
         counts = Counter(info.topics for info in self._hub.presence)
         largest = counts.most_common(limit_of(request))
-        return _json(
+        return json_response(
             {
                 "node": self._node,
                 "subscribers": counts.total(),
@@ -102,7 +128,7 @@ class Endpoints:
 
     async def live(self, request: Request) -> Response:
         """``GET /health/live``: the process answers."""
-        return _json({"status": "live"})
+        return json_response({"status": "live"})
 
     async def ready(self, request: Request) -> Response:
         """``GET /health/ready``: the broker answers and stores, and the hub accepts events and subscriptions."""
@@ -115,13 +141,14 @@ class Endpoints:
             ) from None
         if refusal := self._health.refusal:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"the broker did not store the last events: {refusal}")
-        return _json({"status": "ready", "epoch": state.epoch, "oldest": state.oldest, "newest": state.newest})
+        return json_response({"status": "ready", "epoch": state.epoch, "oldest": state.oldest, "newest": state.newest})
 
     async def openapi(self, request: Request) -> Response:
         """``GET /openapi.json``: the description of this interface."""
         return Response(self._description, media_type="application/json")
 
-    async def _receive(self, request: Request, limit: int) -> bytes:
+    async def receive(self, request: Request, limit: int) -> bytes:
+        """Return the body of a request that writes, if its page and the state of the hub allow it."""
         check_origin(request, self._origins)
         if self._hub.draining:
             raise Problem.of(HubClosedError("the hub is draining"))
@@ -150,14 +177,23 @@ class Endpoints:
 
     async def _append(self, drafts: list[Draft]) -> list[Cursor]:
         try:
-            cursors = await self._hub.publish_many(drafts)
-        except EventTooLargeError as error:  # too large for the broker: not its failure
+            with self._health.writing():
+                cursors = await self._hub.publish_many(drafts)
+        except EventTooLargeError as error:  # too large for the broker
             raise Problem.of(error) from None
-        except BrokerError as error:
-            self._health.write_failed(error)
-            raise
-        self._health.write_succeeded()
+        await self._keep_runs({draft.topic for draft in drafts})
         return cursors
+
+    async def _keep_runs(self, topics: set[str]) -> None:
+        """Count events that were published to the topic of a run as signs of life of its producer."""
+        for topic in topics:
+            if topic.startswith("run/") and topic.count("/") > 1:
+                _, _, place = topic.partition("/")
+                name, _, run = place.rpartition("/")
+                with suppress(InvalidTopicError):
+                    found = await self._runs.get(name, run)
+                    if found is not None and found.info.active:
+                        await found.keep()
 
 
 def topics_of(request: Request) -> list[str]:
@@ -167,12 +203,12 @@ def topics_of(request: Request) -> list[str]:
 
 def last_of(request: Request) -> int | None:
     """Return the number of past events to start with."""
-    return _integer(request, "last", 0, MAX_LAST)
+    return integer_of(request, "last", 0, MAX_LAST)
 
 
 def limit_of(request: Request) -> int:
     """Return the greatest number of items in the answer."""
-    limit = _integer(request, "limit", 1, MAX_LIMIT)
+    limit = integer_of(request, "limit", 1, MAX_LIMIT)
     return DEFAULT_LIMIT if limit is None else limit
 
 
@@ -203,7 +239,8 @@ def after_of(request: Request) -> str | None:
     return after
 
 
-def _integer(request: Request, name: str, least: int, most: int) -> int | None:
+def integer_of(request: Request, name: str, least: int, most: int) -> int | None:
+    """Return a parameter of the query that is an integer, or ``None`` if it is not there."""
     text = request.query_params.get(name)
     if text is None:
         return None
@@ -212,12 +249,14 @@ def _integer(request: Request, name: str, least: int, most: int) -> int | None:
     raise Problem(HTTPStatus.BAD_REQUEST, f"expected {name} to be an integer from {least} to {most}, got {text[:40]!r}")
 
 
-def _published(cursors: list[Cursor], *, many: bool) -> Response:
+def published(cursors: list[Cursor], *, many: bool) -> Response:
+    """Return the answer to a request that has stored events."""
     texts = [str(cursor) for cursor in cursors]
-    return _json({"cursors": texts} if many else {"cursor": texts[0]}, HTTPStatus.CREATED)
+    return json_response({"cursors": texts} if many else {"cursor": texts[0]}, HTTPStatus.CREATED)
 
 
-def _json(value: Any, status: int = HTTPStatus.OK) -> Response:
+def json_response(value: Any, status: int = HTTPStatus.OK) -> Response:
+    """Return a value as a response."""
     # ASCII only: published data may contain half of a surrogate pair, which has no UTF-8 form.
     body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
     return Response(body, status, {"cache-control": "no-store"}, "application/json")

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from .. import __version__
 from ..hub import MAX_LAST, OverflowPolicy
+from ..runs import FRAMINGS, RunState
+from ..wire import MAX_OFFSET
 
 DEFAULT_LIMIT: Final = 100
 """Items in one answer: as many as a person reads."""
@@ -17,7 +19,10 @@ _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components
 
 _REASONS: Final = {
     400: "The request cannot be parsed.",
-    403: "Pages of this origin may not publish here.",
+    403: "Pages of this origin may not publish here, or the run has another owner.",
+    404: "There is no such run.",
+    409: "Another run of the name is active, or the run has ended.",
+    410: "The beginning of the run is no longer kept, and the framing needs it.",
     413: "The event, the body or the batch is too large.",
     415: "The type of the body is not supported.",
     422: "The body can be parsed, but an event is invalid.",
@@ -51,7 +56,13 @@ def describe() -> dict[str, Any]:
             "/events/{topic}": {"post": _publish_text()},
             "/history": {"get": _history()},
             "/topics": {"get": _topics()},
+            "/topics/{topic}/end": {"post": _end_topic()},
             "/subscribers": {"get": _subscribers()},
+            "/runs": {"get": _runs()},
+            "/runs/{name}": {"get": _read_run(), "post": _open_run()},
+            "/runs/{name}/events": {"post": _append_to_run()},
+            "/runs/{name}/end": {"post": _end_run()},
+            "/runs/{name}/cancel": {"post": _cancel_run()},
             "/health/live": {"get": _read("The process answers.", "live", "Live", ())},
             "/health/ready": {"get": _read("The hub accepts events and subscriptions.", "ready", "Ready")},
             "/metrics": {"get": _metrics()},
@@ -68,7 +79,8 @@ def _stream() -> dict[str, Any]:
         "summary": "Events as they are published.",
         "description": (
             "Starts after `Last-Event-ID`, else with the last events, else with the next event. An event `stream:gap` "
-            "reports events that are no longer kept. The stream does not end. HEAD returns its headers."
+            "reports events that are no longer kept. The stream ends after the event `stream:end`, when all its topics "
+            "have ended. HEAD returns its headers."
         ),
         "parameters": [
             _TOPICS,
@@ -91,6 +103,7 @@ def _stream() -> dict[str, Any]:
         ],
         "responses": {
             "200": {"description": "An event stream.", "content": {"text/event-stream": {"schema": _STRING}}},
+            "204": {"description": "All topics have ended, and the client has everything: it should stop."},
             **_problems(400, 503),
         },
     }
@@ -122,13 +135,7 @@ def _publish_text() -> dict[str, Any]:
         "summary": "Publish the body as it is.",
         "description": "Its type does not matter: `curl -d hello http://127.0.0.1:8000/events/greetings`.",
         "parameters": [
-            {
-                "name": "topic",
-                "in": "path",
-                "required": True,
-                "description": "The topic, with its slashes unescaped.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-            },
+            _TOPIC,
             _text("event", "query", "The event type."),
             _text("key", "query", "An idempotency key: events with the same key are stored once."),
         ],
@@ -161,6 +168,140 @@ def _topics() -> dict[str, Any]:
         ],
         "responses": {"200": _answer("A page of topics.", "Topics"), **_problems(400, 503)},
     }
+
+
+def _end_topic() -> dict[str, Any]:
+    return {
+        "operationId": "endTopic",
+        "summary": "End a topic: its readers get the events before the end, then `stream:end`.",
+        "description": "If it has ended already, nothing is stored. An event that is published later opens it again.",
+        "parameters": [_TOPIC],
+        "requestBody": _options("Ending"),
+        "responses": {"200": _answer("The end is stored.", "Cursor"), **_problems(400, 403, 413, 415, 422, 503)},
+    }
+
+
+def _runs() -> dict[str, Any]:
+    return {
+        "operationId": "listRuns",
+        "summary": "The active runs, the oldest first.",
+        "parameters": [
+            {
+                "name": "finished",
+                "in": "query",
+                "description": "Also list the runs that have ended and can be read.",
+                "schema": {"type": "boolean", "default": False},
+            },
+            _text("after", "query", "The id of the run after which to start. Default: before the oldest run."),
+            _query("limit", "The greatest number of runs.", 1, MAX_LIMIT, DEFAULT_LIMIT),
+        ],
+        "responses": {"200": _answer("A page of runs.", "Runs"), **_problems(400, 503)},
+    }
+
+
+def _open_run() -> dict[str, Any]:
+    return {
+        "operationId": "openRun",
+        "summary": "Open a run that your program fills and ends.",
+        "description": (
+            "If your program gives no sign of life for 7 seconds, the run ends as `orphaned`. Events are signs of "
+            "life, and so is an empty array of events. A name must not end with the segment `events`, `end` or "
+            "`cancel`."
+        ),
+        "parameters": [_NAME],
+        "requestBody": _options("RunOptions"),
+        "responses": {
+            "200": _answer("A run with this key was opened before.", "OpenedRun"),
+            "201": _answer("The run is open.", "OpenedRun"),
+            **_problems(400, 403, 409, 413, 415, 422, 503),
+        },
+    }
+
+
+def _read_run() -> dict[str, Any]:
+    after = {"oneOf": [{"type": "integer", "minimum": 0, "maximum": MAX_OFFSET}, {"const": "now"}]}
+    return {
+        "operationId": "readRun",
+        "summary": "The events of a run: from the beginning, then live, then the end.",
+        "description": "Starts after `Last-Event-ID`, in the run that it belongs to. HEAD returns its headers.",
+        "parameters": [
+            _NAME,
+            *_WHICH_RUN,
+            {
+                "name": "framing",
+                "in": "query",
+                "description": "The protocol of the reader.",
+                "schema": {"enum": list(FRAMINGS), "default": "events"},
+            },
+            {
+                "name": "after",
+                "in": "query",
+                "description": "The number of the last event that the reader has, counted from 0; or `now`.",
+                "schema": after,
+            },
+            _text("last_event_id", "query", "The same as the header, for pages that cannot set it."),
+            _text("lastEventId", "query", "The same as `last_event_id`."),
+            _text("Last-Event-ID", "header", "The id of the last event that was received."),
+        ],
+        "responses": {
+            "200": {"description": "An event stream.", "content": {"text/event-stream": {"schema": _STRING}}},
+            "204": {"description": "The client has the end of the run: it should stop."},
+            **_problems(400, 403, 404, 410, 503),
+        },
+    }
+
+
+def _append_to_run() -> dict[str, Any]:
+    item = {"$ref": "#/components/schemas/RunItem"}
+    return {
+        "operationId": "appendToRun",
+        "summary": "Append to a run: one item, or several, which are stored together.",
+        "parameters": [
+            _NAME,
+            *_WHICH_RUN,
+            _text("event", "query", "The event type, if the body is text."),
+            _text("key", "query", "An idempotency key: a request with the same key stores its items once."),
+        ],
+        "requestBody": {
+            "content": {
+                "application/json": {"schema": {"oneOf": [item, {"type": "array", "items": item}]}},
+                "application/x-ndjson": {"schema": {"description": "One item per line.", "type": "string"}},
+                "*/*": {"schema": {"description": "A piece of text.", "type": "string"}},
+            },
+        },
+        "responses": {
+            "201": _answer("The items are stored.", "Published"),
+            **_problems(400, 403, 404, 409, 413, 415, 422, 503),
+        },
+    }
+
+
+def _end_run() -> dict[str, Any]:
+    return {
+        "operationId": "endRun",
+        "summary": "End a run. The first end of a run counts.",
+        "parameters": [_NAME, *_WHICH_RUN],
+        "requestBody": _options("RunEnding"),
+        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 403, 404, 413, 415, 422, 503)},
+    }
+
+
+def _cancel_run() -> dict[str, Any]:
+    return {
+        "operationId": "cancelRun",
+        "summary": "Ask the producer of a run to stop.",
+        "description": (
+            "A run that was opened over HTTP ends at once; its producer gets 409 for the next event. A producer in a "
+            "program on the same log is cancelled, and the run ends soon after."
+        ),
+        "parameters": [_NAME, *_WHICH_RUN],
+        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 403, 404, 413, 415, 503)},
+    }
+
+
+def _options(schema: str) -> dict[str, Any]:
+    reference = {"$ref": f"#/components/schemas/{schema}"}
+    return {"required": False, "content": {"application/json": {"schema": reference}}}
 
 
 def _subscribers() -> dict[str, Any]:
@@ -240,14 +381,48 @@ def _object(required: str, **properties: Any) -> dict[str, Any]:
     return {"type": "object", "required": required.split(), "properties": properties}
 
 
+def _closed(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
 def _list_of(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
 
 _STRING: Final = {"type": "string"}
+_NULLABLE: Final = {"type": ["string", "null"]}
+_TOPIC: Final = {
+    "name": "topic",
+    "in": "path",
+    "required": True,
+    "description": "The topic, with its slashes unescaped.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_NAME: Final = {
+    "name": "name",
+    "in": "path",
+    "required": True,
+    "description": "The name of the run: a topic, with its slashes unescaped.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 165},
+}
+_WHICH_RUN: Final = (
+    _text("run", "query", "The id of the run. Default: the newest run of the name."),
+    _text("owner", "query", "The owner that the run must have. Default: any."),
+)
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _NODE: Final = {"type": "string", "description": "The process that answers: a random name.", "examples": ["3fa9c1d2"]}
 _CURSOR: Final = {"type": "string", "description": "The id of the event on a stream.", "examples": ["0a1b2c3d4e5f-42"]}
+
+_RUN: Final[dict[str, Any]] = {
+    "name": _STRING,
+    "run": {"type": "string", "description": "The id of the run.", "examples": ["0a1b2c3d4e5f-42"]},
+    "topic": {"type": "string", "description": "The topic of its events."},
+    "state": {"enum": [state for state in RunState if state is not RunState.REFUSED]},
+    "owner": _NULLABLE,
+    "started": {"type": "number", "description": "Seconds since the Unix epoch."},
+    "ended": {"type": ["number", "null"], "description": "The same; null while it is active."},
+    "error": _NULLABLE,
+}
 
 _SCHEMAS: Final[dict[str, Any]] = {
     "Event": {
@@ -291,6 +466,30 @@ _SCHEMAS: Final[dict[str, Any]] = {
         subscribers=_COUNT,
         audience_count=_COUNT,
         audiences=_list_of(_object("topics subscribers", topics=_list_of(_STRING), subscribers=_COUNT)),
+    ),
+    "Ending": _closed(reason={**_NULLABLE, "minLength": 1, "maxLength": 200, "default": "ended"}),
+    "Run": _object("name run topic state owner started ended error", **_RUN),
+    "OpenedRun": _object(
+        "name run topic state owner started ended error joined",
+        **_RUN,
+        joined={"type": "boolean", "description": "True if the run had been opened before, with the same key."},
+    ),
+    "Runs": _object("runs", runs=_list_of({"$ref": "#/components/schemas/Run"})),
+    "RunOptions": _closed(
+        key={**_NULLABLE, "description": "Identifies the request, so that it can be repeated."},
+        owner={**_NULLABLE, "description": "The owner of the run."},
+        ttl={"type": ["number", "null"], "exclusiveMinimum": 0, "description": "Seconds to keep it after its end."},
+        replace={"type": ["boolean", "null"], "description": "End the active run of the name first."},
+    ),
+    "RunItem": {
+        "oneOf": [
+            {"type": "string", "description": "A piece of text."},
+            {**_closed(data={"description": "A string is sent as text, everything else as JSON."}, event=_NULLABLE)},
+        ],
+    },
+    "RunEnding": _closed(
+        state={"enum": ["done", "error", "cancelled", None], "default": "done"},
+        error={**_NULLABLE, "description": "A text for readers."},
     ),
     "Live": _object("status", status={"const": "live"}),
     "Ready": _object(

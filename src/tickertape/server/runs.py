@@ -1,0 +1,197 @@
+"""Runs over HTTP: a program in any language opens, fills and ends a run, and any client reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any, Final, Literal, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..asgi import ASGIApp
+from ..errors import EventTooLargeError, InvalidEventError, InvalidTopicError
+from ..hub import Hub
+from ..runs import FRAMINGS, Run, RunInfo, Runs
+from ..wire import MAX_OFFSET, Cursor, ServerSentEvent
+from .body import BODY_FACTOR, Turns, check_object, parse_object, parse_text, parse_values
+from .broker_health import BrokerHealth
+from .endpoints import SMALL_BODY, after_of, integer_of, json_response, limit_of, published
+from .problems import Problem
+
+_OPTIONS: Final = {"key": "string", "owner": "string", "ttl": "number", "replace": "boolean"}
+_END: Final = {"state": "string", "error": "string"}
+_ITEM: Final = {"data": "value", "event": "string"}
+
+_STATES: Final = ("done", "error", "cancelled")
+
+
+class RunEndpoints:
+    """Handle requests for runs.
+
+    Arguments:
+        hub: an open hub.
+        runs: the runs on its log.
+        health: records and reports failed writes.
+        receive: returns the body of a request that writes, up to a limit, if the request is allowed.
+    """
+
+    def __init__(
+        self, hub: Hub, runs: Runs, health: BrokerHealth, receive: Callable[[Request, int], Awaitable[bytes]]
+    ) -> None:
+        self._hub = hub
+        self._runs = runs
+        self._health = health
+        self._receive = receive
+
+    async def list_runs(self, request: Request) -> Response:
+        """``GET /runs``: a page of the active runs, or of all that can be read."""
+        after, limit = after_of(request), limit_of(request)
+        found = await self._runs.list_runs(active=not _flag_of(request, "finished"))
+        if after is not None:
+            offset = _offset_of(after)
+            found = [info for info in found if _offset_of(info.run) > offset]
+        return json_response({"runs": [_description(info) for info in found[:limit]]})
+
+    async def run(self, request: Request) -> ASGIApp:
+        """``GET /runs/{name}``: its event stream. ``POST /runs/{name}``: open it."""
+        return await (self._open(request) if request.method == "POST" else self._read(request))
+
+    async def _read(self, request: Request) -> ASGIApp:
+        query = request.query_params
+        framing = query.get("framing", "events")
+        if framing not in FRAMINGS:
+            raise Problem(
+                HTTPStatus.BAD_REQUEST, f"expected framing to be one of {', '.join(FRAMINGS)}, got {framing[:40]!r}"
+            )
+        after: int | Literal["now"] | None = "now"
+        if query.get("after") != "now":
+            after = integer_of(request, "after", 0, MAX_OFFSET)
+        return await self._runs.response(
+            request,
+            request.path_params["name"],
+            run=query.get("run"),
+            owner=query.get("owner", ...),
+            framing=cast("Any", framing),
+            after=after,
+        )
+
+    async def _open(self, request: Request) -> Response:
+        body = await self._receive(request, SMALL_BODY)
+        options = await parse_object(request.headers.get("content-type", ""), body, Turns(), _OPTIONS)
+        with self._storing():
+            run = await self._runs.open(request.path_params["name"], **options)
+        status = HTTPStatus.OK if run.joined else HTTPStatus.CREATED
+        return json_response({**_description(run.info), "joined": run.joined}, status)
+
+    async def append(self, request: Request) -> Response:
+        """``POST /runs/{name}/events``: store items of a run."""
+        body = await self._receive(request, BODY_FACTOR * self._hub.max_event_size)
+        items, many = await self._items(request, body)
+        run = await self._find(request)
+        if not run.info.active:
+            raise Problem(HTTPStatus.CONFLICT, f"run {run.name!r} has ended", state=run.info.state)
+        with self._storing():
+            cursors = await run.append(*items, key=request.query_params.get("key"))
+        return published(cursors, many=many)
+
+    async def _items(self, request: Request, body: bytes) -> tuple[list[Any], bool]:
+        """Return the items in a body, and whether they came as a list."""
+        turns = Turns()
+        values = await parse_values(request.headers.get("content-type", ""), body, turns)
+        if values is None:
+            text, kind = parse_text(body), request.query_params.get("event")
+            return [text if kind is None else _event(text, kind)], False
+        items = []
+        for index, value in enumerate(values.items):
+            items.append(_item(value, {"index": index} if values.many else {}))
+            await turns.take()
+        return items, values.many
+
+    async def end(self, request: Request) -> Response:
+        """``POST /runs/{name}/end``: end a run."""
+        body = await self._receive(request, SMALL_BODY)
+        fields = await parse_object(request.headers.get("content-type", ""), body, Turns(), _END)
+        state, error = fields.get("state", "done"), fields.get("error")
+        if state not in _STATES:
+            sentence = f"expected state to be one of {', '.join(_STATES)}, got {state[:40]!r}"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
+        run = await self._find(request)
+        if run.info.active:
+            with self._storing():
+                await run.end(cast("Literal['done', 'error', 'cancelled']", state), error=error)
+        return json_response(_description(run.info))
+
+    async def cancel(self, request: Request) -> Response:
+        """``POST /runs/{name}/cancel``: ask the producer of a run to stop."""
+        await self._receive(request, SMALL_BODY)
+        run = await self._find(request)
+        with self._storing():
+            info = await run.cancel()
+        return json_response(_description(run.info if info is None else info))
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        """Record whether the broker works, and answer mistakes of the request with problems."""
+        try:
+            with self._health.writing():
+                yield
+        except InvalidTopicError:
+            raise
+        except (InvalidEventError, EventTooLargeError) as error:
+            raise Problem.of(error) from None
+        except ValueError as error:  # an option that is out of its range
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
+
+    async def _find(self, request: Request) -> Run:
+        """Return the newest run of a name, or the one whose id is in the query, if it has the owner of the query."""
+        name, query = request.path_params["name"], request.query_params
+        run = await self._runs.get(name, query.get("run"))
+        if run is None:
+            which = f" with the id {query['run'][:80]!r}" if "run" in query else ""
+            raise Problem(HTTPStatus.NOT_FOUND, f"there is no run {name!r}{which}")
+        if "owner" in query and run.info.owner != query["owner"]:
+            raise Problem(HTTPStatus.FORBIDDEN, f"run {name!r} has another owner")
+        return run
+
+
+def _description(info: RunInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "run": info.run,
+        "topic": info.topic,
+        "state": info.state,
+        "owner": info.owner,
+        "started": info.started,
+        "ended": info.ended,
+        "error": info.error,
+    }
+
+
+def _item(value: Any, place: dict[str, int]) -> str | ServerSentEvent:
+    if isinstance(value, str):
+        return value
+    fields = check_object(value, _ITEM, **place)
+    if "data" not in value:
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the item has no field 'data'", **place)
+    return _event(value["data"], fields.get("event"), **place)
+
+
+def _event(data: Any, event: str | None, **place: int) -> ServerSentEvent:
+    try:
+        return ServerSentEvent("null" if data is None else data, event=event)
+    except InvalidEventError as error:
+        raise Problem.of(error, **place) from None
+
+
+def _flag_of(request: Request, name: str) -> bool:
+    value = request.query_params.get(name, "false")
+    if value not in ("true", "false"):
+        raise Problem(HTTPStatus.BAD_REQUEST, f"expected {name} to be true or false, got {value[:40]!r}")
+    return value == "true"
+
+
+def _offset_of(run: str) -> int:
+    cursor = Cursor.parse(run)
+    return 0 if cursor is None else cursor.offset
