@@ -27,7 +27,7 @@ ARROWS = {
     "runs": {"errors", "timing", "wire", "asgi", "broker", "hub"},
     "client": {"errors", "timing", "threads", "wire"},
     "testing": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},
-    "server": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources", "integrations"},
+    "server": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources", "runs", "integrations"},
     "demo": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "sources", "runs", "server"},
     "cli": {"errors", "timing", "wire", "asgi", "broker", "hub", "server", "client", "demo"},
     "integrations": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "client"},
