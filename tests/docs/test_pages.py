@@ -140,6 +140,7 @@ def test_reference_of_hub() -> None:
         "is_over",
         "open_direct",
         "publish_now",
+        "read_recent",
         "retry_block",
         "subscribe_at",
     }

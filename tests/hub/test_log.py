@@ -253,3 +253,35 @@ async def test_flood_loses_no_event(caplog: pytest.LogCaptureFixture) -> None:
             await asyncio.gather(*floods)
         assert hub.statistics().gaps == {"expired": 0, "reset": 0}
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("after", "upto", "epoch", "found"),
+    [
+        (0, 4, None, ["0", "2"]),
+        (1, 4, None, ["2"]),
+        (1, 2, None, []),
+        (4, 4, None, []),
+        (4, 2, None, []),
+        (0, 4, "another", None),
+        (-1_000, 4, None, None),
+        (0, 5, None, None),
+    ],
+)
+async def test_read_recent(after: int, upto: int, epoch: str | None, found: list[str] | None) -> None:
+    """Records in memory; nothing of another log, of before the window, and of what is not there in time."""
+    async with Hub() as hub:
+        for number in range(4):
+            await hub.publish("even" if number % 2 == 0 else "odd", str(number))
+        records = await hub.read_recent(after, Cursor(epoch or hub.epoch, upto), lambda topic: topic == "even")
+        assert (None if records is None else [record.data for record in records]) == found
+
+
+async def test_read_recent_after_retention() -> None:
+    async with Hub(retention=Retention(events=2)) as hub:
+        for number in range(4):
+            cursor = await hub.publish("t", str(number))
+        assert await hub.read_recent(0, cursor, lambda topic: True) is None
+        records = await hub.read_recent(2, cursor, lambda topic: True)
+        assert records is not None
+        assert [record.data for record in records] == ["2", "3"]

@@ -284,6 +284,10 @@ class Delivery:
         """Wait until more records have come in or the log was replaced, at most for some seconds."""
         await sleep(self.clock, seconds, self._progress)
 
+    async def next_progress(self) -> None:
+        """Wait until more records have come in or the log was replaced."""
+        await self._progress.wait()
+
     def report_progress(self) -> None:
         """Wake those that wait for progress."""
         self._progress.set()

@@ -88,6 +88,12 @@ _SMALL_BATCH: Final = 100
 _LAG_PATIENCE: Final = 1.0
 """Seconds for which a publisher waits at most: a follower that makes no progress is no reason to refuse events."""
 
+_RECENT: Final = 0.05
+"""Seconds for which a reader of recent records waits for the follower, which mostly has them in a millisecond."""
+
+_MAX_RECENT: Final = 1_000
+"""Records that are searched in memory at once."""
+
 _MAX_RETRY: Final = 24 * 3600.0
 """Seconds: no client should stay away for more than a day."""
 
@@ -921,6 +927,27 @@ class Hub:
         """
         await self._ready()
         return await self._broker.read(after, limit, topics)
+
+    async def read_recent(self, after: int, upto: Cursor, topics: TopicFilter) -> list[Record] | None:
+        """Return records from memory; for programs that keep their own records in the log.
+
+        Arguments:
+            after: the offset after which to start.
+            upto: the cursor of a record that is in the log. The hub sees it in a moment, if it has not yet.
+            topics: the topics to return.
+
+        Returns:
+            The records up to that one; ``None`` if they are not in memory, or too many: read the log then.
+        """
+        delivery = await self._ready()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RECENT):
+                while delivery.window.newest < upto.offset and delivery.window.epoch == upto.epoch:
+                    await delivery.next_progress()
+        window = delivery.window
+        if window.epoch != upto.epoch or window.newest < upto.offset or upto.offset - after > _MAX_RECENT:
+            return None
+        return window.records(after, upto.offset, topics)
 
     def attach(self, companion: Companion) -> None:
         """Close an object with the hub, before the log is closed."""

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from ..broker import OTHERS, Lanes, Record, Retention, relevant_marks
+from ..broker import OTHERS, Lanes, Record, Retention, TopicFilter, relevant_marks
 from ..errors import BrokerError, InvalidEventError
 from ..wire import END_EVENT, TOPIC_END_EVENT, Patterns, compile_patterns, encode_fields
 
@@ -329,6 +329,14 @@ class Window:
                 return found, found[-1].offset
             found.append(entry)
         return found, reached
+
+    def records(self, offset: int, upto: int, topics: TopicFilter) -> list[Record] | None:
+        """Return the records with the right topics after ``offset``, up to ``upto``; ``None`` if some are not here."""
+        if offset + 1 < self.oldest or offset < self._holed:
+            return None
+        shift = self._dead - self.oldest
+        span = self._entries[offset + 1 + shift : upto + 1 + shift] if offset < upto else ()
+        return [entry.record for entry in span if topics(entry.topic)]
 
     def latest(self, offset: int, patterns: Patterns, limit: int, upto: int) -> tuple[list[Entry], int, int]:
         """Return the same as :meth:`after` without entries that have a newer one of their topic, and count those."""

@@ -130,14 +130,25 @@ class Directory:
         """Return all runs that can be read, the oldest first."""
         return [entry for entry in self._entries.values() if self._is_kept(entry)]
 
-    async def sync(self) -> None:
+    async def sync(self, upto: Cursor | None = None) -> None:
         """Read what the log has that is not known yet.
+
+        Arguments:
+            upto: a record of the log. Only what is not newer has to be known afterwards, so the log need not be asked
+                if the hub has it in memory.
 
         Raises:
             HubClosedError: the hub is closed.
             BrokerError: the log cannot be read.
         """
         async with self._lock:
+            if upto is not None and upto.epoch == self._epoch:
+                recent = await self._hub.read_recent(self._offset, upto, _is_control)
+                if recent is not None:
+                    for record in recent:
+                        self._apply(record)
+                    self._offset = max(self._offset, upto.offset)
+                    return
             while True:
                 state, records = await self._hub.read(self._offset, _PAGE, _is_control)
                 if state.epoch != self._epoch or state.newest < self._offset:
@@ -159,8 +170,8 @@ class Directory:
             await self.sync()
             at = str(Cursor(self._epoch, self._offset))
             async with self._hub.subscribe([f"{CONTROL}/**", f"{NODES}/*"], last_event_id=at) as output:
-                while await output.next_slice() is not None:
-                    await self.sync()
+                while (found := await output.next_slice()) is not None:
+                    await self.sync(output.cursor if found.gap is None else None)
             if self._hub.draining:
                 return
 

@@ -214,8 +214,8 @@ class Node:
         Raises:
             BrokerError: the log cannot be reached.
         """
-        await self._hub.publish_many(end_drafts(info, state, error or MESSAGES.get(state), time.time()))
-        await self.directory.sync()
+        *_, cursor = await self._hub.publish_many(end_drafts(info, state, error or MESSAGES.get(state), time.time()))
+        await self.directory.sync(cursor)
 
     # Producers.
 

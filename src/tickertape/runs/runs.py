@@ -208,7 +208,7 @@ class Runs:
                 key=None if key is None else start_key(name, key, attempt),
             )
             (cursor,) = await self._hub.publish_many([draft])
-            await directory.sync()
+            await directory.sync(cursor)
             entry = directory.get(str(cursor))
             if entry is not None and entry.info.state is not RunState.REFUSED:
                 break
