@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from tickertape.broker import DEFAULT_RETENTION, Broker, Retention, create_broker
-from tickertape.testing.contract import Log, Traits
+from tickertape.testing.contract import Log
 
 __all__ = ["REDIS_URL", "RedisLog", "redis_absent"]
 
@@ -33,8 +33,6 @@ def redis_absent() -> str | None:
 
 class RedisLog(Log):
     """A log under its own prefix."""
-
-    traits = Traits(rules=False)
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

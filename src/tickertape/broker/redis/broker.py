@@ -16,6 +16,7 @@ would evict them.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -25,13 +26,13 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 
 from ...errors import BrokerError, LogResetError
 from ...wire import Cursor, Draft
-from ..records import LogState, Page, Record, new_epoch
+from ..records import OTHERS, LogState, Marks, Page, Record, marks_after, new_epoch
 from ..remote import DEFAULT_CONNECT_TIMEOUT, DEFAULT_TIMEOUT, RemoteBroker, is_lossless
-from ..retention import DEFAULT_RETENTION, Retention
+from ..retention import DEFAULT_RETENTION, MAX_MARKS, Retention
 from ..urls import read_seconds
 from .client import Client, RedisURL, close_client, translate_error
 from .fencing import Binding, Decision, Server, decide, parse_info
-from .scripts import APPEND, BIND, PAGE, STATE, Script
+from .scripts import APPEND, BIND, DISCARD, PAGE, RULES, STATE, Script
 
 logger = logging.getLogger("tickertape.broker")
 
@@ -46,6 +47,9 @@ _BATCH: Final = 500
 
 _MOST_REMOVALS: Final = 10_000
 """Records that one append removes: a server is not blocked for seconds after its retention was lowered."""
+
+_STEP: Final = 1_000
+"""Records of a discarded topic that one script removes."""
 
 _VERIFY_TIMEOUT: Final = 1.0
 """Seconds to wait for the former master as a replica: after FAILOVER it connects before the clients do."""
@@ -65,6 +69,7 @@ class _Log(NamedTuple):
 
     binding: Binding | None
     oldest: int
+    dropped: Marks
     complete: bool
     server: Server
 
@@ -106,9 +111,16 @@ class RedisBroker(RemoteBroker):
         self._client = self._url.client(self._connect_timeout)
         self._tails: set[Client] = set()
         self._slots = asyncio.Semaphore(_CONNECTIONS)
-        self._age = -1 if retention.age is None else int(retention.age * 1000)
-        limits = (retention.events, retention.bytes)
-        self._limits = [*(-1 if limit is None else limit for limit in limits), self._age, _MOST_REMOVALS]
+        ages: dict[str, int] = {}
+        self._limits: list[str | int] = [len(self._lane_of.names) + 1]
+        for name in (OTHERS, *self._lane_of.names):
+            limits = self._lane_of.limits(name)
+            age = None if limits.age is None else int(limits.age * 1000)
+            ages[name] = _limit(age)
+            self._limits += (name, _limit(limits.events), _limit(limits.bytes), _limit(age))
+        self._ages = json.dumps(ages, ensure_ascii=False)
+        self._has_ages = max(ages.values()) >= 0
+        self._adopted = ""  # the epoch that knows our rules
 
     def __repr__(self) -> str:
         return f"<RedisBroker {self._where()} {self._prefix}* seen={self._seen}>"
@@ -157,15 +169,18 @@ class RedisBroker(RemoteBroker):
             binding = log.binding
             decision = await self._decide(log, seen)
             if binding is not None and decision is Decision.KEEP:
-                if self._age >= 0 and log.oldest <= binding.newest:
+                if self._adopted != binding.epoch:
+                    await self._run(RULES, [self._meta], self._prefix, *self._lane_of.names)
+                    self._adopted = binding.epoch
+                if self._has_ages and log.oldest <= binding.newest:
                     await self._store(binding.epoch, ())  # removes records that are too old, also without appends
-                return LogState(binding.epoch, log.oldest, binding.newest)
+                return LogState(binding.epoch, log.oldest, binding.newest, log.dropped)
             await self._bind(binding, log.server, keep=decision is Decision.REBIND)
         raise BrokerError(f"the log at {self._where()} changed {_BINDINGS} times while it was opened; giving up")
 
     async def _look_up(self) -> _Log:
         """Return the log and its server, which must be a master of a version that we know."""
-        meta, oldest, complete, info = await self._run(STATE, [self._meta], self._prefix, self._age)
+        meta, found, complete, info = await self._run(STATE, [self._meta], self._prefix, self._ages)
         server = parse_info(info.decode())
         if server.role != "master":
             # It was demoted while we were connected. New connections find the current master.
@@ -174,7 +189,7 @@ class RedisBroker(RemoteBroker):
             raise BrokerError(f"{self._where()} is a read-only replica")
         if tuple(int(part) for part in server.version.split(".")[:2] if part.isdigit()) < _OLDEST_REDIS:
             raise BrokerError(f"expected Redis 6.2 or later, got {server.version}: {self._where()}")
-        return _Log(_parse_binding(meta), oldest, complete == 1, server)
+        return _Log(_parse_binding(meta), found[0], _parse_marks(found), complete == 1, server)
 
     async def _decide(self, log: _Log, seen: Cursor) -> Decision:
         binding, server = log.binding, log.server
@@ -191,7 +206,9 @@ class RedisBroker(RemoteBroker):
         keys = [self._meta, self._log(current), self._keys(current), self._log(epoch), self._keys(epoch)]
         durable = await self._is_durable()
         replid = binding.replid if binding is not None else ""
-        bound = await self._run(BIND, keys, current, replid, server.replid, epoch, server.run_id, int(durable))
+        bound = await self._run(
+            BIND, keys, current, replid, server.replid, epoch, server.run_id, int(durable), self._prefix
+        )
         if bound:
             logger.info("%s: the epoch after %s is %s", self._where(), current or "none", epoch)
 
@@ -229,7 +246,7 @@ class RedisBroker(RemoteBroker):
         replica = self._url.replica(self._client, host, port, _VERIFY_TIMEOUT)
         try:
             async with asyncio.timeout(_VERIFY_TIMEOUT):
-                *_, info = await replica.eval(STATE.text, 1, self._meta, self._prefix, -1)
+                *_, info = await replica.eval(STATE.text, 1, self._meta, self._prefix, self._ages)
             return parse_info(info.decode())
         except (RedisError, OSError, TimeoutError) as error:
             logger.info("cannot reach the replica %s:%d of %s: %s", host, port, self._where(), error)
@@ -243,16 +260,23 @@ class RedisBroker(RemoteBroker):
         log = await self._look_up()
         if log.binding is None or log.oldest < 0:
             raise self._gone()
-        return LogState(log.binding.epoch, log.oldest, log.binding.newest)
+        return LogState(log.binding.epoch, log.oldest, log.binding.newest, log.dropped)
 
     async def _page(self, after: int, limit: int) -> Page:
-        found = await self._run(PAGE, [self._meta], self._prefix, self._age, after, limit)
+        found = await self._run(PAGE, [self._meta], self._prefix, after, limit, self._ages)
         if found is None:
             raise self._gone()
-        records = [
-            _record(int(found[at]), found[at + 1], found[at + 2], found[at + 3]) for at in range(3, len(found), 4)
-        ]
-        return Page(LogState(found[0].decode(), found[1], found[2]), records)
+        epoch, newest, marks, fields = found
+        records = [_record(int(fields[at]), *fields[at + 1 : at + 4]) for at in range(0, len(fields), 4)]
+        return Page(LogState(epoch.decode(), marks[0], newest, _parse_marks(marks)), records)
+
+    async def discard(self, topic: str, upto: int) -> None:
+        self._check_open()
+        lane = self._lane_of(topic)
+        removed = 0 if lane == OTHERS else _STEP
+        while removed == _STEP:  # appends come in between
+            arguments = (self._prefix, topic.encode(), lane.encode(), upto, _STEP, MAX_MARKS)
+            removed = await self._request(self._run(DISCARD, [self._meta], *arguments))
 
     def _gone(self) -> LogResetError:
         return LogResetError(f"there is no log {self._prefix}* any more: {self._where()} was wiped, or evicted a key")
@@ -260,9 +284,11 @@ class RedisBroker(RemoteBroker):
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
         arguments: list[bytes] = []
         for draft in drafts:
-            arguments += (draft.topic.encode(), _option(draft.event), draft.data.encode(), _option(draft.key))
+            lane = self._lane_of(draft.topic).encode()
+            arguments += (draft.topic.encode(), _option(draft.event), draft.data.encode(), _option(draft.key), lane)
         keys = [self._meta, self._log(epoch), self._keys(epoch)]
-        offsets: list[int] | None = await self._run(APPEND, keys, epoch, *self._limits, *arguments)
+        fixed = (epoch, self._prefix, _MOST_REMOVALS, *self._limits)
+        offsets: list[int] | None = await self._run(APPEND, keys, *fixed, *arguments)
         return offsets
 
     async def _follow(self, epoch: str, after: int) -> AsyncGenerator[list[Record], None]:
@@ -289,6 +315,17 @@ class RedisBroker(RemoteBroker):
 def _parse_binding(meta: Sequence[bytes | None]) -> Binding | None:
     epoch, newest, replid, run_id, durable = ((value or b"").decode() for value in meta[:5])
     return Binding(epoch, int(newest or 0), replid, run_id, durable == "1") if epoch else None
+
+
+def _parse_marks(found: Sequence[Any]) -> Marks:
+    """Return the marks of a description: the oldest offset, the number of marks, the marks, and discarded topics."""
+    oldest, count, *pairs = found
+    marks = [(pairs[at].decode(errors="replace"), int(float(pairs[at + 1]))) for at in range(0, len(pairs), 2)]
+    return marks_after(oldest, sorted(marks[:count]), marks[count:])
+
+
+def _limit(limit: int | None) -> int:
+    return -1 if limit is None else limit
 
 
 def _option(text: str | None) -> bytes:
