@@ -224,11 +224,12 @@ async def test_cancel(hub: Hub) -> None:
 
 async def test_run_that_is_kept_in_part() -> None:
     """Our own events have a gap; other protocols have none, so the answer is an error before the first byte."""
-    async with Hub(MemoryBroker(retention=Retention(events=100)), retention=Retention(events=10)) as hub:
+    broker = MemoryBroker(retention=Retention(topics={"run/**": Retention(events=100)}))
+    async with Hub(broker, retention=Retention(topics={"run/**": Retention(events=10)})) as hub:
         app = App(Runs(hub))
         await finish(app.runs, *(f"{number}" for number in range(90)))
         for _ in range(50):
-            await hub.publish("other", "x")
+            await hub.publish("run/other", "x")
         assert (await get(app)).events[0].event == "stream:gap"
         answer = await get(app, framing="openai_chat")
         assert answer.status == 410

@@ -17,7 +17,7 @@ from support.runs import Source, read
 from tickertape import Hub
 from tickertape.broker import MemoryBroker, Retention
 from tickertape.errors import InvalidTopicError, RunActiveError, RunOwnerError
-from tickertape.runs import RunEnd, RunEvent, RunInfo, Runs
+from tickertape.runs import Run, RunEnd, RunEvent, RunInfo, Runs
 from tickertape.testing import FakeClock, ScriptedBroker
 from tickertape.testing.contract import Log
 
@@ -377,20 +377,55 @@ async def test_continue_after_an_event(hub: Hub) -> None:
 
 
 async def test_run_that_was_trimmed() -> None:
-    """A run whose end is no longer kept is gone; of one that is kept in part, readers get a gap first."""
-    async with Hub(MemoryBroker(retention=Retention(events=100)), retention=Retention(events=10)) as hub:
+    """A run that is no longer kept is gone; of one that is kept in part, readers get a gap first."""
+    broker = MemoryBroker(retention=Retention(events=10, topics={"run/**": Retention(events=100)}))
+    async with Hub(broker, retention=Retention(topics={"run/**": Retention(events=10)})) as hub:
         runs = Runs(hub)
-        source = Source()
-        run = await runs.start("chat/1", source)
-        source.give(*(f"{number}" for number in range(90)), None)
-        await run.wait()
+        run = await produced(runs, "chat/1", 90)
         for _ in range(50):
             await hub.publish("other", "x")
+        assert (await read(run))[0] == "0", "other events do not push runs out"
+        await produced(runs, "chat/2", 50)
         assert (await read(run))[0] == "gap"
         assert (await read(run))[-2:] == ["89", "done"]
-        for _ in range(100):
-            await hub.publish("other", "x")
+        await produced(runs, "chat/3", 100)
         assert await runs.get("chat/1") is None
+
+
+async def produced(runs: Runs, name: str, count: int) -> Run:
+    source = Source()
+    run = await runs.start(name, source)
+    source.give(*(f"{number}" for number in range(count)), None)
+    await run.wait()
+    return run
+
+
+async def test_run_is_removed_after_its_ttl(tmp_path: Path) -> None:
+    """Its records are removed; those of a longer run of the same name, and all others, stay."""
+    async with Hub(f"sqlite:///{tmp_path}/log.db") as hub:
+        runs = Runs(hub)
+        for _ in range(5):
+            await hub.publish("other", "x")
+        short = await runs.start("chat/1", once("a"), ttl=0.1)
+        await short.wait()
+        long = await runs.start("chat/1", once("b"))
+        await long.wait()
+        async with asyncio.timeout(PATIENCE):
+            while len((await hub.history(["run/**", "runs/**"]))[0]) > 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert next(record.data for _, record in (await hub.history("run/**"))[0]) == "b"
+        assert await runs.get("chat/1", run=short.id) is None
+        assert await read(long) == ["b", "done"]
+        assert len((await hub.history("other"))[0]) == 5
+        async with hub.subscribe(short.info.topic, last_event_id=short.id) as events:
+            first = await anext(events)
+            assert (first.event, first.json()["reason"]) == ("stream:gap", "expired")
+        async with hub.subscribe([long.info.topic, "other"], last_event_id=long.id) as events:
+            assert (await anext(events)).data == "b"
+
+
+async def once(item: str) -> AsyncIterator[str]:
+    yield item
 
 
 async def test_ttl(hub: Hub) -> None:

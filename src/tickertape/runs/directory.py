@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from ..broker import Record
+from ..broker import LogState, Record
 from ..hub import Hub
-from ..wire import Cursor
+from ..wire import Cursor, PatternSet, compile_patterns, covers, overlap
 from .records import (
     ALIVE,
     BEAT,
     CANCEL,
     CONTROL,
     END,
+    EVENTS,
     NODES,
     READERS,
     START,
@@ -102,7 +104,10 @@ class Directory:
         self._offset = 0
         self._lock = asyncio.Lock()
         self._beats: dict[str, float] = {}
-        self.oldest = 0
+        self._state = LogState("", 1, 0)
+        self._discarded: dict[str, int] = {}  # topics with a mark of the log, as below
+        self._rules: list[tuple[PatternSet, int]] = []  # rules that have dropped records of runs, and the newest offset
+        self._over: deque[tuple[str, int]] = deque()  # topics to discard, and up to which offset
 
     def get(self, run: str) -> Entry | None:
         """Return the run with this id."""
@@ -156,13 +161,43 @@ class Directory:
                     self._forget(state.epoch)
                     if known:
                         continue  # the page was read after an offset of another log
-                self.oldest = state.oldest
+                self._note(state)
                 for record in records:
                     self._apply(record)
                 if len(records) < _PAGE:
                     self._offset = max(self._offset, state.newest)
                     break
             self._sweep()
+
+    def _note(self, state: LogState) -> None:
+        """Take the state of the log, in a form in which thousands of runs can be compared with it."""
+        if state.dropped != self._state.dropped:
+            topics = (f"{CONTROL}/**", f"{EVENTS}/**")
+            covered = all(any(covers(pattern, topic) for pattern, _ in state.dropped if pattern) for topic in topics)
+            self._discarded = {pattern: offset for pattern, offset in state.dropped if pattern and "*" not in pattern}
+            self._rules = [
+                (compile_patterns((pattern or "**",)), offset)
+                for pattern, offset in state.dropped
+                if (any(overlap(pattern, topic) for topic in topics) if pattern else not covered)
+            ]
+        self._state = state
+
+    def _keeps(self, topic: str, after: int) -> bool:
+        """Return whether no record of a topic after an offset was dropped."""
+        return (
+            after >= self._state.oldest - 1
+            and self._discarded.get(topic, 0) <= after
+            and not any(offset > after and matches(topic) for matches, offset in self._rules)
+        )
+
+    def is_whole(self, info: RunInfo) -> bool:
+        """Return whether the log keeps all events of a run."""
+        return self._keeps(info.topic, offset_of(info.run))
+
+    def take_over(self, limit: int) -> list[tuple[str, Cursor]]:
+        """Return topics of runs that can no longer be read, each with its newest record, and forget them."""
+        taken = [self._over.popleft() for _ in range(min(limit, len(self._over)))]
+        return [(topic, Cursor(self._epoch, offset)) for topic, offset in taken]
 
     async def follow(self) -> None:
         """Apply records as they come, until it is cancelled."""
@@ -205,14 +240,17 @@ class Directory:
         for entry in [*self._active.values()]:
             entry.info = replace(entry.info, state=RunState.ORPHANED)
             self._changed(entry)
-        for known in (self._entries, self._names, self._active, self._unended, self._beats):
+        for known in (self._entries, self._names, self._active, self._unended, self._beats, self._over):
             known.clear()
 
     def _is_kept(self, entry: Entry) -> bool:
         """Return whether a run can be read: it is active, or its end is in the log and its time is not over."""
         ended = entry.info.ended
         over = ended is not None and time.time() > ended + entry.ttl
-        return not over and (entry.end is None or entry.end >= self.oldest)
+        if over or entry.end is None:
+            return not over
+        # The record of the end is still there, and not all of the events are gone.
+        return self._keeps(f"{CONTROL}/{entry.info.name}", entry.end - 1) and self._keeps(entry.info.topic, entry.end)
 
     def _sweep(self) -> None:
         """Forget runs that can no longer be read or are too many, and processes that are silent."""
@@ -225,6 +263,7 @@ class Directory:
             if not entry.info.active and (over > 0 or not self._is_kept(entry)):
                 over -= 1
                 del self._entries[run]
+                self._discard(entry)
                 if entry.info.state is not RunState.REFUSED:
                     self._names[entry.info.name].remove(entry)
                     if not self._names[entry.info.name]:
@@ -232,6 +271,16 @@ class Directory:
         known = {entry.node for entry in self._active.values()}
         known.update(*(entry.readers for entry in self._active.values()))
         self._beats = {node: at for node, at in self._beats.items() if node in known or now - at <= PATIENCE}
+
+    def _discard(self, entry: Entry) -> None:
+        """Note the topics of a run that can no longer be read, so that its records are removed."""
+        if entry.end is None:
+            return
+        if entry.info.state is not RunState.REFUSED:
+            self._over.append((entry.info.topic, entry.end + 1))  # the end is stored twice, next to each other
+        others = (other for other in self._names.get(entry.info.name, ()) if other is not entry)
+        begun = min((offset_of(other.info.run) for other in others), default=entry.end + 1)
+        self._over.append((f"{CONTROL}/{entry.info.name}", min(entry.end, begun - 1)))
 
     def _apply(self, record: Record) -> None:
         if record.offset <= self._offset:

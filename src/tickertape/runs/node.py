@@ -30,6 +30,9 @@ _BEAT: Final = 2.0
 _SHORTEST: Final = 0.1
 """Seconds between two of them at least."""
 
+_DISCARDED: Final = 200
+"""Topics of runs whose time is over that are removed from the log between two signs of life."""
+
 _CLOSING: Final = 15.0
 """Seconds that producers may take to end when the hub closes: longer than their items may take to close."""
 
@@ -163,6 +166,8 @@ class Node:
                 for run in stored:
                     self._producers.pop(run, None)  # if its end is not in the log, it is trimmed already
                 await self._end_lost_runs()
+                for topic, upto in self.directory.take_over(_DISCARDED):
+                    await self._hub.discard(topic, str(upto))
             except HubClosedError:
                 return
             except BrokerError:

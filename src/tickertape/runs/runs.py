@@ -424,7 +424,7 @@ class Runs:
         if entry is not None and entry.end is not None and cursor is not None and cursor.offset >= entry.end:
             return _Plain(HTTPStatus.NO_CONTENT)  # the reader has the end
         shape = make(info)
-        if not shape.native and begun is not None and begun.offset + 1 < node.directory.oldest:
+        if not shape.native and not node.directory.is_whole(info):
             return _Plain(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
         given = dict(headers.items() if isinstance(headers, Mapping) else headers or ())
         blocks = frame_run(self._hub, info, shape, after=cursor, sequence=sequence, watch=node.reading)
