@@ -72,6 +72,7 @@ def test_order_of_sources(
         ("max_event_size", "2 KiB", 2048),
         ("cors_origin", "https://a.example, http://b.example:8080", ["https://a.example", "http://b.example:8080"]),
         ("cors_origin", "*", ["*"]),
+        ("retention_topic", "metrics/**=60s, a=5", ["metrics/**=60s", "a=5"]),
         ("access_log", "yes", True),
         ("log_level", "debug", "debug"),
     ],
@@ -106,6 +107,11 @@ def test_file(tmp_path: Path) -> None:
         ({"retention_events": "many"}, {}, "", "(from --retention-events)"),
         ({"max_event_size": "1XB"}, {}, "", "expected max_event_size to be a number of bytes (1048576, 1MiB)"),
         ({"log_level": "loud"}, {}, "", "one of 'debug', 'info', 'warning', 'error', got 'loud' (from --log-level)"),
+        ({"retention_topic": ["a=60x"]}, {}, "", "expected retention_topic to be rules such as metrics/**=60s"),
+        ({"retention_topic": ["a"]}, {}, "", "got 'a' (from --retention-topic)"),
+        ({"retention_topic": ["a=0"]}, {}, "", "got 'a=0' (from --retention-topic)"),
+        ({"retention_topic": ["a**=5"]}, {}, "", "got 'a**=5' (from --retention-topic)"),
+        ({"retention_topic": ["a=5+6"]}, {}, "", "got 'a=5+6' (from --retention-topic)"),
         ({"cors_origin": ["a.example"]}, {}, "", "expected cors_origin to be origins such as https://example.org"),
         ({"cors_origin": ["https://a.example/"]}, {}, "", "got 'https://a.example/' (from --cors-origin)"),
         ({"host": ""}, {}, "", "expected host to be an address, got '' (from --host)"),
@@ -161,3 +167,19 @@ def test_workers_with_a_shared_log() -> None:
 def test_pickle() -> None:
     settings = load_settings({"port": "1", "cors_origin": ["*"]})
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("metrics/**=60s", Retention(events=None, age=60.0)),
+        ("metrics/**=1.5m", Retention(events=None, age=90.0)),
+        ("a=b/*=1000", Retention(events=1000)),
+        ("a=90d+1GiB", Retention(events=None, bytes=1024**3, age=90 * 86400.0)),
+        ("a=1KiB+2+3h", Retention(events=2, bytes=1024, age=3 * 3600.0)),
+    ],
+)
+def test_rules_of_topics(text: str, limits: Retention) -> None:
+    settings = load_settings({"retention_topic": [text]})
+    assert settings.retention.rules[0] == (text.rpartition("=")[0], limits)
+    assert settings.retention.rules[1:] == Retention().rules

@@ -55,6 +55,14 @@ def serve(
         str | None, _option("Bytes of events to keep, as 67108864 or 64MiB.", "BYTES|none", "64MiB")
     ] = None,
     retention_age: Annotated[str | None, _option("Age up to which to keep events.", _SOME, "none")] = None,
+    retention_topic: Annotated[
+        list[str] | None,
+        _option(
+            "Separate limits for some topics, as 'metrics/**=60s' or 'audit/**=90d+1GiB'; can be repeated.",
+            "PATTERN=LIMITS",
+            "none",
+        ),
+    ] = None,
     heartbeat: Annotated[str | None, _option("Silence after which to send a heartbeat.", _SOME, "15")] = None,
     send_timeout: Annotated[
         str | None, _option("Time after which to disconnect a subscriber that reads nothing.", _SOME, "30")

@@ -10,13 +10,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from ..asgi import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT
 from ..broker import DEFAULT_RETENTION, Retention, create_broker
-from ..errors import BrokerError
+from ..errors import BrokerError, InvalidTopicError
 from ..hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY
-from ..wire import MAX_TOPICS
+from ..wire import MAX_TOPICS, check_patterns
 from .uvicorn import Certificate
 
 DEFAULT_BROKER: Final = "sqlite:///tickertape.db"
@@ -28,6 +37,10 @@ _ONE_PROCESS: Final = ("memory:",)
 """Brokers whose log other processes cannot see, so that each worker would have a separate log."""
 
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s,]+")
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_BYTES: Final = TypeAdapter(ByteSize)
 
 OF_THE_HUB: Final = ("heartbeat", "send_timeout", "retry", "max_event_size", "max_topics", "drain_window")
 
@@ -42,8 +55,41 @@ def _none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
 
-def _origins(value: Any) -> Any:
+def _several(value: Any) -> Any:
     return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+def read_rule(text: str) -> tuple[str, Retention]:
+    """Return a rule for some topics, as ``metrics/**=60s``, ``audit/**=90d+1GiB`` or ``cursors/*=1000``.
+
+    The limits are an age, bytes and a number of events. By default, a rule keeps 64 MiB of any number.
+
+    Raises:
+        ValueError: it is another text, or a limit is out of its range.
+    """
+    pattern, _, limits = text.rpartition("=")
+    (pattern,) = check_patterns(pattern)
+    found: dict[str, Any] = {}
+    for limit in limits.split("+"):
+        name, value = _read_limit(limit)
+        if name in found:
+            raise ValueError
+        found[name] = value
+    return pattern, Retention(**{"events": None, **found})
+
+
+def _read_limit(text: str) -> tuple[str, float]:
+    if age := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
+        return "age", float(age[1]) * _SECONDS[age[2]]
+    return ("events", int(text)) if text.isdecimal() else ("bytes", int(_BYTES.validate_python(text)))
+
+
+def _rule(value: str) -> str:
+    try:
+        read_rule(value)
+    except InvalidTopicError:
+        raise ValueError from None
+    return value
 
 
 def _origin(value: str) -> str:
@@ -85,13 +131,16 @@ class Settings(BaseModel):
         DEFAULT_RETENTION.bytes, "a number of bytes (67108864, 64MiB), or none", ge=1
     )
     retention_age: Limit[float] = _setting(DEFAULT_RETENTION.age, "a number of seconds over 0, or none", gt=0)
+    retention_topic: Annotated[list[Annotated[str, AfterValidator(_rule)]], BeforeValidator(_several)] = _setting(
+        [], "rules such as metrics/**=60s, audit/**=90d+1GiB or cursors/*=1000"
+    )
     heartbeat: Limit[float] = _setting(DEFAULT_HEARTBEAT, "a number of seconds over 0, or none", gt=0)
     send_timeout: Limit[float] = _setting(DEFAULT_SEND_TIMEOUT, "a number of seconds over 0, or none", gt=0)
     retry: float = _setting(DEFAULT_RETRY, "a number of seconds over 0", gt=0)
     max_event_size: ByteSize = _setting(DEFAULT_MAX_EVENT_SIZE, "a number of bytes (1048576, 1MiB)", ge=1)
     max_topics: int = _setting(MAX_TOPICS, "an integer of 1 or more", ge=1)
     drain_window: float = _setting(DEFAULT_DRAIN_WINDOW, "a number of seconds, 0 or more", ge=0)
-    cors_origin: Annotated[list[Origin], BeforeValidator(_origins)] = _setting(
+    cors_origin: Annotated[list[Origin], BeforeValidator(_several)] = _setting(
         [], "origins such as https://example.org, or *"
     )
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
@@ -107,6 +156,7 @@ class Settings(BaseModel):
             events=self.retention_events,
             bytes=None if self.retention_bytes is None else int(self.retention_bytes),
             age=self.retention_age,
+            topics=[read_rule(rule) for rule in self.retention_topic],
         )
 
     @property
