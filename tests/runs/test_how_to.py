@@ -203,7 +203,7 @@ def test_ag_ui(pytestconfig: pytest.Config, tmp_path: Path) -> None:
 
 @pytest.mark.asyncio(loop_scope="session")
 async def test_progress(browser: Browser, tmp_path: Path) -> None:
-    with serve_page("how-to/progress", "app:app", tmp_path) as [site]:
+    with serve_page("how-to/progress", "app:app", tmp_path, changes={"rows: 3000": "rows: 90000"}) as [site]:
         url = f"http://127.0.0.1:{site.port}"
         job = {"rows": 200}
         started = [httpx2.put(f"{url}/exports/42", json=job).json() for _ in range(2)]
@@ -222,7 +222,7 @@ async def test_progress(browser: Browser, tmp_path: Path) -> None:
             await tab.page.goto(f"{url}/#42")
             await expect(state).to_have_text("Download")
             await tab.page.get_by_role("button", name="Start").click()
-            await expect(bar).to_have_attribute("max", "30")
+            await expect(bar).to_have_attribute("max", "900")
             value = await bar.evaluate("bar => bar.value")
             await tab.page.reload()
             await tab.page.wait_for_function("least => document.getElementById('bar').value > least", arg=value)

@@ -9,6 +9,7 @@ import { explain } from "./problem.js";
 const QUESTIONS = ["What is an event stream?", "How does a reader resume?", "Please fail in the middle"];
 const UNREACHABLE = "The server cannot be reached. Your question is still here: send it again.";
 const NEAR_THE_END = 120; // pixels
+const READING_TIME = 20_000; // milliseconds after which screen readers have read the last sentence
 
 const field = at("question");
 const hasKeyboard = matchMedia("(pointer: fine)").matches;
@@ -97,6 +98,8 @@ function end(answer, state, message) {
   if (answer !== current) return;
   announce(sentence);
   announce(outcome);
+  // Otherwise a reader that moves through the page would find the answer twice.
+  setTimeout(() => current || at("announced").replaceChildren(), READING_TIME);
   connection.close();
   current = null;
   showComposer();
