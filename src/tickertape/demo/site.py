@@ -23,7 +23,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from ..asgi import problem_body, problem_headers
-from ..server import File, fill_page, read_static_files
+from ..browser import File
+from ..server import fill_page, read_static_files
 from .identity import Identities
 
 RETRY: Final = 2_000

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, Self, overload
 from ..asgi import (
     DEFAULT_HEARTBEAT,
     DEFAULT_SEND_TIMEOUT,
+    ASGIApp,
     DisconnectReason,
     HasScope,
     Scope,
@@ -38,6 +39,7 @@ from ..broker import (
     TransactionalBroker,
     create_broker,
 )
+from ..browser import client_script
 from ..errors import BrokerError, EventTooLargeError, HubClosedError
 from ..timing import Clock, check_limit, check_seconds
 from ..wire import HEARTBEAT, MAX_TOPICS, Cursor, Draft, Patterns, check_patterns, check_topic, compile_patterns
@@ -868,6 +870,15 @@ class Hub:
         if retry is not None:
             retry = check_seconds("retry", retry, most=_MAX_RETRY)
         return Shaping(envelope is not None, filter, map, heartbeat, retry)
+
+    @staticmethod
+    def asgi_client() -> ASGIApp:
+        """Return an ASGI application that serves ``tickertape.js``, the client for pages.
+
+        Its path must end in ``tickertape.js``: ``app.add_route("/tickertape.js", hub.asgi_client())`` in Starlette and
+        FastAPI, or ``app.mount("/js", hub.asgi_client())`` for ``/js/tickertape.js``.
+        """
+        return client_script()
 
     async def find_start(self, patterns: Patterns, last_event_id: str | None, last: Last) -> Start:
         """Return the position at which a subscription starts; for servers of its streams.

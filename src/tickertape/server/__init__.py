@@ -5,13 +5,12 @@ from .descriptors import raise_descriptor_limit
 from .program import check_broker, serve
 from .settings import DEFAULT_BROKER, Settings, SettingsError, load_settings
 from .sockets import inherited_socket, listen, listen_at_path
-from .static import File, fill_page, read_static_files
+from .static import fill_page, read_static_files
 from .uvicorn import NotStartedError, run
 from .workers import run_workers
 
 __all__ = [
     "DEFAULT_BROKER",
-    "File",
     "NotStartedError",
     "Settings",
     "SettingsError",

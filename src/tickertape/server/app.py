@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Lifespan
 
 from ..asgi import status_of
+from ..browser import CLIENT_SCRIPT, client_script
 from ..errors import BrokerError, HubClosedError, InvalidTopicError, RunActiveError, RunOwnerError
 from ..hub import Hub
 from ..runs import Runs
@@ -129,6 +130,7 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
         Route("/health/ready", endpoints.ready),
         Route("/metrics", metrics.metrics),
         Route("/openapi.json", endpoints.openapi),
+        Route(f"/{CLIENT_SCRIPT}", client_script(), methods=["GET"], include_in_schema=False),
         Route("/", fill_page(WEB / "hub.html", page), methods=["GET"]),
         *(Route(f"/static/{name}", file, methods=["GET"], include_in_schema=False) for name, file in files.items()),
     ]
