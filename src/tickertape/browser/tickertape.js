@@ -186,7 +186,7 @@ function createSource(url, options, emit) {
 const hold = (name, mode, signal) =>
   new Promise((granted) => {
     const held = () => new Promise((release) => granted(signal.addEventListener("abort", release)));
-    navigator.locks.request(name, { mode, signal }, held).catch(() => {}); // closed
+    navigator.locks.request(name, { mode, signal }, held).catch(() => {});
   });
 
 const expressionOf = (pattern) => {
@@ -323,6 +323,7 @@ function createGroup(url, options, emit) {
     if (!isMember) return;
     if (message.state === "closed") close();
     if (message.state) return emit(message);
+    if (id === undefined) return;
     isHub = message.isHub;
     if (isHub && isUpTo(id, group.lastEventId) && (!notice || notice === "gap")) return;
     group.lastEventId = id;
