@@ -1,0 +1,260 @@
+"""One stream for all tabs: connections, topics, positions, and takeovers without loss or repetition."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import pytest
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from support.local import serve_here
+from support.page_site import page_site
+from support.servers import until
+from support.tabs import OpenProfile, OpenTab
+from tickertape import Hub
+from tickertape.server import create_app
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+OPEN: Final = """
+import { EventStream } from "tickertape";
+
+/** Opens a shared stream and records its events. */
+globalThis.listen = (query, options = {}) => {
+  globalThis.seen = [];
+  const every = ({ type, data, lastEventId }) => seen.push([type, data, lastEventId]);
+  globalThis.stream = new EventStream(`/events?${query}`, { shared: true, every, ...options });
+};
+globalThis.isOpen = async () => {
+  while (stream.state !== "open") await new Promise((resolve) => setTimeout(resolve, 20));
+};
+"""
+
+
+class Counted:
+    """An application that counts the streams that are open at the same time.
+
+    Attributes:
+        open: the URLs of open streams.
+        opened: the number of requests for streams.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.open: Counter[str] = Counter()
+        self.opened = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http" or scope["path"] != "/events":
+            await self._app(scope, receive, send)
+            return
+        query = scope["query_string"].decode()
+        self.open[query] += 1
+        self.opened += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.open[query] -= 1
+
+
+class Site:
+    """A hub behind a page, and the tabs that are open."""
+
+    def __init__(self, url: str, hub: Hub, counted: Counted, open_tab: OpenTab) -> None:
+        self.url = url
+        self.hub = hub
+        self.counted = counted
+        self._open_tab = open_tab
+
+    async def tab(self, query: str, options: dict[str, Any] | None = None, *, wait: bool = True) -> Any:
+        """Open a tab with a shared stream."""
+        page = await self._open_tab(self.url)
+        await page.evaluate("async () => void (await import('/scripts/open.js'))")
+        await page.evaluate("([query, options]) => void listen(query, options)", [query, options or {}])
+        if wait:
+            await page.evaluate("() => isOpen().then(() => 1)")
+        return page
+
+    @property
+    def streams(self) -> int:
+        """The number of open streams."""
+        return len(self.hub.presence)
+
+    async def publish(self, topic: str, *data: str) -> None:
+        """Publish events, one after the other."""
+        for text in data:
+            await self.hub.publish(topic, text, event="e")
+
+    async def until_seen(self, page: Any, *data: str) -> None:
+        """Return when a tab has exactly these data, in order."""
+        async with asyncio.timeout(20):
+            while (found := await self.seen(page)) != list(data):
+                assert found == list(data)[: len(found)], f"expected {data}, got {found}"
+                await asyncio.sleep(0.02)
+
+    async def seen(self, page: Any) -> list[str]:
+        """Return the data of the events in a tab."""
+        return [data for _, data, _ in await page.evaluate("() => seen")]
+
+
+@asynccontextmanager
+async def site(open_profile: OpenProfile, **options: Any) -> AsyncIterator[Site]:
+    hub = Hub(drain_window=0, retry=0.5, **options)
+    server = create_app(hub)
+    counted = Counted(server)
+
+    async def events(request: Request) -> Any:
+        return counted
+
+    pages = page_site(scripts={"open.js": OPEN})
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and (scope["path"] == "/" or scope["path"].startswith("/scripts/"))
+        await (pages if is_page else counted)(scope, receive, send)
+
+    async with serve_here(both) as url, open_profile() as open_tab:
+        yield Site(url, hub, counted, open_tab)
+
+
+async def test_twelve_tabs(open_profile: OpenProfile) -> None:
+    """HTTP/1.1 allows six connections: twelve tabs have one stream, and all get all events."""
+    async with site(open_profile) as here:
+        tabs = [await here.tab("topic=a") for _ in range(12)]
+        await until(lambda: here.streams == 1, lambda: f"one stream, got {here.streams}")
+        data = [str(number) for number in range(20)]
+        await here.publish("a", *data)
+        for tab in tabs:
+            await here.until_seen(tab, *data)
+        assert here.streams == 1
+
+
+async def test_topics(open_profile: OpenProfile) -> None:
+    """Tabs with different topics share a stream. Each gets its own events, with the data as published."""
+    async with site(open_profile) as here:
+        queries = ["topic=a", "topic=b/*", "topic=a&topic=**&envelope=topic", "topic=b/**/c"]
+        tabs = [await here.tab(query) for query in queries]
+        await here.publish("a", "1")
+        await here.publish("b/x", "2")
+        await here.publish("b/x/c", "3")
+        await here.until_seen(tabs[0], "1")
+        await here.until_seen(tabs[1], "2")
+        envelopes = [f'{{"topic":"{topic}","data":"{n}"}}' for topic, n in (("a", 1), ("b/x", 2), ("b/x/c", 3))]
+        await until_equal(here, tabs[2], envelopes)
+        await here.until_seen(tabs[3], "3")
+        assert here.streams == 1
+
+
+async def until_equal(here: Site, page: Any, expected: list[str]) -> None:
+    async with asyncio.timeout(20):
+        while [text.replace(" ", "") for text in await here.seen(page)] != expected:
+            await asyncio.sleep(0.02)
+
+
+async def test_past_events(open_profile: OpenProfile) -> None:
+    """Each tab gets the past events that it asks for, and the others get nothing twice."""
+    async with site(open_profile) as here:
+        await here.publish("a", "1", "2", "3")
+        first = await here.tab("topic=a&last=2")
+        await here.until_seen(first, "2", "3")
+        second = await here.tab("topic=a&last=1")
+        await here.until_seen(second, "3")
+        third = await here.tab("topic=a")
+        await here.publish("a", "4")
+        await here.until_seen(first, "2", "3", "4")
+        await here.until_seen(second, "3", "4")
+        await here.until_seen(third, "4")
+        fourth = await here.tab("topic=a&last=3")
+        await here.until_seen(fourth, "2", "3", "4")
+        await here.publish("a", "5")
+        await here.until_seen(first, "2", "3", "4", "5")
+        await here.until_seen(fourth, "2", "3", "4", "5")
+        await until(lambda: here.streams == 1, lambda: f"one stream, got {here.streams}")
+
+
+END = {
+    "closes the stream": "() => stream.close()",
+    "leaves the page": "() => void (location.href = 'about:blank')",
+}
+
+
+@pytest.mark.parametrize("end", [*END, "closes the tab"])
+async def test_takeover(open_profile: OpenProfile, end: str) -> None:
+    """While events are published, one leader after the other goes: no tab loses or repeats one."""
+    async with site(open_profile) as here:
+        tabs = [await here.tab("topic=a") for _ in range(4)]
+        data = [str(number) for number in range(200)]
+
+        async def publish() -> None:
+            for text in data:
+                await here.publish("a", text)
+                await asyncio.sleep(0.01)
+
+        publishing = asyncio.create_task(publish())
+        while len(tabs) > 1:
+            leader = tabs.pop(0)  # the first that waits for the lock gets it
+            before = len(await here.seen(leader))
+            while len(await here.seen(tabs[0])) <= before:
+                await asyncio.sleep(0.02)
+            if end in END:
+                await leader.evaluate(END[end])
+            else:
+                await leader.close()
+        await publishing
+        await here.until_seen(tabs[0], *data)
+        await until(lambda: here.streams == 1, lambda: f"one stream, got {here.streams}")
+
+
+async def test_crash_of_the_leader(open_profile: OpenProfile) -> None:
+    """The renderer of the leader crashes: another tab continues from its own cursor."""
+    async with site(open_profile) as here:
+        leader = await here.tab("topic=a")
+        if not hasattr(leader, "context"):
+            pytest.skip("Firefox has no command that crashes a tab")
+        others = [await here.tab("topic=a") for _ in range(2)]
+        data = [str(number) for number in range(100)]
+        await here.publish("a", *data[:50])
+        await here.until_seen(others[0], *data[:50])
+        session = await leader.context.new_cdp_session(leader)
+        crash = asyncio.create_task(session.send("Page.crash"))
+        await here.publish("a", *data[50:])
+        for tab in others:
+            await here.until_seen(tab, *data)
+        crash.cancel()
+        assert here.streams <= 2
+
+
+async def test_server_restarts(open_profile: OpenProfile) -> None:
+    """All tabs see the state of the one stream."""
+    async with site(open_profile) as here:
+        tabs = [await here.tab("topic=a") for _ in range(2)]
+        await here.publish("a", "1")
+        for tab in tabs:
+            await here.until_seen(tab, "1")
+            await tab.evaluate("""() => {
+                globalThis.states = [];
+                stream.addEventListener("statechange", () => states.push(stream.state));
+            }""")
+        here.hub.drain(0)
+        expected = ["waiting", "connecting", "waiting"]
+        for tab in tabs:
+            async with asyncio.timeout(20):
+                while (await tab.evaluate("() => states"))[:3] != expected:
+                    await asyncio.sleep(0.05)
+
+
+async def test_refused(open_profile: OpenProfile) -> None:
+    """All tabs get the problem of a final status."""
+    async with site(open_profile) as here:
+        tabs = [await here.tab("topic=a") for _ in range(2)]
+        bad = await here.tab("topic=a/*b", wait=False)
+        for tab in [*tabs, bad]:
+            async with asyncio.timeout(20):
+                while await tab.evaluate("() => stream.state") != "closed":
+                    await asyncio.sleep(0.05)
+            assert "as a whole segment" in await tab.evaluate("() => stream.reason")
