@@ -11,7 +11,7 @@ from playwright.async_api import Browser
 
 from support.firefox import Firefox
 
-__all__ = ["BROWSERS", "OpenProfile", "OpenTab", "PageTab", "open_profile"]
+__all__ = ["BROWSERS", "OpenProfile", "OpenTab", "PageTab", "chromium_profile", "open_profile"]
 
 BROWSERS = ("chromium", "firefox")
 
@@ -33,7 +33,8 @@ OpenProfile: TypeAlias = Callable[[], AbstractAsyncContextManager[OpenTab]]
 
 
 @asynccontextmanager
-async def _chromium_profile(browser: Browser) -> AsyncIterator[OpenTab]:
+async def chromium_profile(browser: Browser) -> AsyncIterator[OpenTab]:
+    """Open an empty profile of Chromium."""
     context = await browser.new_context()
     context.set_default_timeout(20_000)
 
@@ -65,4 +66,4 @@ def open_profile(request: pytest.FixtureRequest) -> OpenProfile:
         firefox: Firefox = request.getfixturevalue("firefox")
         return lambda: _firefox_profile(firefox)
     browser: Browser = request.getfixturevalue("browser")
-    return lambda: _chromium_profile(browser)
+    return lambda: chromium_profile(browser)
