@@ -390,3 +390,8 @@ async def test_keys_of_earlier_brokers(log: NatsLog) -> None:
         again = await later.append(drafts)
         assert [cursor.offset for cursor in again] == list(range(1, 601))
         assert (await later.open()).newest == 600
+
+
+def test_rules_for_topics_are_refused(log: NatsLog) -> None:
+    with pytest.raises(BrokerError, match="expected a retention without topics"):
+        log.broker(Retention(topics={"a": Retention()}))

@@ -249,3 +249,83 @@ def test_repr() -> None:
     window = window_of("a", newest=4)
     assert repr(window) == f"<Window e 5..5 bytes={window.bytes} topics=1>"
     assert repr(window.after(4, ("a",), NO_LIMIT, 5)[0][0]) == "<Entry 5 'a' 17 bytes>"
+
+
+# Rules for some topics
+
+BUSY = Retention(events=3, bytes=None, topics={"busy/*": Retention(events=2, bytes=None)})
+
+
+def held(window: Window, patterns: Patterns = ("**",)) -> list[int]:
+    return offsets(window.after(window.oldest - 1, patterns, NO_LIMIT, window.newest)[0])
+
+
+def test_rule_drops_from_the_middle() -> None:
+    window = window_of("quiet", "busy/a", "busy/b", "quiet", "busy/a", "busy/a", retention=BUSY)
+    assert held(window) == [1, 4, 5, 6]
+    assert (len(window), window.oldest, sorted(window.topics)) == (4, 1, ["busy/a", "quiet"])
+    assert window.last(3, ("**",), 6)[0] == [6, 5, 4]
+    assert window.last(5, ("busy/a", "quiet"), 6)[0] == [6, 5, 4, 1]
+    for patterns, after in {("busy/a",): 3, ("busy/*",): 3, ("**",): 3, ("quiet",): 0, ("*",): 0}.items():
+        assert window.complete_after(patterns) == after, patterns
+    assert window.bytes == sum(entry.size for entry in window.after(0, ("**",), NO_LIMIT, 6)[0])
+
+
+def test_rule_and_others_do_not_push_each_other_out() -> None:
+    window = window_of("quiet", *["busy/a"] * 50, retention=BUSY)
+    assert held(window) == [1, 50, 51]
+    window = window_of("quiet", "quiet", *["busy/a"] * 2, "quiet", retention=BUSY)
+    assert held(window) == [1, 2, 3, 4, 5]
+
+
+def test_old_records_of_a_rule() -> None:
+    window = Window("e", 0, Retention(topics={"busy/*": Retention(age=10)}))
+    for offset, topic in enumerate(("quiet", "busy/a", "quiet", "busy/a"), 1):
+        window.append([record(offset, topic)], float(offset))
+    window.trim(13.0)
+    assert held(window) == [1, 3, 4]
+    window.trim(100.0)
+    assert (held(window), window.complete_after(("busy/a",)), window.complete_after(("quiet",))) == ([1, 3], 4, 0)
+
+
+def test_window_of_holes_becomes_shorter() -> None:
+    """One old record of a quiet topic does not keep the places of all dropped ones."""
+    window = window_of("quiet", *["busy/a"] * 5, retention=BUSY)
+    for start in range(7, 150_007, 10_000):
+        window.append([record(offset, "busy/a") for offset in range(start, start + 10_000)], 0.0)
+    assert held(window) == [150_005, 150_006]
+    assert window.complete_after(("quiet",)) >= 1
+
+
+def test_discarded_topic() -> None:
+    window = window_of("a", "busy/a", "a", "busy/b", "busy/a", retention=Retention(topics={"busy/*": Retention()}))
+    window.discard("busy/a", 4)
+    window.discard("busy/a", 4)
+    window.discard("a", 3)
+    window.discard("unknown", 3)
+    assert held(window) == [1, 3, 4, 5]
+    assert window.complete_after(("busy/a",)) == 2
+
+
+operations = st.lists(st.tuples(st.sampled_from(["quiet", "busy/a", "busy/b", "other"]), st.floats(0, 3)), max_size=60)
+
+
+@given(operations, st.integers(1, 4), st.integers(1, 4), st.sampled_from([None, 4.0]))
+def test_rules_like_a_model(given: list[tuple[str, float]], events: int, ruled: int, age: float | None) -> None:
+    """The window holds what its rules keep, in order, and knows from where on."""
+    rules = Retention(events=events, bytes=None, topics={"busy/*": Retention(events=ruled, bytes=None, age=age)})
+    window, now = Window("e", 0, rules), 0.0
+    kept: list[tuple[int, str, float]] = []
+    for offset, (topic, pause) in enumerate(given, 1):
+        now += pause
+        window.append([record(offset, topic)], now)
+        kept.append((offset, topic, now))
+        others = [each for each in kept if "/" not in each[1]][-events:]
+        busy = [each for each in kept if "/" in each[1]][-ruled:]
+        kept = sorted([*others, *(each for each in busy if age is None or each[2] >= now - age)])
+        wanted = [offset for offset, _, _ in kept if offset >= window.oldest]
+        assert held(window) == wanted
+        for patterns in (("busy/*",), ("quiet", "other")):
+            all_of = [each for each, (name, _) in enumerate(given[:offset], 1) if compile_patterns(patterns)(name)]
+            complete = [each for each in all_of if each > window.complete_after(patterns)]
+            assert held(window, patterns)[-len(complete) :] == complete or not complete

@@ -168,7 +168,7 @@ class Window:
             return self.oldest - 1
         relevant = relevant_marks(self._lane_of.names, patterns)
         dropped = (lane.dropped for name, lane in self._lanes.items() if name in relevant)
-        return max(self.oldest - 1, *dropped)
+        return max((self.oldest - 1, *dropped))
 
     @property
     def topics(self) -> Collection[str]:

@@ -97,7 +97,7 @@ class NatsBroker(RemoteBroker):
     published before are unknown.
 
     Raises:
-        BrokerError: the URL is wrong.
+        BrokerError: the URL is wrong, or the retention has rules for topics. The rules for runs are not applied.
     """
 
     def __init__(
@@ -112,6 +112,9 @@ class NatsBroker(RemoteBroker):
         self._url = read_nats_url(url, {"replicas": _replicas, "storage": choice("file", "memory")})
         options = self._url.options
         super().__init__(retention=retention, timeout=options.get("timeout", timeout), random=random)
+        if retention.topics:
+            # A message holds records of any topics, and a stream drops its oldest message.
+            raise BrokerError("NATS keeps all topics by the same limits: expected a retention without topics")
         self._stream = self._url.path or "tickertape"
         if not _STREAM.fullmatch(self._stream):
             raise BrokerError(f"expected a stream name of letters, digits, - and _, got {self._stream!r}")
