@@ -73,6 +73,10 @@ def counts_of(model: str) -> dict[str, int]:
     return found
 
 
+async def wait_for_closed(model: str, count: int) -> None:
+    await until(lambda: counts_of(model)["closed"] == count, lambda: f"{count} requests to be closed")
+
+
 def changes_for(model: str) -> dict[str, str]:
     return {
         "AsyncOpenAI()": f"AsyncOpenAI(base_url='{model}/v1', api_key='x')",
@@ -112,7 +116,23 @@ async def test_chat_with_a_model(browser: Browser, model: str, tmp_path: Path) -
             await tab.page.get_by_role("button", name="Stop").click()
             await expect(state).to_have_text("The run was cancelled.")
             assert tab.own_errors == []
-        await until(lambda: counts_of(model)["closed"] == closed + 1, lambda: f"{closed + 1} answers to be closed")
+        await wait_for_closed(model, closed + 1)
+
+
+async def test_stop_closes_the_request_to_the_model(model: str, tmp_path: Path) -> None:
+    with serve_page("how-to/llm", "app:app", tmp_path, changes=changes_for(model)) as [site]:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{site.port}") as client:
+            for kind in ("openai", "anthropic"):
+                before = counts_of(model)
+                await client.post(f"/chat/{kind}", json={"id": "a", "text": "wait", "model": kind})
+                async with client.stream("GET", f"/chat/{kind}") as answer:
+                    lines = answer.aiter_lines()
+                    while f"data: {ANSWER[-2]}".strip() != (await anext(lines)).strip():
+                        pass
+                    assert counts_of(model)["closed"] == before["closed"]
+                    assert (await client.post(f"/chat/{kind}/stop")).status_code == 204
+                    assert [line async for line in lines if line.startswith("event:")] == ["event: stream:end"]
+                await wait_for_closed(model, before["closed"] + 1)
 
 
 def test_gateway(model: str, tmp_path: Path) -> None:
