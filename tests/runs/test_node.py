@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -121,6 +122,26 @@ async def test_other_producers_are_left_alone(hub: Hub, clock: FakeClock) -> Non
     runs = [await runs.start(f"job/{number}", Source()) for number, runs in enumerate((here, there, here))]
     await advance(clock, 30)
     assert [run.info.state for run in runs] == ["active"] * 3
+
+
+# A run can be read for a time that begins at its end.
+
+
+@pytest.mark.parametrize(
+    ("started", "ended", "kept"),
+    [(-100.0, None, True), (-100.0, -50.0, True), (-100.0, -61.0, False), (-30.0, -1.0, True)],
+)
+async def test_ttl_begins_at_the_end(hub: Hub, started: float, ended: float | None, kept: bool) -> None:
+    runs, now = Runs(hub), time.time()
+    await started_elsewhere(hub, "job", started=now + started, ttl=60)
+    run = await found(runs, "job")
+    if ended is not None:
+        record = {"run": run.id, "state": "done", "error": None, "ended": now + ended}
+        for topic in ("runs/job", f"run/job/{run.id}"):
+            await hub.publish(topic, record, event="run:end")
+    assert (await runs.get("job") is not None) == kept
+    assert (await runs.get("job", run.id) is not None) == kept
+    assert len(await runs.list_runs(active=False)) == kept
 
 
 # The log is another one.

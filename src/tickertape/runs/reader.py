@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Final
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from http import HTTPStatus
+from typing import Final, Literal
 
+from ..asgi import EventSourceResponse, Receive, Scope, Send, StreamResponse, send_problem
 from ..broker import Record
 from ..errors import StreamEndedError
 from ..hub import Hub
 from ..wire import Cursor, Gap
-from .framing import Framing, RunEvent
+from .framing import Framing, FramingFactory, RunEvent
+from .node import Node
 from .records import END, TEXT, RunEnd, RunInfo, offset_of, parse_end
 
-BEGINNING: Final = -1
+_BEGINNING: Final = -1
 """The sequence number after which a reader starts that wants everything."""
 
 
@@ -64,36 +67,66 @@ def _items_of(gap: Gap | None, records: list[Record], epoch: str) -> list[RunEve
     return items
 
 
-async def frame_run(
+def respond(
     hub: Hub,
+    node: Node,
     info: RunInfo,
-    framing: Framing,
-    *,
-    after: Cursor | None,
-    sequence: int,
-    watch: Callable[[RunInfo], AbstractAsyncContextManager[None]],
-) -> AsyncGenerator[bytes]:
-    """Yield the bytes of a run for one reader.
+    make: FramingFactory,
+    last_event_id: str | None,
+    after: int | Literal["now"] | None,
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
+) -> StreamResponse:
+    """Return a response that streams a run: from the beginning, then live, then the end.
 
     Arguments:
         hub: the hub on whose log the run is.
+        node: the node that counts the reader.
         info: the run.
-        framing: the reader's protocol, new.
-        after: the cursor of the last event that the reader has.
-        sequence: the number of the last block that the reader has; :data:`BEGINNING` for none.
-        watch: entered while there is a reader.
+        make: returns the reader's protocol.
+        last_event_id: the cursor of the last event that the reader has. One of another stream is ignored.
+        after: the number of the last block that the reader has; or ``"now"``.
+        headers: more headers.
 
     Raises:
-        StreamEndedError: the hub is closing, or the log was reset. The response is
-            then cut off, since a clean end would look complete.
-        SlowConsumerError: the next events are no longer kept.
-        BrokerError: the log cannot be read.
+        ValueError: ``after`` is not as described.
+        HubClosedError: the hub is closed.
     """
+    entry = node.directory.get(info.run)
+    begun = Cursor.parse(info.run)
+    cursor = None if last_event_id is None else Cursor.parse(last_event_id)
+    if cursor is None or begun is None or cursor.epoch != begun.epoch or cursor.offset < begun.offset:
+        cursor = None
+    if after == "now":
+        cursor, after = Cursor(hub.epoch, hub.delivery.window.newest), None
+    sequence = _BEGINNING if after is None else _checked_sequence(after)
+    if entry is not None and entry.end is not None and cursor is not None and cursor.offset >= entry.end:
+        return PlainResponse(HTTPStatus.NO_CONTENT)  # the reader has the end
+    framing = make(info)
+    if not framing.native and not node.directory.is_whole(info):
+        return PlainResponse(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
+    given = dict(headers.items() if isinstance(headers, Mapping) else headers or ())
+    return EventSourceResponse(
+        _read_blocks(hub, node, info, framing, cursor, sequence),
+        headers={**framing.headers, **given},
+        head="now",
+        heartbeat=hub.heartbeat,
+        send_timeout=hub.send_timeout,
+        # Protocols of others have no word for a part of a run: their readers must see that the connection was cut.
+        on_error=None if framing.native else _send_nothing,
+        cut_on_drain=not framing.native,
+        clock=hub.clock,
+    )
+
+
+async def _read_blocks(
+    hub: Hub, node: Node, info: RunInfo, framing: Framing, after: Cursor | None, sequence: int
+) -> AsyncGenerator[bytes]:
+    """Yield the bytes of a run for one reader, after a cursor and a number of blocks. Errors as of :func:`read_run`."""
     # Our own events are not numbered by what was before them, so they need not be read again.
-    start = after if framing.native and sequence == BEGINNING else None
+    start = after if framing.native and sequence == _BEGINNING else None
     encoder = _Encoder(info, framing, after, sequence)
-    async with watch(info):
-        if framing.native and start is None and sequence == BEGINNING:
+    async with node.reading(info):
+        if framing.native and start is None and sequence == _BEGINNING:
             # A client that loses its connection before the first event asks for this run again.
             yield b"id: %b\n\n" % info.run.encode()
         async with aclosing(read_run(hub, info, start)) as slices:
@@ -136,3 +169,29 @@ class _Encoder:
                     blocks.append(frame.encode(item.id if frame is frames[-1] else None))
                 self._number += 1
         return b"".join(blocks)
+
+
+class PlainResponse(StreamResponse):
+    """A response without a stream: a problem, or an empty one."""
+
+    def __init__(self, status: int, detail: str = "") -> None:
+        super().__init__(status, None, None)
+        self._detail = detail
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if self.status_code >= HTTPStatus.BAD_REQUEST:
+            await send_problem(send, HTTPStatus(self.status_code), self._detail)
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _send_nothing(_: Exception) -> None:
+    """Cut the connection after a failure: ``stream:error`` is no event of other protocols."""
+
+
+def _checked_sequence(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < _BEGINNING:
+        raise ValueError(f"expected after to be the number of an event, or 'now', got {value!r}")
+    return value

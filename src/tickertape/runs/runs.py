@@ -12,17 +12,7 @@ from http import HTTPStatus
 from types import EllipsisType
 from typing import Any, Final, Literal, TypeAlias
 
-from ..asgi import (
-    EventSourceResponse,
-    HasScope,
-    Receive,
-    Scope,
-    Send,
-    StreamResponse,
-    close_iterator,
-    get_last_event_id,
-    send_problem,
-)
+from ..asgi import HasScope, Scope, StreamResponse, close_iterator, get_last_event_id
 from ..errors import RunActiveError, RunOwnerError
 from ..hub import Hub
 from ..timing import check_seconds
@@ -31,7 +21,7 @@ from .directory import Entry
 from .framing import FramingFactory, Name, RunEvent, find_framing
 from .node import Node
 from .producer import item_draft
-from .reader import BEGINNING, frame_run, read_run
+from .reader import PlainResponse, read_run, respond
 from .records import CANCEL, CONTROL, START, RunEnd, RunInfo, RunState, check_name, start_key
 
 logger = logging.getLogger("tickertape.runs")
@@ -323,10 +313,10 @@ class Runs:
         try:
             info = await self.cancel(name, run=run, owner=owner, request=request)
         except RunOwnerError:
-            return _Plain(HTTPStatus.FORBIDDEN, "You may not cancel this run.")
+            return PlainResponse(HTTPStatus.FORBIDDEN, "You may not cancel this run.")
         if info is None:
-            return _Plain(missing, f"There is no run {name!r}.")
-        return _Plain(HTTPStatus.ACCEPTED if info.active else HTTPStatus.NO_CONTENT)
+            return PlainResponse(missing, f"There is no run {name!r}.")
+        return PlainResponse(HTTPStatus.ACCEPTED if info.active else HTTPStatus.NO_CONTENT)
 
     async def _cancel(self, node: Node, entry: Entry) -> None:
         if not entry.info.active:
@@ -389,56 +379,15 @@ class Runs:
         found = await self._find(node, name, run)
         entry = found if cursor is None or run is not None else node.directory.at(name, cursor) or found
         if entry is None:
-            return _Plain(missing, f"There is no run {name!r}.")
+            return PlainResponse(missing, f"There is no run {name!r}.")
         try:
             await self._check_access(entry.info, owner, request)
         except RunOwnerError:
-            return _Plain(HTTPStatus.FORBIDDEN, "You may not read this run.")
+            return PlainResponse(HTTPStatus.FORBIDDEN, "You may not read this run.")
         answer = "replay" if finished is None and framing != "ai_sdk" else finished or HTTPStatus.NO_CONTENT
         if not entry.info.active and answer != "replay":
-            return _Plain(int(answer), "The run has ended.")
-        return self._respond(node, entry.info, last, make, after, headers)
-
-    def _respond(
-        self,
-        node: Node,
-        info: RunInfo,
-        last: str | None,
-        make: FramingFactory,
-        after: int | Literal["now"] | None,
-        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
-    ) -> StreamResponse:
-        entry = node.directory.get(info.run)
-        cursor = None if last is None else Cursor.parse(last)
-        begun = Cursor.parse(info.run)
-        if (
-            cursor is not None
-            and begun is not None
-            and not (cursor.epoch == begun.epoch and cursor.offset >= begun.offset)
-        ):
-            cursor = None  # an id of another stream: this run is read from its beginning
-        if after == "now":
-            cursor = Cursor.parse(f"{self._hub.epoch}-{self._hub.delivery.window.newest}")
-            after = None
-        sequence = BEGINNING if after is None else _checked_sequence(after)
-        if entry is not None and entry.end is not None and cursor is not None and cursor.offset >= entry.end:
-            return _Plain(HTTPStatus.NO_CONTENT)  # the reader has the end
-        shape = make(info)
-        if not shape.native and not node.directory.is_whole(info):
-            return _Plain(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
-        given = dict(headers.items() if isinstance(headers, Mapping) else headers or ())
-        blocks = frame_run(self._hub, info, shape, after=cursor, sequence=sequence, watch=node.reading)
-        return EventSourceResponse(
-            blocks,
-            headers={**shape.headers, **given},
-            head="now",
-            heartbeat=self._hub.heartbeat,
-            send_timeout=self._hub.send_timeout,
-            # Protocols of others have no word for a part of a run: their readers must see that the connection was cut.
-            on_error=None if shape.native else _send_nothing,
-            cut_on_drain=not shape.native,
-            clock=self._hub.clock,
-        )
+            return PlainResponse(int(answer), "The run has ended.")
+        return respond(self._hub, node, entry.info, make, last, after, headers)
 
     def _current(self, info: RunInfo) -> RunInfo:
         entry = None if self._node is None else self._node.directory.get(info.run)
@@ -489,13 +438,13 @@ class Run:
         the object may read it.
         """
         last = None if request is None else get_last_event_id(request)
-        return self._runs._respond(self._runs._here(), self._info, last, find_framing(framing), after, headers)
+        return respond(self._runs._hub, self._runs._here(), self._info, find_framing(framing), last, after, headers)
 
     async def events(self, *, after: str | None = None) -> AsyncGenerator[RunEvent | RunEnd | Gap]:
         """Yield its events, from the beginning or after an id, then live, and at last its :class:`RunEnd`.
 
         Raises:
-            StreamEndedError: the hub is closing.
+            StreamEndedError: the hub is closing, or the log was reset.
             SlowConsumerError: the next events are no longer kept.
             BrokerError: the log cannot be read.
         """
@@ -558,26 +507,6 @@ class Run:
         return self.info
 
 
-class _Plain(StreamResponse):
-    """An answer without a stream: a problem, or an empty one."""
-
-    def __init__(self, status: int, detail: str = "") -> None:
-        super().__init__(status, None, None)
-        self._detail = detail
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if self.status_code >= HTTPStatus.BAD_REQUEST:
-            await send_problem(send, HTTPStatus(self.status_code), self._detail)
-            return
-        await send({"type": "http.response.start", "status": self.status_code, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-
-def _send_nothing(_: Exception) -> None:
-    """Cut the connection after a failure: ``stream:error`` is no event of other protocols."""
-
-
 async def _iterate(items: Items) -> AsyncIterator[Any]:
     """Yield the items; they are made here, so that a failure to make them ends the run too."""
     found: Any = items() if callable(items) else items
@@ -600,10 +529,4 @@ async def _discard(items: Items) -> None:
 def _checked_policy(value: OnDisconnect) -> OnDisconnect:
     if value not in ("continue", "cancel"):
         raise ValueError(f"expected on_disconnect to be 'continue' or 'cancel', got {value!r}")
-    return value
-
-
-def _checked_sequence(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < BEGINNING:
-        raise ValueError(f"expected after to be the number of an event, or 'now', got {value!r}")
     return value
