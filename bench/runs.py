@@ -34,7 +34,16 @@ READERS: Final = 2
 
 PLAIN: Final = "plain"
 
-CONTENDERS: Final = {"memory": "memory", "SQLite": "SQLite full", "Redis": "Redis", "PostgreSQL": "PostgreSQL"}
+QUIET: Final = "memory gc"
+"""The log in memory, in a process without full garbage collections: ``tickertape serve`` has few of them."""
+
+CONTENDERS: Final = {
+    "memory": "memory",
+    QUIET: "memory",
+    "SQLite": "SQLite full",
+    "Redis": "Redis",
+    "PostgreSQL": "PostgreSQL",
+}
 """The contenders with a log, and the kind of their store."""
 
 PACES: Final = {1: 0.01, 100: 0.05, 1_000: 0.5}
@@ -134,20 +143,23 @@ def application(broker: str | None, profile: str | None = None) -> Any:
     return Starlette(routes=[*answers, *controls], lifespan=None if broker is None else hub.lifespan)
 
 
-def serve(port: int, broker: str | None, profile: str | None) -> None:
+def serve(port: int, broker: str | None, profile: str | None, *, quiet: bool) -> None:
     import uvicorn
 
     gc.freeze()
+    if quiet:
+        gc.set_threshold(*gc.get_threshold()[:2], 1_000_000_000)
     uvicorn.run(application(broker, profile), port=port, log_level="error", access_log=False, backlog=4096)
 
 
 class Server:
     """A contender: its process, and the requests to it."""
 
-    def __init__(self, broker: str | None, profile: Path | None = None) -> None:
+    def __init__(self, broker: str | None, profile: Path | None = None, *, quiet: bool = False) -> None:
         self.port = free_port()
         options = ["--serve", str(self.port), *([] if broker is None else ["--broker", broker])]
         options += [] if profile is None else ["--write-profile", str(profile)]
+        options += ["--quiet"] if quiet else []
         self._program = subprocess.Popen([sys.executable, "-m", "bench.runs", *options], stdout=subprocess.DEVNULL)
         wait_for(self.port)
         self._runs = 0
@@ -341,7 +353,7 @@ async def compare(names: Sequence[str], counts: Sequence[int], seconds: float, t
                     print(f"{name}: left out: {absent}")
                     continue
                 contest = await stack.enter_async_context(kind.enter(Path(folder)))
-                servers[name] = stack.enter_context(contextlib.closing(Server(contest.url)))
+                servers[name] = stack.enter_context(contextlib.closing(Server(contest.url, quiet=name == QUIET)))
             _compare_tokens(servers, counts, seconds, turns)
             _compare_first_tokens(servers)
 
@@ -361,7 +373,7 @@ def _compare_tokens(servers: dict[str, Server], counts: Sequence[int], seconds: 
             spent, size, rate = (statistics.median(values) for values in zip(*own, strict=True))
             ratio = statistics.median(ours.time / plain.time for ours, plain in pairs)
             more = statistics.median(ours.bytes / plain.bytes for ours, plain in pairs)
-            verdict = _verdict(ratio <= _AIM_RATIO, f"{_AIM_RATIO:g}") if name == "memory" else ""
+            verdict = _verdict(ratio <= _AIM_RATIO, f"{_AIM_RATIO:g}") if name.startswith("memory") else ""
             line = f"{runs:5,}  {name:12}{rate:9,.0f}{spent * 1e6:16.1f}{ratio:10.2f}{size:8.1f}{more:10.2f}{verdict}"
             print(line, flush=True)
 
@@ -422,12 +434,13 @@ def main() -> None:
     parser.add_argument("--serve", type=int, metavar="PORT", help="be a contender")
     parser.add_argument("--broker", help="of a contender")
     parser.add_argument("--write-profile", help="of a contender")
+    parser.add_argument("--quiet", action="store_true", help="no full garbage collections, of a contender")
     options, _ = parser.parse_known_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     counts = options.runs or [*PACES]
     if options.serve:
-        serve(options.serve, options.broker, options.write_profile)
+        serve(options.serve, options.broker, options.write_profile, quiet=options.quiet)
     elif options.profile:
         asyncio.run(profile(options.profile, counts[0], options.seconds))
     else:
