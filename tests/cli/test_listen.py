@@ -335,3 +335,87 @@ def test_interrupt_on_terminal() -> None:
         assert "e-2" in before[2]
         assert command.line() == "\r\n"
         assert "tickertape: ended; to resume here: --since e-2" in command.line()
+
+
+PROGRESS = (
+    b'id: e-1\ndata: {"progress": 0.1}\n\nid: e-2\nevent: log\ndata: a line\n\nid: e-3\ndata: {"progress": 2}\n\n'
+    b'id: e-4\ndata: {"progress": 0.7, "step": "linking"}\n\n'
+    b'id: e-5\nevent: stream:end\ndata: {"topic": "build", "reason": "stopped"}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "terminal", "term", "bars"),
+    [
+        ([], True, "xterm-256color", True),
+        (["--text"], True, "xterm-256color", True),
+        (["--json"], True, "xterm-256color", False),
+        ([], True, "dumb", False),
+        (["--text"], False, "xterm-256color", False),
+        ([], False, "xterm-256color", False),
+    ],
+)
+def test_progress(options: list[str], terminal: bool, term: str, bars: bool) -> None:
+    """A bar on a terminal, and an ordinary line everywhere else."""
+    env = {"TERM": term, "NO_COLOR": "1"}
+    with (
+        RawServer(stream(PROGRESS, then="hold")) as server,
+        Command("listen", server.url, *options, terminal=terminal, env=env) as command,
+    ):
+        output = "".join(iter(command.line, ""))
+        assert command.end(None) == 0
+        errors = output if terminal else command.errors
+    assert ("━" in output) is bars
+    assert (" 70% " in output) is bars
+    assert ("step: linking" in output) is bars
+    assert ("e-4" in output) is not bars
+    assert "a line" in output
+    assert '"progress": 2' in output
+    assert "stream:end" in output
+    assert "tickertape: the topic has ended: stopped" in errors
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "sentence"),
+    [
+        ('{"reason": "done", "run": "e-1"}', 0, "the run has ended: done"),
+        ('{"reason": "error", "run": "e-1", "message": "no disk"}', 3, "the run has ended: error (no disk)"),
+        ('{"reason": "cancelled", "run": "e-1"}', 4, "the run has ended: cancelled"),
+        ('{"reason": "orphaned", "run": "e-1"}', 5, "the run has ended: orphaned"),
+        ('{"reason": "error", "topic": "a"}', 0, "the topic has ended: error"),
+        ('{"reason": "\\u001b[31m"}', 0, "the stream has ended: \\x1b[31m"),
+    ],
+)
+def test_status_of_the_end(data: str, status: int, sentence: str) -> None:
+    """The end is the last line of the output, and no other request follows."""
+    body = b"id: e-8\ndata: x\n\nid: e-9\nevent: stream:end\ndata: " + data.encode() + b"\n\n"
+    with RawServer(stream(body), stream(body)) as server:
+        outcome = run("listen", server.url)
+        assert len(server.requests) == 1
+    assert outcome.status == status
+    assert outcome.errors.splitlines()[-1] == f"tickertape: {sentence}"
+    last = json.loads(outcome.output.splitlines()[-1])
+    assert (last["id"], last["event"], last["data"]) == ("e-9", "stream:end", json.loads(data))
+
+
+def test_end_among_unwanted_types() -> None:
+    body = EVENTS + b"id: e-9\nevent: stream:end\ndata: {}\n\n"
+    with RawServer(stream(body)) as server:
+        outcome = run("listen", server.url, "--event", "paid")
+    assert [json.loads(line)["id"] for line in outcome.output.splitlines()] == ["e-2"]
+
+
+def test_topic_of_a_hub_ends() -> None:
+    with hub_program() as program, Command("listen", "job", "--url", program.url) as command:
+        command.says("connected to")
+        with SyncPublisher(program.url) as publisher:
+            publisher.publish("job", "1")
+        ended = subprocess.run(
+            ["curl", "-s", "--json", '{"reason": "done"}', f"{program.url}/topics/job/end"],
+            check=True,
+            timeout=PATIENCE,
+        )
+        assert ended.returncode == 0
+        assert json.loads(command.line())["data"] == "1"
+        assert json.loads(command.line())["data"] == {"topic": "job", "reason": "done"}
+        assert command.end(None) == 0

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..errors import ClientError, ContentTypeError, EventTooLargeError, StatusError
-from ..wire import Gap, ReceivedEvent
+from ..wire import End, Gap, ReceivedEvent
 from .console import (
     DEFAULT_URL,
     HeaderOption,
@@ -34,14 +34,19 @@ from .console import (
     until_signal,
 )
 from .lines import json_line, out_of_envelope, since_option, styled_event, visible
+from .progress import ProgressBars
 
 LISTEN_EPILOG: Final = """Into a pipe or a file it writes JSON, one event per line, with the fields `id`, `event`
 (`message` for an event without a type), `topic` if the stream is one of a hub, and `data`: JSON objects and arrays as
 they are, anything else as a string.
 
+On a terminal, an event with data such as `{"progress": 0.4}`, from 0 to 1, is shown as a bar, one for each topic.
+
 Connects, reconnects and gaps are reported on standard error, and at the end the last cursor, for `--since`.
-The exit status is 0 after Ctrl-C, a closed pipe, `--count`, `--until` or status 204 of the server, 1 if the server
-refuses the request or does not know the cursor of `--since`, 2 for a mistake in the command.
+The exit status is 0 after Ctrl-C, a closed pipe, `--count`, `--until`, the end of a topic or status 204 of the server,
+1 if the server refuses the request or does not know the cursor of `--since`, 2 for a mistake in the command. For the
+stream of a run it shows how the run ended: 0 if it is done, 3 after an error, 4 if it was cancelled, 5 if its producer
+is gone.
 
 `--token-command` runs in a shell before each attempt. After a 401, `TICKERTAPE_TOKEN_REFUSED=1` is in its environment.
 
@@ -55,6 +60,9 @@ Examples:
 """
 
 _COMMAND: Final = "tickertape listen"
+
+_RUN_STATUS: Final = {"error": 3, "cancelled": 4, "orphaned": 5}
+"""Exit statuses for the ways in which a run can end, besides ``done``."""
 
 
 def listen(
@@ -143,7 +151,13 @@ def listen(
     as_json = not sys.stdout.isatty() if json is None else json
     only_topic = topic_of(address)
     has_envelope = address.params.get("envelope") == "topic"
-    write = _json_writer() if as_json else _text_writer(no_color)
+    bars: ProgressBars | None = None
+    if as_json:
+        write = _json_writer()
+    else:
+        console = Console(highlight=False, soft_wrap=True, no_color=no_color or None)
+        bars = ProgressBars(console) if sys.stdout.isatty() and not console.is_dumb_terminal else None
+        write = _text_writer(console, bars)
     wanted = frozenset(event or ())
     shown = 0
     pipe = _Pipe(source.close)
@@ -158,16 +172,25 @@ def listen(
                     source.commit()
                 if shown == count:
                     break
+            else:
+                if source.end is not None and (not wanted or source.end.type in wanted):
+                    write(source.end, only_topic if as_json else None)
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
         pipe.closed = True
     except (ClientError, EventTooLargeError, _WrongCursorError, OSError, ValueError) as error:
+        if bars is not None:
+            bars.close()
         fail(visible(_explain(error)))
+    if bars is not None:
+        bars.close()
     if pipe.closed:
         discard_output()
     else:
-        reporter.ended(source.last_event_id)
+        reporter.ended(source.last_event_id, source.end)
+    if source.end is not None and source.end.run is not None:
+        raise typer.Exit(_RUN_STATUS.get(source.end.reason, 0))
 
 
 class _Reporter:
@@ -195,7 +218,12 @@ class _Reporter:
         reason = {"expired": "they are no longer kept", "reset": "the log was replaced"}.get(gap.reason, gap.reason)
         self._print("red", f"events are missing after {gap.after or 'the last one'}: {reason}")
 
-    def ended(self, id: str | None) -> None:
+    def ended(self, id: str | None, end: End | None) -> None:
+        if end is not None:
+            what = "the run" if end.run is not None else "the topic" if end.topic else "the stream"
+            message = f" ({end.message})" if end.message else ""
+            self._print("dim", f"{what} has ended: {end.reason}{message}")
+            return
         self._print("dim", f"ended; to resume here: {since_option(id)}" if id else "ended")
 
     def _print(self, style: str, sentence: str) -> None:
@@ -269,10 +297,10 @@ def _json_writer() -> Callable[[ReceivedEvent, str | None], None]:
     return write
 
 
-def _text_writer(no_color: bool) -> Callable[[ReceivedEvent, str | None], None]:
-    console = Console(highlight=False, soft_wrap=True, no_color=no_color or None)
-
+def _text_writer(console: Console, bars: ProgressBars | None) -> Callable[[ReceivedEvent, str | None], None]:
     def write(event: ReceivedEvent, topic: str | None) -> None:
+        if bars is not None and bars.show(event, topic):
+            return
         console.print(styled_event(event, topic))
         console.file.flush()
 

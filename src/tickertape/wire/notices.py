@@ -128,6 +128,11 @@ class End(ReceivedEvent):
         return _text_field(self, "topic") or ""
 
     @property
+    def run(self) -> str | None:
+        """The id of the run that has ended; ``None`` if it is the end of a topic."""
+        return _text_field(self, "run")
+
+    @property
     def message(self) -> str | None:
         """The text about a run that failed; ``None`` if there is none."""
         return _text_field(self, "message")
