@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -362,7 +363,7 @@ def test_progress(options: list[str], terminal: bool, term: str, bars: bool) -> 
         RawServer(stream(PROGRESS, then="hold")) as server,
         Command("listen", server.url, *options, terminal=terminal, env=env) as command,
     ):
-        output = "".join(iter(command.line, ""))
+        output = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", "".join(iter(command.line, "")))
         assert command.end(None) == 0
         errors = output if terminal else command.errors
     assert ("━" in output) is bars
