@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from tickertape.browser import CLIENT_SCRIPT
 from tickertape.demo import create_app
-from tickertape.demo.site import RETRY, Demo, Site
+from tickertape.demo.site import Demo, Site
 from tickertape.testing import EventStream, EventStreamClient
 
 DEMO = files("tickertape.demo")
@@ -54,7 +55,6 @@ async def test_index_links_to_all_demos(site: Site) -> None:
     assert response.status == 200
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["content-length"] == str(len(body.encode()))
-    assert f'data-retry="{RETRY}"' in body
     assert re.findall(r'<h2><a href="\.(/[^"]+)"', body) == PAGES[1:]
 
 
@@ -155,7 +155,7 @@ async def test_every_file_is_linked(site: Site) -> None:
     bodies = [(await fetch(path, site))[1] for path in PAGES]
     linked = {name for body in bodies for name in re.findall(r'(?:href|src)="(?:\.\.?/)*static/([^"]+)"', body)}
     imported = {name for text in FILES.values() for name in re.findall(r'(?:from "\./|@import ")([^"]+)"', text)}
-    assert linked | imported == set(STATIC)
+    assert linked | imported == {*STATIC, CLIENT_SCRIPT}
 
 
 def names_in(folder: Path) -> set[str]:

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import product
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -108,45 +108,6 @@ async def test_width(browser: Browser) -> None:
             assert await tab.page.evaluate("document.documentElement.scrollWidth") == width
 
 
-STREAMS: list[tuple[str, list[list[str]]]] = [
-    ("data: a\n\n", [["message", "a", ""]]),
-    ("data:a\r\rdata\r\r", [["message", "a", ""], ["message", "", ""]]),
-    ("id: 1\r\nevent: e\r\ndata:  a\r\ndata: b\r\n\r\n", [["e", " a\nb", "1"]]),
-    (": c\n\nid: 7\n\ndata: a\n\nid\ndata: b\n\n", [["message", "a", "7"], ["message", "b", ""]]),
-    ("event: e\n\ndata: a\n\n", [["message", "a", ""]]),
-    ("id: 1\ndata: a\n\nid: x\0y\ndata: b\n\n", [["message", "a", "1"], ["message", "b", "1"]]),
-    ("data: ä€😀:\u2028\u0085x\n\n", [["message", "ä€😀:\u2028\u0085x", ""]]),
-    ("\ufeffdata: a\n\ndata: unfinished", [["message", "a", ""]]),
-]
-"""The event stream format (WHATWG HTML, 9.2.6): the bytes, and the types, data and ids of the dispatched events."""
-
-
-@pytest.mark.asyncio(loop_scope="session")
-async def test_parser_of_the_page(browser: Browser) -> None:
-    async with page_of(browser) as (_, tab, url):
-        for (stream, events), size in product(STREAMS, (1, 3, 1000)):
-            found = await tab.page.evaluate(
-                """async ([url, bytes, size]) => {
-                    const { EveryEventSource } = await import(`${url}/static/stream.js`);
-                    const pieces = [];
-                    for (let at = 0; at < bytes.length; at += size) pieces.push(bytes.slice(at, at + size));
-                    globalThis.fetch = async () => new Response(new ReadableStream({
-                        async pull(controller) {
-                            if (!pieces.length) return controller.close();
-                            controller.enqueue(new Uint8Array(pieces.shift()));
-                        },
-                    }));
-                    const source = new EveryEventSource(url);
-                    const events = [];
-                    source.addEventListener("every", (e) => events.push([e.name, e.data, e.lastEventId]));
-                    await new Promise((resolve) => source.addEventListener("error", resolve));
-                    return events;
-                }""",
-                [url, list(stream.encode()), size],
-            )
-            assert found == events, (stream, size)
-
-
 @pytest.mark.parametrize("path", ["/", "/static/hub.js", "/static/style.css"])
 async def test_content_security_policy(path: str) -> None:
     async with site() as hub:
@@ -161,6 +122,7 @@ async def test_linked_files_exist() -> None:
     async with site() as hub:
         page = (await hub.ask("GET", "/")).body.decode()
         scripts = [file for folder in ("shared", "hub") for file in (WEB_FOLDER / folder).iterdir()]
+        scripts.append(Path(str(files("tickertape.browser"))) / "tickertape.js")
         bodies = await asyncio.gather(*(hub.ask("GET", f"/static/{script.name}") for script in scripts))
         assert [body.body for body in bodies] == [script.read_bytes() for script in scripts]
         text = "".join(body.body.decode() for body in bodies)

@@ -325,7 +325,7 @@ function createGroup(url, options, emit) {
     if (message.state) return emit(message);
     if (id === undefined) return;
     isHub = message.isHub;
-    if (isHub && isUpTo(id, group.lastEventId) && (!notice || notice === "gap")) return;
+    if (isHub && isUpTo(id, group.lastEventId) && !(notice && id === group.lastEventId)) return;
     group.lastEventId = id;
     const { topic, data } = notice || !topics[0] ? {} : fieldsOf(message.data);
     if (!topic) emit(message);

@@ -126,7 +126,6 @@ class Site:
             "script": "index.js",
             "style": "",
             "root": "./",
-            "retry": str(RETRY),
             "navigation": self._navigation("./"),
             "cards": "".join(_card(demo) for demo in self._demos),
         }
@@ -139,7 +138,6 @@ class Site:
             "script": demo.script,
             "style": style,
             "root": "../",
-            "retry": str(RETRY),
             "navigation": self._navigation("../", demo),
         }
 

@@ -109,7 +109,6 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
         "title": "Live stream",
         "summary": "The events of this hub as they are published. Choose topics, watch, and publish an event yourself.",
         "script": "hub.js",
-        "retry": "3000",
         "navigation": "",
         "style": "",
         "root": "./",

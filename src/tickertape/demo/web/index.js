@@ -1,16 +1,14 @@
-import { showConnection } from "./badge.js";
-import { Connection } from "./connection.js";
+import { showStream } from "./badge.js";
 import { at } from "./helpers.js";
+import { EventStream } from "./tickertape.js";
 
+const stream = new EventStream("events");
 
-const connection = new Connection("events", {
-  update(event) {
-    const [, time] = /T(\d\d:\d\d:\d\d)/.exec(JSON.parse(event.data).data);
-    at("now").textContent = time;
-    at("now").classList.remove("idle");
-  },
+stream.addEventListener("update", (event) => {
+  const [, time] = /T(\d\d:\d\d:\d\d)/.exec(JSON.parse(event.data).data);
+  at("now").textContent = time;
+  at("now").classList.remove("idle");
 });
 
 at("command").textContent = `curl -N ${new URL("events", document.baseURI)}`;
-showConnection(connection);
-connection.open();
+showStream(stream);

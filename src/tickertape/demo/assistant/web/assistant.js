@@ -1,10 +1,10 @@
 // The page of the assistant: the answers, one stream for the answer that is being written, and a form.
 
 import { Answer } from "./answer.js";
-import { showConnection } from "./badge.js";
-import { Connection } from "./connection.js";
+import { showStream } from "./badge.js";
 import { at, make, makeButton, postJson } from "./helpers.js";
 import { explain } from "./problem.js";
+import { EventStream } from "./tickertape.js";
 
 const QUESTIONS = ["What is an event stream?", "How does a reader resume?", "Please fail in the middle"];
 const UNREACHABLE = "The server cannot be reached. Your question is still here: send it again.";
@@ -16,7 +16,7 @@ const hasKeyboard = matchMedia("(pointer: fine)").matches;
 const tabs = new BroadcastChannel("assistant"); // the other tabs of this browser
 const answers = new Map(); // by run
 let current = null; // the answer that is being written
-let connection = null;
+let stream = null;
 let sentence = ""; // the words that screen readers have not read yet
 let maxQuestion = Infinity; // characters
 let sent = { question: "", key: "" }; // a question that is sent again keeps its key, so that it has one answer
@@ -72,16 +72,14 @@ function follow(run) {
   current = answer;
   sentence = "";
   at("announced").replaceChildren();
-  connection = new Connection(`answers/${run}`, {
-    question: (event) => keepTheEnd(() => answer.ask(JSON.parse(event.data).text)),
-    message: (event) => keepTheEnd(() => add(answer, event.data)),
-    "stream:gap": () => answer.add(" […] "),
-    "stream:end": (event) => keepTheEnd(() => end(answer, JSON.parse(event.data).reason, JSON.parse(event.data).message)),
-  });
+  stream = new EventStream(`answers/${run}`);
+  stream.addEventListener("question", (event) => keepTheEnd(() => answer.ask(JSON.parse(event.data).text)));
+  stream.addEventListener("message", (event) => keepTheEnd(() => add(answer, event.data)));
+  stream.addEventListener("gap", () => answer.add(" […] "));
+  stream.addEventListener("end", ({ detail }) => keepTheEnd(() => end(answer, detail.reason, detail.message)));
   // The server may be another one now, without this answer.
-  connection.addEventListener("change", () => answer.state === "active" && connection.state === "lost" && load().catch(() => {}));
-  showConnection(connection);
-  connection.open();
+  stream.addEventListener("error", () => answer.state === "active" && load().catch(() => {}));
+  showStream(stream);
   showComposer();
 }
 
@@ -100,7 +98,7 @@ function end(answer, state, message) {
   announce(outcome);
   // Otherwise a reader that moves through the page would find the answer twice.
   setTimeout(() => current || at("announced").replaceChildren(), READING_TIME);
-  connection.close();
+  stream.close();
   current = null;
   showComposer();
 }

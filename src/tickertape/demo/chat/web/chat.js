@@ -1,12 +1,12 @@
 // The page of the chat: one stream for the current room, and forms that send messages.
 
-import { showConnection } from "./badge.js";
-import { Connection } from "./connection.js";
+import { showStream } from "./badge.js";
 import { Conversation } from "./conversation.js";
 import { at, make, postJson } from "./helpers.js";
 import { Members } from "./members.js";
 import { Outbox } from "./outbox.js";
 import { signIn } from "./sign-in.js";
+import { EventStream } from "./tickertape.js";
 
 const TYPING_INTERVAL = 2_500; // milliseconds between two typing notices: two tabs stay below the rate limit
 const HISTORY_TIME = 400; // milliseconds after which screen readers announce new messages
@@ -26,7 +26,7 @@ const conversation = new Conversation(
 );
 const drafts = new Map(); // texts by room
 let room = "";
-let connection = null;
+let stream = null;
 let lastTyping = -TYPING_INTERVAL;
 let unread = 0; // messages received while the page was hidden
 
@@ -61,7 +61,7 @@ function showCount(name, present) {
 
 function enter(name, notice = "") {
   drafts.set(room, text.value);
-  connection?.close();
+  stream?.close();
   room = name;
   const known = rooms.find((entry) => entry.name === name);
   at("room").textContent = known ? `#${name}` : "No such room";
@@ -82,33 +82,31 @@ function enter(name, notice = "") {
   outbox.forgetSent();
   for (const entry of outbox.of(name)) conversation.showPending(entry);
   setText(drafts.get(name) ?? "");
-  listen(known);
+  if (known) listen();
   if (known && hasKeyboard) text.focus(); // on a phone, this would open the keyboard
 }
 
-/** Opens the stream of the current room. A new connection has no last event id, so it starts with the last messages. */
-function listen(isOpen) {
-  const opened = new Connection(`events?room=${encodeURIComponent(room)}`, {
-    message: (event) => showMessage(JSON.parse(event.data)),
-    present: (event) => showPresent(JSON.parse(event.data)),
-    join: (event) => showChange(JSON.parse(event.data).name, "joined"),
-    leave: (event) => showChange(JSON.parse(event.data).name, "left"),
-    typing: (event) => members.startTyping(JSON.parse(event.data).name),
-    count: (event) => showCount(JSON.parse(event.data).room, JSON.parse(event.data).present),
-    activity: (event) => showActivity(JSON.parse(event.data).room),
-    "stream:gap": () => enter(room, "Some messages that you missed are no longer available. These are the last messages."),
+/** Opens the stream of the current room. It has no last event id, so it starts with the last messages. */
+function listen() {
+  stream = new EventStream(`events?room=${encodeURIComponent(room)}`);
+  const on = (type, listener) => stream.addEventListener(type, (event) => listener(JSON.parse(event.data)));
+  on("message", showMessage);
+  on("present", showPresent);
+  on("join", ({ name }) => showChange(name, "joined"));
+  on("leave", ({ name }) => showChange(name, "left"));
+  on("typing", ({ name }) => members.startTyping(name));
+  on("count", ({ room, present }) => showCount(room, present));
+  on("activity", ({ room }) => showActivity(room));
+  stream.addEventListener("gap", () => {
+    enter(room, "Some messages that you missed are no longer available. These are the last messages.");
   });
-  connection = opened;
-  opened.addEventListener("change", () => {
-    if (opened.state === "open") {
-      setTimeout(() => at("messages").parentElement.setAttribute("aria-busy", "false"), HISTORY_TIME);
-      outbox.resendWaiting();
-    }
-    if (opened.state === "lost") checkSession();
+  stream.addEventListener("open", () => {
+    setTimeout(() => at("messages").parentElement.setAttribute("aria-busy", "false"), HISTORY_TIME);
+    outbox.resendWaiting();
   });
+  stream.addEventListener("error", checkSession);
   at("messages").parentElement.setAttribute("aria-busy", "true");
-  showConnection(opened);
-  if (isOpen) opened.open();
+  showStream(stream);
 }
 
 /** Reloads the page if the user is no longer signed in: the server refuses the stream in this case. */
@@ -180,7 +178,7 @@ function send() {
 }
 
 async function notifyTyping() {
-  if (!text.value.trim() || connection.state !== "open" || performance.now() - lastTyping < TYPING_INTERVAL) return;
+  if (!text.value.trim() || stream.state !== "open" || performance.now() - lastTyping < TYPING_INTERVAL) return;
   lastTyping = performance.now();
   try {
     await postJson("typing", { room });

@@ -1,11 +1,13 @@
-import { showConnection } from "./badge.js";
-import { Connection } from "./connection.js";
+import { showStream } from "./badge.js";
 import { at } from "./helpers.js";
 import { Rows } from "./rows.js";
+import { EventStream } from "./tickertape.js";
 
 const rows = new Rows(at("updates"), at("empty"));
 const MOMENT = /(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)/; // RFC 3339
 let received = 0;
+let reconnects = 0;
+let wasLost = false;
 
 function parse(event) {
   try {
@@ -42,24 +44,22 @@ function showMoment(text) {
   at("now-note").textContent = `${day} · UTC${zone === "Z" ? "" : zone}`;
 }
 
-function showGap(event) {
-  const { after, resumed } = JSON.parse(event.data);
+function showGap({ detail: { after, resumed } }) {
   rows.add([["row-data", `Updates between #${after} and #${resumed} are no longer available.`]], "row-gap");
 }
 
-const connection = new Connection("../events", {
-  connected: (event) => console.info("Connected:", event.data),
-  update: showUpdate,
-  "stream:gap": showGap,
+const stream = new EventStream("../events");
+stream.addEventListener("connected", (event) => console.info("Connected:", event.data));
+stream.addEventListener("update", showUpdate);
+stream.addEventListener("gap", showGap);
+stream.addEventListener("statechange", () => {
+  if (stream.state === "open" && wasLost) reconnects += 1;
+  if (stream.state !== "connecting") wasLost = stream.state === "waiting";
+  at("toggle").textContent = stream.state === "closed" ? "Connect" : "Disconnect";
+  at("reconnects").textContent = reconnects;
 });
-
-connection.addEventListener("change", () => {
-  at("toggle").textContent = connection.state === "closed" ? "Connect" : "Disconnect";
-  at("reconnects").textContent = connection.reconnects;
-});
-at("toggle").addEventListener("click", () => (connection.state === "closed" ? connection.open() : connection.close()));
+at("toggle").addEventListener("click", () => (stream.state === "closed" ? stream.open() : stream.close()));
 at("clear").addEventListener("click", () => rows.clear());
 at("command").textContent = `curl -N ${new URL("../events", document.baseURI)}`;
 
-showConnection(connection);
-connection.open();
+showStream(stream);

@@ -1,10 +1,10 @@
 // The dashboard: the stream delivers samples, the last 15 minutes first, and the page draws charts.
 
-import { showConnection } from "./badge.js";
+import { showStream } from "./badge.js";
 import { Card, Processes, cardsFor } from "./cards.js";
-import { Connection } from "./connection.js";
 import { at, make } from "./helpers.js";
 import { History, extremes } from "./history.js";
+import { EventStream } from "./tickertape.js";
 import { clock, text, units } from "./units.js";
 
 const ANNOUNCE_INTERVAL = 60; // seconds between two summaries for screen readers
@@ -101,12 +101,13 @@ function showGap() {
   at("note").hidden = false;
 }
 
-const connection = new Connection("events", { metrics: showSample, "stream:gap": showGap });
-
-connection.addEventListener("change", () => {
-  at("toggle").textContent = connection.state === "closed" ? "Resume" : "Pause";
+const stream = new EventStream("events");
+stream.addEventListener("metrics", showSample);
+stream.addEventListener("gap", showGap);
+stream.addEventListener("statechange", () => {
+  at("toggle").textContent = stream.state === "closed" ? "Resume" : "Pause";
 });
-at("toggle").addEventListener("click", () => (connection.state === "closed" ? connection.open() : connection.close()));
+at("toggle").addEventListener("click", () => (stream.state === "closed" ? stream.open() : stream.close()));
 at("span").addEventListener("change", drawNow);
 at("every").addEventListener("change", drawNow);
 at("table").addEventListener("click", () => {
@@ -118,5 +119,4 @@ at("table").addEventListener("click", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => cards.forEach((card) => card.chart.redraw()));
 
-showConnection(connection);
-connection.open();
+showStream(stream);

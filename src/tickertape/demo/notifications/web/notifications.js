@@ -1,5 +1,4 @@
-import { showConnection } from "./badge.js";
-import { Connection } from "./connection.js";
+import { showStream } from "./badge.js";
 import { DesktopAlerts } from "./desktop.js";
 import { Favicon } from "./favicon.js";
 import { at, make, postJson } from "./helpers.js";
@@ -7,6 +6,7 @@ import { Inbox } from "./inbox.js";
 import { NotificationList } from "./notification-list.js";
 import { explain } from "./problem.js";
 import { signIn } from "./sign-in.js";
+import { EventStream } from "./tickertape.js";
 import { Toasts } from "./toasts.js";
 
 const TITLE = document.title;
@@ -77,16 +77,15 @@ function markRead(which) {
   answer.then(() => inTurn(() => inbox.mark(which)), (error) => inTurn(() => Promise.reject(error)));
 }
 
-const connection = new Connection("events", {
-  notification: (event) => inTurn(() => receive(JSON.parse(event.data))),
-  read: (event) => inTurn(() => inbox.mark(JSON.parse(event.data))),
-  "stream:gap": () => inTurn(load), // the log no longer has the missed events, but the table has the rows
-});
-
-connection.addEventListener("change", () => {
-  if (connection.state === "open" && !user) inTurn(load); // the first attempt failed
-  if (connection.state === "lost") checkSession();
-});
+function listen(lastEventId) {
+  const stream = new EventStream("events", { lastEventId });
+  stream.addEventListener("notification", (event) => inTurn(() => receive(JSON.parse(event.data))));
+  stream.addEventListener("read", (event) => inTurn(() => inbox.mark(JSON.parse(event.data))));
+  stream.addEventListener("gap", () => inTurn(load)); // the log no longer has the missed events, but the table has the rows
+  stream.addEventListener("open", () => user || inTurn(load)); // the first attempt failed
+  stream.addEventListener("error", checkSession);
+  showStream(stream);
+}
 
 // A sign-out or a new sign-in in one tab applies to all tabs.
 async function checkSession() {
@@ -135,10 +134,8 @@ function showCommand() {
 at("connection").hidden = true; // no stream before sign-in
 name = await signIn(at("sign-in"));
 at("signed-in").hidden = at("connection").hidden = false;
-showConnection(connection);
 at("send").elements.user.value = name;
 showCommand();
-await inTurn(async () => {
-  connection.lastEventId = await load();
-});
-connection.open();
+let cursor;
+await inTurn(async () => (cursor = await load()));
+listen(cursor);

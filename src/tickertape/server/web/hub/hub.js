@@ -1,26 +1,22 @@
-import { showConnection } from "./badge.js";
-import { Connection } from "./connection.js";
+import { showStream } from "./badge.js";
 import { explain } from "./problem.js";
 import { Rows } from "./rows.js";
-import { EveryEventSource } from "./stream.js";
+import { EventStream } from "./tickertape.js";
 
 const at = (id) => document.getElementById(id);
 const rows = new Rows(at("events"), at("empty"));
 const subscribe = at("subscribe");
 const publish = at("publish");
-let connection = null;
+let stream = null;
 let received = 0;
 
 function showEvent(event) {
-  if (event.name === "stream:gap") {
-    showGap(JSON.parse(event.data));
-    return;
-  }
+  if (event.type.startsWith("stream:")) return; // a notice
   const { topic, data } = JSON.parse(event.data); // the envelope
   rows.add([
     ["row-id", `#${event.lastEventId.split("-").at(-1)}`], // the epoch is the same in all rows
     ["row-topic", topic],
-    ["row-event", event.name],
+    ["row-event", event.type],
     ["row-data", data],
   ]);
   count(received + 1);
@@ -31,14 +27,14 @@ function count(events) {
   at("received").textContent = events;
 }
 
-function showGap({ reason }) {
-  const why = reason === "reset" ? "The hub's log was reset" : "You were away for long";
+function showGap({ detail }) {
+  const why = detail.reason === "reset" ? "The hub's log was reset" : "You were away for long";
   rows.add([["row-data", `${why}: the events in between are no longer kept.`]], "row-gap");
 }
 
 function showState() {
-  at("trouble").textContent = connection.state === "open" ? "" : connection.reason;
-  at("toggle").textContent = connection.state === "closed" ? "Connect" : "Disconnect";
+  if (stream.state !== "connecting") at("trouble").textContent = stream.reason;
+  at("toggle").textContent = stream.state === "closed" ? "Connect" : "Disconnect";
 }
 
 function watch() {
@@ -48,13 +44,14 @@ function watch() {
   at("command").textContent = `curl -N '${command.href.replaceAll("'", "%27").replaceAll("%2F", "/")}'`;
   query.append("last", subscribe.elements.last.value);
   query.append("envelope", "topic");
-  connection?.close();
+  stream?.close();
   rows.clear();
   count(0);
-  connection = new Connection(`events?${query}`, { every: showEvent }, EveryEventSource);
-  connection.addEventListener("change", showState);
-  showConnection(connection);
-  connection.open();
+  stream = new EventStream(`events?${query}`, { every: showEvent });
+  stream.addEventListener("gap", showGap);
+  stream.addEventListener("statechange", showState);
+  showStream(stream);
+  showState();
 }
 
 async function send(event) {
@@ -91,6 +88,6 @@ subscribe.addEventListener("submit", (event) => {
 });
 publish.addEventListener("submit", send);
 for (const form of [subscribe, publish]) form.addEventListener("focusin", suggest);
-at("toggle").addEventListener("click", () => (connection.state === "closed" ? connection.open() : connection.close()));
+at("toggle").addEventListener("click", () => (stream.state === "closed" ? stream.open() : stream.close()));
 at("clear").addEventListener("click", () => rows.clear());
 watch();
