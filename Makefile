@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format bench docs fuzz clean
+.PHONY: help demo test check format bench docs fuzz dist clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -44,6 +44,13 @@ docs: .venv/dev ## the documentation, in docs/_build/html
 
 fuzz: .venv/dev ## the decoder under a coverage-guided fuzzer, one minute
 	$(BIN)/python -m bench.fuzz_decoder -max_total_time=60
+
+.venv/release: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'build>=1.3' 'twine>=6' 'uv>=0.9' 'cyclonedx-bom>=7' 'nox>=2025.5'
+	@touch $@
+
+dist: .venv/release ## the distributions in dist/, checked in fresh environments
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python release/dist.py
 
 clean: ## remove everything that was generated
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build dist
