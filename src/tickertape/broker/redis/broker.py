@@ -112,13 +112,14 @@ class RedisBroker(RemoteBroker):
         self._tails: set[Client] = set()
         self._slots = asyncio.Semaphore(_CONNECTIONS)
         ages: dict[str, int] = {}
-        self._limits: list[str | int] = [len(self._lane_of.names) + 1]
+        found: dict[str, tuple[int, int, int]] = {}
         for name in (OTHERS, *self._lane_of.names):
             limits = self._lane_of.limits(name)
             age = None if limits.age is None else int(limits.age * 1000)
             ages[name] = _limit(age)
-            self._limits += (name, _limit(limits.events), _limit(limits.bytes), _limit(age))
+            found[name] = _limit(limits.events), _limit(limits.bytes), _limit(age)
         self._ages = json.dumps(ages, ensure_ascii=False)
+        self._limits = (json.dumps(found, ensure_ascii=False), *found[OTHERS])
         self._has_ages = max(ages.values()) >= 0
         self._adopted = ""  # the epoch that knows our rules
 
@@ -284,10 +285,11 @@ class RedisBroker(RemoteBroker):
     async def _store(self, epoch: str, drafts: Sequence[Draft]) -> list[int] | None:
         arguments: list[bytes] = []
         for draft in drafts:
-            lane = self._lane_of(draft.topic).encode()
-            arguments += (draft.topic.encode(), _option(draft.event), draft.data.encode(), _option(draft.key), lane)
+            arguments += (draft.topic.encode(), _option(draft.event), draft.data.encode(), _option(draft.key))
+        lanes = [self._lane_of(draft.topic) for draft in drafts]
+        ruled = json.dumps(lanes, ensure_ascii=False) if any(lanes) else ""
         keys = [self._meta, self._log(epoch), self._keys(epoch)]
-        fixed = (epoch, self._prefix, _MOST_REMOVALS, *self._limits)
+        fixed = (epoch, self._prefix, _MOST_REMOVALS, *self._limits, ruled)
         offsets: list[int] | None = await self._run(APPEND, keys, *fixed, *arguments)
         return offsets
 

@@ -5,10 +5,10 @@ A log named ``{prefix}`` is these keys. The braces are a hash tag, which puts al
 - ``{prefix}:meta``, a hash: ``epoch``, ``newest`` (the offset), ``keys`` (the number of them in all records that are
   kept), the server that the epoch is bound to: ``replid``, ``run_id``, ``durable``, and of the records of topics
   without a rule: ``kept`` (their number), ``bytes``, ``dropped`` (the newest offset that is gone) and ``from`` (an
-  offset before which there are none);
+  offset before which there are none); ``ruled`` is the number of all others;
 - ``{prefix}:log:<epoch>``, a stream with the ids ``<offset>-0`` and the fields ``t`` topic, ``e`` event type,
-  ``d`` data, ``k`` idempotency key, ``a`` the server's time in milliseconds, ``l`` the rule of the topic. ``e`` and
-  ``k`` start with ``+``, or are empty if there is none: Redis stores the names of fields once if they are the same in
+  ``d`` data, ``k`` idempotency key, ``a`` the server's time in milliseconds, and ``l`` the rule, for topics with
+  one. ``e`` and ``k`` start with ``+``, or are empty if there is none: Redis stores the names of fields once if they are the same in
   each entry;
 - ``{prefix}:lanes``, a hash from the pattern of each rule to ``<kept>,<bytes>,<dropped>``;
 - ``{prefix}:lane:<pattern>``, a sorted set of the offsets of a rule's records;
@@ -151,11 +151,13 @@ APPEND: Final = Script(
     _PRELUDE
     + """
 -- KEYS: meta, log, keys
--- ARGV: epoch, prefix, most removals, number of lanes, then name, most events, most bytes and greatest age in ms (-1
---       for no limit) of each lane, '' first; then topic, event, data, key, lane of each draft
+-- ARGV: epoch, prefix, most removals, the limits of each lane as JSON: most events, most bytes, greatest age in ms (-1
+--       for no limit); those of topics without a rule, the lanes of the drafts as JSON, or '' if none has a rule; then
+--       topic, event, data, key of each draft
 -- Returns the offsets, or nil if the epoch is another one, is bound to another server, or has lost something.
 local meta, log, keys, prefix = KEYS[1], KEYS[2], KEYS[3], ARGV[2]
-local known = redis.call('HMGET', meta, 'epoch', 'newest', 'bytes', 'replid', 'keys', 'kept', 'dropped', 'from')
+local known = redis.call(
+  'HMGET', meta, 'epoch', 'newest', 'bytes', 'replid', 'keys', 'kept', 'dropped', 'from', 'ruled')
 if known[1] ~= ARGV[1] or redis.call('EXISTS', log) == 0 or redis.call('HLEN', keys) ~= tonumber(known[5] or '-1') then
   return false
 end
@@ -168,24 +170,27 @@ local newest, keyed = tonumber(known[2]), tonumber(known[5])
 local others = {kept = tonumber(known[6]), bytes = tonumber(known[3]), dropped = tonumber(known[7])}
 local from = tonumber(known[8])
 local time = now()
-local limits, drafts = {}, 5 + 4 * tonumber(ARGV[4])
-for i = 5, drafts - 1, 4 do
-  limits[ARGV[i]] = {tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])}
-end
-local lanes, changed = lanes_of(prefix), {}
+local ruled, names = tonumber(known[9] or '0'), ARGV[8] ~= '' and cjson.decode(ARGV[8])
+local limits, lanes, changed = {}, {}, {}
+if ruled > 0 or names then limits, lanes = cjson.decode(ARGV[4]), lanes_of(prefix) end
+limits[''] = {tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])}
 
 -- If anything refuses a write (memory, disk, replicas), it refuses the first one: then nothing is written.
 local offsets = {}
-for i = drafts, #ARGV, 5 do
-  local topic, event, data, key, name = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+for i = 9, #ARGV, 4 do
+  local topic, event, data, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local name = names and names[(i - 5) / 4] or ''
   local before = key ~= '' and redis.call('HGET', keys, key)
   if before then
     offsets[#offsets + 1] = tonumber(before)
   else
     newest = newest + 1
     local id, lane = text(newest), others
-    redis.call('XADD', log, id .. '-0', 't', topic, 'e', event, 'd', data, 'k', key, 'a', text(time), 'l', name)
-    if name ~= '' then
+    if name == '' then
+      redis.call('XADD', log, id .. '-0', 't', topic, 'e', event, 'd', data, 'k', key, 'a', text(time))
+    else
+      redis.call('XADD', log, id .. '-0', 't', topic, 'e', event, 'd', data, 'k', key, 'a', text(time), 'l', name)
+      ruled = ruled + 1
       lanes[name] = lanes[name] or {kept = 0, bytes = 0, dropped = newest - 1}
       lane, changed[name] = lanes[name], true
       redis.call('ZADD', prefix .. 'lane:' .. name, id, id)
@@ -197,8 +202,7 @@ for i = drafts, #ARGV, 5 do
   end
 end
 
-local budget, ruled = tonumber(ARGV[3]), 0
-for _, lane in pairs(lanes) do ruled = ruled + lane.kept end
+local budget, began = tonumber(ARGV[3]), from
 
 local function surplus(lane, limit, entry)
   return (limit[1] >= 0 and lane.kept > limit[1]) or (limit[2] >= 0 and lane.bytes > limit[2])
@@ -236,7 +240,7 @@ while more and may_be_over(others, limit) do
   end
   flush()
 end
-if ruled == 0 then redis.call('XTRIM', log, 'MINID', '=', text(from)) end
+if ruled == 0 and from > began then redis.call('XTRIM', log, 'MINID', '=', text(from)) end
 
 for name, lane in pairs(lanes) do
   local limit, key, more = limits[name] or limits[''], prefix .. 'lane:' .. name, true
@@ -250,6 +254,7 @@ for name, lane in pairs(lanes) do
       gone[#gone + 1] = id
       if entry then
         remove(lane, entry)
+        ruled = ruled - 1
         redis.call('LREM', prefix .. 'topic:' .. entry[2][2], 1, id)
       end
     end
@@ -257,6 +262,8 @@ for name, lane in pairs(lanes) do
       redis.call('ZREM', key, unpack(gone))
       changed[name] = true
     end
+    if #removed > 0 then redis.call('XDEL', log, unpack(removed)) end
+    removed = {}
     flush()
   end
 end
@@ -266,7 +273,7 @@ for name in pairs(changed) do
   redis.call('HSET', prefix .. 'lanes', name, value)
 end
 redis.call('HSET', meta, 'newest', text(newest), 'bytes', text(others.bytes), 'keys', text(keyed),
-  'kept', text(others.kept), 'dropped', text(others.dropped), 'from', text(from))
+  'kept', text(others.kept), 'dropped', text(others.dropped), 'from', text(from), 'ruled', text(ruled))
 return offsets
 """
 )
@@ -302,6 +309,7 @@ if #ids > 0 then
   redis.call('XDEL', log, unpack(ids))
   redis.call('ZADD', prefix .. 'discarded', text(last), topic)
 end
+redis.call('HINCRBY', KEYS[1], 'ruled', -#ids)
 if #forgotten > 0 then
   redis.call('HINCRBY', KEYS[1], 'keys', -redis.call('HDEL', keys, unpack(forgotten)))
 end
@@ -402,7 +410,7 @@ else
   redis.call('DEL', KEYS[3])
   redis.call('XGROUP', 'CREATE', KEYS[4], 'x', '0', 'MKSTREAM')
   redis.call('XGROUP', 'DESTROY', KEYS[4], 'x')
-  redis.call('HSET', meta, 'newest', '0', 'bytes', '0', 'kept', '0', 'dropped', '0', 'from', '1')
+  redis.call('HSET', meta, 'newest', '0', 'bytes', '0', 'kept', '0', 'dropped', '0', 'from', '1', 'ruled', '0')
   for _, name in ipairs(redis.call('HKEYS', ARGV[7] .. 'lanes')) do redis.call('DEL', ARGV[7] .. 'lane:' .. name) end
   redis.call('DEL', ARGV[7] .. 'lanes', ARGV[7] .. 'discarded')
 end
