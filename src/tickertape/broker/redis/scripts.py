@@ -8,8 +8,8 @@ A log named ``{prefix}`` is these keys. The braces are a hash tag, which puts al
   offset before which there are none); ``ruled`` is the number of all others;
 - ``{prefix}:log:<epoch>``, a stream with the ids ``<offset>-0`` and the fields ``t`` topic, ``e`` event type,
   ``d`` data, ``k`` idempotency key, ``a`` the server's time in milliseconds, and ``l`` the rule, for topics with
-  one. ``e`` and ``k`` start with ``+``, or are empty if there is none: Redis stores the names of fields once if they are the same in
-  each entry;
+  one. ``e`` and ``k`` start with ``+``, or are empty if there is none: Redis stores the names of fields once if they
+  are the same in each entry;
 - ``{prefix}:lanes``, a hash from the pattern of each rule to ``<kept>,<bytes>,<dropped>``;
 - ``{prefix}:lane:<pattern>``, a sorted set of the offsets of a rule's records;
 - ``{prefix}:topic:<topic>``, a list of the offsets of a topic with a rule;
