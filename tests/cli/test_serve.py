@@ -216,4 +216,6 @@ def shown(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int) and value % (1 << 20) == 0 and value:
         return f"{value >> 20}MiB"
+    if isinstance(value, int) and value % (1 << 10) == 0 and value:
+        return f"{value >> 10}KiB"
     return f"{value:g}" if isinstance(value, float) else str(value)

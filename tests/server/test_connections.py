@@ -15,7 +15,7 @@ from support.servers import until
 from tickertape import EventSourceResponse, Hub
 from tickertape.asgi import ASGIApp, Receive, Scope, Send
 from tickertape.server import create_app, listen
-from tickertape.server.descriptors import LimitedHTTPProtocol
+from tickertape.server.connections import HTTPProtocol
 from tickertape.server.protocol import HubProtocol
 from tickertape.server.uvicorn import Server, create_server
 
@@ -71,7 +71,7 @@ async def test_http_1_0_is_not_chunked(method: str, path: str, body: bytes, capl
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-KINDS = (HubProtocol, LimitedHTTPProtocol, RequestResponseCycle)
+KINDS = (HubProtocol, HTTPProtocol, RequestResponseCycle)
 
 
 def kinds() -> list[type]:

@@ -18,7 +18,8 @@ from support.servers import PATIENCE, Connection, connect, until
 from tickertape.hub import DirectOutput, Hub, Subscription
 from tickertape.server import listen
 from tickertape.server.app import create_app
-from tickertape.server.descriptors import LimitedHTTPProtocol
+from tickertape.server.connections import HTTPProtocol
+from tickertape.server.limits import Guard, Limits
 from tickertape.server.protocol import HubProtocol
 
 FRIEND = "https://friend.example"
@@ -43,10 +44,14 @@ class Served(NamedTuple):
 
 @asynccontextmanager
 async def serving(
-    *cors_origins: str, http: Any = HubProtocol, access_log: bool = False, **options: Any
+    *cors_origins: str,
+    http: Any = HubProtocol,
+    access_log: bool = False,
+    proxies: tuple[str, ...] = (),
+    **options: Any,
 ) -> AsyncIterator[Served]:
     hub = CountingHub(max_event_size=1000, drain_window=0)
-    app = create_app(hub, cors_origins=cors_origins)
+    app = create_app(hub, cors_origins=cors_origins, guard=Guard(Limits(trusted_proxies=proxies)))
     listener = listen("127.0.0.1", 0)
     server = Server(Config(app, http=http, lifespan="on", ws="none", log_config=None, access_log=access_log, **options))
     running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -139,7 +144,7 @@ async def answer(port: int, request: bytes) -> bytes:
 
 @pytest.mark.parametrize("cors_origins", [(), (FRIEND,), ("*",)], ids=["no-cors", "friend", "all-origins"])
 async def test_same_answers_in_both_ways(cors_origins: tuple[str, ...]) -> None:
-    async with serving(*cors_origins) as ours, serving(*cors_origins, http=LimitedHTTPProtocol) as application:
+    async with serving(*cors_origins) as ours, serving(*cors_origins, http=HTTPProtocol) as application:
         for name, case in CASES.items():
             before = ours.hub.opened
             found = await answer(ours.port, case.request)
@@ -183,7 +188,10 @@ async def test_resume() -> None:
 
 async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "uvicorn.access")
-    async with serving(access_log=True) as served, await Connection.open(served.port) as subscriber:
+    async with (
+        serving(access_log=True, proxies=("127.0.0.1",)) as served,
+        await Connection.open(served.port) as subscriber,
+    ):
         await subscriber.get("/events?topic=%C3%A4/*")
         client = subscriber._writer.get_extra_info("sockname")
         assert served.hub.opened == 1
@@ -197,7 +205,7 @@ async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-KINDS = (DirectOutput, Subscription, HubProtocol, LimitedHTTPProtocol, RequestResponseCycle)
+KINDS = (DirectOutput, Subscription, HubProtocol, HTTPProtocol, RequestResponseCycle)
 
 
 @pytest.mark.parametrize("name", ["plain", "last"])

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from support.http import JSON, Site, site
 from tickertape.hub import Hub
 from tickertape.server.app import create_app
+from tickertape.server.limits import Guard, Limits
 from tickertape.server.openapi import describe
 
 DOCUMENT = describe()
@@ -55,6 +56,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/events", "?topic=a&last=1&on_overflow=skip&envelope=topic&last_event_id=x&lastEventId=x", 200, b""),
     ("GET", "/events", "?topic=a", 204, b""),
     ("GET", "/events", "", 400, b""),
+    ("GET", "/events", "?topic=a", 429, b""),
     ("GET", "/events", "?topic=a", 503, b""),
     ("POST", "/events", "", 201, b'{"topic":"a","data":"x"}'),
     ("POST", "/events", "", 201, b'[{"topic":"a","data":{"b":1},"event":"e","key":"k"}]'),
@@ -63,6 +65,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/events", "", 415, b""),
     ("POST", "/events", "", 422, b"{}"),
     ("POST", "/events", "", 403, b'{"topic":"a","data":"x"}'),
+    ("POST", "/events", "", 429, b'{"topic":"a","data":"x"}'),
     ("POST", "/events", "", 503, b'{"topic":"a","data":"x"}'),
     ("POST", "/events/{topic}", "?event=e&key=k", 201, b"x"),
     ("POST", "/events/{topic}", "", 400, b"\xff"),
@@ -70,6 +73,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/events/{topic}", "", 413, b"x" * 101),
     ("POST", "/events/{topic}", "", 415, b"x"),
     ("POST", "/events/{topic}", "?event=stream:x", 422, b"x"),
+    ("POST", "/events/{topic}", "", 429, b"x"),
     ("POST", "/events/{topic}", "", 503, b"x"),
     ("GET", "/history", "?topic=a&after=a-1&limit=1", 200, b""),
     ("GET", "/history", "", 400, b""),
@@ -83,6 +87,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/topics/{topic}/end", "", 413, b" " * 70_000),
     ("POST", "/topics/{topic}/end", "", 415, b"x"),
     ("POST", "/topics/{topic}/end", "", 422, b'{"reason":""}'),
+    ("POST", "/topics/{topic}/end", "", 429, b""),
     ("POST", "/topics/{topic}/end", "", 503, b""),
     ("GET", "/runs", "?finished=true&after=a-1&limit=1", 200, b""),
     ("GET", "/runs", "?limit=0", 400, b""),
@@ -102,6 +107,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/runs/{name}", "", 413, b'{"owner":"' + b"x" * 2000 + b'"}'),
     ("POST", "/runs/{name}", "", 415, b"x"),
     ("POST", "/runs/{name}", "", 422, b'{"ttl":0}'),
+    ("POST", "/runs/{name}", "", 429, b""),
     ("POST", "/runs/{name}", "", 503, b""),
     ("POST", "/runs/{name}/events", "?run=&event=e&key=k", 201, b'["x",{"data":{"progress":1},"event":"e"}]'),
     ("POST", "/runs/{name}/events", "", 400, b"{"),
@@ -111,6 +117,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/runs/{name}/events", "", 413, b'"' + b"x" * 2000 + b'"'),
     ("POST", "/runs/{name}/events", "", 415, b"x"),
     ("POST", "/runs/{name}/events", "", 422, b'{"data":"x","event":"run:end"}'),
+    ("POST", "/runs/{name}/events", "", 429, b'"x"'),
     ("POST", "/runs/{name}/events", "", 503, b'"x"'),
     ("POST", "/runs/{name}/end", "?run=", 200, b'{"state":"error","error":"no"}'),
     ("POST", "/runs/{name}/end", "", 400, b"{"),
@@ -119,6 +126,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/runs/{name}/end", "", 413, b'{"error":"' + b"x" * 2000 + b'"}'),
     ("POST", "/runs/{name}/end", "", 415, b"x"),
     ("POST", "/runs/{name}/end", "", 422, b'{"state":"active"}'),
+    ("POST", "/runs/{name}/end", "", 429, b""),
     ("POST", "/runs/{name}/end", "", 503, b""),
     ("POST", "/runs/{name}/cancel", "?run=", 200, b""),
     ("POST", "/runs/{name}/cancel", "", 400, b""),
@@ -126,6 +134,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/runs/{name}/cancel", "", 404, b""),
     ("POST", "/runs/{name}/cancel", "", 413, b" " * 70_000),
     ("POST", "/runs/{name}/cancel", "", 415, b"x"),
+    ("POST", "/runs/{name}/cancel", "", 429, b""),
     ("POST", "/runs/{name}/cancel", "", 503, b""),
     ("GET", "/subscribers", "?limit=1", 200, b""),
     ("GET", "/subscribers", "?limit=0", 400, b""),
@@ -158,10 +167,14 @@ def names_in(query: str) -> list[str]:
 
 @pytest.mark.parametrize(("method", "path", "query", "status", "body"), ASKED)
 async def test_answers(method: str, path: str, query: str, status: int, body: bytes) -> None:
+    guard = Guard(Limits(publish_rate=10, stream_rate=1)) if status == 429 else None
     # An invalid name is 400 where there is nothing else to refuse.
     name = "a/*" if (path, status) == ("/runs/{name}/cancel", 400) else "a/b"
-    async with site(max_event_size=1000 if "{name}" in path else 100) as hub:
+    async with site(max_event_size=1000 if "{name}" in path else 100, guard=guard) as hub:
         run = await prepare_run(hub, path, status) if "{name}" in path else ""
+        if guard is not None:
+            guard.published("", 100, 0)
+            guard.open_stream("", 0)
         url = path.replace("{topic}", "a").replace("{name}", name) + query.replace("run=", f"run={run}")
         headers = dict(JSON)
         if status == 415:

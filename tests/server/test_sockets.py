@@ -137,7 +137,7 @@ async def test_new_certificate(tmp_path: Path, workers: str) -> None:
         stream = await asyncio.open_connection(
             "127.0.0.1", program.port, ssl=ssl.create_default_context(cafile=certificate)
         )
-        stream[1].write(b"GET /events?topic=a HTTP/1.1\r\nHost: a\r\n\r\n")
+        stream[1].write(b"GET /events?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert await stream[0].readline() == b"HTTP/1.1 200 OK\r\n"
         await asyncio.to_thread(Path(key).write_text, "no key")
         program.process.send_signal(1)

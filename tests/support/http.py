@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tickertape.hub import Hub
 from tickertape.server import create_app
+from tickertape.server.limits import Guard
 from tickertape.testing import EventStreamClient, ScriptedBroker
 
 __all__ = ["JSON", "Answer", "Site", "site"]
@@ -32,7 +33,7 @@ class Answer(NamedTuple):
         assert self.headers["content-type"] == "application/problem+json"
         problem: dict[str, Any] = self.json()
         assert problem["status"] == self.status
-        assert ("retry-after" in self.headers) is (self.status == 503)
+        assert ("retry-after" in self.headers) is (self.status in (429, 503))
         return problem
 
 
@@ -79,11 +80,12 @@ async def site(
     ready_within: float = 5.0,
     node: str = "n1",
     keep: int | None = None,
+    guard: Guard | None = None,
     **options: Any,
 ) -> AsyncIterator[Site]:
     """Run an application; ``options`` are the hub's."""
     broker = ScriptedBroker(keep=keep)
     hub = Hub(broker, **options)
-    app = create_app(hub, cors_origins=cors_origins, ready_within=ready_within, node=node)
+    app = create_app(hub, cors_origins=cors_origins, ready_within=ready_within, node=node, guard=guard)
     async with EventStreamClient(app) as client:
         yield Site(hub, broker, client)

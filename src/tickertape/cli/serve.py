@@ -79,6 +79,57 @@ def serve(
         list[str] | None,
         _option("Origin whose pages may read and publish, or *; can be repeated.", "ORIGIN", "none"),
     ] = None,
+    cors_credentials: Annotated[
+        bool | None,
+        typer.Option(
+            "--cors-credentials/--no-cors-credentials",
+            help="Allow these pages to send cookies and to authenticate. Default: no.",
+            show_default=False,
+        ),
+    ] = None,
+    cors_max_age: Annotated[
+        str | None, _option("Time for which browsers remember what pages may send.", "SECONDS", "600")
+    ] = None,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        _option("Name under which the server is reached, *.example.org, or *; can be repeated.", "NAME", "none"),
+    ] = None,
+    trusted_proxies: Annotated[
+        list[str] | None,
+        _option("Address or network of a proxy whose X-Forwarded-For counts; can be repeated.", "NETWORK", "none"),
+    ] = None,
+    head_timeout: Annotated[str | None, _option("Time for the head of a request.", _SOME, "10")] = None,
+    body_timeout: Annotated[str | None, _option("Time for the body of a request.", _SOME, "30")] = None,
+    body_rate: Annotated[
+        str | None, _option("Bytes of a body for each of which it may take a second more.", "BYTES|none", "32KiB")
+    ] = None,
+    keep_alive: Annotated[
+        str | None, _option("Time for which a connection may stay open between requests.", "SECONDS", "5")
+    ] = None,
+    max_head_size: Annotated[str | None, _option("Largest head of a request, in bytes.", "BYTES", "32KiB")] = None,
+    max_headers: Annotated[str | None, _option("Largest number of headers of a request.", "NUMBER", "100")] = None,
+    max_body_memory: Annotated[
+        str | None, _option("Memory for all large bodies that are being received.", "BYTES|none", "64MiB")
+    ] = None,
+    client_connections: Annotated[
+        str | None, _option("Largest number of connections of one address.", "NUMBER|none", "10000")
+    ] = None,
+    max_streams: Annotated[str | None, _option("Largest number of streams.", "NUMBER|none", "none")] = None,
+    client_streams: Annotated[
+        str | None, _option("Largest number of streams of one client.", "NUMBER|none", "none")
+    ] = None,
+    stream_rate: Annotated[str | None, _option("New streams per second.", "NUMBER|none", "none")] = None,
+    client_stream_rate: Annotated[
+        str | None, _option("New streams per second of one client.", "NUMBER|none", "none")
+    ] = None,
+    publish_rate: Annotated[str | None, _option("Published events per second.", "NUMBER|none", "none")] = None,
+    client_publish_rate: Annotated[
+        str | None, _option("Published events per second of one client.", "NUMBER|none", "none")
+    ] = None,
+    publish_bytes: Annotated[str | None, _option("Published bytes per second.", "BYTES|none", "none")] = None,
+    client_publish_bytes: Annotated[
+        str | None, _option("Published bytes per second of one client.", "BYTES|none", "none")
+    ] = None,
     log_level: Annotated[
         str | None, _option("Level of the log: debug, info, warning or error.", "LEVEL", "info")
     ] = None,

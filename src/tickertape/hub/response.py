@@ -123,6 +123,9 @@ class HubResponse(StreamResponse):
     reconnects after a stream has ended, and 204 stops it.
 
     If the hub is draining or has no log, the response is 503 as ``application/problem+json``.
+
+    Attributes:
+        opened: True if there is, or was, a stream.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class HubResponse(StreamResponse):
         self._user = user
         self._shaping = shaping
         self._on_disconnect = on_disconnect
+        self.opened = False
 
     def __repr__(self) -> str:
         return f"<HubResponse {self._patterns}>"
@@ -172,6 +176,7 @@ class HubResponse(StreamResponse):
                     await self._conclude(DisconnectReason.CLIENT_CLOSED)
                 return
             subscription = hub.subscribe_at(start, self._patterns, self._policy, self._user, self._shaping.envelope)
+            self.opened = True
         except (BrokerError, HubClosedError) as error:
             await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
             return

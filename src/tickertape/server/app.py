@@ -25,10 +25,13 @@ from ..runs import Runs
 from .broker_health import BrokerHealth
 from .checks import RequestCheck, RootPath
 from .endpoints import READY_WITHIN, Endpoints
+from .hosts import AllowedHosts
+from .limits import GUARD, Guard, Limits
 from .metrics import Metrics
 from .problems import Problem, problem_response
 from .protocol import STREAMS, DirectStreams
 from .runs import RunEndpoints
+from .settings import DEFAULT_MAX_AGE
 from .static import WEB, fill_page, read_static_files
 
 _METHODS: Final = ("GET", "HEAD", "POST")
@@ -38,6 +41,10 @@ def create_app(
     hub: Hub,
     *,
     cors_origins: Sequence[str] = (),
+    cors_credentials: bool = False,
+    cors_max_age: int = DEFAULT_MAX_AGE,
+    allowed_hosts: Sequence[str] = ("*",),
+    guard: Guard | None = None,
     lifespan: Lifespan[Any] | None = None,
     ready_within: float = READY_WITHIN,
     node: str = "",
@@ -49,6 +56,10 @@ def create_app(
     Arguments:
         hub: opened and closed with the application, unless ``lifespan`` does so.
         cors_origins: origins whose pages may read and publish, as ``https://example.org``; ``*`` for all.
+        cors_credentials: allow these pages to send cookies and to authenticate.
+        cors_max_age: seconds for which browsers remember what they may send.
+        allowed_hosts: names in the ``Host`` header of requests that are served, besides addresses; ``*`` for all.
+        guard: the limits for clients; the default ones by default.
         lifespan: replaces the hub's own.
         ready_within: seconds in which the broker must answer for the hub to be ready.
         node: the name of this process, for answers about this process alone; random if empty.
@@ -58,9 +69,15 @@ def create_app(
     cors: dict[str, Any] = {
         "allow_origins": cors_origins,
         "allow_methods": _METHODS,
-        "allow_headers": ("Content-Type", "Last-Event-ID", "Cache-Control"),
+        "allow_headers": ("Authorization", "Content-Type", "Last-Event-ID", "Cache-Control"),
+        "allow_credentials": cors_credentials,
         "expose_headers": ("Allow", "Retry-After"),
+        "max_age": cors_max_age,
     }
+    guard = Guard(Limits()) if guard is None else guard
+    hosts = AllowedHosts(allowed_hosts)
+    metrics = metrics or Metrics(hub)
+    metrics.add_limits(guard.statistics)
     health = BrokerHealth()
 
     async def handle_broker_error(request: Request, error: Exception) -> Response:
@@ -71,20 +88,18 @@ def create_app(
     @asynccontextmanager
     async def with_streams(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with (lifespan or hub.lifespan)(app):
-            # The event loop of Windows writes to handles, not to descriptors.
-            yield (
-                {}
-                if sys.platform == "win32"
-                else {STREAMS: DirectStreams(hub, cors if cors_origins else None, root_path)}
-            )
+            state: dict[str, Any] = {GUARD: guard}
+            if sys.platform != "win32":  # its event loop writes to handles, not to descriptors
+                state[STREAMS] = DirectStreams(hub, cors if cors_origins else None, guard, hosts, root_path)
+            yield state
 
     runs = Runs(hub)
-    endpoints = Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4), runs)
+    endpoints = Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4), runs, guard)
     app = Starlette(
-        routes=_routes(endpoints, RunEndpoints(hub, runs, health, endpoints.receive), metrics or Metrics(hub)),
+        routes=_routes(endpoints, RunEndpoints(hub, runs, health, endpoints.receive), metrics),
         middleware=[
             Middleware(RootPath, root_path),
-            Middleware(RequestCheck),
+            Middleware(RequestCheck, hosts, guard),
             *([Middleware(CORSMiddleware, **cors)] if cors_origins else []),
         ],
         exception_handlers={
@@ -137,7 +152,7 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
 
 async def _handle_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
-    return problem_response(error.status, error.detail, **error.extensions)
+    return problem_response(error.status, error.detail, error.headers, **error.extensions)
 
 
 def _handle_hub_error(request: Request, error: Exception) -> Response:

@@ -84,8 +84,13 @@ class Turns:
             self._end = self._now() + _SLICE
 
 
-async def receive_body(request: Request, limit: int) -> bytes:
+async def receive_body(request: Request, limit: int, account: Callable[[int], None]) -> bytes:
     """Return the body of a request; raise as soon as it is known to be too large.
+
+    Arguments:
+        request: the request.
+        limit: the most bytes.
+        account: called with the number of bytes received so far; raises if they take too much memory.
 
     The server reads and drops the rest of such a body: if it closed the connection, many clients would see a reset
     instead of the answer.
@@ -102,6 +107,7 @@ async def receive_body(request: Request, limit: int) -> bytes:
         size += len(piece)
         if size > limit:
             raise _too_large(limit, f"{size} bytes or more")
+        account(size)
         pieces.append(piece)
     return b"".join(pieces)
 

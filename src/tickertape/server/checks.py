@@ -9,24 +9,48 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from starlette.requests import Request
 
 from ..asgi import ASGIApp, Receive, Scope, Send
+from .hosts import AllowedHosts
+from .limits import Guard
 from .problems import Problem, problem_response
 
 
 class RequestCheck:
-    """ASGI middleware that answers 400 to requests that servers and proxies may understand in different ways.
+    """ASGI middleware that checks the head of each request.
 
-    These are HTTP/1.1 requests without exactly one ``Host`` header (RFC 9112, section 3.2), and paths and queries that
-    are not in UTF-8, of which the server would make U+FFFD.
+    It answers 400 to requests that servers and proxies may understand in different ways, and 421 to requests for a
+    host that is not allowed.
+
+    The former are HTTP/1.1 requests without exactly one ``Host`` header (RFC 9112, section 3.2), and paths and queries
+    that are not in UTF-8, of which the server would make U+FFFD.
+
+    Arguments:
+        app: the application.
+        hosts: the hosts of requests that are served.
+        guard: counts the others.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, guard: Guard) -> None:
         self._app = app
+        self._hosts = hosts
+        self._guard = guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        mistake = find_mistake(scope) if scope["type"] == "http" else None
-        app = self._app if mistake is None else problem_response(HTTPStatus.BAD_REQUEST, mistake)
-        await app(scope, receive, send)
+        app = self._app
+        if scope["type"] == "http":
+            mistake, host = find_mistake(scope), dict(scope["headers"]).get(b"host")
+            if mistake is not None:
+                app = problem_response(HTTPStatus.BAD_REQUEST, mistake)
+            elif host is not None and not self._hosts.allow(host):
+                self._guard.count("hosts")
+                name = host.decode("latin-1")[:100]
+                app = problem_response(
+                    HTTPStatus.MISDIRECTED_REQUEST, f"this server is not {name}: allow the name with --allowed-hosts"
+                )
+        try:
+            await app(scope, receive, send)
+        finally:
+            self._guard.release(scope)
 
 
 class RootPath:

@@ -8,12 +8,9 @@ status, but does after a lost connection. A connection that never sends a reques
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from typing import Any, Final
-
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if sys.platform != "win32":
     import resource
@@ -50,49 +47,6 @@ def most_connections() -> int | None:
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else max(1, soft - RESERVE)
-
-
-class LimitedHTTPProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with three changes.
-
-    - Connections beyond ``limit_concurrency`` are closed. The log reports the begin and the end of that state.
-    - An HTTP/1.0 client gets no chunked body, which it could not decode; the end of the connection ends the body.
-    - A connection that is lost leaves no timer behind that would keep it in memory.
-    """
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a connection, or close it."""
-        limit = self.limit_concurrency
-        if limit is not None and is_full(self.server_state, len(self.connections), limit):
-            transport.abort()
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn does so after a clean end only
-
-    def on_headers_complete(self) -> None:
-        """Start the request."""
-        super().on_headers_complete()
-        cycle: Any = self.cycle
-        if cycle is not None and cycle.scope["http_version"] == "1.0":
-            # The application starts later, in a task. Neither chunked nor of a known length is unknown to uvicorn.
-            cycle.chunked_encoding = False
-            cycle.expected_content_length = _UnknownLength()
-
-
-class _UnknownLength(int):
-    """The length of a body that ends with its connection: equal to, and never less than, whatever was sent."""
-
-    def __lt__(self, other: object) -> bool:
-        return False
-
-    def __ne__(self, other: object) -> bool:
-        return False
-
-    def __sub__(self, other: object) -> _UnknownLength:
-        return self
 
 
 def is_full(state: Any, connections: int, limit: int) -> bool:

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ..asgi import ASGIApp
+from ..asgi import ASGIApp, Receive, Scope, Send
 from ..errors import EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
-from ..hub import MAX_LAST, Hub, Overflow, OverflowPolicy
+from ..hub import MAX_LAST, Hub, HubResponse, Overflow, OverflowPolicy
 from ..runs import Runs
 from ..wire import Cursor, Draft
 from .body import BODY_FACTOR, Publication, Turns, parse_object, parse_publication, parse_text, receive_body
 from .broker_health import BrokerHealth
 from .checks import check_origin
+from .limits import Guard, who
 from .openapi import DEFAULT_LIMIT, MAX_LIMIT, describe
 from .problems import Problem
 
@@ -41,6 +43,7 @@ class Endpoints:
         ready_within: seconds in which the broker must answer.
         node: the name of this process, for answers about this process alone.
         runs: the runs on the log of the hub.
+        guard: the limits for clients.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class Endpoints:
         ready_within: float,
         node: str,
         runs: Runs,
+        guard: Guard,
     ) -> None:
         self._hub = hub
         self._runs = runs
         self._health = health
         self._node = node
+        self._guard = guard
         self._origins = origins
         self._ready_within = ready_within
         self._description = json.dumps(describe()).encode()
@@ -64,19 +69,21 @@ class Endpoints:
         """``GET /events``: an event stream. ``POST /events``: publish one event or several."""
         if request.method == "POST":
             return await self._publish(request)
-        return self._hub.response(
-            request,
-            topics_of(request),
-            last=last_of(request),
-            on_overflow=policy_of(request),
-            envelope=envelope_of(request),
+        topics, last, policy, envelope = topics_of(request), last_of(request), policy_of(request), envelope_of(request)
+        close = self._guard.open_stream(who(request.scope), self._hub.subscribers())
+        on_disconnect = None if close is None else lambda reason: close()
+        response = self._hub.response(
+            request, topics, last=last, on_overflow=policy, envelope=envelope, on_disconnect=on_disconnect
         )
+        return response if close is None else _closing(response, close)
 
     async def _publish(self, request: Request) -> Response:
         body = await self.receive(request, BODY_FACTOR * self._hub.max_event_size)
         turns = Turns()
         publication = await parse_publication(request.headers.get("content-type", ""), body, turns)
-        cursors = await self._append(await self._drafts(publication, turns))
+        drafts = await self._drafts(publication, turns)
+        self._guard.published(who(request.scope), len(drafts) - 1, 0)
+        cursors = await self._append(drafts)
         return published(cursors, many=publication.many)
 
     async def publish_text(self, request: Request) -> Response:
@@ -149,17 +156,25 @@ class Endpoints:
 
     async def receive(self, request: Request, limit: int) -> bytes:
         """Return the body of a request that writes, if its page and the state of the hub allow it."""
+        client = who(request.scope)
+        self._guard.check_publisher(client)
         check_origin(request, self._origins)
         if self._hub.draining:
             raise Problem.of(HubClosedError("the hub is draining"))
         try:
-            return await receive_body(request, limit)
+            body = await receive_body(request, limit, partial(self._guard.receive, request.scope))
+        except Problem as problem:
+            if problem.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                self._guard.count("body_size")
+            raise
         except ClientDisconnect:
             raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the end of the body") from None
         except asyncio.CancelledError:
             # Only a stopping server cancels a request; it has waited long enough for the body. An answer tells
             # the client, and the log gets no traceback.
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops before the end of the body") from None
+        self._guard.published(client, 1, len(body))
+        return body
 
     async def _drafts(self, publication: Publication, turns: Turns) -> list[Draft]:
         """Check every event before the first is appended."""
@@ -194,6 +209,19 @@ class Endpoints:
                     found = await self._runs.get(name, run)
                     if found is not None and found.info.active:
                         await found.keep()
+
+
+def _closing(response: HubResponse, close: Callable[[], None]) -> ASGIApp:
+    """Call ``close`` if the response opens no stream; else it is called when the stream ends."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await response(scope, receive, send)
+        finally:
+            if not response.opened:
+                close()
+
+    return app
 
 
 def topics_of(request: Request) -> list[str]:

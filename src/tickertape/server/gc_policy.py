@@ -9,7 +9,7 @@ things:
   collections do not visit it. Nothing else is ever frozen, so the collector finds every cycle in the end.
 - Young objects are collected as usual, in some milliseconds. Full collections run when the memory of the process has
   grown by a quarter, which is the only harm that cycles do, and every ten minutes, but take 2 % of the time at most.
-- Connections break their own cycles when they close (:class:`~tickertape.server.descriptors.LimitedHTTPProtocol`), so
+- Connections break their own cycles when they close (:class:`~tickertape.server.connections.HTTPProtocol`), so
   large request bodies do not wait for a full collection.
 
 The policy changes the whole process. So it is for programs; a library must not impose it on its users.

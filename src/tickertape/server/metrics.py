@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -31,6 +31,7 @@ from starlette.responses import Response
 
 from ..hub import Hub
 from ..integrations.prometheus import HubCollector
+from .limits import LimitCounts
 
 logger = logging.getLogger("tickertape.server")
 
@@ -70,6 +71,21 @@ class _Fixed(Collector):
         yield from self._families
 
 
+class _Limits(Collector):
+    """The counts of the server's limits."""
+
+    def __init__(self, statistics: Callable[[], LimitCounts]) -> None:
+        self._statistics = statistics
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "tickertape_limits", "Requests refused and connections closed by a limit.", None, ["limit"]
+        )
+        for name, count in self._statistics()._asdict().items():
+            family.add_metric([name], count)
+        yield family
+
+
 class Metrics:
     """Answer ``GET /metrics``.
 
@@ -87,6 +103,10 @@ class Metrics:
         self._registry.register(HubCollector(hub))
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
+
+    def add_limits(self, statistics: Callable[[], LimitCounts]) -> None:
+        """Add the counts of the server's limits."""
+        self._registry.register(_Limits(statistics))
 
     def register(self, collector: Collector) -> None:
         """Add metrics."""

@@ -26,7 +26,8 @@ _REASONS: Final = {
     413: "The event, the body or the batch is too large.",
     415: "The type of the body is not supported.",
     422: "The body can be parsed, but an event is invalid.",
-    503: "The hub is draining, or its broker does not work.",
+    429: "Too many streams, or too much published in a short time.",
+    503: "The hub is draining, its broker does not work, or large bodies use up the memory for them.",
 }
 
 _TOPICS: Final = {
@@ -104,7 +105,7 @@ def _stream() -> dict[str, Any]:
         "responses": {
             "200": {"description": "An event stream.", "content": {"text/event-stream": {"schema": _STRING}}},
             "204": {"description": "All topics have ended, and the client has everything: it should stop."},
-            **_problems(400, 503),
+            **_problems(400, 429, 503),
         },
     }
 
@@ -124,7 +125,7 @@ def _publish() -> dict[str, Any]:
         },
         "responses": {
             "201": _answer("The events are stored.", "Published"),
-            **_problems(400, 403, 413, 415, 422, 503),
+            **_problems(400, 403, 413, 415, 422, 429, 503),
         },
     }
 
@@ -140,7 +141,10 @@ def _publish_text() -> dict[str, Any]:
             _text("key", "query", "An idempotency key: events with the same key are stored once."),
         ],
         "requestBody": {"content": {"*/*": {"schema": _STRING}}},
-        "responses": {"201": _answer("The event is stored.", "Cursor"), **_problems(400, 403, 413, 415, 422, 503)},
+        "responses": {
+            "201": _answer("The event is stored.", "Cursor"),
+            **_problems(400, 403, 413, 415, 422, 429, 503),
+        },
     }
 
 
@@ -177,7 +181,7 @@ def _end_topic() -> dict[str, Any]:
         "description": "If it has ended already, nothing is stored. An event that is published later opens it again.",
         "parameters": [_TOPIC],
         "requestBody": _options("Ending"),
-        "responses": {"200": _answer("The end is stored.", "Cursor"), **_problems(400, 403, 413, 415, 422, 503)},
+        "responses": {"200": _answer("The end is stored.", "Cursor"), **_problems(400, 403, 413, 415, 422, 429, 503)},
     }
 
 
@@ -213,7 +217,7 @@ def _open_run() -> dict[str, Any]:
         "responses": {
             "200": _answer("A run with this key was opened before.", "OpenedRun"),
             "201": _answer("The run is open.", "OpenedRun"),
-            **_problems(400, 403, 409, 413, 415, 422, 503),
+            **_problems(400, 403, 409, 413, 415, 422, 429, 503),
         },
     }
 
@@ -271,7 +275,7 @@ def _append_to_run() -> dict[str, Any]:
         },
         "responses": {
             "201": _answer("The items are stored.", "Published"),
-            **_problems(400, 403, 404, 409, 413, 415, 422, 503),
+            **_problems(400, 403, 404, 409, 413, 415, 422, 429, 503),
         },
     }
 
@@ -282,7 +286,7 @@ def _end_run() -> dict[str, Any]:
         "summary": "End a run. The first end of a run counts.",
         "parameters": [_NAME, *_WHICH_RUN],
         "requestBody": _options("RunEnding"),
-        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 403, 404, 413, 415, 422, 503)},
+        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 403, 404, 413, 415, 422, 429, 503)},
     }
 
 
@@ -295,7 +299,7 @@ def _cancel_run() -> dict[str, Any]:
             "program on the same log is cancelled, and the run ends soon after."
         ),
         "parameters": [_NAME, *_WHICH_RUN],
-        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 403, 404, 413, 415, 503)},
+        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 403, 404, 413, 415, 429, 503)},
     }
 
 
@@ -360,9 +364,9 @@ def _problems(*statuses: int) -> dict[str, Any]:
     problems: dict[str, Any] = {
         str(status): {"description": _REASONS[status], "content": _PROBLEM} for status in statuses
     }
-    if 503 in statuses:
-        after = {"description": "Seconds after which to retry.", "schema": {"type": "integer"}}
-        problems["503"]["headers"] = {"Retry-After": after}
+    after = {"description": "Seconds after which to retry.", "schema": {"type": "integer"}}
+    for status in {429, 503} & {*statuses}:
+        problems[str(status)]["headers"] = {"Retry-After": after}
     return problems
 
 

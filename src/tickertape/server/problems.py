@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from starlette.responses import Response
 
@@ -15,14 +15,21 @@ class Problem(Exception):
     Attributes:
         status: the HTTP status.
         detail: one sentence for the developer of the client.
+        headers: further headers of the answer.
         extensions: further members of the problem.
     """
 
     def __init__(self, status: int, detail: str, **extensions: Any) -> None:
         super().__init__(status, detail, extensions)
+        self.headers: list[tuple[bytes, bytes]] = []
         self.status = status
         self.detail = detail
         self.extensions = extensions
+
+    def with_header(self, name: bytes, value: bytes) -> Self:
+        """Add a header to the answer; return the problem."""
+        self.headers.append((name, value))
+        return self
 
     @classmethod
     def of(cls, error: Exception, **extensions: Any) -> Problem:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pythonjsonlogger.json import JsonFormatter
 from starlette.applications import Starlette
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ..asgi import Message, Receive, Scope, Send, set_tcp_timeout, tcp_timeout_for
 from ..broker import create_broker
@@ -22,6 +23,8 @@ from ..hub import Hub
 from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .gc_policy import gc_policy
+from .hosts import default_hosts
+from .limits import Guard, Limits
 from .metrics import Metrics, WorkerMetrics
 from .settings import OF_THE_HUB, Settings, SettingsError
 from .systemd import ServiceManager
@@ -141,14 +144,21 @@ class Program:
         self._node = secrets.token_hex(4)  # not the process id, which is the same in many containers
         self.hub = Hub(settings.broker, retention=settings.retention, **settings.hub_options)
         self._metrics = Metrics(self.hub, shared)
+        self._guard = Guard(settings.limits)
         self._app = create_app(
             self.hub,
             cors_origins=settings.cors_origin,
+            cors_credentials=settings.cors_credentials,
+            cors_max_age=settings.cors_max_age,
+            allowed_hosts=["*"] if settings.uds else [*default_hosts(settings.host), *settings.allowed_hosts],
+            guard=self._guard,
             lifespan=self._lifespan,
             node=self._node,
             metrics=self._metrics,
             root_path=settings.root_path or "",
         )
+        if settings.trusted_proxies:
+            self._app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the life of the application."""
@@ -171,7 +181,8 @@ class Program:
             set_log_level(settings)
         for name in changed & {*OF_THE_HUB}:
             setattr(self.hub, name, settings.hub_options[name])
-        live = sorted(changed & {*OF_THE_HUB, "log_level"})
+        self._guard.apply(settings.limits)
+        live = sorted(changed & {*OF_THE_HUB, *Limits._fields, "log_level"} - {"trusted_proxies"})
         later = sorted(changed - {*live})
         logger.info("read the settings again: %s", f"changed {', '.join(live)}" if live else "no change")
         if later:

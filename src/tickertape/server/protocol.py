@@ -26,8 +26,11 @@ from ..errors import InvalidTopicError, TickertapeError
 from ..hub import Hub, OverflowPolicy
 from ..wire import check_patterns
 from .checks import find_mistake
-from .descriptors import LimitedHTTPProtocol, is_full
+from .connections import HTTPProtocol, guard_of
+from .descriptors import is_full
 from .endpoints import envelope_of, last_of, policy_of, topics_of
+from .hosts import AllowedHosts
+from .limits import Guard, address_of
 from .problems import Problem
 
 STREAMS: Final = "tickertape.streams"
@@ -67,6 +70,8 @@ class _HeadReader:
         origin: the value of the header, or ``None``.
         cookie: whether there is such a header.
         forwarded: whether a proxy names another client.
+        host: the value of the header.
+        count: the number of headers.
     """
 
     def __init__(self) -> None:
@@ -82,6 +87,8 @@ class _HeadReader:
         self.origin: bytes | None = None
         self.cookie = False
         self.forwarded = False
+        self.host = b""
+        self.count = 0
         self._hosts = 0
         self._requests = 0
         self._keep_alive = False
@@ -104,8 +111,10 @@ class _HeadReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
+        self.count += 1
         if name == b"host":
             self._hosts += 1
+            self.host = value
         elif name == b"last-event-id":
             self._plain = self._plain and self.last_event_id is None
             self.last_event_id = value
@@ -130,14 +139,25 @@ class DirectStreams:
     Arguments:
         hub: an open hub.
         cors_options: arguments of Starlette's ``CORSMiddleware``; ``None`` for no CORS.
+        guard: the limits.
+        hosts: the hosts of requests that are served.
         root_path: a path below which a proxy publishes the hub; the proxy may keep it or remove it.
     """
 
-    def __init__(self, hub: Hub, cors_options: Mapping[str, Any] | None, root_path: str = "") -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        cors_options: Mapping[str, Any] | None,
+        guard: Guard,
+        hosts: AllowedHosts,
+        root_path: str = "",
+    ) -> None:
         self._hub = hub
         self._paths = (_PATH, root_path.encode() + _PATH)
         self._lines = tuple(b"GET " + path for path in self._paths)
         self._cors = cors_options
+        self._guard = guard
+        self._hosts = hosts
         self._headers = hub.response({"headers": [], "query_string": b""}, "**").headers.raw
         self._reader = _HeadReader()
         self._queries: dict[bytes, _Query | None] = {}
@@ -148,14 +168,26 @@ class DirectStreams:
 
     def serve(self, data: bytes, transport: asyncio.Transport, state: ServerState) -> bool:
         """Answer a request and hand its connection to the hub. Return False if nothing was done."""
-        if not (data.startswith(self._lines) and data.endswith(_END) and self._reader.read(data)):
+        limits = self._guard.limits
+        if not (
+            data.startswith(self._lines)
+            and data.endswith(_END)
+            and len(data) <= limits.max_head_size
+            and self._reader.read(data)
+        ):
             return False
         reader = self._reader
-        if self._logs_access and reader.forwarded:
+        if reader.count > limits.max_headers or not self._hosts.allow(reader.host):
+            return False
+        if reader.forwarded and limits.trusted_proxies:
             return False
         path, _, raw_query = reader.url.partition(b"?")
         query = self._query(raw_query) if path in self._paths else None
         if query is None:
+            return False
+        guard = self._guard
+        client = address_of(transport) if guard.limits_streams else ""
+        if guard.limits_streams and not guard.may_stream(client, self._hub.subscribers()):
             return False
         last_event_id = query.last_event_id
         if reader.last_event_id:  # an empty id is none
@@ -167,6 +199,8 @@ class DirectStreams:
         if stream is None:
             return False
         opening, output = stream
+        if guard.limits_streams and (close := guard.open_stream(client, self._hub.subscribers() - 1)):
+            self._hub.delivery.on_end(output.subscription, lambda reason: close())
         state.total_requests += 1
         state.connections.add(cast("Any", output))
         transport.set_protocol(output)
@@ -268,10 +302,11 @@ def _run(coroutine: Coroutine[Any, Any, None]) -> None:
 class HubProtocol(asyncio.Protocol):
     """Read the first request of a connection, and answer it or pass the connection on to uvicorn's protocol.
 
-    Connections beyond ``limit_concurrency`` are closed at once.
+    Connections beyond ``limit_concurrency``, and too many of one address, are closed at once; so are those that request
+    nothing for long.
     """
 
-    __slots__ = ("_app_state", "_config", "_state", "_transport")
+    __slots__ = ("_app_state", "_config", "_guard", "_state", "_transport", "received")
 
     def __init__(
         self,
@@ -283,24 +318,31 @@ class HubProtocol(asyncio.Protocol):
         self._config = config
         self._state = server_state
         self._app_state = app_state
+        self._guard = guard_of(app_state)
         self._transport: asyncio.Transport | None = None
+        self.received = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept a connection, or close it."""
         self._transport = cast("asyncio.Transport", transport)
         limit = self._config.limit_concurrency
         if limit is not None and is_full(self._state, len(self._state.connections), limit):
+            self._guard.count("descriptors")
+            self._transport.abort()
+        elif not self._guard.accepts(transport, self._state.connections):
             self._transport.abort()
         self._state.connections.add(cast("Any", self))
+        self._guard.watch_head(self)
 
     def data_received(self, data: bytes) -> None:
         """Serve the first request."""
         assert self._transport is not None
         self._state.connections.discard(cast("Any", self))
+        self._guard.forget_head(self)
         streams: DirectStreams | None = self._app_state.get(STREAMS)
         if streams is not None and not self._config.is_ssl and streams.serve(data, self._transport, self._state):
             return
-        protocol = LimitedHTTPProtocol(self._config, self._state, self._app_state)
+        protocol = HTTPProtocol(self._config, self._state, self._app_state)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         protocol.data_received(data)
@@ -308,6 +350,11 @@ class HubProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection: it ended before its first request."""
         self._state.connections.discard(cast("Any", self))
+        self._guard.forget_head(self)
+
+    def overdue(self, limit: str) -> None:
+        """Close the connection: nothing was requested in time."""
+        self.shutdown()
 
     def shutdown(self) -> None:
         """Close the connection: the server is stopping, and nothing was requested."""

@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
@@ -26,7 +27,11 @@ from ..broker import DEFAULT_RETENTION, Retention, create_broker
 from ..errors import BrokerError, InvalidTopicError
 from ..hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY
 from ..wire import MAX_TOPICS, check_patterns
+from .limits import Limits
 from .uvicorn import Certificate
+
+DEFAULT_MAX_AGE: Final = 600
+"""Seconds for which browsers remember what pages may send: a changed setting is in effect after ten minutes."""
 
 DEFAULT_BROKER: Final = "sqlite:///tickertape.db"
 """The log in a file: it survives a restart, and workers can share it."""
@@ -41,6 +46,15 @@ _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s,]+")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _BYTES: Final = TypeAdapter(ByteSize)
+
+_HOST: Final = re.compile(r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+
+_TIME: Final = "a number of seconds over 0, or none"
+_SIZE: Final = "a number of bytes (65536, 64KiB), or none"
+_COUNT: Final = "an integer of 1 or more, or none"
+_RATE: Final = "a number per second over 0, or none"
+
+_LIMITS: Final = Limits()
 
 OF_THE_HUB: Final = ("heartbeat", "send_timeout", "retry", "max_event_size", "max_topics", "drain_window")
 
@@ -105,6 +119,23 @@ def _root_path(value: str | None) -> str | None:
     return path or None
 
 
+def _words(value: Any) -> Any:
+    return [] if value is None else value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError
+    return value
+
+
+def _network(value: str) -> str:
+    ip_network(value, strict=False)
+    return value
+
+
+Host = Annotated[str, AfterValidator(_host)]
+Network = Annotated[str, AfterValidator(_network)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Limit = Annotated[T | None, BeforeValidator(_none)]
 
@@ -143,11 +174,41 @@ class Settings(BaseModel):
     cors_origin: Annotated[list[Origin], BeforeValidator(_several)] = _setting(
         [], "origins such as https://example.org, or *"
     )
+    cors_credentials: bool = _setting(False, "true or false")
+    cors_max_age: int = _setting(DEFAULT_MAX_AGE, "an integer of seconds, 0 or more", ge=0)
+    allowed_hosts: Annotated[list[Host], BeforeValidator(_words)] = _setting(
+        [], "names such as hub.example.org or *.example.org, or *"
+    )
+    trusted_proxies: Annotated[list[Network], BeforeValidator(_words)] = _setting(
+        [], "addresses or networks such as 10.0.0.0/8"
+    )
+    head_timeout: Limit[float] = _setting(_LIMITS.head_timeout, _TIME, gt=0)
+    body_timeout: Limit[float] = _setting(_LIMITS.body_timeout, _TIME, gt=0)
+    body_rate: Limit[ByteSize] = _setting(_LIMITS.body_rate, _SIZE, ge=1)
+    keep_alive: float = _setting(_LIMITS.keep_alive, "a number of seconds over 0", gt=0)
+    max_head_size: ByteSize = _setting(_LIMITS.max_head_size, "a number of bytes of 1024 or more", ge=1024)
+    max_headers: int = _setting(_LIMITS.max_headers, "an integer of 10 or more", ge=10)
+    max_body_memory: Limit[ByteSize] = _setting(_LIMITS.max_body_memory, _SIZE, ge=1)
+    client_connections: Limit[int] = _setting(_LIMITS.client_connections, _COUNT, ge=1)
+    max_streams: Limit[int] = _setting(_LIMITS.max_streams, _COUNT, ge=1)
+    client_streams: Limit[int] = _setting(_LIMITS.client_streams, _COUNT, ge=1)
+    stream_rate: Limit[float] = _setting(_LIMITS.stream_rate, _RATE, gt=0)
+    client_stream_rate: Limit[float] = _setting(_LIMITS.client_stream_rate, _RATE, gt=0)
+    publish_rate: Limit[float] = _setting(_LIMITS.publish_rate, _RATE, gt=0)
+    client_publish_rate: Limit[float] = _setting(_LIMITS.client_publish_rate, _RATE, gt=0)
+    publish_bytes: Limit[ByteSize] = _setting(_LIMITS.publish_bytes, _SIZE, ge=1)
+    client_publish_bytes: Limit[ByteSize] = _setting(_LIMITS.client_publish_bytes, _SIZE, ge=1)
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "one of 'debug', 'info', 'warning', 'error'"
     )
     log_format: Literal["text", "json"] = _setting("text", "'text' or 'json'")
     access_log: bool = _setting(False, "true or false")
+
+    @property
+    def limits(self) -> Limits:
+        """The limits for clients, which are settings by the same names."""
+        given = {name: getattr(self, name) for name in Limits._fields}
+        return Limits(**{**given, "trusted_proxies": tuple(self.trusted_proxies)})
 
     @property
     def retention(self) -> Retention:
@@ -207,6 +268,11 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Setting
         create_broker(settings.broker)
     except (BrokerError, ValueError) as error:
         raise SettingsError(f"{error} (from {source_of('broker')})") from None
+    if settings.cors_credentials and "*" in settings.cors_origin:
+        raise SettingsError(
+            "expected cors_origin to name the origins that may send credentials, got '*' "
+            f"(from {source_of('cors_origin')})"
+        )
     if settings.workers > 1 and settings.broker.startswith(_ONE_PROCESS):
         raise SettingsError(
             f"the log of the broker {settings.broker} lives in one process: expected workers to be 1, "

@@ -25,7 +25,6 @@ _SECURITY: Final = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
     ),
     "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
 }
 
 

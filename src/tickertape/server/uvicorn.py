@@ -125,6 +125,8 @@ def create_server(
         log_config=None,
         access_log=access_log,
         server_header=False,
+        headers=[("x-content-type-options", "nosniff")],
+        proxy_headers=False,  # the program trusts the proxies of its settings
         limit_concurrency=most_connections(),
         timeout_graceful_shutdown=grace,
         timeout_notify=1,

@@ -1,0 +1,161 @@
+"""Token buckets, the counts of a guard, and the names of clients."""
+
+from __future__ import annotations
+
+from collections import Counter
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from tickertape.server import limits
+from tickertape.server.limits import USER, Guard, LimitCounts, Limits, TokenBucket, client_name, is_in, who
+from tickertape.server.problems import Problem
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("rate", "taken", "seconds"),
+    [
+        (10.0, 9, 0.0),
+        (10.0, 10, 0.1),
+        (10.0, 25, 1.6),  # a batch may exceed the level; the debt is paid off by waiting
+        (0.5, 1, 2.0),
+        (1000.0, 1000, 0.001),
+    ],
+)
+def test_token_bucket(rate: float, taken: int, seconds: float) -> None:
+    bucket = TokenBucket(rate, 0.0)
+    assert bucket.wait(0.0) == 0.0
+    bucket.take(taken, 0.0)
+    assert bucket.wait(0.0) == pytest.approx(seconds)
+    assert bucket.wait(seconds + 0.001) == 0.0
+    assert not bucket.is_full(0.0)
+    assert bucket.is_full(100.0)
+
+
+def refusal(guard: Guard, client: str) -> Problem | None:
+    try:
+        guard.check_publisher(client)
+    except Problem as problem:
+        return problem
+    return None
+
+
+@pytest.mark.parametrize("name", ["publish_rate", "client_publish_rate", "publish_bytes", "client_publish_bytes"])
+def test_rates_of_publishing(name: str) -> None:
+    clock = Clock()
+    values: dict[str, Any] = {name: 10}
+    guard = Guard(Limits(**values), clock)
+    assert refusal(guard, "a") is None
+    guard.published("a", events=40 if "rate" in name else 1, size=40)
+    problem = refusal(guard, "a")
+    assert problem is not None
+    assert (problem.status, problem.headers) == (HTTPStatus.TOO_MANY_REQUESTS, [(b"retry-after", b"4")])
+    assert (refusal(guard, "b") is None) is name.startswith("client")
+    clock.now += 3.2
+    assert refusal(guard, "a") is None
+    assert sum(guard.statistics()) >= 1
+
+
+def test_rate_of_streams() -> None:
+    clock = Clock()
+    guard = Guard(Limits(client_stream_rate=2), clock)
+    for _ in range(2):
+        assert guard.may_stream("a", 0)
+        guard.open_stream("a", 0)
+    assert not guard.may_stream("a", 0)
+    with pytest.raises(Problem) as caught:
+        guard.open_stream("a", 0)
+    assert caught.value.status == HTTPStatus.TOO_MANY_REQUESTS
+    assert guard.may_stream("b", 0)
+    clock.now += 0.5
+    guard.open_stream("a", 0)
+    assert guard.statistics() == LimitCounts(stream_rate=1)
+
+
+def test_number_of_streams() -> None:
+    guard = Guard(Limits(max_streams=3, client_streams=2), Clock())
+    closers = [guard.open_stream("a", number) for number in range(2)]
+    for client, streams in (("a", 2), ("b", 3)):
+        with pytest.raises(Problem):
+            guard.open_stream(client, streams)
+    assert closers[0] is not None
+    closers[0]()
+    closers[0]()  # does nothing
+    assert guard.may_stream("a", 1)
+    guard.open_stream("a", 1)
+    assert not guard.may_stream("a", 2)
+
+
+def test_clients_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The buckets of invented clients take no more memory than those of the last few."""
+    monkeypatch.setattr(limits, "_MAX_CLIENTS", 10)
+    clock = Clock()
+    guard = Guard(Limits(client_publish_rate=1), clock)
+    for number in range(100):
+        guard.published(f"client {number}", 50, 0)
+        clock.now += 0.1
+    assert refusal(guard, "client 99") is not None
+    assert refusal(guard, "client 1") is None
+    assert len(guard._publish_rate._clients) == 10
+
+
+def test_memory_of_bodies() -> None:
+    """One client gets a quarter, and all together the whole; small bodies always fit."""
+    guard = Guard(Limits(max_body_memory=4_000_000), Clock())
+    first, second, other = ({"client": (name, 1)} for name in "aab")
+    guard.receive(first, 900_000)
+    guard.receive(first, 1_000_000)
+    with pytest.raises(Problem):
+        guard.receive(first, 1_000_001)
+    guard.receive(second, 64 * 1024)
+    with pytest.raises(Problem):
+        guard.receive(second, 70_000)
+    guard.receive(other, 1_000_000)
+    guard.release(first)
+    guard.release(first)  # does nothing
+    guard.receive(second, 1_000_000)
+    guard.release(second)
+    guard.release(other)
+    assert guard._body_bytes == Counter()
+    assert guard.statistics().body_memory == 2
+
+
+@pytest.mark.parametrize(
+    ("scope", "client"),
+    [
+        ({"client": ("192.0.2.1", 5)}, "192.0.2.1"),
+        ({"client": ("2001:db8:1:2:3::4", 5)}, "2001:db8:1:2::/64"),
+        ({"client": ("::ffff:192.0.2.1", 5)}, "192.0.2.1"),
+        ({"client": ("fe80::1%eth0", 5)}, "fe80::/64"),
+        ({"client": ("testclient", 5)}, "testclient"),
+        ({"client": None}, ""),
+        ({"client": ("192.0.2.1", 5), USER: "ann"}, "user ann"),
+    ],
+)
+def test_who(scope: dict[str, Any], client: str) -> None:
+    assert who(scope) == client
+
+
+@pytest.mark.parametrize(
+    ("address", "networks", "expected"),
+    [
+        ("10.1.2.3", ("10.0.0.0/8",), True),
+        ("11.1.2.3", ("10.0.0.0/8", "::/0"), False),
+        ("127.0.0.1", ("127.0.0.1",), True),
+        ("2001:db8::1", ("2001:db8::/32",), True),
+        ("2001:db8::1", ("2001:db8::1",), True),
+        ("", ("0.0.0.0/0",), False),
+        ("10.1.2.3", (), False),
+    ],
+)
+def test_networks(address: str, networks: tuple[str, ...], expected: bool) -> None:
+    assert is_in(client_name(address), networks) is expected
