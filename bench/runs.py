@@ -363,7 +363,7 @@ def _compare_tokens(servers: dict[str, Server], counts: Sequence[int], seconds: 
     print(head)
     for runs in counts:
         for server in servers.values():
-            measure(server, runs, seconds / 6)
+            measure(server, runs, max(seconds / 6, 2 * PACES[runs]))
         samples: dict[str, list[Sample]] = {name: [] for name in servers}
         for _ in range(turns):
             for name, server in servers.items():

@@ -163,7 +163,7 @@ class _Encoder:
                 blocks.append(item.encode())
                 continue
             frames = framing.end(item) if isinstance(item, RunEnd) else framing.frames(item)
-            known = offset_of(item.id) <= self._skip
+            known = self._skip >= 0 and offset_of(item.id) <= self._skip
             for frame in frames:
                 if self._number > self._sequence and not known:
                     blocks.append(frame.encode(item.id if frame is frames[-1] else None))
