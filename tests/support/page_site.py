@@ -31,6 +31,7 @@ def page_site(
     *routes: BaseRoute,
     packages: Path | None = None,
     scripts: Mapping[str, str] | None = None,
+    imports: Mapping[str, str] | None = None,
     body: str = "",
     lifespan: Lifespan[Starlette] | None = None,
 ) -> Starlette:
@@ -40,11 +41,13 @@ def page_site(
         routes: further routes.
         packages: the folder ``node_modules``, below ``/npm/``.
         scripts: modules by name, below ``/scripts/``.
+        imports: URLs of further modules that pages import by name.
         body: the content of the page.
         lifespan: of the application.
     """
-    imports = {name: f"/npm/{path}" for name, path in MODULES.items()} | {"tickertape": f"/{CLIENT_SCRIPT}"}
-    head = f'<link rel=icon href=data:><script type="importmap">{json.dumps({"imports": imports})}</script>'
+    known = {name: f"/npm/{path}" for name, path in MODULES.items()} | {"tickertape": f"/{CLIENT_SCRIPT}"}
+    modules = json.dumps({"imports": {**known, **(imports or {})}})
+    head = f'<link rel=icon href=data:><script type="importmap">{modules}</script>'
 
     async def page(request: Request) -> Response:
         return HTMLResponse(f"<!doctype html><title>Test</title>{head}<body>{body}")

@@ -1,0 +1,77 @@
+"""The package of npm: its files, its types, and its use in Node."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import tickertape
+from support.command import hub_program
+from support.servers import Program
+from tickertape.client import Publisher
+
+ROOT = Path(__file__).parents[2]
+TYPES = (ROOT / "js" / "tickertape.d.ts").read_text("utf-8")
+REFERENCE = (ROOT / "docs" / "reference" / "browser.md").read_text("utf-8")
+
+
+def pack(folder: Path) -> Path:
+    """Pack the package, and return the folder with its contents."""
+    if shutil.which("npm") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("npm is not on the path")
+        pytest.skip("npm is not on the path")
+    command = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
+    subprocess.run(command, cwd=ROOT / "js", check=True, capture_output=True, timeout=60)
+    [archive] = folder.glob("*.tgz")
+    shutil.unpack_archive(archive, folder)
+    return folder / "package"
+
+
+def test_contents(tmp_path: Path) -> None:
+    package = pack(tmp_path)
+    names = sorted(path.name for path in package.iterdir())
+    assert names == ["LICENSE", "README.md", "package.json", "tickertape.d.ts", "tickertape.js"]
+    source = Path(tickertape.__file__).parent / "browser" / "tickertape.js"
+    assert (package / "tickertape.js").read_bytes() == source.read_bytes()
+    release = re.match(r"\d+\.\d+\.\d+", tickertape.__version__)
+    assert release is not None
+    assert json.loads((package / "package.json").read_text("utf-8"))["version"] == release[0]
+
+
+def test_reference() -> None:
+    """The reference and the types have the same options and properties."""
+    options = re.findall(r"^  (\w+)\?:", TYPES.partition("interface StreamErrorEvent")[0], re.MULTILINE)
+    table = REFERENCE.partition("| option |")[2].partition("\n\n")[0]
+    for name in options:
+        assert f"`{name}`" in table, name
+    for name in re.findall(r"^  readonly (\w+): (?:string|number|EventStreamState)", TYPES, re.MULTILINE):
+        assert f"`{name}`" in REFERENCE, name
+
+
+async def test_in_node(tmp_path: Path) -> None:
+    """Without a page there is no storage and no tab, and all else works."""
+    package = pack(tmp_path)
+    with hub_program() as hub:
+        (tmp_path / "read.mjs").write_text(
+            f"import {{ EventStream }} from {json.dumps(str(package / 'tickertape.js'))};\n"
+            f"const url = {json.dumps(hub.url + '/events?topic=a')};\n"
+            "const events = new EventStream(url, { shared: true, persist: true });\n"
+            "events.onopen = () => console.log('open');\n"
+            "events.onmessage = (event) => { console.log(event.data, event.lastEventId); events.close(); };\n"
+        )
+        program = Program(["node", str(tmp_path / "read.mjs")])
+        try:
+            await program.says("open")
+            async with Publisher(hub.url) as publisher:
+                cursor = await publisher.publish("a", "x")
+            await program.says(f"x {cursor}")
+            assert program.process.wait(10) == 0
+        finally:
+            program.close()
