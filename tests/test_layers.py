@@ -26,11 +26,13 @@ ARROWS = {
     "hub": {"errors", "timing", "threads", "wire", "asgi", "browser", "broker"},
     "sources": {"errors", "timing", "threads", "wire", "broker", "hub"},
     "runs": {"errors", "timing", "wire", "asgi", "broker", "hub"},
+    "access": {"errors", "wire", "broker", "hub"},
     "client": {"errors", "timing", "threads", "wire"},
     "testing": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},
-    "server": {"errors", "timing", "wire", "asgi", "browser", "broker", "hub", "sources", "runs", "integrations"},
+    "server": {"errors", "timing", "wire", "asgi", "browser", "broker", "hub", "sources", "runs", "access"}
+    | {"integrations"},
     "demo": {"errors", "timing", "threads", "wire", "asgi", "browser", "broker", "hub", "sources", "runs", "server"},
-    "cli": {"errors", "timing", "wire", "asgi", "broker", "hub", "server", "client", "demo"},
+    "cli": {"errors", "timing", "wire", "asgi", "broker", "hub", "access", "server", "client", "demo"},
     "integrations": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "client"},
     "__main__": {"cli"},
 }
@@ -42,9 +44,10 @@ OUTSIDE = {
     "broker/nats": {"nats"},
     "sources/subjects.py": {"nats"},
     "asgi/base.py": {"starlette"},  # to be a real response where Starlette is installed
+    "access/tokens.py": {"jwt", "cryptography"},
     "client": {"httpx2"},
     "server": {"uvicorn", "uvloop", "httptools", "starlette", "pydantic", "prometheus_client", "pythonjsonlogger"},
-    "cli": {"typer", "click", "rich", "httpx2"},
+    "cli": {"typer", "click", "rich", "httpx2", "jwt"},
     "demo": {"starlette", "psutil", "psycopg"},  # applications, written as their users write them
     "integrations/django.py": {"django", "asgiref"},
     "integrations/flask.py": {"flask"},

@@ -3,6 +3,10 @@
 ::
 
     TickertapeError
+    ├── AccessError                         a request may not do what it asks for
+    │   ├── AccessUnavailableError          it is unknown, because an issuer of keys cannot be reached
+    │   ├── ForbiddenError                  the grant of its credential does not cover it
+    │   └── UnauthorizedError               it has no credential, or an invalid one
     ├── BrokerError                         the log cannot be reached, read or written
     │   ├── LogResetError                   the log has a new epoch: its offsets start over
     │   ├── LogTrimmedError                 the requested records are no longer kept
@@ -30,11 +34,14 @@ from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
+    "AccessError",
+    "AccessUnavailableError",
     "BatchTooLargeError",
     "BrokerError",
     "ClientError",
     "ContentTypeError",
     "EventTooLargeError",
+    "ForbiddenError",
     "GaveUpError",
     "HubClosedError",
     "InvalidCursorError",
@@ -50,11 +57,28 @@ __all__ = [
     "StatusError",
     "StreamEndedError",
     "TickertapeError",
+    "UnauthorizedError",
 ]
 
 
 class TickertapeError(Exception):
     """Base of every exception that tickertape raises on purpose."""
+
+
+class AccessError(TickertapeError):
+    """A request may not do what it asks for. The message is for its sender, and contains no credential."""
+
+
+class AccessUnavailableError(AccessError):
+    """It cannot be found out at the moment if a credential is valid: status 503."""
+
+
+class ForbiddenError(AccessError):
+    """The grant of a request's credential does not cover what it asks for: status 403."""
+
+
+class UnauthorizedError(AccessError):
+    """A request has no credential, or an invalid one: status 401."""
 
 
 class InvalidCursorError(TickertapeError, ValueError):

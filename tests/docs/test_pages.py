@@ -138,6 +138,8 @@ def test_reference_of_hub() -> None:
         "delivery",
         "find_start",
         "is_over",
+        "last_block",
+        "limit_age",
         "open_direct",
         "publish_now",
         "read_recent",

@@ -6,6 +6,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ from tickertape.wire import (
     check_patterns,
     check_topic,
     compile_patterns,
+    covers,
 )
 
 # Topics
@@ -348,3 +350,80 @@ def test_kept_results_are_bounded() -> None:
     for number in range(1000):
         assert compiled(f"b/{number}")
         assert len(compiled._cache) <= 256
+
+
+# Topics of the hub itself
+
+
+@pytest.mark.parametrize(
+    ("pattern", "topic", "matches"),
+    [
+        ("**", "runs/a", False),
+        ("*/a", "runs/a", False),
+        ("**/a", "runs/a", False),
+        ("**/runs/a", "runs/a", False),
+        ("runs/**", "runs/a", True),
+        ("runs/*", "runs/a", True),
+        ("runs/a", "runs/a", True),
+        ("**", "a/runs", True),
+        ("*/runs", "a/runs", True),
+        ("**", "runsx/a", True),
+    ],
+)
+def test_internal_topics(pattern: str, topic: str, matches: bool) -> None:
+    """A pattern that starts with a wildcard matches no topic of the hub itself."""
+    patterns = check_patterns(pattern)
+    index: TopicIndex[int] = TopicIndex()
+    index.add(patterns, 1)
+    assert PatternSet(patterns)(topic) is matches
+    assert bool(index.find(topic)) is matches
+
+
+# Containment
+
+SEGMENTS = ("a", "b", "runs", "unnamed")
+ALL_TOPICS = ["/".join(each) for size in range(1, 6) for each in product(SEGMENTS, repeat=size)]
+
+
+def sets_of(least: int) -> st.SearchStrategy[Patterns]:
+    segments = st.lists(st.sampled_from(("a", "b", "runs", "*", "**")), min_size=1, max_size=3).map("/".join)
+    return st.lists(segments, min_size=least, max_size=3).map(lambda found: check_patterns(found) if found else ())
+
+
+@given(sets_of(0), sets_of(1))
+@settings(max_examples=400, deadline=None)
+def test_covers(granted: Patterns, wanted: Patterns) -> None:
+    """The answer is that of all topics of up to five segments; longer ones bring nothing new to patterns of three."""
+    matches, asks = PatternSet(granted), PatternSet(wanted)
+    assert covers(granted, wanted) is all(matches(topic) for topic in ALL_TOPICS if asks(topic))
+
+
+@pytest.mark.parametrize(
+    ("granted", "wanted", "covered"),
+    [
+        (["orders/**"], ["orders/*"], True),
+        (["orders/**"], ["orders"], True),
+        (["orders/*"], ["orders/**"], False),
+        (["a", "a/*/**"], ["a/**"], True),  # together only
+        (["a/*/**"], ["a/**"], False),
+        (["*/**"], ["**"], True),
+        (["**"], ["runs/a"], False),
+        (["**"], ["runs/**"], False),
+        (["runs/**"], ["runs/*"], True),
+        (["**", "runs/**"], ["*/a", "runs/a"], True),
+        ([], ["a"], False),
+        (["**/a/**"], ["**/b/a/**"], True),
+        (["users/1/**"], ["users/1/**", "users/2/a"], False),
+    ],
+)
+def test_covers_examples(granted: list[str], wanted: list[str], covered: bool) -> None:
+    assert covers(check_patterns(granted) if granted else (), check_patterns(wanted)) is covered
+
+
+def test_cost_of_containment() -> None:
+    """Patterns whose states multiply count as not covered after a bounded number of steps."""
+    ladder = ["/".join(["**", "a", *"*" * count, "**"]) for count in range(1, 27)]
+    granted = PatternSet(check_patterns(["/".join(["**", "a", *"*" * 26])]), topics=True)
+    steps = granted.covers(PatternSet(("**/a/**",)), 1_000)
+    assert steps == 0
+    assert not covers(check_patterns(ladder[5:]), ("**/a/*",))

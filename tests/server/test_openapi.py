@@ -11,8 +11,10 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
+from support.access import ADMIN, bearer, protect
 from support.http import JSON, Site, site
-from tickertape.hub import Hub
+from tickertape.errors import AccessUnavailableError
+from tickertape.hub import Grant, Hub
 from tickertape.server.app import create_app
 from tickertape.server.limits import Guard, Limits
 from tickertape.server.openapi import describe
@@ -75,6 +77,30 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/events/{topic}", "?event=stream:x", 422, b"x"),
     ("POST", "/events/{topic}", "", 429, b"x"),
     ("POST", "/events/{topic}", "", 503, b"x"),
+    ("GET", "/events", "?topic=a", 401, b""),
+    ("GET", "/events", "?topic=a", 403, b""),
+    ("POST", "/events", "", 401, b'{"topic":"a","data":"x"}'),
+    ("POST", "/events/{topic}", "", 401, b"x"),
+    *(
+        (method, path, query, status, b"")
+        for method, path, query in (
+            ("GET", "/history", "?topic=a"),
+            ("GET", "/topics", ""),
+            ("GET", "/subscribers", ""),
+        )
+        for status in (401, 403)
+    ),
+    ("GET", "/subscribers", "", 503, b""),
+    *(
+        ("POST", path, "", status, body)
+        for path, good in (("/tickets", b'{"topics":["a"]}'), ("/revocations", b'{"user":"alice"}'))
+        for status, body in (
+            *((status, good) for status in (201, 401, 403, 404, 503)),
+            (400, b"{"),
+            (413, b" " * 70_000),
+            (422, b"{}"),
+        )
+    ),
     ("GET", "/history", "?topic=a&after=a-1&limit=1", 200, b""),
     ("GET", "/history", "", 400, b""),
     ("GET", "/history", "?topic=a", 503, b""),
@@ -177,12 +203,20 @@ async def test_answers(method: str, path: str, query: str, status: int, body: by
             guard.open_stream("", 0)
         url = path.replace("{topic}", "a").replace("{name}", name) + query.replace("run=", f"run={run}")
         headers = dict(JSON)
+        if path in ("/tickets", "/revocations") or status == 401 or (status == 403 and method == "GET"):
+            grants = {"admin": ADMIN, "none": Grant()}
+            if status != 404:
+                protect(hub.hub, grants)
+            if status != 401:
+                headers |= bearer("none" if status == 403 else "admin")
         if status == 415:
             headers = {"content-type": "text/plain", "content-encoding": "gzip"}
         elif status == 403:
             headers["origin"] = "https://elsewhere.example"
         elif status == 304:
             headers["if-none-match"] = (await hub.ask("GET", path)).headers["etag"]
+        elif status == 503 and path == "/subscribers":
+            hub.hub.access = find_nothing
         elif status == 503:
             await hub.hub.close()
         elif status == 204:
@@ -208,6 +242,10 @@ async def prepare_run(hub: Site, path: str, status: int) -> str:
         await hub.post(["1", "2"], "/runs/a/b/events")
         hub.broker.trim(keep=1)
     return run
+
+
+async def find_nothing(request: object) -> Grant:
+    raise AccessUnavailableError("the keys cannot be fetched")
 
 
 def validate(schema: dict[str, Any], body: bytes) -> None:

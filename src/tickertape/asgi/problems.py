@@ -7,13 +7,16 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from ..errors import (
+    AccessUnavailableError,
     BrokerError,
     EventTooLargeError,
+    ForbiddenError,
     HubClosedError,
     InvalidEventError,
     InvalidTopicError,
     RunActiveError,
     RunOwnerError,
+    UnauthorizedError,
 )
 from .types import Send
 
@@ -29,11 +32,13 @@ def status_of(error: Exception) -> int:
         return HTTPStatus.BAD_REQUEST
     if isinstance(error, InvalidEventError):
         return HTTPStatus.UNPROCESSABLE_ENTITY
+    if isinstance(error, UnauthorizedError):
+        return HTTPStatus.UNAUTHORIZED
+    if isinstance(error, (ForbiddenError, RunOwnerError)):
+        return HTTPStatus.FORBIDDEN
     if isinstance(error, RunActiveError):
         return HTTPStatus.CONFLICT
-    if isinstance(error, RunOwnerError):
-        return HTTPStatus.FORBIDDEN
-    if isinstance(error, (HubClosedError, BrokerError, TimeoutError)):
+    if isinstance(error, (HubClosedError, BrokerError, TimeoutError, AccessUnavailableError)):
         return HTTPStatus.SERVICE_UNAVAILABLE
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -54,6 +59,8 @@ def problem_headers(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
     ]
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER))
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, 15.5.2, and RFC 6750, 3
     return headers
 
 

@@ -92,7 +92,7 @@ def contiguous(records: list[Record]) -> list[Record]:
 def relevant_marks(marked: tuple[str, ...], patterns: Patterns) -> frozenset[str]:
     """Return the patterns of marks that concern a reader of ``patterns``."""
     found = {mark for mark in marked if mark and any(overlap(mark, pattern) for pattern in patterns)}
-    if not all(any(mark and covers(mark, pattern) for mark in marked) for pattern in patterns):
+    if not all(any(mark and covers((mark,), (pattern,)) for mark in marked) for pattern in patterns):
         found.add(OTHERS)
     return frozenset(found)
 

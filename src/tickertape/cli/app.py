@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from .. import __version__
+from .access import KEY_EPILOG, TOKEN_EPILOG, key, token
 from .bench import BENCH_EPILOG, bench
 from .demo import DEMO_EPILOG, demo
 from .doctor import DOCTOR_EPILOG, doctor
@@ -42,6 +43,8 @@ app = typer.Typer(
 app.command(epilog=SERVE_EPILOG)(serve)
 app.command(epilog=LISTEN_EPILOG)(listen)
 app.command(epilog=PUBLISH_EPILOG)(publish)
+app.command(epilog=TOKEN_EPILOG)(token)
+app.command(epilog=KEY_EPILOG)(key)
 app.command(epilog=DOCTOR_EPILOG)(doctor)
 app.command(epilog=BENCH_EPILOG)(bench)
 app.command(epilog=DEMO_EPILOG)(demo)

@@ -19,7 +19,9 @@ TOML file of `--config`, as `port = 9000`. A flag wins over the environment, the
 Examples:
 
 - `tickertape serve`: serve http://127.0.0.1:8000 to this machine only
-- `tickertape serve --host 0.0.0.0 --cors-origin https://example.org`: serve other machines and the pages of a site
+- `tickertape serve --host 0.0.0.0 --jwt-key-file key.pem --cors-origin https://example.org`: serve other machines and
+  the pages of a site, with tokens
+- `tickertape serve --host 0.0.0.0 --open`: serve other machines without access control
 - `tickertape serve --config /etc/tickertape.toml`: read the settings from a file
 """
 
@@ -130,6 +132,55 @@ def serve(
     client_publish_bytes: Annotated[
         str | None, _option("Published bytes per second of one client.", "BYTES|none", "none")
     ] = None,
+    open: Annotated[
+        bool | None,
+        typer.Option(
+            "--open/--no-open",
+            help="Serve other machines without access control. Default: no.",
+            show_default=False,
+        ),
+    ] = None,
+    jwt_key_file: Annotated[
+        str | None, _option("File with the secret or the public key (PEM) of tokens.", "FILE|none", "none")
+    ] = None,
+    jwks_url: Annotated[str | None, _option("URL of the public keys of tokens.", "URL|none", "none")] = None,
+    jwt_algorithm: Annotated[
+        list[str] | None,
+        _option("Allowed algorithm of tokens, instead of those of the key; can be repeated.", "NAME", "none"),
+    ] = None,
+    jwt_issuer: Annotated[str | None, _option("Issuer that tokens must have.", "TEXT|none", "none")] = None,
+    jwt_audience: Annotated[str | None, _option("Audience that tokens must be for.", "TEXT|none", "none")] = None,
+    jwt_leeway: Annotated[str | None, _option("Seconds by which clocks may differ.", "SECONDS", "10")] = None,
+    jwt_claim: Annotated[
+        str | None, _option("Claim with the rights; `mercure` for Mercure's.", "NAME", "tickertape")
+    ] = None,
+    jwt_subscribe: Annotated[
+        list[str] | None,
+        _option("Pattern that every token may read, as 'users/{sub}/**'; can be repeated.", "PATTERN", "none"),
+    ] = None,
+    jwt_publish: Annotated[
+        list[str] | None,
+        _option("Pattern to which every token may publish; can be repeated.", "PATTERN", "none"),
+    ] = None,
+    api_key_file: Annotated[
+        str | None, _option("File with API keys, as `tickertape key` writes it.", "FILE|none", "none")
+    ] = None,
+    ticket_secret_file: Annotated[
+        str | None,
+        _option("File with the secret that signs tickets, for several machines.", "FILE|none", "none"),
+    ] = None,
+    cookie: Annotated[str | None, _option("Cookie that may carry a token or a key.", "NAME|none", "none")] = None,
+    anonymous_subscribe: Annotated[
+        list[str] | None,
+        _option("Pattern that requests without a credential may read; can be repeated.", "PATTERN", "none"),
+    ] = None,
+    anonymous_publish: Annotated[
+        list[str] | None,
+        _option("Pattern to which they may publish; can be repeated.", "PATTERN", "none"),
+    ] = None,
+    max_age: Annotated[
+        str | None, _option("Age at which a stream ends, so that its client reconnects.", _SOME, "none")
+    ] = None,
     log_level: Annotated[
         str | None, _option("Level of the log: debug, info, warning or error.", "LEVEL", "info")
     ] = None,
@@ -152,11 +203,19 @@ def serve(
     flags = {name: value for name, value in locals().items() if name != "config" and value not in (None, [])}
     from ..broker import without_secrets
     from ..errors import BrokerError
-    from ..server import NotStartedError, SettingsError, check_broker, load_settings
+    from ..server import (
+        NotStartedError,
+        SettingsError,
+        check_access,
+        check_broker,
+        check_exposure,
+        load_settings,
+    )
     from ..server import serve as run
 
     try:
         settings = load_settings(flags, config)
+        check_access(settings)
     except SettingsError as error:
         misuse(str(error), command="tickertape serve")
     shown = without_secrets(settings.broker)
@@ -164,6 +223,7 @@ def serve(
     scheme = "http" if settings.certificate is None else "https"
     try:
         with listener:
+            check_exposure(settings, listener)
             check_broker(settings)
             run(
                 settings,
@@ -173,6 +233,8 @@ def serve(
             )
     except BrokerError as error:
         fail(f"the broker {shown} does not work: {error}")
+    except SettingsError as error:
+        misuse(str(error), command="tickertape serve")
     except NotStartedError:
         fail("the server did not start: see the log above")
     finally:

@@ -2,7 +2,8 @@
 
 from .direct import DirectOutput
 from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
-from .hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, Hub
+from .grants import EVERYTHING, Access, Grant
+from .hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, REVOCATIONS, Hub
 from .log import MAX_LAST, Last
 from .presence import Presence
 from .pull import HubEvent, PullOutput
@@ -14,7 +15,10 @@ __all__ = [
     "DEFAULT_DRAIN_WINDOW",
     "DEFAULT_MAX_EVENT_SIZE",
     "DEFAULT_RETRY",
+    "EVERYTHING",
     "MAX_LAST",
+    "REVOCATIONS",
+    "Access",
     "Batch",
     "DirectOutput",
     "Distribution",
@@ -22,6 +26,7 @@ __all__ = [
     "FeedState",
     "FeedStatistics",
     "Field",
+    "Grant",
     "Hub",
     "HubEvent",
     "HubResponse",

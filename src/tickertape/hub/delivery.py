@@ -9,10 +9,11 @@ joins during a round waits until it ends and then catches up, so nothing is lost
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -58,7 +59,11 @@ _LONGEST_IN_LOG: Final = 200
 _MAX_OBSERVED: Final = 10_000
 """Appends whose delivery is timed at once: more than a log that is followed ever has."""
 
+_EXPIRIES: Final = 1_000
+"""Times of subscriptions that have ended, beyond those of open ones, that are kept until they have passed."""
+
 Ending: TypeAlias = Callable[[DisconnectReason], None]
+Watcher: TypeAlias = Callable[[Record], None]
 
 
 class _Round(NamedTuple):
@@ -143,6 +148,8 @@ class Delivery:
         self._last_round = _NO_ROUND
         self._endings: dict[int, Ending] = {}
         self._appended: deque[tuple[int, float]] = deque(maxlen=_MAX_OBSERVED)
+        self._expiries: list[tuple[float, int, DisconnectReason]] = []
+        self._watchers: dict[str, list[Watcher]] = {}
 
     # Subscriptions begin and end.
 
@@ -231,6 +238,30 @@ class Delivery:
         """Call ``ending`` with the reason when an open subscription ends."""
         self._endings[subscription.id] = ending
 
+    def expire_at(self, subscription: Subscription, when: float, reason: DisconnectReason) -> None:
+        """Have :meth:`take_expired` yield an open subscription from the time ``when`` on."""
+        if len(self._expiries) > 2 * len(self.presence) + _EXPIRIES:
+            self._expiries = [entry for entry in self._expiries if self.presence.get(entry[1]) is not None]
+            heapq.heapify(self._expiries)
+        heapq.heappush(self._expiries, (when, subscription.id, reason))
+
+    def take_expired(self) -> Iterator[tuple[Subscription, DisconnectReason]]:
+        """Yield the open subscriptions whose time has come, each with the reason."""
+        now = self.clock.time()
+        while self._expiries and self._expiries[0][0] <= now:
+            _, number, reason = heapq.heappop(self._expiries)
+            if (subscription := self.presence.get(number)) is not None:
+                yield subscription, reason
+
+    def watch(self, topic: str, watcher: Watcher) -> None:
+        """Call ``watcher`` with each record of a topic, in order. After the log was replaced it may see some again."""
+        self._watchers.setdefault(topic, []).append(watcher)
+
+    def _notify(self, records: Iterable[Record]) -> None:
+        for record in records:
+            for watcher in self._watchers.get(record.topic, ()):
+                watcher(record)
+
     def join(self, output: LiveOutput) -> None:
         """Make an output live if it is served up to the position; else let it advance after the round."""
         subscription = output.subscription
@@ -275,6 +306,8 @@ class Delivery:
         skipped = self.window.skipped
         entries = self.window.append(records, self.clock.time())
         self.counters.skipped += self.window.skipped - skipped
+        if self._watchers:
+            self._notify(records)
         self._pending.extend(entries)
         self._pending_bytes += sum(len(entry.block) for entry in entries)
         self._start_round()
@@ -459,6 +492,8 @@ class Delivery:
                 subscription.noted = state.dropped
             if subscription.output is not None:
                 subscription.output.wake()
+        if self._watchers:
+            self._notify(window.records_of(*self._watchers))
 
     def close(self) -> None:
         """Wake the tasks that wait for another log."""

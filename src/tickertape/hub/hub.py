@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import heapq
+import json
 import logging
 import os
 import random
 import sys
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
@@ -42,10 +44,21 @@ from ..broker import (
 from ..browser import client_script
 from ..errors import BrokerError, EventTooLargeError, HubClosedError
 from ..timing import Clock, check_limit, check_seconds
-from ..wire import HEARTBEAT, MAX_TOPICS, Cursor, Draft, Patterns, check_patterns, check_topic, compile_patterns
+from ..wire import (
+    EXPIRED,
+    HEARTBEAT,
+    MAX_TOPICS,
+    Cursor,
+    Draft,
+    Patterns,
+    check_patterns,
+    check_topic,
+    compile_patterns,
+)
 from .delivery import Delivery
 from .direct import DirectOutput
 from .feeds import MAX_NAME_LENGTH, Feed, Field, Shape, Source
+from .grants import EVERYTHING, Access, Grant
 from .log import Follower, Last, Start, check_last, find_start, start_in_window
 from .presence import Presence
 from .pull import PullOutput
@@ -96,6 +109,12 @@ _RECENT: Final = 0.05
 _MAX_RECENT: Final = 1_000
 """Records that are searched in memory at once."""
 
+_AGE_JITTER: Final = 0.2
+"""The part by which the ages of streams differ: clients that came together leave apart."""
+
+REVOCATIONS: Final = "hub-access/revocations"
+"""The topic of the records that end the streams of a user, on all hubs of a log."""
+
 _MAX_RETRY: Final = 24 * 3600.0
 """Seconds: no client should stay away for more than a day."""
 
@@ -119,6 +138,10 @@ class Hub:
         max_event_size: the greatest number of bytes of an event's data.
         max_topics: the greatest number of patterns of a subscription.
         drain_window: the longest time over which streams end when the server stops, in seconds.
+        max_age: seconds after which a stream ends, less up to a fifth, so that its client reconnects; ``None`` for
+            never. Behind a load balancer, this moves clients to servers that were added.
+        access: finds the grant of a request, as ``async def access(request) -> Grant``; ``None`` to allow everything.
+            Streams are refused that it does not cover. For your other endpoints, call :meth:`authorize`.
         clock: the clock for timers; by default the running event loop.
         random: returns numbers from 0 to 1, for jitter.
 
@@ -146,6 +169,8 @@ class Hub:
         max_event_size: int = DEFAULT_MAX_EVENT_SIZE,
         max_topics: int = MAX_TOPICS,
         drain_window: float = DEFAULT_DRAIN_WINDOW,
+        max_age: float | None = None,
+        access: Access | None = None,
         clock: Clock | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
@@ -155,6 +180,8 @@ class Hub:
         self.max_event_size = _check_count("max_event_size", max_event_size)
         self.max_topics = _check_count("max_topics", max_topics)
         self.drain_window = check_seconds("drain_window", drain_window)
+        self.max_age = check_limit("max_age", max_age)
+        self.access = access
         self.random = random
         self.presence = Presence()
         self._url = broker if isinstance(broker, str) else None
@@ -178,6 +205,7 @@ class Hub:
         self._feeds: dict[str, Feed] = {}
         self._replaced_feeds: list[Feed] = []
         self._companions: list[Companion] = []
+        self._watchers: list[tuple[str, Callable[[Record], None]]] = []
         self._closers: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -240,6 +268,9 @@ class Hub:
         finally:
             self._opening = None
             opening.set_result(None)
+        delivery.watch(REVOCATIONS, self._revoked)
+        for topic, watcher in self._watchers:
+            delivery.watch(topic, watcher)
         self._wheel, self._follower, self._delivery = wheel, follower, delivery
         self._published = 0
         wheel.start(self._beat, self._check)
@@ -744,6 +775,7 @@ class Hub:
         last: Last = None,
         on_overflow: Overflow = "disconnect",
         user: Any = None,
+        grant: Grant | None = None,
         filter: Filter | None = None,
         map: Map | None = None,
         envelope: Literal["topic"] | None = None,
@@ -762,9 +794,10 @@ class Hub:
             request: the request, or an ASGI scope: its ``Last-Event-ID`` counts, and when its server stops, the
                 stream ends. For a server without scopes, ``{"server": (host, port)}`` of its listening socket.
             last_event_id: the cursor after which to start, instead of the request's.
-            last, on_overflow, user, filter, map, envelope, heartbeat, retry: as of :meth:`response`.
+            last, on_overflow, user, grant, filter, map, envelope, heartbeat, retry: as of :meth:`response`.
 
         Raises:
+            AccessError: the grant does not cover all topics.
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
             ValueError: an option is out of its range.
             HubClosedError: the hub is closed or draining.
@@ -776,12 +809,17 @@ class Hub:
         if request is None:
             request = {}
         scope = request if isinstance(request, Mapping) else request.scope
+        if grant is None:
+            grant = EVERYTHING if self.access is None else await self.access(request)
+        grant.check_subscribe(patterns)
+        user = grant.user if user is None else user
         if last_event_id is None:
             last_event_id = get_last_event_id(request)
         start = await self.find_start(patterns, last_event_id, check_last(last))
         if self.is_over(start, patterns):
             return
         subscription = self.subscribe_at(start, patterns, policy, user, shaping.envelope)
+        self.limit_age(subscription, grant.until)
         output = PullOutput(self.delivery, subscription)
         guard = _Guard(self)
         open_streams.add_foreign(guard, dict(scope))
@@ -802,6 +840,7 @@ class Hub:
         on_overflow: Overflow = "disconnect",
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         user: Any = None,
+        grant: Grant | None = None,
         filter: Filter | None = None,
         map: Map | None = None,
         envelope: Literal["topic"] | None = None,
@@ -819,7 +858,9 @@ class Hub:
                 that are kept.
             on_overflow: the treatment of a client that reads too slowly: ``"disconnect"``, ``"skip"`` or ``"latest"``.
             headers: more headers; one of the same name replaces ours.
-            user: a value for :attr:`presence`.
+            user: a value for :attr:`presence` and :meth:`disconnect`; by default the user of the grant.
+            grant: the rights of the request; by default, what the hub's ``access`` returns for it. If they do not
+                cover all topics, the response is 401 or 403. When they end, the stream ends.
             filter: called with each :class:`HubEvent`; returns false for those that this client does not get.
             map: called with each event; returns the data that the client gets instead, or a ``ServerSentEvent``
                 for another type too. The id stays the event's.
@@ -842,12 +883,14 @@ class Hub:
             raise TypeError(f"expected on_disconnect to be callable, or None, got {on_disconnect!r}")
         return HubResponse(
             self,
+            request,
             check_patterns(topics, limit=self.max_topics),
             get_last_event_id(request),
             last=check_last(last),
             policy=check_overflow(on_overflow),
             headers=headers,
             user=user,
+            grant=grant,
             shaping=self._check_shaping(filter, map, envelope, heartbeat, retry),
             background=background,
             on_disconnect=on_disconnect,
@@ -910,9 +953,17 @@ class Hub:
         return subscription
 
     def open_direct(
-        self, patterns: Patterns, last_event_id: str | None, last: Last, policy: OverflowPolicy, envelope: bool = False
+        self,
+        patterns: Patterns,
+        last_event_id: str | None,
+        last: Last,
+        policy: OverflowPolicy,
+        envelope: bool = False,
+        grant: Grant = EVERYTHING,
     ) -> tuple[bytes, DirectOutput] | None:
         """Register a subscription that is written to a socket; for servers that own their connections.
+
+        The grant must cover the patterns.
 
         Return its first block and its output. Return ``None`` if the start can only be found by a search in the log,
         or if nothing follows it.
@@ -925,7 +976,8 @@ class Hub:
         start = start_in_window(delivery, last_event_id, last)
         if start is None or self.is_over(start, patterns):
             return None
-        subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, None, envelope)
+        subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, grant.user, envelope)
+        self.limit_age(subscription, grant.until)
         opening = opening_block(subscription, delivery.window.epoch, self.retry_block())
         return opening, DirectOutput(delivery, subscription, self.drain)
 
@@ -970,16 +1022,20 @@ class Hub:
             return 0  # not used yet
         return self.delivery.count(None if topic is None else check_topic(topic))
 
-    def topics(self, *, after: str = "", limit: int | None = None) -> dict[str, int]:
+    def topics(
+        self, *, after: str = "", limit: int | None = None, within: str | Iterable[str] | None = None
+    ) -> dict[str, int]:
         """Return the topics with records in the window, sorted, each with the number of its subscribers.
 
         Arguments:
             after: the topic after which to start.
             limit: the greatest number of topics.
+            within: patterns of the topics to return; ``None`` for all, also those of the hub itself.
         """
         delivery = self.delivery
-        topics = (topic for topic in delivery.window.topics if topic > after)
-        page = sorted(topics) if limit is None else heapq.nsmallest(limit, topics)
+        wanted = None if within is None else compile_patterns(check_patterns(within, limit=None))
+        found = (topic for topic in delivery.window.topics if topic > after and (wanted is None or wanted(topic)))
+        page = sorted(found) if limit is None else heapq.nsmallest(limit, found)
         return {topic: delivery.count(topic) for topic in page}
 
     async def history(
@@ -1033,6 +1089,69 @@ class Hub:
         if isinstance(self._broker, DiscardingBroker):
             await self._broker.discard(topic, cursor.offset)
 
+    # Access, and the end of streams whose right has ended.
+
+    async def authorize(self, request: Any) -> Grant:
+        """Return the grant of a request; one for everything if the hub has no access control.
+
+        Raises:
+            UnauthorizedError: the request has an invalid credential.
+        """
+        return EVERYTHING if self.access is None else await self.access(request)
+
+    async def disconnect(self, *, user: str | int) -> None:
+        """End all streams of a user, on all hubs of this log, within a second.
+
+        They end with the notice ``stream:expired`` and the reason ``revoked``. A client that reconnects
+        is served if its credential is still valid: to refuse it, see :class:`tickertape.access.Revocations`.
+
+        Arguments:
+            user: the user of the streams' grants, or the value that was passed as ``user=``.
+
+        Raises:
+            ValueError: the user is neither a str nor an int.
+            BrokerError: the record was not stored.
+        """
+        if isinstance(user, bool) or not isinstance(user, (str, int)):
+            raise ValueError(f"expected user to be a str or an int, got {user!r}")
+        await self.publish(REVOCATIONS, {"user": user}, event="access:disconnect")
+
+    def _revoked(self, record: Record) -> None:
+        try:
+            user = json.loads(record.data)["user"]
+        except (ValueError, KeyError, TypeError):
+            return
+        delivery = self._delivery
+        if delivery is None or not isinstance(user, (str, int)):
+            return
+        for subscription in self.presence.subscriptions:
+            if subscription.user == user:
+                self._finish(delivery, subscription, DisconnectReason.REVOKED)
+
+    def watch(self, topic: str, watcher: Callable[[Record], None]) -> None:
+        """Call ``watcher`` with each new record of a topic; for programs that keep their own records in the log.
+
+        When the log was lost and found again, it may get some records a second time.
+        """
+        self._watchers.append((topic, watcher))
+        if self._delivery is not None:
+            self._delivery.watch(topic, watcher)
+
+    def limit_age(self, subscription: Subscription, until: float | None) -> None:
+        """End a stream at ``until``, in seconds since the Unix epoch, and when it is as old as ``max_age``."""
+        delivery, now = self.delivery, self.clock.time()
+        if until is not None:
+            delivery.expire_at(subscription, now + until - time.time(), DisconnectReason.EXPIRED)
+        if self.max_age is not None:
+            age = self.max_age * (1 - _AGE_JITTER * self.random())
+            delivery.expire_at(subscription, now + age, DisconnectReason.MAX_AGE)
+
+    def last_block(self, reason: DisconnectReason | None, retry: float | None = None) -> bytes:
+        """Return the last bytes of a stream that the hub ends: a notice if there is one, and a reconnection time."""
+        if reason is DisconnectReason.EXPIRED or reason is DisconnectReason.REVOKED:
+            return EXPIRED[reason] + self.retry_block(retry)
+        return self.retry_block(retry)
+
     # Ending.
 
     def drain(self, within: float | None = None) -> float:
@@ -1074,11 +1193,16 @@ class Hub:
         spread = 1 + _RETRY_JITTER * (2 * self.random() - 1)
         return b"retry: %d\n\n" % int((self.retry if seconds is None else seconds) * spread * 1000)
 
-    def _finish(self, delivery: Delivery, subscription: Subscription) -> None:
+    def _finish(
+        self,
+        delivery: Delivery,
+        subscription: Subscription,
+        reason: DisconnectReason = DisconnectReason.DRAINING,
+    ) -> None:
         if isinstance(subscription.output, DirectOutput):
-            subscription.output.finish(self.retry_block(), DisconnectReason.DRAINING)
+            subscription.output.finish(self.last_block(reason), reason)
         else:
-            delivery.end(subscription, DisconnectReason.DRAINING)
+            delivery.end(subscription, reason)
 
     def statistics(self) -> HubStatistics:
         """Return the state of the hub, and its counters since it was opened."""
@@ -1113,8 +1237,13 @@ class Hub:
             self._delivery.beat(HEARTBEAT, self.heartbeat)
 
     def _check(self) -> None:
-        if self._delivery is not None and self.send_timeout is not None:
-            self._delivery.check(self.send_timeout)
+        delivery = self._delivery
+        if delivery is None:
+            return
+        if self.send_timeout is not None:
+            delivery.check(self.send_timeout)
+        for subscription, reason in delivery.take_expired():
+            self._finish(delivery, subscription, reason)
 
 
 class _Guard:

@@ -56,6 +56,10 @@ class Presence:
         """A copy of the list of current subscriptions, in the order in which they joined."""
         return list(self._subscriptions.values())
 
+    def get(self, id: int) -> Subscription | None:
+        """Return the current subscription with this number."""
+        return self._subscriptions.get(id)
+
     def new_id(self) -> int:
         """Return the next unused number for a subscriber."""
         return next(self._ids)

@@ -21,13 +21,15 @@ from ..asgi import (
     open_streams,
     send_problem,
     set_tcp_timeout,
+    status_of,
     tcp_timeout_for,
 )
-from ..errors import BrokerError, HubClosedError, SlowConsumerError
+from ..errors import AccessError, BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
 from ..wire import HEARTBEAT, Cursor, End, Patterns, ServerSentEvent, encode_fields
 from .delivery import Delivery, Slice
 from .direct import DirectOutput
+from .grants import Grant
 from .log import Last, Start
 from .pull import HubEvent, PullOutput, events_of
 from .subscription import OverflowPolicy, Subscription
@@ -90,6 +92,9 @@ class StreamingHub(Protocol):
     @property
     def delivery(self) -> Delivery: ...
     def drain(self, within: float | None = None) -> float: ...
+    async def authorize(self, request: Any) -> Grant: ...
+    def limit_age(self, subscription: Subscription, until: float | None) -> None: ...
+    def last_block(self, reason: DisconnectReason | None, retry: float | None = None) -> bytes: ...
     def retry_block(self, seconds: float | None = None) -> bytes: ...
     async def find_start(self, patterns: Patterns, last_event_id: str | None, last: Last) -> Start: ...
     def is_over(self, start: Start, patterns: Patterns) -> bool: ...
@@ -122,7 +127,8 @@ class HubResponse(StreamResponse):
     If all topics have ended, and the client has everything up to there, the response is 204: an ``EventSource``
     reconnects after a stream has ended, and 204 stops it.
 
-    If the hub is draining or has no log, the response is 503 as ``application/problem+json``.
+    If the hub is draining or has no log, the response is 503 as ``application/problem+json``. If the grant of the
+    request does not cover all patterns, it is 401 without a credential and 403 with one.
 
     Attributes:
         opened: True if there is, or was, a stream.
@@ -131,6 +137,7 @@ class HubResponse(StreamResponse):
     def __init__(
         self,
         hub: StreamingHub,
+        request: Any,
         patterns: Patterns,
         last_event_id: str | None,
         *,
@@ -138,12 +145,15 @@ class HubResponse(StreamResponse):
         policy: OverflowPolicy,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
         user: Any,
+        grant: Grant | None,
         shaping: Shaping,
         background: Callable[[], Awaitable[Any]] | None,
         on_disconnect: Callable[[DisconnectReason], Any] | None,
     ) -> None:
         super().__init__(HTTPStatus.OK, headers, background)
         self._hub = hub
+        self._request = request
+        self._grant = grant
         self._patterns = patterns
         self._last_event_id = last_event_id
         self._last = last
@@ -164,7 +174,10 @@ class HubResponse(StreamResponse):
         if hub.draining:
             await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, "The hub is draining: try again in a moment.")
             return
+        request, self._request = self._request, None  # it is as large as the rest of a stream
         try:
+            grant = await hub.authorize(request) if self._grant is None else self._grant
+            grant.check_subscribe(self._patterns)
             start = await hub.find_start(self._patterns, self._last_event_id, self._last)
             if hub.is_over(start, self._patterns):
                 await self._answer_end(send)
@@ -175,11 +188,13 @@ class HubResponse(StreamResponse):
                 finally:
                     await self._conclude(DisconnectReason.CLIENT_CLOSED)
                 return
-            subscription = hub.subscribe_at(start, self._patterns, self._policy, self._user, self._shaping.envelope)
+            user = grant.user if self._user is None else self._user
+            subscription = hub.subscribe_at(start, self._patterns, self._policy, user, self._shaping.envelope)
             self.opened = True
-        except (BrokerError, HubClosedError) as error:
-            await send_problem(send, HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        except (AccessError, BrokerError, HubClosedError) as error:
+            await send_problem(send, status_of(error), str(error))
             return
+        hub.limit_age(subscription, grant.until)
         await self._serve(subscription, scope, receive, send)
 
     async def _answer_end(self, send: Send) -> None:
@@ -311,7 +326,7 @@ class Chunks(AsyncIterator[bytes]):
                 if self._output.reason is DisconnectReason.ENDED:
                     raise StopAsyncIteration
                 self._over = True
-                return self._hub.retry_block(self._shaping.retry)
+                return self._hub.last_block(self._output.reason, self._shaping.retry)
             if chunk := self._shaping.encode(found, self._hub.delivery.window.epoch):
                 return chunk
 

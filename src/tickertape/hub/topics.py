@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator
 from itertools import chain
 from typing import Final, Generic, TypeVar
 
-from ..wire import MAX_SEGMENTS, Patterns, PatternSet
+from ..wire import INTERNAL, MAX_SEGMENTS, Patterns, PatternSet
 
 T = TypeVar("T", bound=Hashable)
 
@@ -65,7 +65,11 @@ class _Node(Generic[T]):
         found: dict[T, None] = {}
         looping: dict[_Node[T], None] = {}  # nodes of `**`: once reached, they stay
         reached: list[_Node[T]] = [self]
-        for segment in topic.split("/"):
+        segments = topic.split("/")
+        if segments[0] in INTERNAL:
+            named = self.children.get(segments.pop(0))
+            reached = [] if named is None else [named]
+        for segment in segments:
             for node in reached:
                 node._reach_any(looping, found)
             children = [node.children for node in chain(reached, looping)]

@@ -175,6 +175,10 @@ class Window:
         """The topics of the records held."""
         return self._offsets.keys()
 
+    def records_of(self, *topics: str) -> list[Record]:
+        """Return the records of some topics, oldest first; this looks at all."""
+        return [entry.record for entry in self._entries[self._dead :] if entry.topic in topics]
+
     # Records arrive and are dropped.
 
     def append(self, records: Iterable[Record], now: float) -> list[Entry]:

@@ -1,5 +1,6 @@
 """ASGI applications under uvicorn, and the hub as a program."""
 
+from .access import check_access, check_exposure
 from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .program import check_broker, serve
@@ -14,7 +15,9 @@ __all__ = [
     "NotStartedError",
     "Settings",
     "SettingsError",
+    "check_access",
     "check_broker",
+    "check_exposure",
     "create_app",
     "fill_page",
     "inherited_socket",

@@ -19,7 +19,7 @@ from starlette.types import Lifespan
 
 from ..asgi import status_of
 from ..browser import CLIENT_SCRIPT, client_script
-from ..errors import BrokerError, HubClosedError, InvalidTopicError, RunActiveError, RunOwnerError
+from ..errors import AccessError, BrokerError, HubClosedError, InvalidTopicError, RunActiveError, RunOwnerError
 from ..hub import Hub
 from ..runs import Runs
 from .broker_health import BrokerHealth
@@ -71,7 +71,7 @@ def create_app(
         "allow_methods": _METHODS,
         "allow_headers": ("Authorization", "Content-Type", "Last-Event-ID", "Cache-Control"),
         "allow_credentials": cors_credentials,
-        "expose_headers": ("Allow", "Retry-After"),
+        "expose_headers": ("Allow", "Retry-After", "WWW-Authenticate"),
         "max_age": cors_max_age,
     }
     guard = Guard(Limits()) if guard is None else guard
@@ -110,6 +110,7 @@ def create_app(
             RunActiveError: _handle_hub_error,
             RunOwnerError: _handle_hub_error,
             BrokerError: handle_broker_error,
+            AccessError: _handle_hub_error,
             Exception: _handle_bug,
         },
         lifespan=with_streams,
@@ -131,6 +132,8 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
     return [
         Route("/events", endpoints.events, methods=["GET", "POST"]),
         Route("/events/{topic:path}", endpoints.publish_text, methods=["POST"]),
+        Route("/tickets", endpoints.tickets, methods=["POST"]),
+        Route("/revocations", endpoints.revocations, methods=["POST"]),
         Route("/history", endpoints.history),
         Route("/topics", endpoints.topics),
         Route("/topics/{topic:path}/end", endpoints.end_topic, methods=["POST"]),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 
+from ..access import find_foreign_origin
 from ..asgi import ASGIApp, Receive, Scope, Send
 from .hosts import AllowedHosts
 from .limits import Guard
@@ -94,27 +95,9 @@ def check_origin(request: Request, allowed: Sequence[str]) -> None:
     """Refuse a request from a page whose origin is neither this server's nor one of ``allowed``.
 
     A page of another origin needs permission (CORS) to *read* an answer. To *send* a form or a text it needs none, so
-    any page could publish to a hub on the machine of its visitor. So requests that publish are checked
-    as Go's ``http.CrossOriginProtection`` does it: browsers state in ``Sec-Fetch-Site`` and ``Origin`` where a request
-    comes from, programs send neither.
+    any page could publish to a hub on the machine of its visitor. So requests that publish are checked.
     """
-    origin = request.headers.get("origin")
-    site = request.headers.get("sec-fetch-site")
-    if origin in allowed or "*" in allowed:
-        return
-    if site is not None:
-        foreign = site not in ("same-origin", "none")
-    else:
-        foreign = origin is not None and _host_of(origin) != request.headers.get("host")
-    if foreign:
+    if (origin := find_foreign_origin(request.scope, allowed)) is not None:
         raise Problem(
-            HTTPStatus.FORBIDDEN,
-            f"pages of {origin or site} may not publish here: allow their origin with --cors-origin",
+            HTTPStatus.FORBIDDEN, f"pages of {origin} may not publish here: allow their origin with --cors-origin"
         )
-
-
-def _host_of(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:  # as for `http://[`
-        return None

@@ -14,11 +14,20 @@ from typing import Any, Final, Literal, cast
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from ..access import CredentialAccess
 from ..asgi import ASGIApp, Receive, Scope, Send
-from ..errors import EventTooLargeError, HubClosedError, InvalidEventError, InvalidTopicError
-from ..hub import MAX_LAST, Hub, HubResponse, Overflow, OverflowPolicy
+from ..errors import (
+    AccessError,
+    EventTooLargeError,
+    ForbiddenError,
+    HubClosedError,
+    InvalidEventError,
+    InvalidTopicError,
+    UnauthorizedError,
+)
+from ..hub import MAX_LAST, Grant, Hub, HubResponse, Overflow, OverflowPolicy
 from ..runs import Runs
-from ..wire import Cursor, Draft
+from ..wire import Cursor, Draft, check_patterns, check_topic, is_internal
 from .body import BODY_FACTOR, Publication, Turns, parse_object, parse_publication, parse_text, receive_body
 from .broker_health import BrokerHealth
 from .checks import check_origin
@@ -31,6 +40,10 @@ SMALL_BODY: Final = 64 * 1024
 
 READY_WITHIN: Final = 2.0
 """Seconds in which the broker must answer: readiness probes usually time out after five seconds."""
+
+
+_MAX_USER: Final = 1_000
+"""Characters of the name of a user: issuers keep to fewer than 255."""
 
 
 class Endpoints:
@@ -69,45 +82,55 @@ class Endpoints:
         """``GET /events``: an event stream. ``POST /events``: publish one event or several."""
         if request.method == "POST":
             return await self._publish(request)
-        topics, last, policy, envelope = topics_of(request), last_of(request), policy_of(request), envelope_of(request)
+        topics = check_patterns(topics_of(request), limit=self._hub.max_topics)
+        last, policy, envelope = last_of(request), policy_of(request), envelope_of(request)
+        grant = await self._hub.authorize(request)
+        grant.check_subscribe(topics)
         close = self._guard.open_stream(who(request.scope), self._hub.subscribers())
         on_disconnect = None if close is None else lambda reason: close()
         response = self._hub.response(
-            request, topics, last=last, on_overflow=policy, envelope=envelope, on_disconnect=on_disconnect
+            request, topics, grant=grant, last=last, on_overflow=policy, envelope=envelope, on_disconnect=on_disconnect
         )
         return response if close is None else _closing(response, close)
 
     async def _publish(self, request: Request) -> Response:
+        grant = await self._publisher(request)
         body = await self.receive(request, BODY_FACTOR * self._hub.max_event_size)
         turns = Turns()
         publication = await parse_publication(request.headers.get("content-type", ""), body, turns)
-        drafts = await self._drafts(publication, turns)
+        drafts = await self._drafts(publication, turns, grant)
         self._guard.published(who(request.scope), len(drafts) - 1, 0)
         cursors = await self._append(drafts)
         return published(cursors, many=publication.many)
 
     async def publish_text(self, request: Request) -> Response:
         """``POST /events/{topic}``: publish the body, whatever its content type; curl sends that of a form."""
+        grant = await self._publisher(request)
         body = await self.receive(request, self._hub.max_event_size)
         fields = {"topic": request.path_params["topic"], "data": parse_text(body)}
         fields |= {name: value for name in ("event", "key") if (value := request.query_params.get(name))}
-        drafts = await self._drafts(Publication([fields], many=False), Turns())
+        drafts = await self._drafts(Publication([fields], many=False), Turns(), grant)
         return published(await self._append(drafts), many=False)
 
     async def end_topic(self, request: Request) -> Response:
         """``POST /topics/{topic}/end``: end a topic; the body may have a reason."""
+        grant = await self._publisher(request)
         body = await self.receive(request, SMALL_BODY)
         fields = await parse_object(request.headers.get("content-type", ""), body, Turns(), {"reason": "string"})
+        topic = check_topic(request.path_params["topic"])
+        _check_publish(grant, topic)
         try:
             with self._health.writing():
-                cursor = await self._hub.end(request.path_params["topic"], **fields)
+                cursor = await self._hub.end(topic, **fields)
         except InvalidEventError as error:
             raise Problem.of(error) from None
         return json_response({"cursor": str(cursor)})
 
     async def history(self, request: Request) -> Response:
         """``GET /history``: a page of the kept events."""
-        found, gap = await self._hub.history(topics_of(request), after=after_of(request), limit=limit_of(request))
+        topics = check_patterns(topics_of(request), limit=self._hub.max_topics)
+        (await self._hub.authorize(request)).check_subscribe(topics)
+        found, gap = await self._hub.history(topics, after=after_of(request), limit=limit_of(request))
         events = [
             {"cursor": str(cursor), "topic": record.topic, "event": record.event, "data": record.data}
             for cursor, record in found
@@ -116,12 +139,17 @@ class Endpoints:
 
     async def topics(self, request: Request) -> Response:
         """``GET /topics``: topics with events in memory, and the number of subscribers that match each."""
-        page = self._hub.topics(after=request.query_params.get("after", ""), limit=limit_of(request))
+        grant = await self._hub.authorize(request)
+        if not (grant.admin or grant.subscribe):
+            raise grant.refusal("list topics")
+        within = None if grant.admin else grant.subscribe
+        page = self._hub.topics(after=request.query_params.get("after", ""), limit=limit_of(request), within=within)
         topics = [{"topic": topic, "subscribers": count} for topic, count in page.items()]
         return json_response({"node": self._node, "topics": topics})
 
     async def subscribers(self, request: Request) -> Response:
         """``GET /subscribers``: the number of subscribers, and the largest audiences."""
+        (await self._hub.authorize(request)).check_admin("list subscribers")
         counts = Counter(info.topics for info in self._hub.presence)
         largest = counts.most_common(limit_of(request))
         return json_response(
@@ -132,6 +160,51 @@ class Endpoints:
                 "audiences": [{"topics": topics, "subscribers": count} for topics, count in largest],
             }
         )
+
+    async def tickets(self, request: Request) -> Response:
+        """``POST /tickets``: a ticket for one stream, for a client that cannot send its credential with it."""
+        access = self._credential_access()
+        grant = await self._hub.authorize(request)
+        if grant.anonymous or request.query_params.get("ticket"):
+            raise UnauthorizedError("a ticket needs a credential that is no ticket")
+        if access.tickets is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "tickets are not configured here")
+        topics = (await self._options(request, topics="value")).get("topics")
+        if not (isinstance(topics, list) and topics and all(isinstance(topic, str) for topic in topics)):
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "expected 'topics' to be a list of topic patterns")
+        ticket = access.tickets.issue(grant, check_patterns(topics, limit=self._hub.max_topics))
+        return json_response({"ticket": ticket, "valid": access.tickets.valid}, HTTPStatus.CREATED)
+
+    async def revocations(self, request: Request) -> Response:
+        """``POST /revocations``: end the streams of a user, and refuse the credentials that it has now."""
+        access = self._credential_access()
+        (await self._hub.authorize(request)).check_admin("revoke credentials")
+        user = (await self._options(request, user="string")).get("user", "")
+        if not 0 < len(user) <= _MAX_USER:
+            raise Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY, f"expected 'user' to be a text of 1 to {_MAX_USER} characters"
+            )
+        if access.revocations is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "revocations are not configured here")
+        await access.revocations.revoke(user)
+        return json_response({"user": user}, HTTPStatus.CREATED)
+
+    def _credential_access(self) -> CredentialAccess:
+        access = self._hub.access
+        if not isinstance(access, CredentialAccess):
+            raise Problem(HTTPStatus.NOT_FOUND, "this hub has no access control")
+        return access
+
+    async def _options(self, request: Request, **fields: str) -> dict[str, Any]:
+        body = await self.receive(request, SMALL_BODY)
+        return await parse_object(request.headers.get("content-type", ""), body, Turns(), fields)
+
+    async def _publisher(self, request: Request) -> Grant:
+        """Return a grant that allows to publish to something, before the body is received."""
+        grant = await self._hub.authorize(request)
+        if not (grant.admin or grant.publish):
+            raise grant.refusal("publish")
+        return grant
 
     async def live(self, request: Request) -> Response:
         """``GET /health/live``: the process answers."""
@@ -176,14 +249,16 @@ class Endpoints:
         self._guard.published(client, 1, len(body))
         return body
 
-    async def _drafts(self, publication: Publication, turns: Turns) -> list[Draft]:
+    async def _drafts(self, publication: Publication, turns: Turns, grant: Grant) -> list[Draft]:
         """Check every event before the first is appended."""
         drafts = []
         for index, fields in enumerate(publication.events):
             place = {"index": index} if publication.many else {}
             try:
-                drafts.append(self._hub.draft(**fields))
-            except (InvalidTopicError, InvalidEventError, EventTooLargeError) as error:
+                draft = self._hub.draft(**fields)
+                _check_publish(grant, draft.topic)
+                drafts.append(draft)
+            except (AccessError, InvalidTopicError, InvalidEventError, EventTooLargeError) as error:
                 raise Problem.of(error, **place) from None
             except RecursionError:
                 raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the data is nested too deeply", **place) from None
@@ -222,6 +297,13 @@ def _closing(response: HubResponse, close: Callable[[], None]) -> ASGIApp:
                 close()
 
     return app
+
+
+def _check_publish(grant: Grant, topic: str) -> None:
+    """Refuse a topic that the grant does not cover, and those of the hub itself, but for the events of runs."""
+    if is_internal(topic) and not topic.startswith("run/"):
+        raise ForbiddenError(f"{topic!r} is a topic of the hub itself: requests cannot publish to it")
+    grant.check_publish(topic)
 
 
 def topics_of(request: Request) -> list[str]:

@@ -19,8 +19,9 @@ _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components
 
 _REASONS: Final = {
     400: "The request cannot be parsed.",
-    403: "Pages of this origin may not publish here, or the run has another owner.",
-    404: "There is no such run.",
+    401: "The request has no credential, or an invalid one.",
+    403: "The credential does not cover this, pages of this origin may not send it, or the run has another owner.",
+    404: "There is no such run, or the hub has no access control.",
     409: "Another run of the name is active, or the run has ended.",
     410: "The beginning of the run is no longer kept, and the framing needs it.",
     413: "The event, the body or the batch is too large.",
@@ -55,6 +56,8 @@ def describe() -> dict[str, Any]:
         "paths": {
             "/events": {"get": _stream(), "post": _publish()},
             "/events/{topic}": {"post": _publish_text()},
+            "/tickets": {"post": _ticket()},
+            "/revocations": {"post": _revoke()},
             "/history": {"get": _history()},
             "/topics": {"get": _topics()},
             "/topics/{topic}/end": {"post": _end_topic()},
@@ -70,7 +73,8 @@ def describe() -> dict[str, Any]:
             "/openapi.json": {"get": _read("This description.", "openapi", None, ())},
             "/": {"get": _page()},
         },
-        "components": {"schemas": _SCHEMAS},
+        "security": [{}, {"bearer": []}, {"ticket": []}],
+        "components": {"schemas": _SCHEMAS, "securitySchemes": _SECURITY},
     }
 
 
@@ -105,9 +109,38 @@ def _stream() -> dict[str, Any]:
         "responses": {
             "200": {"description": "An event stream.", "content": {"text/event-stream": {"schema": _STRING}}},
             "204": {"description": "All topics have ended, and the client has everything: it should stop."},
-            **_problems(400, 429, 503),
+            **_problems(400, 401, 403, 429, 503),
         },
     }
+
+
+def _ticket() -> dict[str, Any]:
+    return {
+        "operationId": "createTicket",
+        "summary": "A ticket for one stream, for clients that cannot send a credential with it.",
+        "description": "Add it as `ticket` to the query of `GET /events`. It works once, and expires after 30 s.",
+        "requestBody": _json_body(_object("topics", topics={**_list_of(_STRING), "minItems": 1})),
+        "responses": {
+            "201": _answer("The ticket.", "Ticket"),
+            **_problems(400, 401, 403, 404, 413, 422, 503),
+        },
+    }
+
+
+def _revoke() -> dict[str, Any]:
+    return {
+        "operationId": "revoke",
+        "summary": "End the streams of a user on all nodes, and refuse the credentials that it has now.",
+        "requestBody": _json_body(_object("user", user={"type": "string", "minLength": 1, "maxLength": 1000})),
+        "responses": {
+            "201": _answer("The revocation is stored.", "Revocation"),
+            **_problems(400, 401, 403, 404, 413, 422, 503),
+        },
+    }
+
+
+def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
 
 
 def _publish() -> dict[str, Any]:
@@ -125,7 +158,7 @@ def _publish() -> dict[str, Any]:
         },
         "responses": {
             "201": _answer("The events are stored.", "Published"),
-            **_problems(400, 403, 413, 415, 422, 429, 503),
+            **_problems(400, 401, 403, 413, 415, 422, 429, 503),
         },
     }
 
@@ -143,7 +176,7 @@ def _publish_text() -> dict[str, Any]:
         "requestBody": {"content": {"*/*": {"schema": _STRING}}},
         "responses": {
             "201": _answer("The event is stored.", "Cursor"),
-            **_problems(400, 403, 413, 415, 422, 429, 503),
+            **_problems(400, 401, 403, 413, 415, 422, 429, 503),
         },
     }
 
@@ -157,7 +190,7 @@ def _history() -> dict[str, Any]:
             _text("after", "query", "The cursor after which to start. Default: before the oldest event."),
             _query("limit", "The greatest number of events.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
-        "responses": {"200": _answer("A page of events.", "History"), **_problems(400, 503)},
+        "responses": {"200": _answer("A page of events.", "History"), **_problems(400, 401, 403, 503)},
     }
 
 
@@ -170,7 +203,7 @@ def _topics() -> dict[str, Any]:
             _text("after", "query", "The topic after which to start. Default: before the first topic."),
             _query("limit", "The greatest number of topics.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
-        "responses": {"200": _answer("A page of topics.", "Topics"), **_problems(400, 503)},
+        "responses": {"200": _answer("A page of topics.", "Topics"), **_problems(400, 401, 403, 503)},
     }
 
 
@@ -322,7 +355,7 @@ def _subscribers() -> dict[str, Any]:
                 DEFAULT_LIMIT,
             )
         ],
-        "responses": {"200": _answer("The number of subscribers.", "Subscribers"), **_problems(400)},
+        "responses": {"200": _answer("The number of subscribers.", "Subscribers"), **_problems(400, 401, 403, 503)},
     }
 
 
@@ -428,6 +461,11 @@ _RUN: Final[dict[str, Any]] = {
     "error": _NULLABLE,
 }
 
+_SECURITY: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A JSON Web Token or an API key."},
+    "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "For `GET /events`."},
+}
+
 _SCHEMAS: Final[dict[str, Any]] = {
     "Event": {
         **_object(
@@ -495,6 +533,12 @@ _SCHEMAS: Final[dict[str, Any]] = {
         state={"enum": ["done", "error", "cancelled", None], "default": "done"},
         error={**_NULLABLE, "description": "A text for readers."},
     ),
+    "Ticket": _object(
+        "ticket valid",
+        ticket=_STRING,
+        valid={"type": "number", "description": "Seconds for which it is valid."},
+    ),
+    "Revocation": _object("user", user=_STRING),
     "Live": _object("status", status={"const": "live"}),
     "Ready": _object(
         "status epoch oldest newest", status={"const": "ready"}, epoch=_STRING, oldest=_COUNT, newest=_COUNT

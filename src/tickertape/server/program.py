@@ -16,17 +16,19 @@ from pythonjsonlogger.json import JsonFormatter
 from starlette.applications import Starlette
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from ..access import Revocations, Tickets
 from ..asgi import Message, Receive, Scope, Send, set_tcp_timeout, tcp_timeout_for
 from ..broker import create_broker
 from ..errors import BrokerError
 from ..hub import Hub
+from .access import create_access, read_ticket_secret
 from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .gc_policy import gc_policy
 from .hosts import default_hosts
 from .limits import Guard, Limits
 from .metrics import Metrics, WorkerMetrics
-from .settings import OF_THE_HUB, Settings, SettingsError
+from .settings import OF_ACCESS, OF_THE_HUB, Settings, SettingsError
 from .systemd import ServiceManager
 from .uvicorn import run
 from .workers import Reload, run_workers
@@ -84,6 +86,7 @@ def serve(
     set_up_logging(settings)
     if settings.send_timeout is not None and listener.family != getattr(socket, "AF_UNIX", None):
         set_tcp_timeout(listener, tcp_timeout_for(settings.send_timeout))
+    secret = read_ticket_secret(settings)
     manager = ServiceManager()
 
     def start() -> None:
@@ -110,18 +113,18 @@ def serve(
         "on_stop": manager.stopping,
     }
     if settings.workers == 1:
-        program = Program(settings)
+        program = Program(settings, secret)
         run(program, listener, on_reload=lambda: program.reload(reload()), **options)
     else:
         with closing(WorkerMetrics(settings.workers)) as shared:
 
             def reload_workers() -> Reload:
                 changed = reload()
-                create = None if changed is None else functools.partial(_create_worker, changed, shared)
+                create = None if changed is None else functools.partial(_create_worker, changed, secret, shared)
                 return Reload(create, changed)
 
             run_workers(
-                functools.partial(_create_worker, settings, shared),
+                functools.partial(_create_worker, settings, secret, shared),
                 listener,
                 workers=settings.workers,
                 on_reload=reload_workers,
@@ -136,13 +139,17 @@ class Program:
 
     Arguments:
         settings: the settings of the program.
+        ticket_secret: signs tickets; the same in all processes.
         shared: shared by several workers for their metrics.
     """
 
-    def __init__(self, settings: Settings, shared: WorkerMetrics | None = None) -> None:
+    def __init__(self, settings: Settings, ticket_secret: bytes, shared: WorkerMetrics | None = None) -> None:
         self._settings = settings
         self._node = secrets.token_hex(4)  # not the process id, which is the same in many containers
         self.hub = Hub(settings.broker, retention=settings.retention, **settings.hub_options)
+        self._tickets = Tickets(ticket_secret, self.hub)
+        self._revocations = Revocations(self.hub)
+        self.hub.access = create_access(settings, self._tickets, self._revocations)
         self._metrics = Metrics(self.hub, shared)
         self._guard = Guard(settings.limits)
         self._app = create_app(
@@ -182,16 +189,27 @@ class Program:
         for name in changed & {*OF_THE_HUB}:
             setattr(self.hub, name, settings.hub_options[name])
         self._guard.apply(settings.limits)
-        live = sorted(changed & {*OF_THE_HUB, *Limits._fields, "log_level"} - {"trusted_proxies"})
-        later = sorted(changed - {*live})
-        logger.info("read the settings again: %s", f"changed {', '.join(live)}" if live else "no change")
+        live = changed & {*OF_THE_HUB, *Limits._fields, "log_level"} - {"trusted_proxies"}
+        if changed & {*OF_ACCESS} and self._change_access(settings):
+            live |= changed & {*OF_ACCESS}
+        later = sorted(changed - live)
+        logger.info("read the settings again: %s", f"changed {', '.join(sorted(live))}" if live else "no change")
         if later:
             logger.warning("restart the server to change %s", ", ".join(later))
 
+    def _change_access(self, settings: Settings) -> bool:
+        """Take over the settings of access; return whether that was possible. Open streams keep their grants."""
+        try:
+            self.hub.access = create_access(settings, self._tickets, self._revocations)
+        except SettingsError as error:
+            logger.error("the settings of access are not changed: %s", error)
+            return False
+        return True
 
-def _create_worker(settings: Settings, shared: WorkerMetrics) -> Program:
+
+def _create_worker(settings: Settings, ticket_secret: bytes, shared: WorkerMetrics) -> Program:
     set_up_logging(settings)  # a spawned process inherits nothing of its parent's logging
-    return Program(settings, shared)
+    return Program(settings, ticket_secret, shared)
 
 
 def _shorten_errors(send: Send) -> Send:

@@ -169,6 +169,8 @@ class DirectStreams:
     def serve(self, data: bytes, transport: asyncio.Transport, state: ServerState) -> bool:
         """Answer a request and hand its connection to the hub. Return False if nothing was done."""
         limits = self._guard.limits
+        if self._hub.access is not None:
+            return False  # to find a grant may take a request to another server
         if not (
             data.startswith(self._lines)
             and data.endswith(_END)

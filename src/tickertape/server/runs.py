@@ -47,11 +47,15 @@ class RunEndpoints:
 
     async def list_runs(self, request: Request) -> Response:
         """``GET /runs``: a page of the active runs, or of all that can be read."""
+        grant = await self._hub.authorize(request)
+        if not (grant.admin or grant.subscribe):
+            raise grant.refusal("list runs")
         after, limit = after_of(request), limit_of(request)
         found = await self._runs.list_runs(active=not _flag_of(request, "finished"))
         if after is not None:
             offset = _offset_of(after)
             found = [info for info in found if _offset_of(info.run) > offset]
+        found = [info for info in found if grant.may_subscribe(info.topic)]
         return json_response({"runs": [_description(info) for info in found[:limit]]})
 
     async def run(self, request: Request) -> ASGIApp:
@@ -59,6 +63,7 @@ class RunEndpoints:
         return await (self._open(request) if request.method == "POST" else self._read(request))
 
     async def _read(self, request: Request) -> ASGIApp:
+        (await self._hub.authorize(request)).check_subscribe(_events_of(request))
         query = request.query_params
         framing = query.get("framing", "events")
         if framing not in FRAMINGS:
@@ -77,7 +82,12 @@ class RunEndpoints:
             after=after,
         )
 
+    async def _check_write(self, request: Request) -> None:
+        """Refuse a request that writes to a run to whose events it may not publish."""
+        (await self._hub.authorize(request)).check_publish(_events_of(request))
+
     async def _open(self, request: Request) -> Response:
+        await self._check_write(request)
         body = await self._receive(request, SMALL_BODY)
         options = await parse_object(request.headers.get("content-type", ""), body, Turns(), _OPTIONS)
         with self._storing():
@@ -87,6 +97,7 @@ class RunEndpoints:
 
     async def append(self, request: Request) -> Response:
         """``POST /runs/{name}/events``: store items of a run."""
+        await self._check_write(request)
         body = await self._receive(request, BODY_FACTOR * self._hub.max_event_size)
         items, many = await self._items(request, body)
         run = await self._find(request)
@@ -111,6 +122,7 @@ class RunEndpoints:
 
     async def end(self, request: Request) -> Response:
         """``POST /runs/{name}/end``: end a run."""
+        await self._check_write(request)
         body = await self._receive(request, SMALL_BODY)
         fields = await parse_object(request.headers.get("content-type", ""), body, Turns(), _END)
         state, error = fields.get("state", "done"), fields.get("error")
@@ -125,6 +137,7 @@ class RunEndpoints:
 
     async def cancel(self, request: Request) -> Response:
         """``POST /runs/{name}/cancel``: ask the producer of a run to stop."""
+        await self._check_write(request)
         await self._receive(request, SMALL_BODY)
         run = await self._find(request)
         with self._storing():
@@ -154,6 +167,11 @@ class RunEndpoints:
         if "owner" in query and run.info.owner != query["owner"]:
             raise Problem(HTTPStatus.FORBIDDEN, f"run {name!r} has another owner")
         return run
+
+
+def _events_of(request: Request) -> str:
+    """Return the pattern of the topics of all runs of a name."""
+    return f"run/{request.path_params['name']}/*"
 
 
 def _description(info: RunInfo) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
 )
 
+from ..access import DEFAULT_CLAIM, DEFAULT_LEEWAY
 from ..asgi import DEFAULT_HEARTBEAT, DEFAULT_SEND_TIMEOUT
 from ..broker import DEFAULT_RETENTION, Retention, create_broker
 from ..errors import BrokerError, InvalidTopicError
@@ -56,7 +57,16 @@ _RATE: Final = "a number per second over 0, or none"
 
 _LIMITS: Final = Limits()
 
-OF_THE_HUB: Final = ("heartbeat", "send_timeout", "retry", "max_event_size", "max_topics", "drain_window")
+OF_THE_HUB: Final = ("heartbeat", "send_timeout", "retry", "max_event_size", "max_topics", "drain_window", "max_age")
+
+_CREDENTIALS: Final = ("jwt_key_file", "jwks_url", "api_key_file", "anonymous_subscribe", "anonymous_publish")
+"""Settings each of which configures access control."""
+
+_NEEDS_TOKENS: Final = ("jwt_algorithm", "jwt_issuer", "jwt_audience", "jwt_subscribe", "jwt_publish")
+"""Settings that mean nothing without a key for tokens."""
+
+OF_ACCESS: Final = (*_CREDENTIALS, *_NEEDS_TOKENS, "jwt_leeway", "jwt_claim", "cookie")
+"""Settings of access that can change while streams are open."""
 
 T = TypeVar("T")
 
@@ -98,6 +108,14 @@ def _read_limit(text: str) -> tuple[str, float]:
     return ("events", int(text)) if text.isdecimal() else ("bytes", int(_BYTES.validate_python(text)))
 
 
+def _pattern(value: str) -> str:
+    try:
+        check_patterns(value)
+    except InvalidTopicError:
+        raise ValueError from None
+    return value
+
+
 def _rule(value: str) -> str:
     try:
         read_rule(value)
@@ -137,6 +155,23 @@ def _network(value: str) -> str:
 Host = Annotated[str, AfterValidator(_host)]
 Network = Annotated[str, AfterValidator(_network)]
 Origin = Annotated[str, AfterValidator(_origin)]
+PatternList = Annotated[list[Annotated[str, AfterValidator(_pattern)]], BeforeValidator(_several)]
+Algorithm = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "ES256K",
+    "EdDSA",
+]
 Limit = Annotated[T | None, BeforeValidator(_none)]
 
 
@@ -198,6 +233,26 @@ class Settings(BaseModel):
     client_publish_rate: Limit[float] = _setting(_LIMITS.client_publish_rate, _RATE, gt=0)
     publish_bytes: Limit[ByteSize] = _setting(_LIMITS.publish_bytes, _SIZE, ge=1)
     client_publish_bytes: Limit[ByteSize] = _setting(_LIMITS.client_publish_bytes, _SIZE, ge=1)
+    open: bool = _setting(False, "true or false")
+    jwt_key_file: Limit[str] = _setting(None, "a file with a secret or a public key, or none", min_length=1)
+    jwks_url: Limit[str] = _setting(
+        None, "a URL that starts with https:// or http://, or none", pattern=r"^https?://\S+$"
+    )
+    jwt_algorithm: Annotated[list[Algorithm], BeforeValidator(_several)] = _setting(
+        [], "algorithms such as HS256, RS256, ES256 or EdDSA"
+    )
+    jwt_issuer: Limit[str] = _setting(None, "the issuer of tokens, or none", min_length=1)
+    jwt_audience: Limit[str] = _setting(None, "the audience of tokens, or none", min_length=1)
+    jwt_leeway: float = _setting(DEFAULT_LEEWAY, "a number of seconds from 0 to 3600", ge=0, le=3600)
+    jwt_claim: str = _setting(DEFAULT_CLAIM, "the name of a claim", min_length=1)
+    jwt_subscribe: PatternList = _setting([], "topic patterns")
+    jwt_publish: PatternList = _setting([], "topic patterns")
+    api_key_file: Limit[str] = _setting(None, "a file of API keys, or none", min_length=1)
+    ticket_secret_file: Limit[str] = _setting(None, "a file with a secret, or none", min_length=1)
+    cookie: Limit[str] = _setting(None, "the name of a cookie, or none", pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+    anonymous_subscribe: PatternList = _setting([], "topic patterns")
+    anonymous_publish: PatternList = _setting([], "topic patterns")
+    max_age: Limit[float] = _setting(None, "a number of seconds over 0, or none", gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "one of 'debug', 'info', 'warning', 'error'"
     )
@@ -224,6 +279,11 @@ class Settings(BaseModel):
     def certificate(self) -> Certificate | None:
         """The files of the TLS certificate; ``None`` to serve plain HTTP."""
         return None if self.tls_cert is None or self.tls_key is None else Certificate(self.tls_cert, self.tls_key)
+
+    @property
+    def has_access(self) -> bool:
+        """True if access is controlled."""
+        return any(getattr(self, name) for name in _CREDENTIALS)
 
     @property
     def hub_options(self) -> dict[str, Any]:
@@ -278,7 +338,23 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Setting
             f"the log of the broker {settings.broker} lives in one process: expected workers to be 1, "
             f"got {settings.workers} (from {source_of('workers')})"
         )
+    _check_access(settings, source_of)
     return settings
+
+
+def _check_access(settings: Settings, source_of: Callable[[str], str]) -> None:
+    """Refuse settings of access that contradict each other, or without which others mean nothing."""
+    has_tokens = settings.jwt_key_file or settings.jwks_url
+    if settings.jwt_key_file and settings.jwks_url:
+        raise SettingsError(f"expected jwt_key_file or jwks_url, got both (from {source_of('jwks_url')})")
+    for name in _NEEDS_TOKENS:
+        if getattr(settings, name) and not has_tokens:
+            raise SettingsError(f"{name} needs jwt_key_file or jwks_url (from {source_of(name)})")
+    for name in ("cookie", "ticket_secret_file"):
+        if getattr(settings, name) and not (has_tokens or settings.api_key_file):
+            raise SettingsError(f"{name} needs jwt_key_file, jwks_url or api_key_file (from {source_of(name)})")
+    if settings.open and settings.has_access:
+        raise SettingsError(f"open contradicts the other settings of access (from {source_of('open')})")
 
 
 def _from_environment() -> dict[str, _Given]:

@@ -10,6 +10,8 @@ from .event import ReceivedEvent, ServerSentEvent, encode_fields
 from .notices import (
     END_EVENT,
     ERROR_EVENT,
+    EXPIRED,
+    EXPIRED_EVENT,
     GAP_EVENT,
     HEARTBEAT,
     RESERVED_PREFIX,
@@ -19,14 +21,27 @@ from .notices import (
     Gap,
     GapReason,
 )
-from .patterns import MAX_TOPICS, Patterns, PatternSet, check_patterns, compile_patterns, covers, overlap
+from .patterns import (
+    INTERNAL,
+    MAX_TOPICS,
+    Patterns,
+    PatternSet,
+    check_patterns,
+    compile_patterns,
+    covers,
+    is_internal,
+    overlap,
+)
 
 __all__ = [
     "DEFAULT_MAX_EVENT_SIZE",
     "END_EVENT",
     "ERROR_EVENT",
+    "EXPIRED",
+    "EXPIRED_EVENT",
     "GAP_EVENT",
     "HEARTBEAT",
+    "INTERNAL",
     "MAX_KEY_LENGTH",
     "MAX_OFFSET",
     "MAX_SEGMENTS",
@@ -51,5 +66,6 @@ __all__ = [
     "compile_patterns",
     "covers",
     "encode_fields",
+    "is_internal",
     "overlap",
 ]

@@ -19,6 +19,8 @@ END_EVENT: Final = "stream:end"
 TOPIC_END_EVENT: Final = "stream:topic-end"
 """The end of one topic on a stream that has others."""
 
+EXPIRED_EVENT: Final = "stream:expired"
+
 ERROR_EVENT: Final = "stream:error"
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -31,6 +33,12 @@ STREAM_ERROR: Final = ServerSentEvent(
     {"message": "The stream failed on the server. Events after the last one may be missing."}, event=ERROR_EVENT
 ).encode()
 """Sent before a failed stream is cut off. The exception itself is for the server's log only."""
+
+EXPIRED: Final = {
+    reason: ServerSentEvent({"reason": reason}, event=EXPIRED_EVENT).encode() for reason in ("expired", "revoked")
+}
+"""The last notice of a stream whose client must bring another credential, by its reason. It has no ``id``, so that
+the client continues after the last event that it has."""
 
 _MAX_AFTER: Final = 200
 """Characters of a foreign id that a gap repeats: enough to recognise it."""

@@ -3,6 +3,10 @@
 A topic consists of segments between slashes: ``orders/42``. In a pattern, ``*`` stands for one segment
 and ``**`` for any number of segments, also none: ``orders/*``, ``chat/**``, ``**``.
 
+Topics whose first segment is one of :data:`INTERNAL` hold records of the hub itself. A pattern that starts with a
+wildcard does not match them, as in MQTT 5.0, section 4.7.2, for topics that start with ``$``. So ``**`` means all
+events of the application, and no client sees the records of runs or of tickets by accident.
+
 Anybody who may subscribe chooses patterns, and every publish is matched against them. So the cost of the worst
 patterns counts, not the cost of the usual ones: a topic has at most :data:`MAX_SEGMENTS` segments, and
 :class:`PatternSet` follows all patterns of a subscription at once, as the bits of one integer.
@@ -26,11 +30,23 @@ MAX_ANY: Final = 2
 Patterns: TypeAlias = tuple[str, ...]
 """Patterns of one subscription: checked, sorted, each once."""
 
+INTERNAL: Final = frozenset({"hub-access", "run", "run-nodes", "runs"})
+"""First segments of the topics in which the hub keeps its own records."""
+
 ONE: Final = "*"
 """The segment of a pattern that stands for one segment."""
 
 ANY: Final = "**"
 """The segment of a pattern that stands for any number of segments, also none."""
+
+_UNNAMED: Final = "/"
+"""Stands for any segment that no pattern names; no segment contains a slash."""
+
+_MAX_STEPS: Final = 100_000
+"""Steps of one check of containment, some 50 ms. Patterns that need more count as not covered."""
+
+_CACHED_CHECKS: Final = 1_000
+"""Answers of :func:`covers` that are kept: clients reconnect with the same patterns."""
 
 _CACHED_MATCHES: Final = 256
 """Answers that a pattern set remembers, some 50 KiB: the active topics of most hubs. It forgets all when it is full."""
@@ -88,24 +104,37 @@ class PatternSet:
 
     Arguments:
         patterns: as returned by :func:`check_patterns`.
+        topics: compile the patterns that are topics too, which :meth:`covers` needs and matching does not.
 
     Attributes:
         patterns: the patterns.
         wild: False if all patterns are topics, which is the case to look them up one by one.
     """
 
-    __slots__ = ("_cache", "_final", "_initial", "_literal", "_loops", "_moves", "_star_moves", "patterns", "wild")
+    __slots__ = (
+        "_cache",
+        "_final",
+        "_initial",
+        "_literal",
+        "_loops",
+        "_moves",
+        "_named",
+        "_star_moves",
+        "patterns",
+        "wild",
+    )
 
-    def __init__(self, patterns: Patterns) -> None:
+    def __init__(self, patterns: Patterns, *, topics: bool = False) -> None:
         self.patterns = patterns
         self._literal = frozenset(pattern for pattern in patterns if ONE not in pattern)
         self.wild = len(self._literal) < len(patterns)
         self._initial = self._final = self._loops = self._star_moves = 0
+        self._named = 0  # the first states of patterns whose first segment is a name
         self._moves: dict[str, int] = {}
         self._cache: dict[str, bool] = {}
         bit = 1
         for pattern in patterns:
-            if pattern not in self._literal:
+            if topics or pattern not in self._literal:
                 bit = self._compile(pattern, bit)
         for segment in self._moves:
             self._moves[segment] |= self._star_moves
@@ -113,6 +142,8 @@ class PatternSet:
     def _compile(self, pattern: str, bit: int) -> int:
         """Add the states of a pattern from ``bit`` on, and return the next free bit."""
         self._initial |= bit
+        if not pattern.startswith(ONE):
+            self._named |= bit
         for segment in pattern.split("/"):
             if segment == ANY:
                 self._loops |= bit
@@ -140,12 +171,44 @@ class PatternSet:
 
     def _match(self, topic: str) -> bool:
         moves, star_moves, loops = self._moves.get, self._star_moves, self._loops
-        states = self._initial
-        for segment in topic.split("/"):
+        segments = topic.split("/")
+        states = self._named if segments[0] in INTERNAL else self._initial
+        for segment in segments:
             states = (states & moves(segment, star_moves)) << 1 | states & loops
             if not states:
                 return False
         return states & self._final != 0
+
+    def covers(self, other: PatternSet, steps: int) -> int:
+        """Return the steps that are left if every topic that ``other`` matches is matched by this set; else 0.
+
+        Both sets have compiled topics.
+
+        The sets are automata, and this is the inclusion of one language in the other. It follows the states of both
+        together, for each segment that is named in one of them, and for one that is not. If ``other`` has matched in a
+        state in which this set has not, there is a topic that is not covered.
+        """
+        every = {*self._moves, *other._moves, _UNNAMED}
+        seen: set[tuple[int, int]] = set()
+        todo = [(other._initial, self._initial, every - INTERNAL), (other._named, self._named, INTERNAL)]
+        while todo:
+            states, covering, segments = todo.pop()
+            steps -= len(segments)
+            if steps <= 0:
+                return 0
+            for segment in segments:
+                reached = other._step(states, segment)
+                pair = reached, self._step(covering, segment)
+                if reached & other._final and not pair[1] & self._final:
+                    return 0
+                if reached and pair not in seen:
+                    seen.add(pair)
+                    todo.append((*pair, every))
+        return steps
+
+    def _step(self, states: int, segment: str) -> int:
+        """Return the states after one more segment."""
+        return (states & self._moves.get(segment, self._star_moves)) << 1 | states & self._loops
 
     def __repr__(self) -> str:
         return f"PatternSet({self.patterns!r})"
@@ -155,6 +218,32 @@ class PatternSet:
 def compile_patterns(patterns: Patterns) -> PatternSet:
     """Return the pattern set of some patterns; the last ones are kept."""
     return PatternSet(patterns)
+
+
+@lru_cache(_CACHED_CHECKS)
+def covers(granted: Patterns, wanted: Patterns) -> bool:
+    """Return True if every topic that one of ``wanted`` matches is matched by one of ``granted``.
+
+    Arguments:
+        granted: as returned by :func:`check_patterns`, or empty.
+        wanted: likewise.
+    """
+    missing = [pattern for pattern in wanted if pattern not in granted]
+    if not missing:
+        return True
+    grants_topic = compile_patterns(granted)
+    if not all(grants_topic(topic) for topic in missing if ONE not in topic):
+        return False
+    whole, steps = PatternSet(granted, topics=True), _MAX_STEPS
+    for pattern in missing:
+        if ONE in pattern:
+            steps = whole.covers(PatternSet((pattern,)), steps)
+    return steps > 0
+
+
+def is_internal(topic: str) -> bool:
+    """Return True if a topic or a pattern names the topics in which the hub keeps its own records."""
+    return topic.partition("/")[0] in INTERNAL
 
 
 def overlap(one: str, other: str) -> bool:
@@ -170,17 +259,3 @@ def _overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
         if first[0] == ANY:
             return _overlap(first[1:], second) or _overlap(first, second[1:])
     return (one[0] == other[0] or ONE in (one[0], other[0])) and _overlap(one[1:], other[1:])
-
-
-def covers(pattern: str, other: str) -> bool:
-    """Return True if every topic of the other pattern matches ``pattern``. May return False for rare pairs."""
-    return _covers(tuple(pattern.split("/")), tuple(other.split("/")))
-
-
-@lru_cache(1_000)
-def _covers(pattern: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    if not pattern or not other:
-        return all(segment == ANY for segment in pattern) and not other
-    if pattern[0] == ANY:
-        return _covers(pattern[1:], other) or _covers(pattern, other[1:])
-    return other[0] != ANY and pattern[0] in (ONE, other[0]) and _covers(pattern[1:], other[1:])
