@@ -374,3 +374,72 @@ async def test_preflight_with_credentials() -> None:
         assert await connection.get("/events?topic=a", headers=f"{page}Cookie: a=b\r\n") == 200
         assert connection.headers["access-control-allow-credentials"] == "true"
         assert connection.headers["access-control-allow-origin"] == "https://page.example"
+
+
+# Bodies that take long to parse
+
+
+def event_of(data: str) -> str:
+    return '{"topic":"a","data":' + data + "}"
+
+
+BODIES: Final = {
+    "unknown fields": ("{" + ",".join(f'"k{number}":1' for number in range(500_000)) + "}", 413),
+    "small values": (event_of("[" + "1," * 2_000_000 + "1]"), 413),
+    "nested values": (event_of("[" + "[]," * 2_000_000 + "1]"), 413),
+    "large integers": (event_of("[" + ",".join(["9" * 4000] * 1500) + "]"), 400),
+    "item of a batch": ("[" + event_of('["' + "x" * 600_000 + '",' + "1," * 2_000_000 + "1]") + "]", 413),
+    "array in a batch": ("[[" + "1," * 2_000_000 + "1]]", 413),
+    "quotes without an end": (event_of('"' + "," * 60_000 + '\\"' * 2_000_000), 400),
+    "text of many lines": (event_of(json.dumps("x,\n" * 300_000)), 201),
+    "batch of large items": ("[" + ",".join([event_of(json.dumps("x," * 350_000))] * 8) + "]", 201),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_body_does_not_block(name: str) -> None:
+    """Another request is answered within a quarter of a second, plus what a busy machine adds."""
+    text, status = BODIES[name]
+    request = (
+        f"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(text)}"
+    )
+    async with serving("--broker=memory://") as server, await Connection.open(server.port) as other:
+        async with connect(server) as (reader, writer):
+            writer.write(f"{request}\r\n\r\n{text}".encode())
+            answer = asyncio.ensure_future(reader.readline())
+            longest = 0.0
+            while not answer.done():
+                start = asyncio.get_running_loop().time()
+                assert await other.get("/health/live") == 200
+                await other.rest()
+                longest = max(longest, asyncio.get_running_loop().time() - start)
+            assert int((await answer).split()[1]) == status
+        assert longest < 0.6
+
+
+async def test_event_type_counts() -> None:
+    async with serving("--broker=memory://", "--max-event-size=1000") as server, connect(server) as (reader, writer):
+        body = json.dumps({"topic": "a", "data": "x", "event": "e" * 1000})
+        head = (
+            f"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        )
+        writer.write(f"{head}\r\n\r\n{body}".encode())
+        assert int((await reader.readline()).split()[1]) == 413
+
+
+async def test_history_is_bounded_by_bytes() -> None:
+    """The pages together have every event."""
+    async with serving("--broker=memory://", "--max-event-size=100KiB") as server:
+        async with await Connection.open(server.port) as connection:
+            for _ in range(40):
+                headers = "Content-Length: 50000\r\n\r\n" + "x" * 50_000
+                await connection.get("/events/a", method="POST", headers=headers[:-2])
+                await connection.rest()
+            sizes: list[int] = []
+            after = ""
+            while not sizes or sizes[-1]:
+                await connection.get(f"/history?topic=a&limit=1000{after}")
+                events = json.loads(await connection.rest())["events"]
+                sizes.append(len(events))
+                after = f"&after={events[-1]['cursor']}" if events else ""
+        assert sizes == [16, 16, 8, 0]

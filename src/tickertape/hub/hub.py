@@ -81,6 +81,9 @@ DEFAULT_MAX_EVENT_SIZE: Final = 1024 * 1024
 _RETRY_JITTER: Final = 0.2
 """The part by which reconnection times differ: clients that were lost together reconnect apart."""
 
+_HISTORY_STEP: Final = 16
+"""Events that a page of the history begins with, whose size then decides about more."""
+
 _DRAIN_STEP: Final = 0.002
 """Seconds of the drain window for each stream: 500 reconnects a second are easy, and a single stream ends at once."""
 
@@ -561,8 +564,9 @@ class Hub:
         return self._check_size(Draft(topic, data, event=event, key=key))
 
     def _check_size(self, draft: Draft) -> Draft:
-        if draft.size > self.max_event_size:
-            raise EventTooLargeError(draft.size, self.max_event_size)
+        size = draft.size + len((draft.event or "").encode())
+        if size > self.max_event_size:
+            raise EventTooLargeError(size, self.max_event_size)
         return draft
 
     async def _append_one(self, draft: Draft) -> Cursor:
@@ -1039,7 +1043,12 @@ class Hub:
         return {topic: delivery.count(topic) for topic in page}
 
     async def history(
-        self, topics: str | Iterable[str], *, after: str | None = None, limit: int = 100
+        self,
+        topics: str | Iterable[str],
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        max_bytes: int | None = None,
     ) -> tuple[list[tuple[Cursor, Record]], str | None]:
         """Return kept events, oldest first.
 
@@ -1047,6 +1056,7 @@ class Hub:
             topics: a pattern or several.
             after: the text of the cursor after which to start; by default, with the oldest.
             limit: the greatest number of events.
+            max_bytes: bytes of data after which no more events are read; ``None`` for no limit.
 
         Returns:
             The records with their cursors, and the reason of the gap before them, if there is one.
@@ -1057,14 +1067,25 @@ class Hub:
         cursor = None if after is None else Cursor.parse(after)
         start = cursor.offset if cursor is not None and cursor.epoch == epoch else 0
         wanted = compile_patterns(patterns)
-        state, records = await self._broker.read(start, limit, wanted)
+        step = limit if max_bytes is None else min(limit, _HISTORY_STEP)
+        state, records = await self._broker.read(start, step, wanted)
         known = cursor is not None and cursor.epoch == state.epoch and cursor.offset <= state.newest
         if start and not known:
-            state, records = await self._broker.read(0, limit, wanted)
+            state, records = await self._broker.read(0, step, wanted)
+        found = list(records)
+        while max_bytes is not None and len(records) == step and len(found) < limit:
+            size = sum(len(record.data) for record in found)
+            if size >= max_bytes:
+                break
+            step = min(_HISTORY_STEP if size > max_bytes // 8 else limit, limit - len(found))
+            page, records = await self._broker.read(found[-1].offset, step, wanted)
+            if page.epoch != state.epoch:
+                break
+            found += records
         gap = None
         if after is not None:
             gap = "reset" if not known else "expired" if state.lost_upto(start, patterns) > start else None
-        return [(Cursor(state.epoch, record.offset), record) for record in records], gap
+        return [(Cursor(state.epoch, record.offset), record) for record in found], gap
 
     async def discard(self, topic: str, upto: str) -> None:
         """Remove the events of a topic up to a cursor from the log, before its limits do.

@@ -130,7 +130,9 @@ class Endpoints:
         """``GET /history``: a page of the kept events."""
         topics = check_patterns(topics_of(request), limit=self._hub.max_topics)
         (await self._hub.authorize(request)).check_subscribe(topics)
-        found, gap = await self._hub.history(topics, after=after_of(request), limit=limit_of(request))
+        found, gap = await self._hub.history(
+            topics, after=after_of(request), limit=limit_of(request), max_bytes=self._hub.max_event_size
+        )
         events = [
             {"cursor": str(cursor), "topic": record.topic, "event": record.event, "data": record.data}
             for cursor, record in found
