@@ -419,7 +419,7 @@ async def test_body_does_not_block(name: str) -> None:
 
 async def test_event_type_counts() -> None:
     async with serving("--broker=memory://", "--max-event-size=1000") as server, connect(server) as (reader, writer):
-        body = json.dumps({"topic": "a", "data": "x", "event": "e" * 1000})
+        body = json.dumps({"topic": "a", "data": "x", "event": "e" * 2000})
         head = (
             f"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         )

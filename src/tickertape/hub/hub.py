@@ -81,6 +81,9 @@ DEFAULT_MAX_EVENT_SIZE: Final = 1024 * 1024
 _RETRY_JITTER: Final = 0.2
 """The part by which reconnection times differ: clients that were lost together reconnect apart."""
 
+_USUAL_TYPE: Final = 255
+"""Bytes of an event type that do not count for the size of its event: as long as a topic may be."""
+
 _HISTORY_STEP: Final = 16
 """Events that a page of the history begins with, whose size then decides about more."""
 
@@ -564,7 +567,7 @@ class Hub:
         return self._check_size(Draft(topic, data, event=event, key=key))
 
     def _check_size(self, draft: Draft) -> Draft:
-        size = draft.size + len((draft.event or "").encode())
+        size = draft.size + max(0, len((draft.event or "").encode()) - _USUAL_TYPE)
         if size > self.max_event_size:
             raise EventTooLargeError(size, self.max_event_size)
         return draft
