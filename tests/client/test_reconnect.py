@@ -295,6 +295,29 @@ def test_clean_end() -> None:
     assert delays == [3, 6, 12]
 
 
+EXPIRED = b'event: stream:expired\ndata: {"reason": "expired"}\n\n'
+
+
+@pytest.mark.parametrize(("renews", "reconnect"), [(True, "always"), (True, "errors"), (False, "always")])
+def test_expired_credentials(renews: bool, reconnect: str) -> None:
+    """The notice is not an event; the next attempt brings other credentials and resumes after the last event."""
+    driver = Driver(renews=renews, reconnect=reconnect).open()
+    actions = driver.receive(b"id: 7\ndata: x\n\n" + EXPIRED)
+    assert [action.event.data for action in actions if isinstance(action, Emit)] == ["x"]
+    actions = driver.end()
+    connect = actions[-1]
+    assert isinstance(connect, Connect)
+    assert connect.refused is renews
+    assert sent_id(actions) == b"7"
+    assert isinstance(stopped(driver.respond(401)), StatusError)
+
+
+def test_expired_credentials_without_reconnect() -> None:
+    driver = Driver(renews=True, reconnect="never").open()
+    driver.receive(EXPIRED)
+    assert stopped(driver.end()) is None
+
+
 def test_end_of_the_topic() -> None:
     """The stream stops at the end, without another request, and is resumed from there by a later run."""
     driver = Driver()

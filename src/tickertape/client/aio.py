@@ -74,9 +74,9 @@ class EventSource(Source):
         content: the body, sent with each request.
         json: the same, as JSON.
         auth: a function or a coroutine function that is called before each attempt, and again if a reconnect gets
-            status 401. It returns a bearer token or a mapping of headers. They are not sent to other origins. If it
-            has a parameter ``refused``, that is True after a 401: return other credentials than the last time. A
-            second 401 ends the source with a :class:`StatusError`.
+            status 401 or the hub reports that the credentials have expired. It returns a bearer token or a mapping of
+            headers. They are not sent to other origins. If it has a parameter ``refused``, that is True then: return
+            other credentials than the last time. A second 401 ends the source with a :class:`StatusError`.
         last_event_id: the id to resume from, or a store that keeps it between runs, such as :class:`FileCursor`.
         until: a function that returns True for the last event, or the data of a mark such as ``"[DONE]"``. The event
             that the function chooses is yielded; the mark is not. The iteration then ends, and does not reconnect.

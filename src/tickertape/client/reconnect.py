@@ -20,7 +20,7 @@ from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import ClientError, ContentTypeError, GaveUpError, RedirectError, StatusError
-from ..wire import End, Gap, ReceivedEvent
+from ..wire import EXPIRED_EVENT, End, Gap, ReceivedEvent
 from .http import excerpt
 from .inbox import Comment, Failure, Inbox, Position
 from .policy import STABLE, Delays, Policy, Silence, retry_after
@@ -233,7 +233,8 @@ class Reconnector:
         self._failures = 0  # since the last stable connection: for the delay
         self._fruitless = 0  # since the last event: for giving up
         self._fruitless_since = 0.0
-        self._renewing = False  # this attempt was made because of a 401
+        self._renewing = False  # this attempt was made because of a 401, or since the credentials have expired
+        self._expired = False  # the hub has sent a notice of that
 
         # Of the attempt in progress.
         self._inbox = Inbox(max_event_size=policy.max_event_size)
@@ -299,6 +300,8 @@ class Reconnector:
         self._inbox = Inbox(
             max_event_size=self.policy.max_event_size, comments=self._comments, resumed_after=resumed_after
         )
+        self._renewing = self._renewing or (self._expired and self._renews_credentials)
+        self._expired = False
         self._outbox.append(Connect(self._request_headers(), self._silence.deadline(), self._renewing))
 
     def _request_headers(self) -> tuple[tuple[str, bytes], ...]:
@@ -333,6 +336,8 @@ class Reconnector:
                 self.end = self._emitted = end
                 self._save(self.commit())
                 self._stop(None)
+            case event if event.event == EXPIRED_EVENT:
+                self._expired = True
             case event:
                 self._deliver_event(event)
 
@@ -408,11 +413,12 @@ class Reconnector:
 
     def ended(self, now: float) -> None:
         """Process the clean end of the stream."""
-        if self.policy.reconnect in ("errors", "never"):
+        if self.policy.reconnect == "never" or (self.policy.reconnect == "errors" and not self._expired):
             self._stop(None)
             return
         # After an event it is no failure: a server that answers polls ends every stream like this.
-        self._lost(now, "the stream ended", None, is_failure=self._events == self._events_before)
+        reason = "the credentials have expired" if self._expired else "the stream ended"
+        self._lost(now, reason, None, is_failure=self._events == self._events_before)
 
     def failed(self, error: Exception, now: float) -> None:
         """Process a connection that broke or could not be made."""

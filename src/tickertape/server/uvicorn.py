@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ..asgi import ASGIApp, close_streams
 from .descriptors import most_connections
 from .protocol import HubProtocol
+from .redaction import REDACT_QUERIES
 
 logger = logging.getLogger("tickertape.server")
 
@@ -116,6 +117,7 @@ def create_server(
     async def beat() -> None:
         on_beat()
 
+    logging.getLogger("uvicorn.access").addFilter(REDACT_QUERIES)
     config = Config(
         app,
         loop="auto",  # uvloop, except on Windows
