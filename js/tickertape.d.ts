@@ -10,7 +10,7 @@ export interface EventStreamOptions {
   method?: string;
   /** The body of the request, or a function that returns it for each attempt. */
   body?: BodyInit | null | (() => BodyInit | null | Promise<BodyInit | null>);
-  /** The URL to which a `POST` returns `{"ticket": …}`. The stream is requested with `?ticket=…`. */
+  /** The URL to which a `POST` of `{"topics": […]}` returns `{"ticket": …}`. The stream is requested with `?ticket=…`. */
   ticket?: string | URL;
   /** One stream for all tabs of the origin. A string separates groups of tabs, for example users. */
   shared?: boolean | string;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from support.page_site import page_site
 from support.tabs import OpenProfile
 from tickertape.wire import ServerSentEvent
 from wire.test_decoder import CASES, Case
+
+REFERENCE: Final = (Path(__file__).parents[2] / "docs" / "reference" / "browser.md").read_text("utf-8")
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -60,6 +63,7 @@ async def read_all(page: Any, client: str) -> list[dict[str, Any]]:
 
 
 async def test_our_client(open_profile: OpenProfile) -> None:
+    assert f"| `tickertape.js` | {len(CASES)} | {len(CASES)} |" in REFERENCE
     async with page_of(open_profile) as page:
         found = await read_all(page, "tickertape.js")
         for case, result in zip(CASES, found, strict=True):
@@ -84,5 +88,6 @@ async def test_other_clients(open_profile: OpenProfile, client: str, pytestconfi
         wrong = [case.name for case, result in zip(CASES, found, strict=True) if result["events"] != expected_of(case)]
         if client in READ:
             assert len(CASES) - len(wrong) == READ[client]
+            assert re.search(rf"^\| npm `{client}` \S+ \| {READ[client]} \| {READ[client]} \|", REFERENCE, re.MULTILINE)
         else:
             assert len(wrong) < 10

@@ -13,6 +13,7 @@ import pytest
 
 import tickertape
 from support.command import hub_program
+from support.npm import installed
 from support.servers import Program
 from tickertape.client import Publisher
 
@@ -53,6 +54,41 @@ def test_reference() -> None:
         assert f"`{name}`" in table, name
     for name in re.findall(r"^  readonly (\w+): (?:string|number|EventStreamState)", TYPES, re.MULTILINE):
         assert f"`{name}`" in REFERENCE, name
+
+
+USE = """
+import { EventStream } from "../js/tickertape.js";
+
+const events = new EventStream(new URL("https://example.org/events"), {
+  shared: "ann",
+  headers: async () => ({ Authorization: "Bearer x" }),
+  body: () => new URLSearchParams({ q: "x" }),
+  every: ({ type, data }) => console.log(type, data.length),
+});
+events.addEventListener("order", (event) => console.log(JSON.parse(event.data), event.lastEventId.length));
+events.addEventListener("gap", ({ detail }) => console.log(detail.after.length));
+events.addEventListener("error", ({ reason, status, problem }) => console.log(reason.length, status, problem?.detail));
+events.onmessage = (event) => console.log(event.data.length);
+const drop: EventTarget & Pick<EventSource, "url" | "withCredentials" | "readyState" | "close"> = events;
+console.log(drop.url, events.state === "waiting", EventStream.CLOSED);
+// @ts-expect-error: there is no such option
+new EventStream("/", { share: true });
+// @ts-expect-error: the state is read only
+events.state = "open";
+"""
+
+
+def test_types(pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    """The types accept the documented use, and refuse mistakes."""
+    compiler = installed(pytestconfig) / "node_modules" / "typescript" / "bin" / "tsc"
+    (tmp_path / "js").mkdir()
+    (tmp_path / "use").mkdir()
+    (tmp_path / "js" / "tickertape.d.ts").write_text(TYPES)
+    (tmp_path / "use" / "use.ts").write_text(USE)
+    options = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom"]
+    command = ["node", str(compiler), *options, "use/use.ts"]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
 
 
 async def test_in_node(tmp_path: Path) -> None:

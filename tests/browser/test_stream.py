@@ -214,7 +214,7 @@ async def test_notices(open_profile: OpenProfile) -> None:
     tickets = [Answer(201, {"content-type": "application/json"}, f'{{"ticket": "t{number}"}}') for number in (1, 2, 3)]
     async with page_of(open_profile, s=answers, tickets=[problem(503, "busy"), *tickets]) as (page, script):
         types = ["gap", "stream:gap", "expired", "end", "error"]
-        seen = await record(page, types, 6, "{ticket: '/tickets'}")
+        seen = await record(page, types, 6, "{ticket: '/tickets'}", "/s?topic=a&topic=b/*")
         assert [event["type"] for event in seen] == ["error", "stream:gap", "gap", "error", "expired", "end"]
         assert seen[0]["reason"] == "busy"
         assert seen[2]["detail"] == {"reason": "expired", "after": "e-1", "resumed": "e-7"}
@@ -222,7 +222,9 @@ async def test_notices(open_profile: OpenProfile) -> None:
         await page.evaluate(
             "async () => { while (stream.state !== 'closed') await new Promise((r) => setTimeout(r)); }"
         )
-        assert [asked.path for asked in script.asked if asked.method == "GET"] == [f"/s?ticket=t{n}" for n in (1, 2, 3)]
+        streams = [asked.path for asked in script.asked if asked.method == "GET"]
+        assert streams == [f"/s?topic=a&topic=b%2F*&ticket=t{number}" for number in (1, 2, 3)]
+        assert {asked.body for asked in script.asked if asked.method == "POST"} == {'{"topics":["a","b/*"]}'}
 
 
 async def test_ticket_refused(open_profile: OpenProfile) -> None:
@@ -235,4 +237,4 @@ async def test_ticket_refused(open_profile: OpenProfile) -> None:
 async def test_too_large(open_profile: OpenProfile) -> None:
     async with page_of(open_profile, s=[stream("data: " + "x" * (2**23 + 1), "stay")]) as (page, _):
         [error] = await record(page, ["error"], 1)
-        assert (error["state"], error["reason"]) == ("closed", "the event is too large")
+        assert (error["state"], error["reason"]) == ("closed", "event too large")

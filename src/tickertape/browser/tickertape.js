@@ -68,7 +68,7 @@ async function* blocksOf(body, source) {
       else if (field === "retry" && /^\d+$/.test(value)) source.retry = +value;
       else if (!field) source.hasHeartbeat = true;
     }
-    if (size + rest.length > MAX_EVENT) throw failure("the event is too large", { status: 200 });
+    if (size + rest.length > MAX_EVENT) throw failure("event too large", { status: 200 });
   }
 }
 
@@ -118,7 +118,7 @@ function createSource(url, options, emit) {
       for await (const block of blocksOf(response.body, source)) {
         const { type, data, id } = block;
         const [, notice] = /^stream:(.*)/.exec(type) ?? [];
-        // Only a hub begins with a cursor, in a block without data or a notice.
+        // Only a hub begins with a cursor, without data or in a notice.
         source.isHub = isHub ??= /^\w+-\d+$/.test(id) && (!type || !!notice);
         source.lastEventId = id;
         hasEvents ||= type && !notice;
@@ -150,7 +150,8 @@ function createSource(url, options, emit) {
     const id = new TextEncoder().encode(source.lastEventId);
     if (id.length) sent.set("Last-Event-ID", String.fromCharCode(...id));
     if (ticket) {
-      const answer = await fetch(new URL(ticket, target), { ...common, signal, method: "POST" });
+      const topics = JSON.stringify({ topics: target.searchParams.getAll("topic") });
+      const answer = await fetch(new URL(ticket, target), { ...common, signal, method: "POST", body: topics });
       target.searchParams.set("ticket", (await (await check(answer, answer.ok)).json()).ticket);
     }
     const response = await fetch(target, { ...common, signal, method, headers: sent, body: await valueOf(body) });
@@ -194,8 +195,8 @@ const expressionOf = (pattern) => {
   return new RegExp(`^${escaped.replace(/\/\*\*|\*/g, (star) => (star[1] ? "(/[^/]+)*" : "[^/]+"))}$`);
 };
 
-// One stream for all tabs. Each holds a lock with its topics, and waits for the lock of the leader. It sends its cursor;
-// the leader opens the stream again if the tab needs more of it, and then admits the tab.
+// One stream for all tabs. Each holds a lock with its topics, and waits for that of the leader. It sends its cursor;
+// the leader opens the stream again if the tab needs more, and then admits the tab.
 function createGroup(url, options, emit) {
   const group = { lastEventId: "", open, wake, close };
   const me = Math.random();
@@ -252,7 +253,6 @@ function createGroup(url, options, emit) {
     return held.flatMap(({ name }) => (name.startsWith(`${lock} `) ? [JSON.parse(name.slice(lock.length))] : []));
   }
 
-  // A hub begins with this cursor.
   const findStart = ({ length }, signal) =>
     new Promise((found) => {
       const probe = createSource(url, { ...options, silence: PROBE }, ({ state, id }) => {
