@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from support.http import site
+from tickertape.hub import Grant
 from tickertape.server import limits
 from tickertape.server.limits import USER, Guard, LimitCounts, Limits, TokenBucket, client_name, is_in, who
 from tickertape.server.problems import Problem
@@ -159,3 +161,17 @@ def test_who(scope: dict[str, Any], client: str) -> None:
 )
 def test_networks(address: str, networks: tuple[str, ...], expected: bool) -> None:
     assert is_in(client_name(address), networks) is expected
+
+
+async def test_each_user_has_a_quota() -> None:
+    """Users at one address do not share theirs."""
+
+    async def access(request: Any) -> Grant:
+        return Grant(publish=("**",), subscribe=("**",), user=dict(request.scope["headers"])[b"x-user"].decode())
+
+    guard = Guard(Limits(client_publish_rate=1, client_stream_rate=1), Clock())
+    async with site(guard=guard, access=access) as at:
+        for user, status in (("ann", 201), ("ann", 429), ("bob", 201)):
+            assert (await at.ask("POST", "/events/a", b"x", {"x-user": user})).status == status
+        for user, status in (("ann", 200), ("ann", 429), ("bob", 200)):
+            assert (await at.ask("HEAD", "/events?topic=a", headers={"x-user": user})).status == status

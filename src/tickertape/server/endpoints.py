@@ -31,7 +31,7 @@ from ..wire import Cursor, Draft, check_patterns, check_topic, is_internal
 from .body import BODY_FACTOR, Publication, Turns, parse_object, parse_publication, parse_text, receive_body
 from .broker_health import BrokerHealth
 from .checks import check_origin
-from .limits import Guard, who
+from .limits import USER, Guard, who
 from .openapi import DEFAULT_LIMIT, MAX_LIMIT, describe
 from .problems import Problem
 
@@ -86,6 +86,7 @@ class Endpoints:
         last, policy, envelope = last_of(request), policy_of(request), envelope_of(request)
         grant = await self._hub.authorize(request)
         grant.check_subscribe(topics)
+        request.scope[USER] = grant.user
         close = self._guard.open_stream(who(request.scope), self._hub.subscribers())
         on_disconnect = None if close is None else lambda reason: close()
         response = self._hub.response(
@@ -206,6 +207,7 @@ class Endpoints:
         grant = await self._hub.authorize(request)
         if not (grant.admin or grant.publish):
             raise grant.refusal("publish")
+        request.scope[USER] = grant.user
         return grant
 
     async def live(self, request: Request) -> Response:
