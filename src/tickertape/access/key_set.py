@@ -81,7 +81,7 @@ class KeySet:
         elif age > FRESH and self._may_try():
             self._start()
         key = self._get(id)
-        if key is None and self._may_try():
+        if key is None:
             await self._fetch()
             key = self._get(id)
         if self._fetched is None or self._clock() - self._fetched > STALE:
