@@ -165,6 +165,7 @@ async def test_errors_on_the_page(browser: Browser, tmp_path: Path) -> None:
     broker = ScriptedBroker()
     async with chat(tmp_path, broker=broker) as url, signed_in(browser, url, "Ada", "?room=attic") as ada:
         await expect(ada.page.get_by_role("alert")).to_contain_text("There is no room “attic”")
+        await expect(ada.page.locator("#connection")).to_be_hidden()
         await ada.page.get_by_role("link", name="#lobby").click()
         await expect(ada.page.get_by_text("There is no room")).to_be_hidden()
         await composer(ada.page).press("Enter")

@@ -67,6 +67,7 @@ function enter(name, notice = "") {
   at("room").textContent = known ? `#${name}` : "No such room";
   at("about").textContent = known?.about ?? "";
   at("composer").inert = !known;
+  at("connection").hidden = !known;
   for (const { name } of rooms) {
     const link = at(`room-${name}`);
     if (name === room) link.setAttribute("aria-current", "page");
