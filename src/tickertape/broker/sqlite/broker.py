@@ -119,10 +119,12 @@ class SQLiteBroker:
         """
         parts = urlsplit(url)
         path = unquote(parts.path[1:])
+        login, at, host = parts.netloc.rpartition("@")
+        shown = url.replace(parts.netloc, f"***@{host}") if login and at else url  # of a URL for another broker
         if parts.netloc == ":memory:" or path == ":memory:":
-            raise BrokerError(f"SQLite cannot share a log in memory: use memory:// instead of {url}")
+            raise BrokerError(f"SQLite cannot share a log in memory: use memory:// instead of {shown}")
         if parts.netloc or not path:
-            raise BrokerError(f"expected sqlite:///relative.db or sqlite:////absolute.db, got {url!r}")
+            raise BrokerError(f"expected sqlite:///relative.db or sqlite:////absolute.db, got {shown!r}")
         options = read_options(url, {"synchronous": choice("full", "normal"), "timeout": seconds})
         return cls(path, retention=retention, **options)
 
