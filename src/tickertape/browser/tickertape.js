@@ -9,7 +9,7 @@ const MIN_SILENCE = 3e4;
 const MAX_WAIT = 36e5;
 const SETTLE = 50;
 const PROBE = 5e3;
-const MAX_EVENT = 8e6; // characters
+const MAX_EVENT = 8e6;
 
 const valueOf = (option) => (option?.call ? option() : option);
 
@@ -38,7 +38,7 @@ const check = async (response, isExpected) => {
   throw failure(problem.detail ?? `status ${status}`, { status, problem, wait });
 };
 
-// The algorithm of WHATWG HTML. A block without data has no type.
+// By WHATWG HTML. A block without data has no type.
 async function* blocksOf(body, source) {
   const decoder = new TextDecoder();
   const reader = body.getReader();
@@ -118,7 +118,7 @@ function createSource(url, options, emit) {
       for await (const block of blocksOf(response.body, source)) {
         const { type, data, id } = block;
         const [, notice] = /^stream:(.*)/.exec(type) ?? [];
-        // Only a hub begins with a cursor, without data or in a notice.
+        // Only a hub begins so, without data or with a notice.
         source.isHub = isHub ??= /^\w+-\d+$/.test(id) && (!type || !!notice);
         source.lastEventId = id;
         hasEvents ||= type && !notice;
@@ -150,8 +150,9 @@ function createSource(url, options, emit) {
     const id = new TextEncoder().encode(source.lastEventId);
     if (id.length) sent.set("Last-Event-ID", String.fromCharCode(...id));
     if (ticket) {
-      const topics = JSON.stringify({ topics: target.searchParams.getAll("topic") });
-      const answer = await fetch(new URL(ticket, target), { ...common, signal, method: "POST", body: topics });
+      const topics = target.searchParams.getAll("topic");
+      const body = new Blob([JSON.stringify({ topics })], { type: "application/json" });
+      const answer = await fetch(new URL(ticket, target), { ...common, signal, method: "POST", body });
       target.searchParams.set("ticket", (await (await check(answer, answer.ok)).json()).ticket);
     }
     const response = await fetch(target, { ...common, signal, method, headers: sent, body: await valueOf(body) });
@@ -427,6 +428,6 @@ export class EventStream extends EventTarget {
   #store(method, value) {
     try {
       return this.#key && sessionStorage[method](this.#key, value);
-    } catch {} // blocked
+    } catch {}
   }
 }
