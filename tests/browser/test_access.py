@@ -55,7 +55,7 @@ async def page_of(open_profile: OpenProfile, grant: Grant) -> AsyncIterator[tupl
 @pytest.mark.parametrize("shared", [False, True])
 async def test_tickets(open_profile: OpenProfile, shared: bool) -> None:
     """Each attempt has its own ticket: a used one is refused."""
-    async with page_of(open_profile, Grant(user="ann", subscribe=["a"])) as (page, hub):
+    async with page_of(open_profile, Grant(user="ann", subscribe=("a",))) as (page, hub):
         assert await page.evaluate("(shared) => listen('a', { shared })", shared) == "open"
         await hub.publish("a", "1")
         await hub.disconnect(user="ann")
@@ -67,7 +67,7 @@ async def test_tickets(open_profile: OpenProfile, shared: bool) -> None:
 
 
 async def test_topic_of_another_user(open_profile: OpenProfile) -> None:
-    async with page_of(open_profile, Grant(user="ann", subscribe=["a"])) as (page, _):
+    async with page_of(open_profile, Grant(user="ann", subscribe=("a",))) as (page, _):
         status, reason = await page.evaluate("() => listen('b')")
         assert status == 403
         assert "b" in reason
