@@ -210,6 +210,23 @@ async def test_errors_on_the_page(browser: Browser, tmp_path: Path) -> None:
         ada.errors.clear()  # and status 401
 
 
+LINKS = """see https://a.example/x?y=1, (http://b.example/c) and HTTPS://c.example.
+javascript:alert(1) ftp://d.example https:// <b>"""
+
+
+async def test_links_in_messages(browser: Browser, tmp_path: Path) -> None:
+    """URLs of web pages are links. Everything else is text."""
+    async with chat(tmp_path) as url, open_tab(browser) as tab:
+        await tab.page.goto(f"{url}/chat/")
+        await expect(tab.page.locator("#connection")).to_contain_text("Sign in to connect")
+    async with chat(tmp_path) as url, signed_in(browser, url, "Ada") as ada:
+        await post(ada.page, LINKS)
+        await shows(ada.page, LINKS)
+        links = await ada.page.locator("#messages a").evaluate_all("all => all.map((a) => [a.textContent, a.rel])")
+        texts = ["https://a.example/x?y=1", "http://b.example/c", "HTTPS://c.example"]
+        assert links == [[text, "noopener noreferrer"] for text in texts]
+
+
 async def test_scroll_position(browser: Browser, tmp_path: Path) -> None:
     async with Hub(f"sqlite:///{tmp_path}/chat.db") as hub:
         for number in range(60):

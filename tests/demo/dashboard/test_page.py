@@ -137,6 +137,20 @@ async def test_history_then_live(browser: Browser, tmp_path: Path) -> None:
         assert label == "CPU over 15 min. In use: 25.0\u202f% on average, from 25.0\u202f% to 25.0\u202f%."
 
 
+async def test_first_samples_fill_the_chart(browser: Browser, tmp_path: Path) -> None:
+    """A chart starts with its first sample, even if the chosen span is longer."""
+    async with shown(browser, tmp_path) as it:
+        await it.wait_for("cards[0].chart.plot.data[0].length > 850")
+        ranges = []
+        for count in (10, 100, 800):
+            await it.evaluate(f"cards[0].chart.draw(history.samples.slice(-{count}), 900)")
+            await it.page.evaluate(FRAMES)  # uPlot draws in the next frame
+            ranges.append(
+                await it.evaluate("return cards[0].chart.plot.scales.x.max - cards[0].chart.plot.scales.x.min")
+            )
+        assert ranges == [30, 99, 844]
+
+
 async def test_gap_has_no_line(browser: Browser, tmp_path: Path) -> None:
     async with shown(browser, tmp_path, color_scheme="light") as it:
         await it.wait_for("cards[0].chart.plot.data[0].length > 850")

@@ -1,5 +1,8 @@
 // Short functions for all pages of the demos.
 
+const URLS = /https?:\/\/[^\s<>"]+/gi;
+const AFTER_URL = /[.,;:!?'…]+$/; // of the sentence around it
+
 export const at = (id) => document.getElementById(id);
 
 /** Creates an element. Text in `children` is never markup. */
@@ -17,4 +20,32 @@ export function makeButton(text, className = "", type = "button") {
 
 export function postJson(url, body, options = {}) {
   return fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...options });
+}
+
+/** Returns a text as nodes, with links for the URLs of web pages in it. They open in a new tab, which cannot reach this one. */
+export function withLinks(text) {
+  const nodes = [];
+  let from = 0;
+  for (const { 0: found, index } of text.matchAll(URLS)) {
+    let url = found.replace(AFTER_URL, "");
+    if (url.endsWith(")") && !url.includes("(")) url = url.slice(0, -1).replace(AFTER_URL, "");
+    if (!URL.canParse(url)) continue;
+    const link = Object.assign(make("a", "", url), { href: url, target: "_blank", rel: "noopener noreferrer" });
+    nodes.push(text.slice(from, index), link);
+    from = index + url.length;
+  }
+  return [...nodes, text.slice(from)];
+}
+
+const pad = (number) => String(number).padStart(2, "0");
+
+/** Formats a time of day, local and of 24 hours: 09:05:00, or 09:05 without seconds. */
+export function timeOf(date, seconds = true) {
+  const parts = [date.getHours(), date.getMinutes(), date.getSeconds()];
+  return parts.slice(0, seconds ? 3 : 2).map(pad).join(":");
+}
+
+/** Formats a date and a time of day: 2025-01-31 09:05:00. */
+export function dateTimeOf(date) {
+  return `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())} ${timeOf(date)}`;
 }

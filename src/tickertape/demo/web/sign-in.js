@@ -1,6 +1,6 @@
 // The sign-in form, and the line with the name of the user. For all demos that need a name.
 
-import { make, makeButton, postJson } from "./helpers.js";
+import { at, make, makeButton, postJson } from "./helpers.js";
 import { explain } from "./problem.js";
 
 const SESSION = new URL("../session", document.baseURI);
@@ -19,6 +19,8 @@ function requestName(section) {
   const form = make("form", "form", label, make("div", "actions", makeButton("Sign in", "", "submit")));
   const problem = Object.assign(make("p", "said wrong"), { role: "alert" });
   section.replaceChildren(form, problem);
+  at("connection").dataset.state = "closed";
+  at("connection").querySelector(".badge-text").textContent = "Sign in to connect";
   input.focus();
   return new Promise((resolve) => {
     form.addEventListener("submit", async (event) => {

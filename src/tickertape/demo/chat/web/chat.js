@@ -15,7 +15,6 @@ const text = at("text");
 const hasKeyboard = matchMedia("(pointer: fine)").matches;
 const HINT = hasKeyboard ? "Enter sends, Shift+Enter starts a new line" : "";
 
-at("connection").hidden = true; // no stream before sign-in
 const me = await signIn(at("sign-in"));
 const { rooms, max_text: maxText } = await (await fetch("rooms")).json(); // characters in a message
 const outbox = new Outbox(me);
@@ -222,7 +221,7 @@ document.addEventListener("visibilitychange", () => {
   showTitle();
 });
 
-at("chat").hidden = at("connection").hidden = false;
+at("chat").hidden = false;
 at("sign-in").classList.remove("card");
 at("me").append(at("sign-in"));
 showRooms();

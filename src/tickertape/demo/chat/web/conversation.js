@@ -1,6 +1,6 @@
 // The conversation: messages grouped by author and day, the user's unsent messages below, and the scroll position.
 
-import { make, makeButton } from "./helpers.js";
+import { dateTimeOf, make, makeButton, timeOf, withLinks } from "./helpers.js";
 
 const MAX_MESSAGES = 500; // on the page: few enough for a phone
 const NEAR = 60; // pixels: if the user is this close to the end, the page follows new messages
@@ -147,13 +147,13 @@ function bubble(name, text, { isOwn, isFirst, moment = null }) {
   const head = make("p", isFirst ? "message-head" : "unseen");
   head.append(make("span", "message-name", isOwn ? "You" : name), " ");
   if (moment) {
-    const time = make("time", "muted", moment.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+    const time = make("time", "muted", timeOf(moment, false));
     time.dateTime = moment.toISOString();
     head.append(time);
   }
-  const body = make("p", "message-text", text); // never markup
+  const body = make("p", "message-text", ...withLinks(text)); // never markup
   body.dir = "auto";
-  if (moment) body.title = moment.toLocaleString();
+  if (moment) body.title = dateTimeOf(moment);
   if (isFirst && !isOwn) item.append(avatar(name));
   item.append(head, body);
   return item;

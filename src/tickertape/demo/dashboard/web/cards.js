@@ -110,12 +110,14 @@ export class Card {
   /** Draws the chart, and updates its description for screen readers. */
   draw(samples, span) {
     this.#chart.draw(samples, span);
+    const seconds = Math.min(span, samples.at(-1).at - samples[0].at);
+    const length = seconds < 60 ? `${Math.round(seconds)} s` : `${Math.round(seconds / 60)} min`;
     const lines = this.#spec.lines.map(([label, pick, unit = this.#spec.unit]) => {
       const { lowest, average, highest } = extremes(samples, pick);
       const [low, middle, high] = [lowest, average, highest].map((value) => text(unit, value));
       return `${label}: ${middle} on average, from ${low} to ${high}`;
     });
-    this.#place.setAttribute("aria-label", `${this.#spec.title} over ${span / 60} min. ${lines.join("; ")}.`);
+    this.#place.setAttribute("aria-label", `${this.#spec.title} over ${length}. ${lines.join("; ")}.`);
   }
 }
 

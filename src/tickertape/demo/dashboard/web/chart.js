@@ -7,6 +7,7 @@ import uPlot from "./uPlot.esm.js";
 import { columns, gaps } from "./history.js";
 import { clock, text, units } from "./units.js";
 
+const MIN_SPAN = 30; // seconds: the first samples do not fill the chart
 const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power); // steps of an axis in bytes
 
 const style = getComputedStyle(document.documentElement);
@@ -54,11 +55,12 @@ export class Chart {
     new ResizeObserver(() => this.plot.setSize(size())).observe(place);
   }
 
-  /** Draws `samples`, with `span` seconds from left to right. */
+  /** Draws `samples`, from left to right: the last `span` seconds, or fewer at the beginning. */
   draw(samples, span) {
     this.#samples = samples;
     const end = samples.at(-1)?.at ?? Date.now() / 1000;
-    this.#range = [end - span, end];
+    const start = Math.min(samples[0]?.at ?? end, end - MIN_SPAN);
+    this.#range = [Math.max(start, end - span), end];
     this.plot.setData(columns(samples, this.#picks));
   }
 

@@ -1,6 +1,6 @@
 // The list of notifications. Rows are reused, so that a button keeps the focus.
 
-import { make, makeButton } from "./helpers.js";
+import { dateTimeOf, make, makeButton } from "./helpers.js";
 
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
@@ -48,7 +48,7 @@ export class NotificationList {
     const { id, title, body, link } = notification;
     const time = make("time", "note-time");
     time.dateTime = notification.created_at;
-    time.title = new Date(notification.created_at).toLocaleString();
+    time.title = dateTimeOf(new Date(notification.created_at));
     showAge(time);
     const button = makeButton("Mark read", "quiet note-read");
     button.setAttribute("aria-label", `Mark read: ${title}`);

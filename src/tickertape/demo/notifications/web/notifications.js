@@ -131,9 +131,8 @@ function showCommand() {
   }
 }
 
-at("connection").hidden = true; // no stream before sign-in
 name = await signIn(at("sign-in"));
-at("signed-in").hidden = at("connection").hidden = false;
+at("signed-in").hidden = false;
 at("send").elements.user.value = name;
 showCommand();
 let cursor;
