@@ -11,19 +11,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import resource
+import secrets
 import select
 import socket
 import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import jwt
 import psutil
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tickertape import Hub
+from tickertape.access import add_key
 
 from .minimal import FIRST_CHUNK, HEADERS
 from .processes import PATIENCE, free_port, processor_time, wait_for
@@ -38,9 +45,14 @@ TURNS: Final = 5
 
 _UVICORN: Final = ("-m", "uvicorn", "--port={port}", "--no-access-log", "--log-level=warning", "--factory")
 
+_SERVE: Final = ("-m", "tickertape", "serve", "--port={port}", "--broker=memory://", "--log-level=warning")
+
 CONTENDERS: Final = {
     "minimal": ("-m", "bench.minimal", "{port}"),
-    "serve": ("-m", "tickertape", "serve", "--port={port}", "--broker=memory://", "--log-level=warning"),
+    "serve": _SERVE,
+    "serve key": (*_SERVE, "--api-key-file={folder}/keys.toml"),
+    "serve HS256": (*_SERVE, "--jwt-key-file={folder}/secret"),
+    "serve RS256": (*_SERVE, "--jwt-key-file={folder}/public.pem"),
     "asgi": (*_UVICORN, "bench.connect:hub_app"),
     "asgi fixed": (*_UVICORN, "bench.connect:fixed_app"),
     "fastapi": (*_UVICORN, "bench.connect:hub_fastapi"),
@@ -48,6 +60,7 @@ CONTENDERS: Final = {
 }
 """Command lines: the minimal server, the hub as a program, and ``hub.response`` without and with FastAPI.
 
+``serve key`` and so on control access: each request has an API key, or a token of that algorithm.
 ``fixed`` are the same applications with a response of fixed bytes: the cost of uvicorn and FastAPI alone.
 """
 
@@ -55,7 +68,7 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 _REQUEST: Final = (
     b"GET /events?topic=orders/* HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n"
-    b"user-agent: bench\r\ncache-control: no-cache\r\n\r\n"
+    b"user-agent: bench\r\ncache-control: no-cache\r\n%b\r\n"
 )
 
 
@@ -128,6 +141,24 @@ def _fastapi(respond: Callable[[Any, str], Any], lifespan: Any) -> Any:
     return app
 
 
+# Access control
+
+
+def make_credentials(folder: Path) -> dict[str, str]:
+    """Write the files of access control, and return the credential of each contender that has one."""
+    key = add_key(folder / "keys.toml", "reader", subscribe=["orders/**"])
+    claims = {"sub": "reader", "exp": int(time.time()) + 3600, "tickertape": {"subscribe": ["orders/**"]}}
+    secret, private = secrets.token_bytes(48).hex().encode(), rsa.generate_private_key(65537, 2048)
+    (folder / "secret").write_bytes(secret)
+    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (folder / "public.pem").write_bytes(public)
+    return {
+        "serve key": key,
+        "serve HS256": jwt.encode(claims, secret, "HS256"),
+        "serve RS256": jwt.encode(claims, private, "RS256"),
+    }
+
+
 # Measuring
 
 
@@ -141,9 +172,10 @@ class Sample(NamedTuple):
 class Contender:
     """A server in a separate process."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path, credential: str | None) -> None:
         self.port = free_port()
-        command = [sys.executable, *(part.format(port=self.port) for part in CONTENDERS[name])]
+        self._request = _REQUEST % (b"" if credential is None else f"authorization: Bearer {credential}\r\n".encode())
+        command = [sys.executable, *(part.format(port=self.port, folder=folder) for part in CONTENDERS[name])]
         self._program = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self._process = psutil.Process(self._program.pid)
         wait_for(self.port)
@@ -154,7 +186,7 @@ class Contender:
         memory = self._process.memory_info().rss
         with contextlib.ExitStack() as stack:
             for start in range(0, count, STORM):
-                for stream in open_streams(self.port, min(STORM, count - start)):
+                for stream in open_streams(self.port, min(STORM, count - start), self._request):
                     stack.enter_context(stream)
             spent = processor_time(self._program.pid) - before
             memory = self._process.memory_info().rss - memory
@@ -168,7 +200,7 @@ class Contender:
         self._program.wait()
 
 
-def open_streams(port: int, count: int) -> Iterator[socket.socket]:
+def open_streams(port: int, count: int, request: bytes) -> Iterator[socket.socket]:
     """Open streams at once, and yield each that has its first event block."""
     poll = select.poll()
     waiting: dict[int, tuple[socket.socket, bytes]] = {}
@@ -178,7 +210,7 @@ def open_streams(port: int, count: int) -> Iterator[socket.socket]:
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)  # ports stay free for the next turn
         poll.register(stream, select.POLLIN)
     for stream, _ in waiting.values():
-        stream.sendall(_REQUEST)
+        stream.sendall(request)
     while waiting:
         ready = poll.poll(PATIENCE * 1000)
         if not ready:
@@ -206,7 +238,12 @@ def main() -> None:
     names = ["minimal", *(name for name in CONTENDERS if name in options.only and name != "minimal")]
     samples: dict[str, list[Sample]] = {name: [] for name in names}
     with contextlib.ExitStack() as stack:
-        contenders = {name: stack.enter_context(contextlib.closing(Contender(name))) for name in names}
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        credentials = make_credentials(folder)
+        contenders = {
+            name: stack.enter_context(contextlib.closing(Contender(name, folder, credentials.get(name))))
+            for name in names
+        }
         for contender in contenders.values():
             contender.measure(STORM)  # caches are warm after that
         first = {name: contender.measure(options.streams) for name, contender in contenders.items()}

@@ -6,16 +6,20 @@ import asyncio
 import gc
 import logging
 import re
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import jwt
 import pytest
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from support.servers import PATIENCE, Connection, connect, until
-from tickertape.hub import DirectOutput, Hub, Subscription
+from tickertape.access import CredentialAccess, JWTVerifier, KeyFile, Revocations, add_key
+from tickertape.hub import DirectOutput, Grant, Hub, Subscription
 from tickertape.server import listen
 from tickertape.server.app import create_app
 from tickertape.server.connections import HTTPProtocol
@@ -48,10 +52,12 @@ async def serving(
     http: Any = HubProtocol,
     access_log: bool = False,
     proxies: tuple[str, ...] = (),
+    client_streams: int | None = None,
     **options: Any,
 ) -> AsyncIterator[Served]:
     hub = CountingHub(max_event_size=1000, drain_window=0)
-    app = create_app(hub, cors_origins=cors_origins, guard=Guard(Limits(trusted_proxies=proxies)))
+    limits = Limits(trusted_proxies=proxies, client_streams=client_streams)
+    app = create_app(hub, cors_origins=cors_origins, guard=Guard(limits))
     listener = listen("127.0.0.1", 0)
     server = Server(Config(app, http=http, lifespan="on", ws="none", log_config=None, access_log=access_log, **options))
     running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -155,6 +161,103 @@ async def test_same_answers_in_both_ways(cors_origins: tuple[str, ...]) -> None:
             assert await answer(ours.port, case.request) == found, name
             assert ours.hub.opened - before == 2 * case.short, name
         assert application.hub.opened == 0
+
+
+SECRET = b"the secret of tokens in these tests."
+
+TOKENS = {
+    name: jwt.encode({"sub": name, "iat": 1, "exp": exp, "tickertape": {"subscribe": ["a/**"]}}, SECRET, "HS256")
+    for name, exp in (("alice", 4e9), ("revoked", 4e9), ("late", 10))
+}
+FORGED = jwt.encode({"tickertape": {"admin": True}}, b"x" * 32, "HS256")
+
+ACCESS_CASES = {
+    "anonymous": Case("/events?topic=news", short=True),
+    "anonymous, beyond": Case("/events?topic=a"),
+    "token": Case("/events?topic=a/1", short=True, headers=f"{HOST}Authorization: Bearer {TOKENS['alice']}\r\n"),
+    "token, beyond": Case("/events?topic=b", headers=f"{HOST}Authorization: Bearer {TOKENS['alice']}\r\n"),
+    "token, expired": Case("/events?topic=a/1", headers=f"{HOST}Authorization: Bearer {TOKENS['late']}\r\n"),
+    "token, revoked": Case("/events?topic=a/1", headers=f"{HOST}Authorization: Bearer {TOKENS['revoked']}\r\n"),
+    "token, forged": Case("/events?topic=a/1", headers=f"{HOST}Authorization: Bearer {FORGED}\r\n"),
+    "two tokens": Case("/events?topic=a/1", headers=HOST + f"Authorization: Bearer {TOKENS['alice']}\r\n" * 2),
+    "key": Case("/events?topic=k", short=True, headers=f"{HOST}authorization: bearer KEY\r\n"),
+    "unknown key": Case("/events?topic=k", headers=f"{HOST}authorization: bearer ttk_x\r\n"),
+    "cookie": Case("/events?topic=k", short=True, headers=f"{HOST}Cookie: session=KEY\r\n"),
+    "cookie of this site": Case(
+        "/events?topic=k", short=True, headers=f"{HOST}Cookie: session=KEY\r\nSec-Fetch-Site: same-origin\r\n"
+    ),
+    "cookie of another site": Case(
+        "/events?topic=k", headers=f"{HOST}Cookie: session=KEY\r\nSec-Fetch-Site: cross-site\r\n"
+    ),
+    "cookie of another origin": Case(
+        "/events?topic=k", headers=f"{HOST}Cookie: session=KEY\r\nOrigin: https://stranger.example\r\n"
+    ),
+    "ticket": Case("/events?topic=news&%74icket=x"),
+    "empty ticket": Case("/events?topic=news&ticket="),
+}
+
+
+async def test_access_in_both_ways(tmp_path: Path) -> None:
+    """With access control, the connection decides what needs no other server, and as the application does."""
+    key = add_key(tmp_path / "keys", "program", subscribe=["k"], now=1)
+    keys, tokens = KeyFile(tmp_path / "keys"), JWTVerifier(SECRET)
+    async with serving() as ours, serving(http=HTTPProtocol) as application:
+        for served in (ours, application):
+            revocations = Revocations(served.hub)
+            served.hub.access = CredentialAccess(
+                jwt=tokens, keys=keys, revocations=revocations, subscribe=["news"], cookie="session"
+            )
+            await revocations.revoke("revoked")
+        for first in (True, False):
+            # The first request with a credential reads the revocations in the log, so the application answers it.
+            loaded = not first
+            for name, case in ACCESS_CASES.items():
+                before = ours.hub.opened
+                request = case.request.replace(b"KEY", key.encode())
+                found = await answer(ours.port, request)
+                assert found == await answer(application.port, request), name
+                assert found.startswith((b"HTTP/1.1 200", b"HTTP/1.1 401", b"HTTP/1.1 403")), (name, found)
+                assert ours.hub.opened - before == (case.short and (loaded or name == "anonymous")), name
+                loaded = loaded or name == "token"
+        users = {info.user for info in ours.hub.presence}
+        assert users <= {None, "alice", "program"}
+
+
+async def test_access_that_waits() -> None:
+    async def access(request: Any) -> Grant:
+        return Grant(subscribe=("a",))
+
+    async with serving() as served:
+        served.hub.access = access
+        assert (await answer(served.port, CASES["plain"].request)).startswith(b"HTTP/1.1 200")
+        assert served.hub.opened == 0
+
+
+async def test_end_of_a_token() -> None:
+    """A stream that the connection has opened ends with its token."""
+    async with serving() as served:
+        served.hub.access = CredentialAccess(jwt=JWTVerifier(SECRET, leeway=0))
+        claims = {"sub": "alice", "exp": time.time() + 1.5, "tickertape": {"subscribe": ["a"]}}
+        token = jwt.encode(claims, SECRET, "HS256")
+        async with await Connection.open(served.port) as subscriber:
+            await subscriber.get("/events?topic=a", headers=f"Authorization: Bearer {token}\r\n")
+            assert served.hub.opened == 1
+            assert [info.user for info in served.hub.presence] == ["alice"]
+            assert (await subscriber.event()).event == "stream:expired"
+
+
+async def test_streams_of_a_user() -> None:
+    """The limit of a client counts the streams of a user together, whichever way serves them."""
+    async with serving(client_streams=2) as served:
+        served.hub.access = CredentialAccess(jwt=JWTVerifier(SECRET))
+        header = f"Authorization: Bearer {TOKENS['alice']}\r\n"
+        async with AsyncExitStack() as stack:
+            statuses = []
+            for extra in ("", "Last-Event-ID: other-1\r\n", ""):
+                stream = await stack.enter_async_context(await Connection.open(served.port))
+                statuses.append(await stream.get("/events?topic=a/1", headers=header + extra))
+            assert statuses == [200, 200, 429]
+            assert served.hub.opened == 1
 
 
 @pytest.mark.parametrize("request_", [CASES["plain"].request, CASES["browser"].request])

@@ -4,7 +4,7 @@ The hub itself knows only :class:`~tickertape.hub.Grant` and a function that fin
 such a function for JSON Web Tokens, API keys, tickets and cookies.
 """
 
-from .credentials import CredentialAccess, Verifier, find_credential, find_foreign_origin
+from .credentials import TICKET, CredentialAccess, ImmediateVerifier, Verifier, find_credential, find_foreign_origin
 from .keys import KEY_PREFIX, KeyFile, KeyFileError, add_key
 from .revocations import Revocations
 from .tickets import DEFAULT_VALID, MIN_SECRET, Tickets
@@ -18,7 +18,9 @@ __all__ = [
     "DEFAULT_VALID",
     "KEY_PREFIX",
     "MIN_SECRET",
+    "TICKET",
     "CredentialAccess",
+    "ImmediateVerifier",
     "JWTVerifier",
     "KeyFile",
     "KeyFileError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 from urllib.parse import parse_qsl, urlsplit
 
 from ..errors import ForbiddenError, UnauthorizedError
@@ -30,6 +30,14 @@ class Verifier(Protocol):
         Raises:
             UnauthorizedError: the token is invalid.
         """
+
+
+@runtime_checkable
+class ImmediateVerifier(Verifier, Protocol):
+    """A verifier that usually need not wait."""
+
+    def verify_now(self, token: str) -> Verified | None:
+        """Return the grant of a token; ``None`` if only ``verify`` can tell. Errors as of ``verify``."""
 
 
 class Credential(NamedTuple):
@@ -95,28 +103,54 @@ class CredentialAccess:
             ForbiddenError: a page of another origin sent the cookie.
             BrokerError: it is unknown whether the ticket was used before.
         """
-        scope: Mapping[str, Any] = request if isinstance(request, Mapping) else request.scope
-        credential = find_credential(scope, self._cookie)
+        credential = self._find(request if isinstance(request, Mapping) else request.scope)
         if credential is None:
             return self._anonymous
-        if credential.place == "cookie" and (origin := find_foreign_origin(scope, self._origins)) is not None:
-            raise ForbiddenError(f"pages of {origin} may not use the cookie: allow their origin with --cors-origin")
-        verified = await self._verify(credential)
+        if credential.place == TICKET:
+            if self.tickets is None:
+                raise UnauthorizedError("tickets are not configured here")
+            verified = await self.tickets.redeem(credential.text)
+        else:
+            verified = await self._verifier_of(credential).verify(credential.text)
         if self.revocations is not None:
             await self.revocations.check(verified)
         return verified.grant
 
-    async def _verify(self, credential: Credential) -> Verified:
+    def decide(self, scope: Mapping[str, Any]) -> Grant | None:
+        """Return the grant of a request if that takes neither the log nor another server; else ``None``.
+
+        So a server answers without a task for each request. Tickets are used up in the log, so they return ``None``.
+        Errors as of calling the object.
+        """
+        credential = self._find(scope)
+        if credential is None:
+            return self._anonymous
+        if credential.place == TICKET or not (self.revocations is None or self.revocations.loaded):
+            return None
+        verifier = self._verifier_of(credential)
+        verified = verifier.verify_now(credential.text) if isinstance(verifier, ImmediateVerifier) else None
+        if verified is None:
+            return None
+        if self.revocations is not None:
+            self.revocations.check_now(verified)
+        return verified.grant
+
+    def _find(self, scope: Mapping[str, Any]) -> Credential | None:
+        """Return the credential of a request, after the checks that need no key."""
+        credential = find_credential(scope, self._cookie)
+        if credential is None:
+            return None
+        if credential.place == "cookie" and (origin := find_foreign_origin(scope, self._origins)) is not None:
+            raise ForbiddenError(f"pages of {origin} may not use the cookie: allow their origin with --cors-origin")
         if len(credential.text) > _MAX_CREDENTIAL:
             raise UnauthorizedError(f"expected a credential of at most {_MAX_CREDENTIAL} characters")
-        if credential.place == TICKET:
-            if self.tickets is None:
-                raise UnauthorizedError("tickets are not configured here")
-            return await self.tickets.redeem(credential.text)
+        return credential
+
+    def _verifier_of(self, credential: Credential) -> Verifier:
         verifier = self._keys if credential.text.startswith(KEY_PREFIX) else self._jwt
         if verifier is None:
             raise UnauthorizedError("credentials of this kind are not configured here")
-        return await verifier.verify(credential.text)
+        return verifier
 
 
 def find_credential(scope: Mapping[str, Any], cookie: str | None = None) -> Credential | None:

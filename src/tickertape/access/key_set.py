@@ -68,6 +68,11 @@ class KeySet:
         parts = urlsplit(self._url)
         return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
+    def find_now(self, id: str | None) -> Any:
+        """Return the key with this ``kid`` if it is known and was fetched lately; else ``None``."""
+        fresh = self._fetched is not None and self._clock() - self._fetched <= FRESH
+        return self._get(id) if fresh else None
+
     async def find(self, id: str | None) -> Any:
         """Return the key with this ``kid``; for a token without one, the only key of the set.
 

@@ -67,6 +67,10 @@ class KeyFile:
         return f"<KeyFile {self._path} keys={len(self._keys)}>"
 
     async def verify(self, token: str) -> Verified:
+        """Return the grant of a key. Errors as of :meth:`verify_now`."""
+        return self.verify_now(token)
+
+    def verify_now(self, token: str) -> Verified:
         """Return the grant of a key.
 
         Raises:

@@ -66,6 +66,19 @@ class Revocations:
         """
         if not self._loaded:
             await self._load()
+        self.check_now(verified)
+
+    @property
+    def loaded(self) -> bool:
+        """True if the revocations in the log were read, so that :meth:`check_now` knows them."""
+        return self._loaded
+
+    def check_now(self, verified: Verified) -> None:
+        """Refuse a credential that was revoked, as far as the revocations are loaded.
+
+        Raises:
+            UnauthorizedError: it was issued before its user was revoked.
+        """
         before = None if verified.grant.user is None else self._before.get(verified.grant.user)
         if before is not None and (verified.issued is None or verified.issued <= before):
             raise UnauthorizedError("the credential was revoked")

@@ -126,14 +126,30 @@ class JWTVerifier:
             UnauthorizedError: the token is invalid.
             AccessUnavailableError: the keys of the issuer cannot be fetched.
         """
+        header = self._read_header(token)
+        found = self._key if self._keys is None else await self._keys.find(_kid_of(header))
+        return self._verify_with(found, header, token)
+
+    def verify_now(self, token: str) -> Verified | None:
+        """Return the grant of a token; ``None`` if keys must be fetched first, so that only :meth:`verify` can tell.
+
+        Raises:
+            UnauthorizedError: the token is invalid.
+        """
+        header = self._read_header(token)
+        found = self._key if self._keys is None else self._keys.find_now(_kid_of(header))
+        return None if found is None else self._verify_with(found, header, token)
+
+    def _read_header(self, token: str) -> Mapping[str, Any]:
         try:
-            header = self._jwt.get_unverified_header(token)
+            header: Mapping[str, Any] = self._jwt.get_unverified_header(token)
         except self._jwt.PyJWTError:
             raise UnauthorizedError("the credential is not a token") from None
-        found = self._key
-        if self._keys is not None:
-            kid = header.get("kid")
-            found = await self._keys.find(kid if isinstance(kid, str) else None)
+        return header
+
+    def _verify_with(
+        self, found: tuple[Any, tuple[str, ...]] | None, header: Mapping[str, Any], token: str
+    ) -> Verified:
         assert found is not None, "there is a key, or a set of them"
         key, algorithms = found
         if header.get("alg") not in algorithms:
@@ -258,6 +274,11 @@ def mercure_patterns(selectors: Iterable[str]) -> list[str]:
         if "*" not in selector and "" not in segments and not any("{" in segment for segment in segments):
             found.append("/".join(segments))
     return found
+
+
+def _kid_of(header: Mapping[str, Any]) -> str | None:
+    kid = header.get("kid")
+    return kid if isinstance(kid, str) else None
 
 
 def _list(rights: Mapping[str, Any], name: str) -> list[str]:

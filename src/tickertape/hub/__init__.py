@@ -2,7 +2,7 @@
 
 from .direct import DirectOutput
 from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
-from .grants import EVERYTHING, Access, Grant
+from .grants import EVERYTHING, Access, Grant, ImmediateAccess
 from .hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, REVOCATIONS, Hub
 from .log import MAX_LAST, Last
 from .presence import Presence
@@ -31,6 +31,7 @@ __all__ = [
     "HubEvent",
     "HubResponse",
     "HubStatistics",
+    "ImmediateAccess",
     "Last",
     "Overflow",
     "OverflowPolicy",

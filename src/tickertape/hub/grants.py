@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from ..errors import ForbiddenError, UnauthorizedError
 from ..wire import Patterns, check_patterns, covers
@@ -84,6 +84,14 @@ class Grant:
 
 Access: TypeAlias = Callable[[Any], Awaitable[Grant]]
 """Find the grant of a request, or raise an :class:`~tickertape.errors.UnauthorizedError`."""
+
+
+@runtime_checkable
+class ImmediateAccess(Protocol):
+    """An access function that usually need not wait."""
+
+    def decide(self, scope: Mapping[str, Any]) -> Grant | None:
+        """Return the grant of a request by its ASGI scope; ``None`` if only a call can tell. Errors as of a call."""
 
 
 def _checked(patterns: str | Iterable[str]) -> Patterns:

@@ -58,7 +58,7 @@ from ..wire import (
 from .delivery import Delivery
 from .direct import DirectOutput
 from .feeds import MAX_NAME_LENGTH, Feed, Field, Shape, Source
-from .grants import EVERYTHING, Access, Grant
+from .grants import EVERYTHING, Access, Grant, ImmediateAccess
 from .log import Follower, Last, Start, check_last, find_start, start_in_window
 from .presence import Presence
 from .pull import PullOutput
@@ -1122,6 +1122,17 @@ class Hub:
             UnauthorizedError: the request has an invalid credential.
         """
         return EVERYTHING if self.access is None else await self.access(request)
+
+    def authorize_now(self, scope: Scope) -> Grant | None:
+        """Return the grant of a request if the hub's access can tell without waiting; else ``None``.
+
+        Raises:
+            UnauthorizedError: the request has an invalid credential.
+        """
+        access = self.access
+        if access is None:
+            return EVERYTHING
+        return access.decide(scope) if isinstance(access, ImmediateAccess) else None
 
     async def disconnect(self, *, user: str | int) -> None:
         """End all streams of a user, on all hubs of this log, within a second.

@@ -21,16 +21,17 @@ from starlette.requests import Request
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from ..access import TICKET
 from ..asgi import Message, Receive, Scope, Send, frame, get_last_event_id
-from ..errors import InvalidTopicError, TickertapeError
-from ..hub import Hub, OverflowPolicy
+from ..errors import AccessError, InvalidTopicError, TickertapeError
+from ..hub import EVERYTHING, Grant, Hub, OverflowPolicy
 from ..wire import check_patterns
 from .checks import find_mistake
 from .connections import HTTPProtocol, guard_of
 from .descriptors import is_full
 from .endpoints import envelope_of, last_of, policy_of, topics_of
 from .hosts import AllowedHosts
-from .limits import Guard, address_of
+from .limits import USER, Guard, address_of, who
 from .problems import Problem
 
 STREAMS: Final = "tickertape.streams"
@@ -46,6 +47,9 @@ _MAX_QUERY: Final = 2_048
 
 _NOT_PLAIN: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 """Headers of requests with a body or that uvicorn itself handles."""
+
+_OF_CREDENTIALS: Final = frozenset((b"authorization", b"cookie", b"host", b"origin", b"sec-fetch-site"))
+"""Headers by which access is decided."""
 
 _FORWARDED: Final = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
 """Headers with which uvicorn replaces the client's address in its access log, if it trusts the proxy."""
@@ -68,6 +72,7 @@ class _HeadReader:
         url: the target of the request.
         last_event_id: the value of the header, or ``None``.
         origin: the value of the header, or ``None``.
+        credentials: the headers with a credential, or about the page that sends it.
         cookie: whether there is such a header.
         forwarded: whether a proxy names another client.
         host: the value of the header.
@@ -85,6 +90,7 @@ class _HeadReader:
         self.url = b""
         self.last_event_id: bytes | None = None
         self.origin: bytes | None = None
+        self.credentials: list[tuple[bytes, bytes]] = []
         self.cookie = False
         self.forwarded = False
         self.host = b""
@@ -112,6 +118,8 @@ class _HeadReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         self.count += 1
+        if name in _OF_CREDENTIALS:
+            self.credentials.append((name, value))
         if name == b"host":
             self._hosts += 1
             self.host = value
@@ -169,8 +177,6 @@ class DirectStreams:
     def serve(self, data: bytes, transport: asyncio.Transport, state: ServerState) -> bool:
         """Answer a request and hand its connection to the hub. Return False if nothing was done."""
         limits = self._guard.limits
-        if self._hub.access is not None:
-            return False  # to find a grant may take a request to another server
         if not (
             data.startswith(self._lines)
             and data.endswith(_END)
@@ -187,15 +193,25 @@ class DirectStreams:
         query = self._query(raw_query) if path in self._paths else None
         if query is None:
             return False
+        try:
+            grant = self._authorize(query)
+        except AccessError:
+            return False  # the application answers with the problem
+        if grant is None:
+            return False
         guard = self._guard
-        client = address_of(transport) if guard.limits_streams else ""
+        client = ""
+        if guard.limits_streams:
+            client = address_of(transport) if grant.user is None else who({USER: grant.user})
         if guard.limits_streams and not guard.may_stream(client, self._hub.subscribers()):
             return False
         last_event_id = query.last_event_id
         if reader.last_event_id:  # an empty id is none
             last_event_id = reader.last_event_id.decode("utf-8", "replace")
         try:
-            stream = self._hub.open_direct(query.patterns, last_event_id, query.last, query.policy, query.envelope)
+            stream = self._hub.open_direct(
+                query.patterns, last_event_id, query.last, query.policy, query.envelope, grant
+            )
         except TickertapeError:
             return False  # the application answers with the problem
         if stream is None:
@@ -213,6 +229,19 @@ class DirectStreams:
         if self._logs_access:
             self._log_access(transport)
         return True
+
+    def _authorize(self, query: _Query) -> Grant | None:
+        """Return the grant of the request that was read last; ``None`` if the application must find it.
+
+        Raises:
+            AccessError: the credential is invalid, or does not cover the patterns.
+        """
+        if self._hub.access is None:
+            return EVERYTHING
+        grant = self._hub.authorize_now({"type": "http", "headers": self._reader.credentials, "query_string": b""})
+        if grant is not None:
+            grant.check_subscribe(query.patterns)
+        return grant
 
     def _query(self, raw: bytes) -> _Query | None:
         """Return the parameters in a raw query, or ``None`` if the application must answer."""
@@ -232,6 +261,8 @@ class DirectStreams:
         if find_mistake(scope) is not None:
             return None
         request = Request(scope)
+        if TICKET in request.query_params:
+            return None  # it is used up in the log
         try:
             patterns = check_patterns(topics_of(request), limit=self._hub.max_topics)
             policy = OverflowPolicy(policy_of(request))
