@@ -1129,7 +1129,7 @@ class Hub:
         Raises:
             UnauthorizedError: the request has an invalid credential.
         """
-        access = self.access
+        access: Any = self.access
         if access is None:
             return EVERYTHING
         return access.decide(scope) if isinstance(access, ImmediateAccess) else None
