@@ -34,6 +34,13 @@ def test_data(data: Any, text: str, size: int) -> None:
         ({"topic": "a/*"}, InvalidTopicError, r"expected a topic without '\*'"),
         ({"topic": " a"}, InvalidTopicError, "printable characters without spaces around"),
         ({"topic": "a\x00"}, InvalidTopicError, "printable characters"),
+        ({"topic": "a\x85b"}, InvalidTopicError, "printable characters"),
+        ({"topic": "a\u00a0b"}, InvalidTopicError, "printable characters"),
+        ({"topic": "a\u200bb"}, InvalidTopicError, "printable characters"),
+        ({"topic": "a\u202eb"}, InvalidTopicError, "printable characters"),
+        ({"topic": "a\u2028b"}, InvalidTopicError, "printable characters"),
+        ({"topic": "a\U000e0041b"}, InvalidTopicError, "printable characters"),
+        ({"topic": "a\ud800b"}, InvalidTopicError, "printable characters"),
         ({"topic": "/".join("a" * (MAX_SEGMENTS + 1))}, InvalidTopicError, "segments"),
         ({"topic": 5}, InvalidTopicError, "expected a topic as a str, got 5"),
         ({"data": object()}, InvalidEventError, "object cannot be written as JSON"),
@@ -86,3 +93,9 @@ def test_end() -> None:
 def test_invalid_reason(reason: Any) -> None:
     with pytest.raises(InvalidEventError, match="reason"):
         Draft.end("t", reason)
+
+
+@pytest.mark.parametrize("character", ["\ue000", "\u0378", "\U0010fffd"])
+def test_topic_of_any_unicode(character: str) -> None:
+    """Private and unassigned characters are allowed, whatever the version of Unicode."""
+    assert Draft(f"a{character}b").topic == f"a{character}b"

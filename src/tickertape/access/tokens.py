@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..errors import AccessError, InvalidTopicError, UnauthorizedError
 from ..hub import Grant
-from ..wire import is_internal
+from ..wire import is_internal, is_printable
 from .key_set import KeySet
 from .verified import Verified
 
@@ -250,7 +250,7 @@ def fill(pattern: str, claims: Mapping[str, Any]) -> str:
         name = match[1]
         value = claims.get(name)
         text = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-        if not text or "/" in text or "*" in text or text != text.strip() or not text.isprintable():
+        if not text or "/" in text or "*" in text or not is_printable(text):
             raise UnauthorizedError(f"the claim {name!r} of the token cannot be a part of a topic")
         return text
 

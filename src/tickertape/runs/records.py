@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ..errors import InvalidTopicError
-from ..wire import MAX_TOPIC_LENGTH, Cursor, Draft, check_topic
+from ..wire import MAX_SEGMENTS, MAX_TOPIC_LENGTH, Cursor, Draft, check_topic
 
 CONTROL: Final = "runs"
 EVENTS: Final = "run"
@@ -37,6 +37,9 @@ TEXT: Final = "run:text"
 
 RESERVED: Final = "run:"
 """The prefix of these types, which the items of a run must not have."""
+
+MAX_NAME_SEGMENTS: Final = MAX_SEGMENTS - 2
+"""Segments of the name of a run; the topic of its events has one before them and one after them."""
 
 _ID_LENGTH: Final = 64 + 1 + 19
 """Characters of the longest id."""
@@ -115,7 +118,8 @@ def check_name(name: str) -> str:
     Raises:
         InvalidTopicError: it is not a valid topic, or too long.
     """
-    check_topic(name)
+    if check_topic(name).count("/") >= MAX_NAME_SEGMENTS:
+        raise InvalidTopicError(f"expected the name of a run of at most {MAX_NAME_SEGMENTS} segments, got {name!r}")
     longest = MAX_TOPIC_LENGTH - len(CONTROL) - 2 - _ID_LENGTH
     if len(name) > longest:
         raise InvalidTopicError(f"expected the name of a run of at most {longest} characters, got {len(name)}")

@@ -7,7 +7,15 @@ from typing import Any, Final
 from .. import __version__
 from ..hub import MAX_LAST, OverflowPolicy
 from ..runs import FRAMINGS, RunState
-from ..wire import MAX_OFFSET
+from ..wire import (
+    MAX_KEY_LENGTH,
+    MAX_OFFSET,
+    MAX_REASON_LENGTH,
+    MAX_SEGMENTS,
+    MAX_TOPIC_LENGTH,
+    REFUSED_CHARACTERS,
+    RESERVED_PREFIX,
+)
 
 DEFAULT_LIMIT: Final = 100
 """Items in one answer: as many as a person reads."""
@@ -31,12 +39,39 @@ _REASONS: Final = {
     503: "The hub is draining, its broker does not work, or large bodies use up the memory for them.",
 }
 
+_INNER: Final = f"[^{REFUSED_CHARACTERS}*/]"
+_OUTER: Final = f"[^{REFUSED_CHARACTERS}*/ ]"
+_WILD: Final = r"\*\*?"
+
+
+def _topic_pattern(segments: int) -> str:
+    """Return the regular expression of topics of at most so many segments."""
+    return f"^{_OUTER}(?:{_INNER}*(?:/{_INNER}+){{0,{segments - 2}}}(?:/{_INNER}*)?{_OUTER})?$"
+
+
+_SUBSCRIPTION: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_TOPIC_LENGTH,
+    "pattern": (
+        f"^(?:{_WILD}|{_OUTER}(?:{_INNER}*{_OUTER})?|(?:{_WILD}|{_OUTER}{_INNER}*)"
+        f"(?:/(?:{_WILD}|{_INNER}+)){{0,{MAX_SEGMENTS - 2}}}/(?:{_WILD}|{_INNER}*{_OUTER}))$"
+    ),
+    "not": {"pattern": r"\*\*.*\*\*.*\*\*"},
+}
+_TOPIC_NAME: Final = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_TOPIC_LENGTH,
+    "pattern": _topic_pattern(MAX_SEGMENTS),
+}
+
 _TOPICS: Final = {
     "name": "topic",
     "in": "query",
     "required": True,
     "description": "Topic pattern; may be repeated. `*` stands for one segment, `**` for any number.",
-    "schema": {"type": "array", "items": {"type": "string", "maxLength": 255}, "minItems": 1},
+    "schema": {"type": "array", "items": _SUBSCRIPTION, "minItems": 1},
     "explode": True,
     "example": ["orders/42", "chat/**"],
 }
@@ -107,7 +142,7 @@ def _stream() -> dict[str, Any]:
             _text("Last-Event-ID", "header", "The id of the last event that was received: a cursor."),
         ],
         "responses": {
-            "200": {"description": "An event stream.", "content": {"text/event-stream": {"schema": _STRING}}},
+            "200": {"description": "An event stream.", "content": {"text/event-stream": {}}},
             "204": {"description": "All topics have ended, and the client has everything: it should stop."},
             **_problems(400, 401, 403, 429, 503),
         },
@@ -119,7 +154,7 @@ def _ticket() -> dict[str, Any]:
         "operationId": "createTicket",
         "summary": "A ticket for one stream, for clients that cannot send a credential with it.",
         "description": "Add it as `ticket` to the query of `GET /events`. It works once, and expires after 30 s.",
-        "requestBody": _json_body(_object("topics", topics={**_list_of(_STRING), "minItems": 1})),
+        "requestBody": _json_body(_object("topics", topics={**_list_of(_SUBSCRIPTION), "minItems": 1})),
         "responses": {
             "201": _answer("The ticket.", "Ticket"),
             **_problems(400, 401, 403, 404, 413, 422, 503),
@@ -153,7 +188,7 @@ def _publish() -> dict[str, Any]:
             "content": {
                 "application/json": {"schema": {"oneOf": [event, {"type": "array", "items": event}]}},
                 "application/x-ndjson": {"schema": {"description": "One event per line.", "type": "string"}},
-                "application/x-www-form-urlencoded": {"schema": event},
+                "application/x-www-form-urlencoded": {"schema": {"$ref": "#/components/schemas/Form"}},
             },
         },
         "responses": {
@@ -170,10 +205,15 @@ def _publish_text() -> dict[str, Any]:
         "description": "Its type does not matter: `curl -d hello http://127.0.0.1:8000/events/greetings`.",
         "parameters": [
             _TOPIC,
-            _text("event", "query", "The event type."),
-            _text("key", "query", "An idempotency key: events with the same key are stored once."),
+            _text("event", "query", "The event type.", _PUBLISHED_TYPE),
+            _text(
+                "key",
+                "query",
+                "An idempotency key: events with the same key are stored once. Empty for none.",
+                _KEY_OR_EMPTY,
+            ),
         ],
-        "requestBody": {"content": {"*/*": {"schema": _STRING}}},
+        "requestBody": {"content": {"text/plain": {"schema": _STRING}}},
         "responses": {
             "201": _answer("The event is stored.", "Cursor"),
             **_problems(400, 401, 403, 413, 415, 422, 429, 503),
@@ -187,7 +227,7 @@ def _history() -> dict[str, Any]:
         "summary": "The kept events, oldest first.",
         "parameters": [
             _TOPICS,
-            _text("after", "query", "The cursor after which to start. Default: before the oldest event."),
+            _text("after", "query", "The cursor after which to start. Default: before the oldest event.", _CURSOR),
             _query("limit", "The greatest number of events.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
         "responses": {"200": _answer("A page of events.", "History"), **_problems(400, 401, 403, 503)},
@@ -229,7 +269,7 @@ def _runs() -> dict[str, Any]:
                 "description": "Also list the runs that have ended and can be read.",
                 "schema": {"type": "boolean", "default": False},
             },
-            _text("after", "query", "The id of the run after which to start. Default: before the oldest run."),
+            _text("after", "query", "The id of the run after which to start. Default: before the oldest run.", _CURSOR),
             _query("limit", "The greatest number of runs.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
         "responses": {"200": _answer("A page of runs.", "Runs"), **_problems(400, 503)},
@@ -281,7 +321,7 @@ def _read_run() -> dict[str, Any]:
             _text("Last-Event-ID", "header", "The id of the last event that was received."),
         ],
         "responses": {
-            "200": {"description": "An event stream.", "content": {"text/event-stream": {"schema": _STRING}}},
+            "200": {"description": "An event stream.", "content": {"text/event-stream": {}}},
             "204": {"description": "The client has the end of the run: it should stop."},
             **_problems(400, 403, 404, 410, 503),
         },
@@ -296,14 +336,19 @@ def _append_to_run() -> dict[str, Any]:
         "parameters": [
             _NAME,
             *_WHICH_RUN,
-            _text("event", "query", "The event type, if the body is text."),
-            _text("key", "query", "An idempotency key: a request with the same key stores its items once."),
+            _text("event", "query", "The event type, if the body is text.", _TYPE),
+            _text(
+                "key",
+                "query",
+                "An idempotency key: a request with the same key stores its items once. Empty for none.",
+                _KEY_OR_EMPTY,
+            ),
         ],
         "requestBody": {
             "content": {
                 "application/json": {"schema": {"oneOf": [item, {"type": "array", "items": item}]}},
                 "application/x-ndjson": {"schema": {"description": "One item per line.", "type": "string"}},
-                "*/*": {"schema": {"description": "A piece of text.", "type": "string"}},
+                "text/plain": {"schema": {"description": "A piece of text.", "type": "string"}},
             },
         },
         "responses": {
@@ -410,8 +455,8 @@ def _query(name: str, description: str, least: int, most: int, default: int | No
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
-def _text(name: str, place: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": place, "description": description, "schema": _STRING}
+def _text(name: str, place: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"name": name, "in": place, "description": description, "schema": schema or _STRING}
 
 
 def _object(required: str, **properties: Any) -> dict[str, Any]:
@@ -420,6 +465,10 @@ def _object(required: str, **properties: Any) -> dict[str, Any]:
 
 def _closed(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 def _list_of(items: dict[str, Any]) -> dict[str, Any]:
@@ -433,14 +482,14 @@ _TOPIC: Final = {
     "in": "path",
     "required": True,
     "description": "The topic, with its slashes unescaped.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": _TOPIC_NAME,
 }
 _NAME: Final = {
     "name": "name",
     "in": "path",
     "required": True,
     "description": "The name of the run: a topic, with its slashes unescaped.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 165},
+    "schema": {**_TOPIC_NAME, "maxLength": 165, "pattern": _topic_pattern(MAX_SEGMENTS - 2)},
 }
 _WHICH_RUN: Final = (
     _text("run", "query", "The id of the run. Default: the newest run of the name."),
@@ -448,7 +497,16 @@ _WHICH_RUN: Final = (
 )
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _NODE: Final = {"type": "string", "description": "The process that answers: a random name.", "examples": ["3fa9c1d2"]}
-_CURSOR: Final = {"type": "string", "description": "The id of the event on a stream.", "examples": ["0a1b2c3d4e5f-42"]}
+_CURSOR: Final = {
+    "type": "string",
+    "pattern": "^[0-9A-Za-z_]{1,64}-(?:0|[1-9][0-9]{0,17})$",
+    "description": "The id of an event on a stream.",
+    "examples": ["0a1b2c3d4e5f-42"],
+}
+_KEY: Final = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH}
+_KEY_OR_EMPTY: Final = {"type": "string", "maxLength": MAX_KEY_LENGTH}
+_TYPE: Final = {"type": "string", "pattern": r"^[^\r\n]*$"}
+_PUBLISHED_TYPE: Final = {**_TYPE, "not": {"type": "string", "pattern": f"^{RESERVED_PREFIX}"}}
 
 _RUN: Final[dict[str, Any]] = {
     "name": _STRING,
@@ -470,15 +528,20 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "Event": {
         **_object(
             "topic data",
-            topic={"type": "string", "minLength": 1, "maxLength": 255},
+            topic=_TOPIC_NAME,
             data={"description": "A string is sent as text, everything else as JSON."},
             event={
-                "type": ["string", "null"],
+                **_or_null(_PUBLISHED_TYPE),
                 "description": "The event type; types that start with `stream:` are reserved.",
             },
-            key={"type": ["string", "null"], "minLength": 1, "maxLength": 255},
+            key=_or_null(_KEY),
         ),
         "additionalProperties": False,
+    },
+    "Form": {
+        **_object("topic data", topic=_TOPIC_NAME, data=_STRING, event=_PUBLISHED_TYPE, key=_KEY_OR_EMPTY),
+        "additionalProperties": False,
+        "description": "The inputs of a form, each once. An empty event type or key counts as none.",
     },
     "Cursor": _object("cursor", cursor=_CURSOR),
     "Cursors": _object("cursors", cursors=_list_of(_CURSOR)),
@@ -509,7 +572,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
         audience_count=_COUNT,
         audiences=_list_of(_object("topics subscribers", topics=_list_of(_STRING), subscribers=_COUNT)),
     ),
-    "Ending": _closed(reason={**_NULLABLE, "minLength": 1, "maxLength": 200, "default": "ended"}),
+    "Ending": _closed(reason={**_NULLABLE, "minLength": 1, "maxLength": MAX_REASON_LENGTH, "default": "ended"}),
     "Run": _object("name run topic state owner started ended error", **_RUN),
     "OpenedRun": _object(
         "name run topic state owner started ended error joined",
@@ -526,7 +589,14 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "RunItem": {
         "oneOf": [
             {"type": "string", "description": "A piece of text."},
-            {**_closed(data={"description": "A string is sent as text, everything else as JSON."}, event=_NULLABLE)},
+            {
+                **_object(
+                    "data",
+                    data={"description": "A string is sent as text, everything else as JSON."},
+                    event=_or_null(_TYPE),
+                ),
+                "additionalProperties": False,
+            },
         ],
     },
     "RunEnding": _closed(

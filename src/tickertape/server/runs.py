@@ -104,7 +104,7 @@ class RunEndpoints:
         if not run.info.active:
             raise Problem(HTTPStatus.CONFLICT, f"run {run.name!r} has ended", state=run.info.state)
         with self._storing():
-            cursors = await run.append(*items, key=request.query_params.get("key"))
+            cursors = await run.append(*items, key=request.query_params.get("key") or None)
         return published(cursors, many=many)
 
     async def _items(self, request: Request, body: bytes) -> tuple[list[Any], bool]:

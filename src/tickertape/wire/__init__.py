@@ -5,7 +5,17 @@ Standard library only, no I/O, no clock.
 
 from .cursor import MAX_OFFSET, Cursor
 from .decoder import DEFAULT_MAX_EVENT_SIZE, Decoder
-from .draft import MAX_KEY_LENGTH, MAX_SEGMENTS, MAX_TOPIC_LENGTH, Draft, check_segments, check_topic
+from .draft import (
+    MAX_KEY_LENGTH,
+    MAX_REASON_LENGTH,
+    MAX_SEGMENTS,
+    MAX_TOPIC_LENGTH,
+    REFUSED_CHARACTERS,
+    Draft,
+    check_segments,
+    check_topic,
+    is_printable,
+)
 from .event import ReceivedEvent, ServerSentEvent, encode_fields
 from .notices import (
     END_EVENT,
@@ -44,9 +54,11 @@ __all__ = [
     "INTERNAL",
     "MAX_KEY_LENGTH",
     "MAX_OFFSET",
+    "MAX_REASON_LENGTH",
     "MAX_SEGMENTS",
     "MAX_TOPICS",
     "MAX_TOPIC_LENGTH",
+    "REFUSED_CHARACTERS",
     "RESERVED_PREFIX",
     "STREAM_ERROR",
     "TOPIC_END_EVENT",
@@ -67,5 +79,6 @@ __all__ = [
     "covers",
     "encode_fields",
     "is_internal",
+    "is_printable",
     "overlap",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -15,6 +16,15 @@ MAX_TOPIC_LENGTH: Final = 255
 
 MAX_SEGMENTS: Final = 32
 """Segments of a topic or a pattern: no hierarchy of names is deeper, and the work of matching grows with them."""
+
+REFUSED_CHARACTERS: Final = (
+    r"\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f"
+)
+"""Characters that no topic has, for the class of a regular expression: control characters, white space but for U+0020,
+and what is invisible or changes the direction of text. Two topics that look the same are the same."""
+
+_REFUSED: Final = re.compile(rf"[{REFUSED_CHARACTERS}\ud800-\udfff]")
 
 MAX_KEY_LENGTH: Final = 255
 """Characters of an idempotency key: a UUID has 36, and the column of every store holds as many."""
@@ -36,10 +46,18 @@ def check_topic(topic: str) -> str:
     return topic
 
 
+def is_printable(text: str) -> bool:
+    """Return True if a text has none of :data:`REFUSED_CHARACTERS`, no half of a surrogate pair and no spaces around.
+
+    The characters are fixed, so that the answer does not depend on the version of Unicode.
+    """
+    return text.strip(" ") == text and _REFUSED.search(text) is None
+
+
 @lru_cache(maxsize=4_096)
 def _checked_topic(topic: str) -> str:
     """Return a topic as it is stored. A topic has many events, so the last ones that were checked are known."""
-    return repair(check_topic(topic))
+    return check_topic(topic)
 
 
 def check_segments(what: str, text: object) -> list[str]:
@@ -56,7 +74,7 @@ def check_segments(what: str, text: object) -> list[str]:
         raise InvalidTopicError(f"expected a {what} as a str, got {text!r}")
     if not text or len(text) > MAX_TOPIC_LENGTH:
         raise InvalidTopicError(f"expected a {what} of 1 to {MAX_TOPIC_LENGTH} characters, got {len(text)}")
-    if text != text.strip() or not text.isprintable():
+    if not is_printable(text):
         raise InvalidTopicError(f"expected a {what} of printable characters without spaces around, got {text!r}")
     segments = text.split("/")
     if "" in segments:
@@ -109,7 +127,7 @@ class Draft:
         if event is not None and event.startswith(RESERVED_PREFIX):
             raise InvalidEventError(f"event types that start with {RESERVED_PREFIX!r} are reserved, got {event!r}")
         _check_key(key)
-        _set_topic(self, _checked_topic(topic) if type(topic) is str else repair(check_topic(topic)))
+        _set_topic(self, _checked_topic(topic) if type(topic) is str else check_topic(topic))
         _set_data(self, text)
         _set_event(self, None if event is None else repair(event))
         _set_key(self, None if key is None else repair(key))
