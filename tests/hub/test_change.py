@@ -306,7 +306,7 @@ async def test_a_gap_and_a_change(direct: bool) -> None:
 
 @WAYS
 async def test_while_a_page_is_read(direct: bool) -> None:
-    """What was read for the old topics is dropped, and read again for the new ones."""
+    """A page of the old topics is dropped, and read again for the new ones."""
     broker = ScriptedBroker()
     async with hub_of(broker, retention=Retention(events=2)) as hub:
         for number in range(10):
@@ -479,7 +479,7 @@ async def test_stream_of_another_process(direct: bool, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("user", ["eve", None])
 async def test_no_process_answers(user: str | None) -> None:
-    """The id is unknown, or the stream has another user: nobody learns which."""
+    """The id is unknown, or the stream has another user: the caller does not learn which."""
     broker, clock = MemoryBroker(), FakeClock()
     async with Hub(broker, clock=clock) as here, Hub(broker, clock=FakeClock()) as there:
         client = HubClient(there, "a", changeable=True, user="ann")

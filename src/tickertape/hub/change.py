@@ -2,7 +2,7 @@
 
 A process that serves the stream changes it at once. Any other process stores a request in the log, in a topic of the
 hub itself. The process that serves the stream stores the answer there. The request names the stream by a hash of its
-id, so nobody who reads the log can change it. If there is no answer in time, there is no such stream.
+id, so a reader of the log cannot change it. If there is no answer in time, there is no such stream.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Changes:
         try:
             answer = {"cursor": str(await self._apply(subscription, request))}
         except SubscriptionNotFoundError:
-            return  # it has ended meanwhile
+            return  # it has ended since the request
         except TickertapeError as error:
             name = next((name for name, kind in _FAILURES.items() if isinstance(error, kind)), "log")
             answer = {"error": name, "message": str(error)}

@@ -97,7 +97,7 @@ class Presence:
 
 
 def name_of(text: str) -> str:
-    """Return the name of a subscription. It stands in the log: nobody who reads that learns the text itself."""
+    """Return the name of a subscription. The log has the name only, so a reader of the log does not learn the text."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 

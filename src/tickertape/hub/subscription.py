@@ -117,7 +117,7 @@ class Change:
         return check_patterns({*patterns} - {*self.remove} | {*self.add}, limit=self.limit)
 
     def fail(self, error: Exception) -> None:
-        """Report an error, unless nobody waits any more."""
+        """Report an error, unless the caller was cancelled."""
         if not self.done.done():
             self.done.set_exception(error)
 

@@ -211,7 +211,7 @@ class TopicsChange(ReceivedEvent):
 class StreamOpen(ReceivedEvent):
     """A notice with the id of a subscription, for a client that has asked for it: of the type ``stream:open``.
 
-    Whoever knows the id may change the topics of the stream, as far as they may subscribe to them.
+    A client that knows the id may change the topics of the stream, if it may subscribe to them.
     """
 
     __slots__ = ()
