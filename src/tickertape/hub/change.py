@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 from ..broker import Broker, Record
@@ -24,7 +24,7 @@ from ..errors import (
     TickertapeError,
 )
 from ..timing import Clock
-from ..wire import Cursor, compile_patterns
+from ..wire import Cursor, Draft, compile_patterns
 from .delivery import Delivery
 from .grants import Grant
 from .log import find_start
@@ -68,7 +68,6 @@ class ChangingHub(Protocol):
 
     @property
     def clock(self) -> Clock: ...
-    async def publish(self, topic: str, data: Any, *, event: str) -> Cursor: ...
     def limit_right(self, subscription: Subscription, until: float) -> None: ...
 
 
@@ -120,13 +119,23 @@ class Changes:
         hub: the hub.
         broker: its log.
         delivery: its delivery.
+        append: stores a record; the limit for events of the application does not hold for it.
         shared: other processes may be on the log.
     """
 
-    def __init__(self, hub: ChangingHub, broker: Broker, delivery: Delivery, *, shared: bool) -> None:
+    def __init__(
+        self,
+        hub: ChangingHub,
+        broker: Broker,
+        delivery: Delivery,
+        append: Callable[[Draft], Awaitable[Cursor]],
+        *,
+        shared: bool,
+    ) -> None:
         self._hub = hub
         self._broker = broker
         self._delivery = delivery
+        self._append = append
         self._shared = shared
         self._asked: dict[str, asyncio.Future[Cursor]] = {}  # by nonce
         self._seen: dict[str, None] = {}  # nonces of requests, the oldest first
@@ -203,7 +212,7 @@ class Changes:
         clock = self._hub.clock
         timer = None
         try:
-            await self._hub.publish(REQUESTS, {"nonce": nonce, **request._asdict()}, event="change:request")
+            await self._append(Draft(REQUESTS, {"nonce": nonce, **request._asdict()}, event="change:request"))
             timer = clock.call_at(clock.time() + _PATIENCE, _give_up, asked)
             return await asked
         finally:
@@ -237,7 +246,7 @@ class Changes:
             name = next((name for name, kind in _FAILURES.items() if isinstance(error, kind)), "log")
             answer = {"error": name, "message": str(error)}
         try:
-            await self._hub.publish(ANSWERS, {"nonce": nonce, **answer}, event="change:answer")
+            await self._append(Draft(ANSWERS, {"nonce": nonce, **answer}, event="change:answer"))
         except TickertapeError as error:
             logger.warning("a change of topics could not be answered: %s", error)
 

@@ -280,7 +280,7 @@ class Hub:
         for topic, watcher in self._watchers:
             delivery.watch(topic, watcher)
         shared = not (self._url is not None and isinstance(self._broker, MemoryBroker))
-        self._changes = Changes(self, self._broker, delivery, shared=shared)
+        self._changes = Changes(self, self._broker, delivery, self._append_one, shared=shared)
         self._wheel, self._follower, self._delivery = wheel, follower, delivery
         self._published = 0
         wheel.start(self._beat, self._check)

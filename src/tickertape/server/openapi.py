@@ -212,7 +212,7 @@ def _change() -> dict[str, Any]:
         "requestBody": _options("Change"),
         "responses": {
             "200": _answer("The topics are changed.", "Cursor"),
-            **_problems(400, 403, 404, 413, 415, 422, 429, 503),
+            **_problems(400, 401, 403, 404, 413, 415, 422, 429, 503),
         },
     }
 
