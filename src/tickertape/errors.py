@@ -25,7 +25,9 @@
     ├── RunActiveError                      another run of the name is active
     ├── RunOwnerError                       a run belongs to another owner
     ├── SlowConsumerError                   a subscription was read too slowly: its next events are no longer kept
-    └── StreamEndedError                    the stream ended while you waited for an event
+    ├── StreamEndedError                    the stream ended while you waited for an event
+    ├── SubscriptionBusyError               a stream has not been sent its last changes yet
+    └── SubscriptionNotFoundError           no open stream has an id
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ __all__ = [
     "SlowConsumerError",
     "StatusError",
     "StreamEndedError",
+    "SubscriptionBusyError",
+    "SubscriptionNotFoundError",
     "TickertapeError",
     "UnauthorizedError",
 ]
@@ -317,3 +321,14 @@ class RunOwnerError(TickertapeError):
     def __init__(self, name: str) -> None:
         super().__init__(f"run {name!r} has another owner")
         self.name = name
+
+
+class SubscriptionBusyError(TickertapeError):
+    """The topics of a stream cannot be changed now: its client does not read, or too many changes wait. Try again."""
+
+
+class SubscriptionNotFoundError(TickertapeError):
+    """No open stream has this id: it has ended, or it belongs to another user."""
+
+    def __init__(self, message: str = "no open stream has this id") -> None:
+        super().__init__(message)

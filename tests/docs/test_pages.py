@@ -140,6 +140,7 @@ def test_reference_of_hub() -> None:
         "is_over",
         "last_block",
         "limit_age",
+        "limit_right",
         "open_direct",
         "publish_now",
         "read_recent",

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from support.access import ADMIN, bearer, protect
 from support.http import JSON, Site, site
 from tickertape.errors import AccessUnavailableError
-from tickertape.hub import Grant, Hub
+from tickertape.hub import Grant, Hub, OverflowPolicy
 from tickertape.server.app import create_app
 from tickertape.server.limits import Guard, Limits
 from tickertape.server.openapi import describe
@@ -55,7 +55,13 @@ def test_operation_ids() -> None:
 
 ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/events", "?topic=a", 200, b""),
-    ("GET", "/events", "?topic=a&last=1&on_overflow=skip&envelope=topic&last_event_id=x&lastEventId=x", 200, b""),
+    (
+        "GET",
+        "/events",
+        "?topic=a&last=1&on_overflow=skip&envelope=topic&subscription=true&last_event_id=x&lastEventId=x",
+        200,
+        b"",
+    ),
     ("GET", "/events", "?topic=a", 204, b""),
     ("GET", "/events", "", 400, b""),
     ("GET", "/events", "?topic=a", 429, b""),
@@ -99,6 +105,17 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
             (400, b"{"),
             (413, b" " * 70_000),
             (422, b"{}"),
+        )
+    ),
+    *(
+        ("PATCH", "/subscriptions/{id}", "", status, body)
+        for status, body in (
+            (200, b'{"add":["b"],"remove":["a"],"last":1}'),
+            (400, b'{"remove":["a"]}'),
+            *((status, b'{"add":["b"]}') for status in (401, 403, 404, 429, 503)),
+            (413, b" " * 70_000),
+            (415, b"x"),
+            (422, b'{"last":1001}'),
         )
     ),
     ("GET", "/history", "?topic=a&after=a-1&limit=1", 200, b""),
@@ -202,6 +219,9 @@ async def test_answers(method: str, path: str, query: str, status: int, body: by
             guard.published("", 100, 0)
             guard.open_stream("", 0)
         url = path.replace("{topic}", "a").replace("{name}", name) + query.replace("run=", f"run={run}")
+        if "{id}" in url:
+            subscription = hub.hub.delivery.subscribe(("a",), 0, None, OverflowPolicy.DISCONNECT, None)
+            url = url.replace("{id}", "none" if status == 404 else hub.hub.presence.name(subscription))
         headers = dict(JSON)
         if path in ("/tickets", "/revocations") or status == 401 or (status == 403 and method == "GET"):
             grants = {"admin": ADMIN, "none": Grant()}

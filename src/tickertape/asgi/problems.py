@@ -16,6 +16,8 @@ from ..errors import (
     InvalidTopicError,
     RunActiveError,
     RunOwnerError,
+    SubscriptionBusyError,
+    SubscriptionNotFoundError,
     UnauthorizedError,
 )
 from .types import Send
@@ -38,6 +40,10 @@ def status_of(error: Exception) -> int:
         return HTTPStatus.FORBIDDEN
     if isinstance(error, RunActiveError):
         return HTTPStatus.CONFLICT
+    if isinstance(error, SubscriptionNotFoundError):
+        return HTTPStatus.NOT_FOUND
+    if isinstance(error, SubscriptionBusyError):
+        return HTTPStatus.TOO_MANY_REQUESTS
     if isinstance(error, (HubClosedError, BrokerError, TimeoutError, AccessUnavailableError)):
         return HTTPStatus.SERVICE_UNAVAILABLE
     return HTTPStatus.INTERNAL_SERVER_ERROR

@@ -1,5 +1,6 @@
 """Topics over one shared log: publish, subscribe, resume without silent loss."""
 
+from .change import MAX_PAST
 from .direct import DirectOutput
 from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
 from .grants import EVERYTHING, Access, Grant, ImmediateAccess
@@ -17,6 +18,7 @@ __all__ = [
     "DEFAULT_RETRY",
     "EVERYTHING",
     "MAX_LAST",
+    "MAX_PAST",
     "REVOCATIONS",
     "Access",
     "Batch",

@@ -19,13 +19,13 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import DisconnectReason
 from ..broker import Broker, LogState, Record
-from ..errors import BrokerError, SlowConsumerError
+from ..errors import BrokerError, InvalidTopicError, SlowConsumerError, SubscriptionBusyError, SubscriptionNotFoundError
 from ..timing import Clock, sleep
-from ..wire import Cursor, Gap, GapReason, Patterns, compile_patterns
+from ..wire import MAX_OFFSET, Cursor, Gap, GapReason, Patterns, TopicsChange, compile_patterns
 from .audience import STRIDE, TURN, Audience, Member
 from .presence import Presence
 from .statistics import Counters
-from .subscription import Output, OverflowPolicy, Subscription
+from .subscription import Change, Changed, Output, OverflowPolicy, Past, Subscription
 from .topics import TopicIndex
 from .window import Entry, Window, encode_record
 
@@ -62,6 +62,12 @@ _MAX_OBSERVED: Final = 10_000
 _EXPIRIES: Final = 1_000
 """Times of subscriptions that have ended, beyond those of open ones, that are kept until they have passed."""
 
+_MAX_CHANGED: Final = 32
+"""Changes of the topics of one stream of which it has no notice yet. Its client does not read, or sends too many."""
+
+_MAX_PAST: Final = 256 * 1024
+"""Bytes of past events that are held for these notices: the limit of what is held for one connection."""
+
 Ending: TypeAlias = Callable[[DisconnectReason], None]
 Watcher: TypeAlias = Callable[[Record], None]
 
@@ -86,6 +92,8 @@ class Slice(NamedTuple):
         entries: the events.
         gap: sent before the entries, if some events are no longer kept.
         end: the offset of the entry with which the stream ends, if it is known.
+        change: sent after the entries, if the topics have changed. The entries are past events then: they go out
+            without an id, because a client that resumes continues after the change, not after them.
     """
 
     chunk: bytes
@@ -93,6 +101,7 @@ class Slice(NamedTuple):
     entries: list[Entry]
     gap: Gap | None = None
     end: int | None = None
+    change: TopicsChange | None = None
 
 
 class LiveOutput(Member, Protocol):
@@ -136,6 +145,7 @@ class Delivery:
         self._room = asyncio.Event()
         self._progress = asyncio.Event()
         self._joining: dict[LiveOutput, None] = {}  # a set that keeps its order
+        self._changing: list[tuple[Subscription, Change]] = []  # at the end of the round
         self._replaced = asyncio.Event()
         self._closed = False
         self._round: Iterator[None] | None = None
@@ -163,11 +173,7 @@ class Delivery:
         envelope: bool = False,
     ) -> Subscription:
         """Register a subscription; see :class:`Subscription`. It is served as soon as it has an output."""
-        audience = self._audiences.get((patterns, envelope))
-        if audience is None:
-            audience = self._audiences[patterns, envelope] = Audience(patterns, self.clock.time(), envelope)
-            self._index.add(patterns, audience)
-        audience.members += 1
+        audience = self._enter(patterns, envelope)
         subscription = Subscription(self.presence.new_id(), audience, cursor, gap, policy, time.time(), user)
         self.counters.opened += 1
         if stream_logger.isEnabledFor(logging.INFO):
@@ -194,14 +200,25 @@ class Delivery:
         self.counters.stream_seconds.observe(lasted)
         if stream_logger.isEnabledFor(logging.INFO):
             self._log_closed(subscription, lasted)
-        audience = subscription.audience
+        self._leave(subscription.audience)
+        self.presence.leave(subscription)
+        if (ending := self._endings.pop(subscription.id, None)) is not None:
+            ending(reason)
+
+    def _enter(self, patterns: Patterns, envelope: bool) -> Audience:
+        """Return the audience for some patterns, with one member more."""
+        audience = self._audiences.get((patterns, envelope))
+        if audience is None:
+            audience = self._audiences[patterns, envelope] = Audience(patterns, self.clock.time(), envelope)
+            self._index.add(patterns, audience)
+        audience.members += 1
+        return audience
+
+    def _leave(self, audience: Audience) -> None:
         audience.members -= 1
         if not audience.members:
             del self._audiences[audience.patterns, audience.envelope]
             self._index.remove(audience.patterns, audience)
-        self.presence.leave(subscription)
-        if (ending := self._endings.pop(subscription.id, None)) is not None:
-            ending(reason)
 
     def _log_opened(self, subscription: Subscription) -> None:
         topics = subscription.audience.patterns
@@ -261,6 +278,77 @@ class Delivery:
         for record in records:
             for watcher in self._watchers.get(record.topic, ()):
                 watcher(record)
+
+    # The topics of a subscription change.
+
+    def change(self, subscription: Subscription, change: Change) -> None:
+        """Move a subscription to another audience, at its own cursor.
+
+        It has everything of the old topics up to there, and gets everything of the new ones after it, also if it is
+        far behind. Its notice goes out before the next event. While a round runs, the cursors of live outputs are
+        unknown; their changes wait for its end.
+        """
+        if subscription.output is not None and not subscription.output.settle():
+            self._changing.append((subscription, change))
+            return
+        try:
+            cursor = self._change(subscription, change)
+        except (InvalidTopicError, SubscriptionBusyError, SubscriptionNotFoundError) as error:
+            change.fail(error)
+        else:
+            if not change.done.done():
+                change.done.set_result(cursor)
+        if subscription.output is not None:
+            subscription.output.wake()
+
+    def _change(self, subscription: Subscription, change: Change) -> Cursor:
+        if subscription.reason is not None or self._closed:
+            raise SubscriptionNotFoundError
+        before = subscription.audience
+        patterns = change.apply(before.patterns)
+        waiting = subscription.changed = deque() if subscription.changed is None else subscription.changed
+        if len(waiting) >= _MAX_CHANGED or sum(_size(each.past) for each in waiting) > _MAX_PAST:
+            raise SubscriptionBusyError("the client of this stream has not read its last changes yet")
+        past = [] if change.past is None else self._past(change, change.past, before.patterns, subscription.cursor)
+        subscription.audience = self._enter(patterns, before.envelope)
+        self._leave(before)
+        waiting.append(Changed(patterns, past))
+        self.counters.changed += 1
+        return Cursor(self.window.epoch, subscription.cursor)
+
+    def _past(self, change: Change, past: Past, before: Patterns, cursor: int) -> list[Entry]:
+        """Return the last events of added topics up to the cursor, without those of the topics from before."""
+        window = self.window
+        if past.epoch != window.epoch:
+            return []
+        entries = [entry for entry in past.entries if entry.offset <= cursor]
+        reached = past.upto
+        while reached < cursor:
+            found, reached = window.after(max(reached, window.oldest - 1), change.add, _MAX_PAST, cursor)
+            entries += found
+        had = compile_patterns(before)
+        kept: deque[Entry] = deque()
+        size = 0
+        for entry in reversed([entry for entry in entries if entry.block and not entry.ends_topic][-change.last :]):
+            size += len(entry.block)
+            if kept and size > _MAX_PAST:
+                break
+            if not had(entry.topic):
+                kept.appendleft(entry)
+        return [*kept]
+
+    def take_change(self, subscription: Subscription) -> Slice | None:
+        """Return the notice of a change to send next, with the past events before it, and remove it."""
+        if not subscription.changed:
+            return None
+        topics, past = subscription.changed.popleft()
+        ended = [topic for topic in topics if self.window.ended.get(topic, MAX_OFFSET + 1) <= subscription.cursor]
+        notice = TopicsChange.create(topics, Cursor(self.window.epoch, subscription.cursor), ended)
+        envelope = subscription.audience.envelope
+        chunk = b"".join([*(entry.block_without_id(envelope) for entry in past), notice.encode()])
+        return Slice(chunk, subscription.cursor, past, change=notice)
+
+    # Live outputs.
 
     def join(self, output: LiveOutput) -> None:
         """Make an output live if it is served up to the position; else let it advance after the round."""
@@ -438,6 +526,10 @@ class Delivery:
         self._memo.clear()
         if self._appended:
             self._observe_deliveries()
+        if self._changing:
+            changing, self._changing = self._changing, []
+            for subscription, change in changing:
+                self.change(subscription, change)
 
     def appended(self, offset: int, started: float) -> None:
         """Record that an event of this hub is stored, for the time until it is delivered.
@@ -498,6 +590,9 @@ class Delivery:
     def close(self) -> None:
         """Wake the tasks that wait for another log."""
         self._closed = True
+        changing, self._changing = self._changing, []
+        for _, change in changing:
+            change.fail(SubscriptionNotFoundError())
         self._replaced.set()
         self.report_progress()
 
@@ -524,6 +619,11 @@ class Delivery:
         """Return whether everything after the cursor is in the window."""
         self.window.trim(self.clock.time())
         return self.window.complete_after(subscription.audience.patterns) <= subscription.cursor
+
+    @property
+    def running(self) -> bool:
+        """True while a round writes: then it is unknown how far live outputs are."""
+        return self._running
 
     def is_ahead(self, cursor: int) -> bool:
         """Return whether a reader has all that rounds have brought, so that a later round wakes it."""
@@ -563,7 +663,7 @@ class Delivery:
     async def fetch_slice(self, subscription: Subscription) -> Slice | None:
         """Read the next slice from the broker, for a cursor that is older than the window.
 
-        Returns ``None`` if the log was replaced during the read: the cursor is another one then.
+        Returns ``None`` if the log was replaced during the read, or the topics were changed: start again then.
 
         Raises:
             SlowConsumerError: the next events are no longer kept, and the policy is ``disconnect``.
@@ -597,7 +697,7 @@ class Delivery:
         self.counters.read_seconds.observe(perf_counter() - began)
         while state.epoch != window.epoch and self.window is window and not self._closed:
             await self._replaced.wait()
-        if self.window is not window or self._closed:
+        if self.window is not window or self._closed or subscription.audience is not audience:
             return None
         last = records[-1].offset if records else cursor
         upto = last if len(records) == _PAGE_RECORDS else max(known, last)
@@ -642,6 +742,10 @@ class Delivery:
         """Return a gap of the current log, and count it."""
         self.counters.gaps[reason] += 1
         return Gap.create(reason, after, Cursor(self.window.epoch, resumed))
+
+
+def _size(entries: list[Entry]) -> int:
+    return sum(len(entry.block) for entry in entries)
 
 
 def _user_in_log(subscription: Subscription) -> str:

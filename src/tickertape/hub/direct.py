@@ -116,8 +116,17 @@ class DirectOutput(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def settle(self) -> bool:
+        """Store the exact cursor and leave the audience, if no round runs."""
+        if self.place >= 0:
+            if self._delivery.running:
+                return False
+            self.subscription.audience.leave(self)
+            self.move_to(self._delivery.position)
+        return True
+
     def wake(self) -> None:
-        """Continue: the log was replaced."""
+        """Continue: the log was replaced, or the topics have changed."""
         self.advance()
 
     def advance(self) -> None:
@@ -128,6 +137,8 @@ class DirectOutput(asyncio.Protocol):
             gap = subscription.take_gap()
             if gap is not None:
                 self._write(gap.encode())
+            elif (changed := delivery.take_change(subscription)) is not None:
+                self._take(changed)
             elif delivery.is_over(subscription):
                 self._end(self._transport)
                 return

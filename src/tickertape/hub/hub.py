@@ -55,6 +55,7 @@ from ..wire import (
     check_topic,
     compile_patterns,
 )
+from .change import Changes, Request
 from .delivery import Delivery
 from .direct import DirectOutput
 from .feeds import MAX_NAME_LENGTH, Feed, Field, Shape, Source
@@ -212,6 +213,7 @@ class Hub:
         self._replaced_feeds: list[Feed] = []
         self._companions: list[Companion] = []
         self._watchers: list[tuple[str, Callable[[Record], None]]] = []
+        self._changes: Changes | None = None
         self._closers: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -277,6 +279,8 @@ class Hub:
         delivery.watch(REVOCATIONS, self._revoked)
         for topic, watcher in self._watchers:
             delivery.watch(topic, watcher)
+        shared = not (self._url is not None and isinstance(self._broker, MemoryBroker))
+        self._changes = Changes(self, self._broker, delivery, self._append_one, shared=shared)
         self._wheel, self._follower, self._delivery = wheel, follower, delivery
         self._published = 0
         wheel.start(self._beat, self._check)
@@ -350,6 +354,8 @@ class Hub:
         for subscription in self.presence.subscriptions:
             self._finish(delivery, subscription)
         delivery.close()
+        if self._changes is not None:
+            self._changes.close()
         wheel.stop()
         self._closing = asyncio.get_running_loop().create_task(
             self._close_log(self._cancel_feeds(), follower), name="tickertape close"
@@ -748,6 +754,7 @@ class Hub:
         last: Last = None,
         on_overflow: Overflow = "disconnect",
         user: Any = None,
+        changeable: bool = False,
     ) -> AsyncIterator[PullOutput]:
         """Subscribe in this process: enter with ``async with``, and iterate with ``async for``.
 
@@ -757,6 +764,7 @@ class Hub:
             last: without a cursor, the number of past events to start with; ``"all"`` for all that are kept.
             on_overflow: the treatment of a reader that is too slow: ``"disconnect"``, ``"skip"`` or ``"latest"``.
             user: a value for :attr:`presence`.
+            changeable: the output has an :attr:`~PullOutput.id` with which :meth:`change` changes the topics.
 
         Raises:
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
@@ -767,11 +775,52 @@ class Hub:
         policy = check_overflow(on_overflow)
         start = await self.find_start(patterns, last_event_id, check_last(last))
         subscription = self.subscribe_at(start, patterns, policy, user)
-        output = PullOutput(self.delivery, subscription)
+        output = PullOutput(self.delivery, subscription, self.presence.name(subscription) if changeable else None)
         try:
             yield output
         finally:
             output.close()
+
+    async def change(
+        self,
+        id: str,
+        *,
+        add: str | Iterable[str] = (),
+        remove: str | Iterable[str] = (),
+        last: int = 0,
+        grant: Grant | None = None,
+    ) -> Cursor:
+        """Change the topics of an open stream, without a new connection. Nothing is lost and nothing is repeated.
+
+        The stream has all events of its topics from before up to the cursor that is returned, and gets all events of
+        its new topics after it. It is the stream's own position: one that is behind gets events of the added topics
+        from there on, in order with the others. The client gets the notice ``stream:topics``
+        (:class:`~tickertape.TopicsChange`) with this cursor as its id, before the next event.
+
+        The stream may be served by another process on the same log. This waits for its answer, at most 2 s.
+
+        Arguments:
+            id: the id of the subscription, from ``stream:open`` or :attr:`PullOutput.id`.
+            add: patterns to add. Those that the stream has are ignored.
+            remove: patterns to remove, as they were added. Others are ignored.
+            last: the number of past events of the added topics to send before the notice, 0 to 1,000, at most 256 KiB.
+                Events of topics that the stream has had until now are left out. They have no id.
+            grant: the rights of the request. They must cover the added topics, and the stream ends when they end. A
+                stream of another user is not found. ``None`` if your application has checked the request.
+
+        Raises:
+            InvalidTopicError: a pattern breaks the syntax, or the stream would have no topics or too many.
+            ValueError: ``last`` is out of its range.
+            AccessError: the grant does not cover the added topics.
+            SubscriptionNotFoundError: no open stream has this id, or it has another user.
+            SubscriptionBusyError: the client has not read the notices of its last 32 changes.
+            HubClosedError: the hub is closed.
+            BrokerError: the log cannot be reached.
+        """
+        await self._ready()
+        request = Request.create(id, add, remove, last, grant)
+        assert self._changes is not None, "an open hub has it"
+        return await self._changes.change(request)
 
     async def stream(
         self,
@@ -788,6 +837,7 @@ class Hub:
         envelope: Literal["topic"] | None = None,
         heartbeat: float | Literal["hub"] | None = "hub",
         retry: float | None = None,
+        changeable: bool = False,
     ) -> AsyncGenerator[bytes]:
         """Yield an event stream as bytes, for frameworks that bring their own streaming response.
 
@@ -801,7 +851,8 @@ class Hub:
             request: the request, or an ASGI scope: its ``Last-Event-ID`` counts, and when its server stops, the
                 stream ends. For a server without scopes, ``{"server": (host, port)}`` of its listening socket.
             last_event_id: the cursor after which to start, instead of the request's.
-            last, on_overflow, user, grant, filter, map, envelope, heartbeat, retry: as of :meth:`response`.
+            last, on_overflow, user, grant, filter, map, envelope, heartbeat, retry,
+            changeable: as of :meth:`response`.
 
         Raises:
             AccessError: the grant does not cover all topics.
@@ -831,7 +882,8 @@ class Hub:
         guard = _Guard(self)
         open_streams.add_foreign(guard, dict(scope))
         try:
-            opening = opening_block(subscription, self.epoch, self.retry_block(shaping.retry))
+            own_id = self.presence.name(subscription) if changeable else None
+            opening = opening_block(subscription, self.epoch, self.retry_block(shaping.retry), own_id)
             async for chunk in Chunks(self, output, opening, shaping, heartbeat=shaping.heartbeat):
                 yield chunk
         finally:
@@ -853,6 +905,7 @@ class Hub:
         envelope: Literal["topic"] | None = None,
         heartbeat: float | Literal["hub"] | None = "hub",
         retry: float | None = None,
+        changeable: bool = False,
         background: Callable[[], Awaitable[Any]] | None = None,
         on_disconnect: Callable[[DisconnectReason], Any] | None = None,
     ) -> HubResponse:
@@ -874,6 +927,8 @@ class Hub:
             envelope: ``"topic"`` sends ``{"topic": …, "data": …}`` as the data, which both are text; for patterns.
             heartbeat: seconds of silence after which this client gets a comment, > 0; ``None`` for never.
             retry: seconds after which this client should reconnect, plus or minus a fifth.
+            changeable: the client gets the id of its subscription in ``stream:open``, after the first block, and
+                :meth:`change` can change the topics of the stream.
             background: called and awaited when the stream is over, such as Starlette's ``BackgroundTask``.
             on_disconnect: called (and awaited, if it returns an awaitable) with the :class:`DisconnectReason` when
                 the stream is over.
@@ -899,6 +954,7 @@ class Hub:
             user=user,
             grant=grant,
             shaping=self._check_shaping(filter, map, envelope, heartbeat, retry),
+            changeable=changeable,
             background=background,
             on_disconnect=on_disconnect,
         )
@@ -967,6 +1023,7 @@ class Hub:
         policy: OverflowPolicy,
         envelope: bool = False,
         grant: Grant = EVERYTHING,
+        changeable: bool = False,
     ) -> tuple[bytes, DirectOutput] | None:
         """Register a subscription that is written to a socket; for servers that own their connections.
 
@@ -985,7 +1042,8 @@ class Hub:
             return None
         subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, grant.user, envelope)
         self.limit_age(subscription, grant.until)
-        opening = opening_block(subscription, delivery.window.epoch, self.retry_block())
+        own_id = self.presence.name(subscription) if changeable else None
+        opening = opening_block(subscription, delivery.window.epoch, self.retry_block(), own_id)
         return opening, DirectOutput(delivery, subscription, self.drain)
 
     async def read(self, after: int, limit: int, topics: TopicFilter | None = None) -> Page:
@@ -1176,10 +1234,15 @@ class Hub:
         """End a stream at ``until``, in seconds since the Unix epoch, and when it is as old as ``max_age``."""
         delivery, now = self.delivery, self.clock.time()
         if until is not None:
-            delivery.expire_at(subscription, now + until - time.time(), DisconnectReason.EXPIRED)
+            self.limit_right(subscription, until)
         if self.max_age is not None:
             age = self.max_age * (1 - _AGE_JITTER * self.random())
             delivery.expire_at(subscription, now + age, DisconnectReason.MAX_AGE)
+
+    def limit_right(self, subscription: Subscription, until: float) -> None:
+        """End a stream at ``until``, in seconds since the Unix epoch, because the right to it ends."""
+        when = self.clock.time() + until - time.time()
+        self.delivery.expire_at(subscription, when, DisconnectReason.EXPIRED)
 
     def last_block(self, reason: DisconnectReason | None, retry: float | None = None) -> bytes:
         """Return the last bytes of a stream that the hub ends: a notice if there is one, and a reconnection time."""
@@ -1251,6 +1314,7 @@ class Hub:
             lag=max(self._lag(self.delivery, 0), 0) + window.newest - self.delivery.position,
             published=self._published,
             opened=counters.opened,
+            changed=counters.changed,
             delivered=counters.delivered,
             delivered_bytes=counters.delivered_bytes,
             superseded=counters.superseded,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
+import secrets
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ..asgi import DisconnectReason
 from .subscription import SubscriberInfo, Subscription
 
 logger = logging.getLogger("tickertape.hub")
+
+_NAME_BYTES: Final = 18
+"""Random bytes of the text that names a subscription: it cannot be guessed, and fits well into a URL."""
 
 JoinCallback: TypeAlias = Callable[[SubscriberInfo], Any]
 LeaveCallback: TypeAlias = Callable[[SubscriberInfo, DisconnectReason], Any]
@@ -27,6 +32,8 @@ class Presence:
     def __init__(self) -> None:
         self._subscriptions: dict[int, Subscription] = {}
         self._ids = itertools.count(1)
+        self._names: dict[int, str] = {}  # of those that can be changed
+        self._named: dict[str, Subscription] = {}
         self._on_join: list[JoinCallback] = []
         self._on_leave: list[LeaveCallback] = []
 
@@ -70,10 +77,28 @@ class Presence:
         if self._on_join:
             _call(self._on_join, subscription.info)
 
+    def name(self, subscription: Subscription) -> str:
+        """Return a new random text with which a request can name a subscription."""
+        text = secrets.token_urlsafe(_NAME_BYTES)
+        name = self._names[subscription.id] = name_of(text)
+        self._named[name] = subscription
+        return text
+
+    def named(self, name: str) -> Subscription | None:
+        """Return the open subscription with the name that :func:`name_of` returns for its text."""
+        return self._named.get(name)
+
     def leave(self, subscription: Subscription) -> None:
         """Remove a subscription that has ended and call the callbacks."""
+        if (name := self._names.pop(subscription.id, None)) is not None:
+            del self._named[name]
         if self._subscriptions.pop(subscription.id, None) is not None and self._on_leave:
             _call(self._on_leave, subscription.info, subscription.reason)
+
+
+def name_of(text: str) -> str:
+    """Return the name of a subscription. The log has the name only, so a reader of the log does not learn the text."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _call(callbacks: list[Any], *args: Any) -> None:

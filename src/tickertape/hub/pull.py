@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from ..asgi import DisconnectReason
 from ..errors import SlowConsumerError
-from ..wire import Cursor, End, Gap, ReceivedEvent
+from ..wire import Cursor, End, Gap, ReceivedEvent, TopicsChange
 from .delivery import Delivery, Slice
 from .statistics import Way
 from .subscription import SubscriberInfo, Subscription
@@ -57,22 +57,27 @@ class PullOutput:
     """Iterate over the events of a subscription; :meth:`Hub.subscribe` yields it.
 
     Yields a :class:`HubEvent` for each event, a :class:`Gap` where some are no longer kept, and an :class:`End` where
-    a topic ends. It has no queue: events that are not read yet stay in the log.
+    a topic ends. If it was opened with ``changeable=True``, it yields a :class:`TopicsChange` for each change of its
+    topics. It has no queue: events that are not read yet stay in the log.
+
+    Attributes:
+        id: the id for :meth:`Hub.change`; ``None`` without ``changeable=True``.
 
     Raises:
         SlowConsumerError: the next events are no longer kept, and ``on_overflow`` is ``"disconnect"``.
         BrokerError: the log cannot be read.
     """
 
-    __slots__ = ("_delivery", "_events", "_waiting", "subscription")
+    __slots__ = ("_delivery", "_events", "_waiting", "id", "subscription")
 
     way: ClassVar[Way] = "pull"
 
-    def __init__(self, delivery: Delivery, subscription: Subscription) -> None:
+    def __init__(self, delivery: Delivery, subscription: Subscription, id: str | None = None) -> None:
         self.subscription = subscription
+        self.id = id
         delivery.begin(subscription, self)
         self._delivery = delivery
-        self._events: list[HubEvent | End | Gap] = []  # the current slice, last event first
+        self._events: list[HubEvent | End | Gap | TopicsChange] = []  # the current slice, last event first
         self._waiting: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -86,10 +91,10 @@ class PullOutput:
     ) -> None:
         self.close()
 
-    def __aiter__(self) -> AsyncIterator[HubEvent | End | Gap]:
+    def __aiter__(self) -> AsyncIterator[HubEvent | End | Gap | TopicsChange]:
         return self
 
-    async def __anext__(self) -> HubEvent | End | Gap:
+    async def __anext__(self) -> HubEvent | End | Gap | TopicsChange:
         while not self._events:
             found = await self.next_slice()
             if found is None:
@@ -97,6 +102,8 @@ class PullOutput:
             self._events = [*reversed(events_of(found, self._delivery.window.epoch))]
             if found.gap is not None:
                 self._events.append(found.gap)
+            if found.change is not None:
+                self._events.insert(0, found.change)
         return self._events.pop()
 
     @property
@@ -138,6 +145,10 @@ class PullOutput:
             gap = subscription.take_gap()
             if gap is not None:
                 return Slice(b"", subscription.cursor, [], gap)
+            changed = delivery.take_change(subscription)
+            if changed is not None:
+                delivery.count_sent(subscription, changed)
+                return changed
             if delivery.is_over(subscription):
                 delivery.end(subscription, DisconnectReason.ENDED)
                 return None
@@ -186,6 +197,12 @@ class PullOutput:
         """Wake up: up to ``offset`` the log has nothing for this reader."""
         self.subscription.cursor = max(self.subscription.cursor, offset)
         self.wake()
+
+    def settle(self) -> bool:
+        """Move the cursor of a reader that waits to the head, and wake it."""
+        if self._waiting is not None and not self._waiting.done():
+            self.skip_to(self._delivery.position)
+        return True
 
     def wake(self) -> None:
         """Continue if the reader waits."""

@@ -26,7 +26,7 @@ from ..asgi import (
 )
 from ..errors import AccessError, BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
-from ..wire import HEARTBEAT, Cursor, End, Patterns, ServerSentEvent, encode_fields
+from ..wire import HEARTBEAT, Cursor, End, Patterns, ServerSentEvent, StreamOpen, encode_fields
 from .delivery import Delivery, Slice
 from .direct import DirectOutput
 from .grants import Grant
@@ -63,9 +63,11 @@ class Shaping(NamedTuple):
         gap = b"" if found.gap is None else found.gap.encode()
         if self.filter is None and self.map is None:
             return gap + found.chunk if gap else found.chunk
-        return gap + b"".join([self._encode(event) for event in events_of(found, epoch)])
+        change = found.change
+        events = [self._encode(event, change is None) for event in events_of(found, epoch)]
+        return b"".join([gap, *events, b"" if change is None else change.encode()])
 
-    def _encode(self, event: HubEvent | End) -> bytes:
+    def _encode(self, event: HubEvent | End, with_id: bool) -> bytes:
         if isinstance(event, End):
             return event.encode()
         if self.filter is not None and not self.filter(event):
@@ -76,7 +78,7 @@ class Shaping(NamedTuple):
             kind, data = mapped.event or kind, mapped.data or ""
         if self.envelope:
             data = envelope_of(event.topic, data)
-        return encode_fields(data, kind, event.id or "")
+        return encode_fields(data, kind, event.id if with_id else None)
 
 
 class StreamingHub(Protocol):
@@ -103,15 +105,17 @@ class StreamingHub(Protocol):
     ) -> Subscription: ...
 
 
-def opening_block(subscription: Subscription, epoch: str, retry: bytes) -> bytes:
+def opening_block(subscription: Subscription, epoch: str, retry: bytes, id: str | None = None) -> bytes:
     """Return the first block of a stream: its cursor or its gap, and the reconnection time.
 
-    It is one block, also with a gap: a client that had the cursor alone would never see the gap.
+    It is one block, also with a gap: a client that had the cursor alone would never see the gap. If the client has
+    asked for the id of the subscription, a block with that follows.
     """
     gap = subscription.take_gap()
+    notice = b"" if id is None else StreamOpen.create(id, subscription.audience.patterns).encode()
     if gap is None:
-        return f"id: {Cursor(epoch, subscription.cursor)}\n".encode() + retry
-    return gap.encode().removesuffix(b"\n") + retry
+        return f"id: {Cursor(epoch, subscription.cursor)}\n".encode() + retry + notice
+    return gap.encode().removesuffix(b"\n") + retry + notice
 
 
 class HubResponse(StreamResponse):
@@ -147,6 +151,7 @@ class HubResponse(StreamResponse):
         user: Any,
         grant: Grant | None,
         shaping: Shaping,
+        changeable: bool,
         background: Callable[[], Awaitable[Any]] | None,
         on_disconnect: Callable[[DisconnectReason], Any] | None,
     ) -> None:
@@ -160,6 +165,7 @@ class HubResponse(StreamResponse):
         self._policy = policy
         self._user = user
         self._shaping = shaping
+        self._changeable = changeable
         self._on_disconnect = on_disconnect
         self.opened = False
 
@@ -210,7 +216,8 @@ class HubResponse(StreamResponse):
         hub = self._hub
         delivery = hub.delivery
         shaping = self._shaping
-        opening = opening_block(subscription, delivery.window.epoch, hub.retry_block(shaping.retry))
+        own_id = delivery.presence.name(subscription) if self._changeable else None
+        opening = opening_block(subscription, delivery.window.epoch, hub.retry_block(shaping.retry), own_id)
         started = False
         try:
             takeover = await Takeover.find(receive) if shaping[1:] == (None, None, hub.heartbeat, None) else None

@@ -66,6 +66,7 @@ class Counters:
     """Counts of what happened: nothing is lost silently."""
 
     opened: int = 0
+    changed: int = 0
     delivered: int = 0
     delivered_bytes: int = 0
     superseded: int = 0
@@ -92,6 +93,7 @@ class HubStatistics(NamedTuple):
         lag: events of the log, as far as this hub knows it, that live subscribers have not been sent yet.
         published: events that this hub appended.
         opened: subscriptions that began.
+        changed: changes of the topics of open subscriptions.
         delivered: events that went to subscribers.
         delivered_bytes: bytes of these events, without the framing of HTTP.
         superseded: events skipped for a newer one of their topic, as ``on_overflow="latest"`` asks.
@@ -114,6 +116,7 @@ class HubStatistics(NamedTuple):
     lag: int
     published: int
     opened: int
+    changed: int
     delivered: int
     delivered_bytes: int
     superseded: int

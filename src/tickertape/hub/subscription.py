@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
 
 from ..asgi import DisconnectReason
 from ..broker import Marks
-from ..wire import Gap, Patterns
+from ..wire import Cursor, Gap, Patterns, check_patterns
 from .audience import Audience
 from .statistics import Way
+from .window import Entry
 
 Overflow: TypeAlias = Literal["disconnect", "skip", "latest"]
 """The values of ``on_overflow=``."""
@@ -55,11 +59,94 @@ class SubscriberInfo(NamedTuple):
     user: Any = None
 
 
+class Past(NamedTuple):
+    """Past events for a stream that gets more topics.
+
+    Attributes:
+        entries: the newest events of the topics, oldest first.
+        upto: the offset up to which they are complete, of the log with this epoch.
+        epoch: the epoch.
+    """
+
+    entries: list[Entry]
+    upto: int
+    epoch: str
+
+
+class Change:
+    """A change of the topics of a subscription.
+
+    Arguments:
+        add: patterns to add. Those that it has are ignored.
+        remove: patterns to remove. Those that it does not have are ignored.
+        limit: the greatest number of patterns of a subscription.
+        last: the number of past events of the added topics to send.
+        done: gets the cursor after which the new topics hold, or the error.
+
+    Attributes:
+        past: events of all topics to add; ``None`` if none are wanted.
+
+    Raises:
+        InvalidTopicError: a pattern breaks the syntax.
+    """
+
+    __slots__ = ("add", "done", "last", "limit", "past", "remove")
+
+    def __init__(
+        self,
+        add: str | Iterable[str],
+        remove: str | Iterable[str],
+        *,
+        limit: int,
+        last: int,
+        done: asyncio.Future[Cursor],
+    ) -> None:
+        self.add = _check_some(add)
+        self.remove = _check_some(remove)
+        self.limit = limit
+        self.last = last
+        self.done = done
+        self.past: Past | None = None
+
+    def apply(self, patterns: Patterns) -> Patterns:
+        """Return the patterns that a subscription has after the change.
+
+        Raises:
+            InvalidTopicError: these are none, or too many.
+        """
+        return check_patterns({*patterns} - {*self.remove} | {*self.add}, limit=self.limit)
+
+    def fail(self, error: Exception) -> None:
+        """Report an error, unless the caller was cancelled."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+def _check_some(patterns: str | Iterable[str]) -> Patterns:
+    given = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    return check_patterns(given, limit=None) if given else ()
+
+
+class Changed(NamedTuple):
+    """A change that holds, and of which the subscriber has no notice yet.
+
+    Attributes:
+        topics: the patterns from now on.
+        past: events of the added topics that were published before.
+    """
+
+    topics: Patterns
+    past: list[Entry]
+
+
 class Output(Protocol):
     """The way in which a subscription is served: pulled by a reader, or written to a socket."""
 
     way: ClassVar[Way]
     """Its name in statistics."""
+
+    def settle(self) -> bool:
+        """Store the exact cursor in the subscription, and leave its audience; False if that must wait for a round."""
 
     def wake(self) -> None:
         """Continue: there may be something after the cursor, or the cursor or the gap has changed."""
@@ -83,6 +170,7 @@ class Subscription:
     Attributes:
         output: the current way in which it is served; ``None`` until there is one.
         noted: the marks of dropped records whose loss needs no other notice.
+        changed: changes of its topics of which it has no notice yet; ``None`` if there was never one.
         caught_up: it has reached the newest event once. From then on it can only fall behind.
         reason: why it ended; ``None`` while it is open.
         events, bytes: the events that it was sent, and their bytes without the framing of HTTP.
@@ -96,6 +184,7 @@ class Subscription:
         "audience",
         "bytes",
         "caught_up",
+        "changed",
         "cursor",
         "events",
         "gap",
@@ -130,6 +219,7 @@ class Subscription:
         self.output: Output | None = None
         self.noted: Marks = ()
         self.caught_up = False
+        self.changed: deque[Changed] | None = None
         self.reason: DisconnectReason | None = None
 
     def __repr__(self) -> str:

@@ -63,6 +63,11 @@ class Entry:
         self.ends_topic = record.event == END_EVENT
         self._other: bytes | None = None  # the block with an envelope, or the notice
 
+    def block_without_id(self, envelope: bool) -> bytes:
+        """Return the block of a past event, which does not move the position of a client."""
+        data = envelope_of(self.record.topic, self.record.data) if envelope else self.record.data
+        return encode_fields(data, self.record.event, None)
+
     def block_in(self, envelope: bool) -> bytes:
         """Return the block, or the one with the topic beside the data; empty if it cannot be encoded."""
         if not envelope or not self.block or self.ends_topic:

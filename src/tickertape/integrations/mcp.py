@@ -16,7 +16,7 @@ from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCResponse, jsonrpc_mes
 
 from ..asgi import ASGIApp, EventSourceResponse, Message, Receive, Scope, Send
 from ..hub import Hub, HubEvent
-from ..wire import Cursor, End, Gap, ServerSentEvent
+from ..wire import Cursor, End, Gap, ServerSentEvent, TopicsChange
 
 __all__ = ["HubEventStore"]
 
@@ -171,7 +171,7 @@ class HubEventStore(EventStore):
                 if isinstance(event, Gap):
                     logger.warning("an MCP client missed events that are no longer kept: %s", event.reason)
                     return
-                if isinstance(event, End):
+                if isinstance(event, (End, TopicsChange)):
                     return
                 if not event.data:
                     continue  # a priming event

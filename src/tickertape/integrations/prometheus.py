@@ -61,6 +61,7 @@ class HubCollector(Collector):
         reasons = dict.fromkeys((str(reason) for reason in DisconnectReason), 0) | found.disconnects
         yield self._gauges("streams_active", "Open streams, by the way in which they are served.", "way", found.streams)
         yield self._counter("streams_opened", "Streams that were opened.", found.opened)
+        yield self._counter("streams_changed", "Changes of the topics of open streams.", found.changed)
         yield self._counters("streams_closed", "Streams that were closed, by reason.", "reason", reasons)
         yield self._histograms("stream_duration_seconds", "Duration of streams.", {"": found.stream_seconds})
         yield self._counter("events_delivered", "Events sent to subscribers.", found.delivered)

@@ -19,7 +19,15 @@ from starlette.types import Lifespan
 
 from ..asgi import status_of
 from ..browser import CLIENT_SCRIPT, client_script
-from ..errors import AccessError, BrokerError, HubClosedError, InvalidTopicError, RunActiveError, RunOwnerError
+from ..errors import (
+    AccessError,
+    BrokerError,
+    HubClosedError,
+    InvalidTopicError,
+    RunActiveError,
+    RunOwnerError,
+    SubscriptionNotFoundError,
+)
 from ..hub import Hub
 from ..runs import Runs
 from .broker_health import BrokerHealth
@@ -34,7 +42,7 @@ from .runs import RunEndpoints
 from .settings import DEFAULT_MAX_AGE
 from .static import WEB, fill_page, read_static_files
 
-_METHODS: Final = ("GET", "HEAD", "POST")
+_METHODS: Final = ("GET", "HEAD", "PATCH", "POST")
 
 
 def create_app(
@@ -107,6 +115,7 @@ def create_app(
             HTTPException: _handle_routing_error,
             InvalidTopicError: _handle_hub_error,
             HubClosedError: _handle_hub_error,
+            SubscriptionNotFoundError: _handle_hub_error,
             RunActiveError: _handle_hub_error,
             RunOwnerError: _handle_hub_error,
             BrokerError: handle_broker_error,
@@ -134,6 +143,7 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
         Route("/events/{topic:path}", endpoints.publish_text, methods=["POST"]),
         Route("/tickets", endpoints.tickets, methods=["POST"]),
         Route("/revocations", endpoints.revocations, methods=["POST"]),
+        Route("/subscriptions/{id}", endpoints.change, methods=["PATCH"]),
         Route("/history", endpoints.history),
         Route("/topics", endpoints.topics),
         Route("/topics/{topic:path}/end", endpoints.end_topic, methods=["POST"]),

@@ -364,5 +364,6 @@ _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "string": lambda value: isinstance(value, str) and _is_unicode(value),
     "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
+    "list of strings": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
     "value": lambda value: True,
 }

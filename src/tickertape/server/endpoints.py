@@ -23,6 +23,7 @@ from ..errors import (
     HubClosedError,
     InvalidEventError,
     InvalidTopicError,
+    SubscriptionBusyError,
     UnauthorizedError,
 )
 from ..hub import MAX_LAST, Grant, Hub, HubResponse, Overflow, OverflowPolicy
@@ -37,6 +38,12 @@ from .problems import Problem
 
 SMALL_BODY: Final = 64 * 1024
 """Bytes of a body that has options and no events."""
+
+_BUSY: Final = b"1"
+"""Seconds after which to retry a change of a stream whose client has not read the last ones: most have in a moment."""
+
+_CHANGE: Final = {"add": "list of strings", "remove": "list of strings", "last": "number"}
+"""The fields of a change of topics, with their types."""
 
 READY_WITHIN: Final = 2.0
 """Seconds in which the broker must answer: readiness probes usually time out after five seconds."""
@@ -84,13 +91,21 @@ class Endpoints:
             return await self._publish(request)
         topics = check_patterns(topics_of(request), limit=self._hub.max_topics)
         last, policy, envelope = last_of(request), policy_of(request), envelope_of(request)
+        changeable = flag_of(request, "subscription")
         grant = await self._hub.authorize(request)
         grant.check_subscribe(topics)
         request.scope[USER] = grant.user
         close = self._guard.open_stream(who(request.scope), self._hub.subscribers())
         on_disconnect = None if close is None else lambda reason: close()
         response = self._hub.response(
-            request, topics, grant=grant, last=last, on_overflow=policy, envelope=envelope, on_disconnect=on_disconnect
+            request,
+            topics,
+            grant=grant,
+            last=last,
+            on_overflow=policy,
+            envelope=envelope,
+            changeable=changeable,
+            on_disconnect=on_disconnect,
         )
         return response if close is None else _closing(response, close)
 
@@ -125,6 +140,22 @@ class Endpoints:
                 cursor = await self._hub.end(topic, **fields)
         except InvalidEventError as error:
             raise Problem.of(error) from None
+        return json_response({"cursor": str(cursor)})
+
+    async def change(self, request: Request) -> Response:
+        """``PATCH /subscriptions/{id}``: change the topics of an open stream."""
+        grant = await self._hub.authorize(request)
+        request.scope[USER] = grant.user
+        fields = await self._options(request, **_CHANGE)
+        try:
+            with self._health.writing():
+                cursor = await self._hub.change(request.path_params["id"], **fields, grant=grant)
+        except SubscriptionBusyError as error:
+            raise Problem.of(error).with_header(b"retry-after", _BUSY) from None
+        except InvalidTopicError:
+            raise
+        except ValueError as error:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
         return json_response({"cursor": str(cursor)})
 
     async def history(self, request: Request) -> Response:
@@ -341,6 +372,14 @@ def envelope_of(request: Request) -> Literal["topic"] | None:
     if envelope not in (None, "topic"):
         raise Problem(HTTPStatus.BAD_REQUEST, f"expected envelope to be 'topic', got {envelope[:40]!r}")
     return None if envelope is None else "topic"
+
+
+def flag_of(request: Request, name: str) -> bool:
+    """Return a parameter of the query that is true or false, and false if it is not there."""
+    value = request.query_params.get(name, "false")
+    if value not in ("true", "false"):
+        raise Problem(HTTPStatus.BAD_REQUEST, f"expected {name} to be true or false, got {value[:40]!r}")
+    return value == "true"
 
 
 def after_of(request: Request) -> str | None:

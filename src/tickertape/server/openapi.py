@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from .. import __version__
-from ..hub import MAX_LAST, OverflowPolicy
+from ..hub import MAX_LAST, MAX_PAST, OverflowPolicy
 from ..runs import FRAMINGS, RunState
 from ..wire import (
     MAX_KEY_LENGTH,
@@ -29,13 +29,13 @@ _REASONS: Final = {
     400: "The request cannot be parsed.",
     401: "The request has no credential, or an invalid one.",
     403: "The credential does not cover this, pages of this origin may not send it, or the run has another owner.",
-    404: "There is no such run, or the hub has no access control.",
+    404: "There is no such run or no open stream with this id, or the hub has no access control.",
     409: "Another run of the name is active, or the run has ended.",
     410: "The beginning of the run is no longer kept, and the framing needs it.",
     413: "The event, the body or the batch is too large.",
     415: "The type of the body is not supported.",
     422: "The body can be parsed, but an event is invalid.",
-    429: "Too many streams, or too much published in a short time.",
+    429: "Too many streams, or too much published in a short time, or the client has not read its last changes.",
     503: "The hub is draining, its broker does not work, or large bodies use up the memory for them.",
 }
 
@@ -93,6 +93,7 @@ def describe() -> dict[str, Any]:
             "/events/{topic}": {"post": _publish_text()},
             "/tickets": {"post": _ticket()},
             "/revocations": {"post": _revoke()},
+            "/subscriptions/{id}": {"patch": _change()},
             "/history": {"get": _history()},
             "/topics": {"get": _topics()},
             "/topics/{topic}/end": {"post": _end_topic()},
@@ -136,6 +137,15 @@ def _stream() -> dict[str, Any]:
                 "in": "query",
                 "description": "`topic` sends an object with the texts `topic` and `data` as the data of each event.",
                 "schema": {"enum": ["topic"]},
+            },
+            {
+                "name": "subscription",
+                "in": "query",
+                "description": (
+                    "Send the id of the subscription in an event `stream:open`, with which `PATCH /subscriptions/{id}` "
+                    "changes the topics of the stream."
+                ),
+                "schema": {"type": "boolean", "default": False},
             },
             _text("last_event_id", "query", "The same as the header, for pages that cannot set it."),
             _text("lastEventId", "query", "The same as `last_event_id`."),
@@ -217,6 +227,32 @@ def _publish_text() -> dict[str, Any]:
         "responses": {
             "201": _answer("The event is stored.", "Cursor"),
             **_problems(400, 401, 403, 413, 415, 422, 429, 503),
+        },
+    }
+
+
+def _change() -> dict[str, Any]:
+    return {
+        "operationId": "changeTopics",
+        "summary": "Change the topics of an open stream.",
+        "description": (
+            "The stream has all events of its topics from before up to the cursor in the answer, and gets all events "
+            "of its new topics after it. It gets an event `stream:topics` with this cursor as its id. Any node "
+            "accepts the request; 404 may take 2 seconds, while the other nodes are asked."
+        ),
+        "parameters": [
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": "The id of the subscription, from `stream:open`.",
+                "schema": _STRING,
+            }
+        ],
+        "requestBody": _options("Change"),
+        "responses": {
+            "200": _answer("The topics are changed.", "Cursor"),
+            **_problems(400, 401, 403, 404, 413, 415, 422, 429, 503),
         },
     }
 
@@ -571,6 +607,17 @@ _SCHEMAS: Final[dict[str, Any]] = {
         subscribers=_COUNT,
         audience_count=_COUNT,
         audiences=_list_of(_object("topics subscribers", topics=_list_of(_STRING), subscribers=_COUNT)),
+    ),
+    "Change": _closed(
+        add={**_list_of(_STRING), "description": "Topics or patterns to add. Those that the stream has are ignored."},
+        remove={**_list_of(_STRING), "description": "Topics or patterns to remove. Others are ignored."},
+        last={
+            "type": "integer",
+            "minimum": 0,
+            "maximum": MAX_PAST,
+            "default": 0,
+            "description": "Past events of the added topics to send first, without ids, at most 256 KiB.",
+        },
     ),
     "Ending": _closed(reason={**_NULLABLE, "minLength": 1, "maxLength": MAX_REASON_LENGTH, "default": "ended"}),
     "Run": _object("name run topic state owner started ended error", **_RUN),

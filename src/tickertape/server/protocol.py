@@ -29,7 +29,7 @@ from ..wire import check_patterns
 from .checks import find_mistake
 from .connections import HTTPProtocol, guard_of
 from .descriptors import is_full
-from .endpoints import envelope_of, last_of, policy_of, topics_of
+from .endpoints import envelope_of, flag_of, last_of, policy_of, topics_of
 from .hosts import AllowedHosts
 from .limits import USER, Guard, address_of, who
 from .problems import Problem
@@ -63,6 +63,7 @@ class _Query(NamedTuple):
     last: int | None
     policy: OverflowPolicy
     envelope: bool
+    changeable: bool
 
 
 class _HeadReader:
@@ -210,7 +211,13 @@ class DirectStreams:
             last_event_id = reader.last_event_id.decode("utf-8", "replace")
         try:
             stream = self._hub.open_direct(
-                query.patterns, last_event_id, query.last, query.policy, query.envelope, grant
+                query.patterns,
+                last_event_id,
+                query.last,
+                query.policy,
+                query.envelope,
+                grant,
+                changeable=query.changeable,
             )
         except TickertapeError:
             return False  # the application answers with the problem
@@ -266,9 +273,8 @@ class DirectStreams:
         try:
             patterns = check_patterns(topics_of(request), limit=self._hub.max_topics)
             policy = OverflowPolicy(policy_of(request))
-            return _Query(
-                patterns, get_last_event_id(scope), last_of(request), policy, envelope_of(request) is not None
-            )
+            envelope, changeable = envelope_of(request) is not None, flag_of(request, "subscription")
+            return _Query(patterns, get_last_event_id(scope), last_of(request), policy, envelope, changeable)
         except (Problem, InvalidTopicError):
             return None
 

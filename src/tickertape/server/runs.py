@@ -17,7 +17,7 @@ from ..runs import FRAMINGS, Run, RunInfo, Runs
 from ..wire import MAX_OFFSET, Cursor, ServerSentEvent
 from .body import BODY_FACTOR, Turns, check_object, parse_object, parse_text, parse_values
 from .broker_health import BrokerHealth
-from .endpoints import SMALL_BODY, after_of, integer_of, json_response, limit_of, published
+from .endpoints import SMALL_BODY, after_of, flag_of, integer_of, json_response, limit_of, published
 from .problems import Problem
 
 _OPTIONS: Final = {"key": "string", "owner": "string", "ttl": "number", "replace": "boolean"}
@@ -51,7 +51,7 @@ class RunEndpoints:
         if not (grant.admin or grant.subscribe):
             raise grant.refusal("list runs")
         after, limit = after_of(request), limit_of(request)
-        found = await self._runs.list_runs(active=not _flag_of(request, "finished"))
+        found = await self._runs.list_runs(active=not flag_of(request, "finished"))
         if after is not None:
             offset = _offset_of(after)
             found = [info for info in found if _offset_of(info.run) > offset]
@@ -201,13 +201,6 @@ def _event(data: Any, event: str | None, **place: int) -> ServerSentEvent:
         return ServerSentEvent("null" if data is None else data, event=event)
     except InvalidEventError as error:
         raise Problem.of(error, **place) from None
-
-
-def _flag_of(request: Request, name: str) -> bool:
-    value = request.query_params.get(name, "false")
-    if value not in ("true", "false"):
-        raise Problem(HTTPStatus.BAD_REQUEST, f"expected {name} to be true or false, got {value[:40]!r}")
-    return value == "true"
 
 
 def _offset_of(run: str) -> int:

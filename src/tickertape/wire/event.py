@@ -309,22 +309,23 @@ def _is_model(value: Any) -> bool:
 _ENCODER: Final = _encoder(None)  # `json.dumps` would build one for every event
 
 
-def encode_fields(data: str, event: str | None, id: str) -> bytes:
+def encode_fields(data: str, event: str | None, id: str | None) -> bytes:
     """Return the block of an event from its fields, without building the event.
 
     Arguments:
         data: text; it may contain line breaks.
         event: the event type, or ``None``.
-        id: a valid id, such as the text of a cursor.
+        id: a valid id, such as the text of a cursor; ``None`` for no id.
 
     Raises:
         InvalidEventError: the event type has CR or LF in it, as only a foreign program can have stored it.
     """
+    first = "" if id is None else f"id: {id}\n"
     if event is None:
-        return _utf8(f"id: {id}\n{_lines('data: ', data)}\n")
+        return _utf8(f"{first}{_lines('data: ', data)}\n")
     if "\n" in event or "\r" in event:
         raise InvalidEventError(f"expected event without line breaks, got {event!r}")
-    return _utf8(f"id: {id}\nevent: {event}\n{_lines('data: ', data)}\n")
+    return _utf8(f"{first}event: {event}\n{_lines('data: ', data)}\n")
 
 
 def _lines(prefix: str, text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from .cursor import Cursor
@@ -20,6 +21,12 @@ TOPIC_END_EVENT: Final = "stream:topic-end"
 """The end of one topic on a stream that has others."""
 
 EXPIRED_EVENT: Final = "stream:expired"
+
+OPEN_EVENT: Final = "stream:open"
+"""The id of a subscription, for clients that ask for it."""
+
+TOPICS_EVENT: Final = "stream:topics"
+"""The topics of a stream have changed."""
 
 ERROR_EVENT: Final = "stream:error"
 
@@ -152,17 +159,122 @@ class End(ReceivedEvent):
         return _rebuild_end, (self.data, self.event, self.id)
 
 
-def _text_field(event: ReceivedEvent, name: str) -> str | None:
+class TopicsChange(ReceivedEvent):
+    """A notice that a stream has other topics from here on.
+
+    It is an event of the type ``stream:topics``. Its ``id`` is the cursor of the change: the stream has all events of
+    the topics from before up to it, and all events of the new ones after it.
+    """
+
+    __slots__ = ()
+
+    topic: ClassVar[str] = ""
+    """Empty: a change concerns the whole stream."""
+
+    @classmethod
+    def create(cls, topics: Iterable[str], cursor: Cursor, ended: Iterable[str] = ()) -> Self:
+        """Return the notice that a hub sends.
+
+        Arguments:
+            topics: the patterns of the stream from now on.
+            cursor: the cursor after which they hold.
+            ended: those of them that have ended before it.
+        """
+        text = json.dumps({"topics": [*topics], "ended": [*ended]}, ensure_ascii=False)
+        return cls(text, event=TOPICS_EVENT, id=str(cursor))
+
+    @classmethod
+    def parse(cls, event: ServerSentEvent) -> Self | None:
+        """Return the change that an event reports, or ``None`` if the event is no such notice."""
+        if event.event != TOPICS_EVENT or event.data is None:
+            return None
+        change = cls(event.data, event=event.event, id=event.id)
+        return change if change.topics else None
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The patterns of the stream from now on."""
+        return _texts_field(self, "topics")
+
+    @property
+    def ended(self) -> tuple[str, ...]:
+        """Those of them that have ended before, and so send no notice of their end."""
+        return _texts_field(self, "ended")
+
+    def __repr__(self) -> str:
+        return f"TopicsChange(topics={self.topics!r}, id={self.id!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_change, (self.data, self.event, self.id)
+
+
+class StreamOpen(ReceivedEvent):
+    """A notice with the id of a subscription, for a client that has asked for it: of the type ``stream:open``.
+
+    A client that knows the id may change the topics of the stream, if it may subscribe to them.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def create(cls, subscription: str, topics: Iterable[str]) -> Self:
+        """Return the notice that a hub sends."""
+        text = json.dumps({"subscription": subscription, "topics": [*topics]}, ensure_ascii=False)
+        return cls(text, event=OPEN_EVENT)
+
+    @classmethod
+    def parse(cls, event: ServerSentEvent) -> Self | None:
+        """Return the notice in an event, or ``None`` if the event is no such notice."""
+        if event.event != OPEN_EVENT or event.data is None:
+            return None
+        opened = cls(event.data, event=event.event, id=event.id)
+        return opened if opened.subscription else None
+
+    @property
+    def subscription(self) -> str:
+        """The id of the subscription."""
+        return _text_field(self, "subscription") or ""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The patterns of the stream."""
+        return _texts_field(self, "topics")
+
+    def __repr__(self) -> str:
+        return f"StreamOpen(topics={self.topics!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild_open, (self.data, self.event, self.id)
+
+
+def _field(event: ReceivedEvent, name: str) -> Any:
     try:
         notice = event.json()
     except ValueError:
         return None
-    value = notice.get(name) if isinstance(notice, dict) else None
+    return notice.get(name) if isinstance(notice, dict) else None
+
+
+def _texts_field(event: ReceivedEvent, name: str) -> tuple[str, ...]:
+    value = _field(event, name)
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+
+
+def _text_field(event: ReceivedEvent, name: str) -> str | None:
+    value = _field(event, name)
     return value if isinstance(value, str) else None
 
 
 def _rebuild_end(data: str, event: str, id: str | None) -> End:
     return End(data, event=event, id=id)
+
+
+def _rebuild_change(data: str, event: str, id: str | None) -> TopicsChange:
+    return TopicsChange(data, event=event, id=id)
+
+
+def _rebuild_open(data: str, event: str, id: str | None) -> StreamOpen:
+    return StreamOpen(data, event=event, id=id)
 
 
 def _rebuild(data: str, event: str, id: str | None) -> Gap:
