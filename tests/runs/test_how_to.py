@@ -235,6 +235,8 @@ async def test_progress(browser: Browser, tmp_path: Path) -> None:
                 ("progress", {"done": 2, "of": 2}),
                 ("result", {"url": "/export.csv"}),
             ]
+            end = json.loads(command.line())
+            assert (end["event"], end["data"]["reason"]) == ("stream:end", "done")
             assert command.line() == ""
             assert command.process.wait(10) == 0
         async with open_tab(browser) as tab:
