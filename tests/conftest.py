@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 from support.framework import PROPERTY, table
+
+if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # Under nohup. The servers that tests start would inherit it, and ignore SIGHUP, which some tests send.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

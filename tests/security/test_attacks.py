@@ -108,7 +108,10 @@ async def test_slow_client(name: str) -> None:
             writer.write(case.sent)
             answers = await received(reader)
         assert answers.rpartition(b"HTTP/1.1")[2].startswith(case.answer.removeprefix(b"HTTP/1.1"))
-        assert await counts(server) == ({case.limit: 1} if case.limit else {})
+        expected = [{case.limit: 1} if case.limit else {}]
+        if name == "body of a refused request":
+            expected.append({"body_timeout": 1})  # if the time for the body is over before the connection is closed
+        assert await counts(server) in expected
         assert "Traceback" not in server.output
 
 

@@ -34,8 +34,8 @@ class CountingHub(Hub):
 
     opened = 0
 
-    def open_direct(self, *args: Any) -> Any:
-        found = super().open_direct(*args)
+    def open_direct(self, *args: Any, **options: Any) -> Any:
+        found = super().open_direct(*args, **options)
         self.opened += found is not None
         return found
 
