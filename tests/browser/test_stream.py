@@ -160,13 +160,21 @@ async def test_silence(open_profile: OpenProfile) -> None:
 
 
 @pytest.mark.parametrize(
-    "event", ["window.dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange'))"]
+    "event",
+    ["window.dispatchEvent(new Event('online'))", "document.dispatchEvent(new Event('visibilitychange', bubbles))"],
+    ids=["online", "visible"],
 )
 async def test_wakes(open_profile: OpenProfile, event: str) -> None:
     """A stream that waits is opened at once when the network or the tab returns."""
-    async with page_of(open_profile, s=[stream("retry: 60000\n\n"), stream("data: a\n\n", "stay")]) as (page, _):
+    async with page_of(open_profile, s=[stream("retry: 300000\n\n"), stream("data: a\n\n", "stay")]) as (page, script):
         await record(page, ["error"], 1)
-        await page.evaluate(f"() => new Promise((resolve) => {{ stream.onmessage = resolve; {event}; }}).then(() => 1)")
+        await page.evaluate(f"""() => new Promise((resolve) => {{
+            const bubbles = {{ bubbles: true }};
+            stream.onmessage = () => resolve(1);
+            {event};
+        }})""")
+        first, second = (asked.at for asked in script.asked)
+        assert second - first < 300
 
 
 async def test_close_in_listener(open_profile: OpenProfile) -> None:
