@@ -110,7 +110,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     *(
         ("PATCH", "/subscriptions/{id}", "", status, body)
         for status, body in (
-            (200, b'{"add":["b"],"remove":["a"],"last":1}'),
+            (200, b'{"add":["b"],"remove":["a"],"last":1.0}'),
             (400, b'{"remove":["a"]}'),
             *((status, b'{"add":["b"]}') for status in (401, 403, 404, 429, 503)),
             (413, b" " * 70_000),

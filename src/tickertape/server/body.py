@@ -195,7 +195,9 @@ def check_object(value: Any, fields: Mapping[str, str], **place: int) -> dict[st
             raise invalid(f"expected the fields {', '.join(fields)}, got {name[:40]!r}")
         if member is not None and not _TYPES[fields[name]](member):
             raise invalid(f"expected {name!r} to be a {fields[name]}, got {_excerpt(member)}")
-    return {name: member for name, member in value.items() if member is not None}
+    return {
+        name: int(member) if fields[name] == _WHOLE else member for name, member in value.items() if member is not None
+    }
 
 
 def _media_type(content_type: str) -> str:
@@ -360,9 +362,17 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+_WHOLE: Final = "whole number"
+"""In JSON, 2.0 is one too."""
+
 _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "string": lambda value: isinstance(value, str) and _is_unicode(value),
-    "number": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "number": _is_number,
+    _WHOLE: lambda value: _is_number(value) and value == value // 1,
     "boolean": lambda value: isinstance(value, bool),
     "list of strings": lambda value: isinstance(value, list) and all(isinstance(each, str) for each in value),
     "value": lambda value: True,

@@ -42,7 +42,7 @@ SMALL_BODY: Final = 64 * 1024
 _BUSY: Final = b"1"
 """Seconds after which to retry a change of a stream whose client has not read the last ones: most have in a moment."""
 
-_CHANGE: Final = {"add": "list of strings", "remove": "list of strings", "last": "number"}
+_CHANGE: Final = {"add": "list of strings", "remove": "list of strings", "last": "whole number"}
 """The fields of a change of topics, with their types."""
 
 READY_WITHIN: Final = 2.0

@@ -609,8 +609,11 @@ _SCHEMAS: Final[dict[str, Any]] = {
         audiences=_list_of(_object("topics subscribers", topics=_list_of(_STRING), subscribers=_COUNT)),
     ),
     "Change": _closed(
-        add={**_list_of(_STRING), "description": "Topics or patterns to add. Those that the stream has are ignored."},
-        remove={**_list_of(_STRING), "description": "Topics or patterns to remove. Others are ignored."},
+        add={
+            **_list_of(_SUBSCRIPTION),
+            "description": "Topics or patterns to add. Those that the stream has are ignored.",
+        },
+        remove={**_list_of(_SUBSCRIPTION), "description": "Topics or patterns to remove. Others are ignored."},
         last={
             "type": "integer",
             "minimum": 0,
