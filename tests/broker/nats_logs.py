@@ -36,7 +36,7 @@ def nats_absent() -> str | None:
 class NatsLog(Log):
     """A log in a separate stream, on a server with the default ``max_payload`` of 1 MiB."""
 
-    traits = Traits(max_data=1024 * 1024 - 1024, rules=False)
+    traits = Traits(max_data=1024 * 1024 - 1024)
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)

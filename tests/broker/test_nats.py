@@ -13,12 +13,16 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from tickertape.broker import DEFAULT_RETENTION, Broker, LogState, Record, Retention, create_broker, read_nats_url
+from tickertape.broker import DEFAULT_RETENTION, LogState, Record, Retention, create_broker, read_nats_url
+from tickertape.broker.nats import NatsBroker
 from tickertape.broker.nats import broker as broker_module
 from tickertape.broker.nats import connection as connection_module
+from tickertape.broker.nats import index as index_module
 from tickertape.broker.nats import link as link_module
-from tickertape.broker.nats.broker import _records_after
-from tickertape.broker.nats.messages import Message, digest, encode, parse, records_of
+from tickertape.broker.nats.broker import _Reader
+from tickertape.broker.nats.index import Index
+from tickertape.broker.nats.link import Link
+from tickertape.broker.nats.messages import Marks, Message, digest, encode, parse, places_of, records_of, sizes_of
 from tickertape.errors import BatchTooLargeError, BrokerError, LogResetError
 from tickertape.testing.contract.checks import PATIENCE
 from tickertape.testing.contract.steps import collect, tailing
@@ -39,8 +43,11 @@ async def log(tmp_path: Path) -> AsyncIterator[NatsLog]:
 
 
 @asynccontextmanager
-async def opened(log: NatsLog, retention: Retention = DEFAULT_RETENTION, options: str = "") -> AsyncIterator[Broker]:
+async def opened(
+    log: NatsLog, retention: Retention = DEFAULT_RETENTION, options: str = ""
+) -> AsyncIterator[NatsBroker]:
     broker = create_broker(log.url + options, retention=retention)
+    assert isinstance(broker, NatsBroker)
     try:
         await broker.open()
         yield broker
@@ -115,13 +122,15 @@ async def test_unreachable_servers(login: str) -> None:
 # The stream.
 
 
-async def test_retention(log: NatsLog) -> None:
+async def test_limits_of_the_stream(log: NatsLog) -> None:
+    """They leave room for records that wait to be removed: the log itself keeps less."""
+    rules = 64 * MIB + 64 * MIB + MIB  # those for runs
     async with opened(log, Retention(events=100, bytes=1000), "?storage=memory"):
         config = (await stream_of(log)).config
-        assert (config.max_msgs, config.max_bytes, config.storage) == (100, 1000, "memory")
-    async with opened(log, Retention(events=None, bytes=2000)):
+        assert (config.max_msgs, config.max_bytes, config.storage) == (-1, 2 * (1000 + rules), "memory")
+    async with opened(log, Retention(events=None, bytes=None)):
         config = (await stream_of(log)).config
-        assert (config.max_msgs, config.max_bytes, config.storage) == (-1, 2000, "memory")
+        assert (config.max_msgs, config.max_bytes, config.storage) == (-1, -1, "memory")
 
 
 async def test_tail_of_empty_log(log: NatsLog, caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +157,7 @@ async def test_foreign_stream(log: NatsLog) -> None:
     [
         ({"retention": "workqueue"}, "retention=limits, got workqueue"),
         ({"discard": "new"}, "discard=old, got new"),
-        ({"deny_delete": False}, "deny_delete=True, got False"),
+        ({"deny_delete": True}, "deny_delete=False, got True"),
         ({"max_age": 3600.0}, "max_age=0.0, got 3600.0"),
         ({"max_msgs_per_subject": 5}, "max_msgs_per_subject=-1, got 5"),
     ],
@@ -169,8 +178,8 @@ async def test_unsuitable_settings(log: NatsLog, change: dict[str, Any], sentenc
 async def test_foreign_message(log: NatsLog) -> None:
     async with opened(log) as broker, tailing(broker, 0) as tail, jetstream() as server:
         epoch = (await broker.open()).epoch
-        await server.publish(f"tickertape.{log.stream}.{epoch}.plain", b"hello")
-        with pytest.raises(BrokerError, match="message 1 does not hold records of tickertape"):
+        await server.publish(f"tickertape.{log.stream}.{epoch}.records", b"hello")
+        with pytest.raises(BrokerError, match="message 2 does not hold records of tickertape"):
             await broker.append([Draft("t", "x")])
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
@@ -204,7 +213,7 @@ async def test_lost_records(log: NatsLog) -> None:
             await broker.append([Draft("t", f"{number}")])
         async with jetstream() as server:
             config = (await server.stream_info(log.stream)).config
-            kept = [await server.get_msg(log.stream, sequence) for sequence in (1, 2, 3)]
+            kept = [await server.get_msg(log.stream, sequence) for sequence in (1, 2, 3, 4)]  # the first has marks
             await server.delete_stream(log.stream)
             await server.add_stream(config)
             for message in kept:
@@ -314,24 +323,53 @@ RECORDS = [Record(7, "t", "e", "é" * 2000), Record(8, 'u"', None, "\0\n"), Reco
 
 def test_message_round_trip() -> None:
     drafts = [Draft(topic, data, event=event) for _, topic, event, data in RECORDS]
-    message = Message(11, 1.5, "epoch", "name", 7, 3, ((digest("é"), 7), (digest("\0"), 8)), b"")
+    sizes, places = sizes_of(drafts), places_of(drafts, {'u"': 'u"*', "t": "", "v": ""}.__getitem__)
+    assert (sizes[1], places) == (107, {'u"*': {'u"': [1]}})
+    message = Message(11, 1.5, "epoch", "name", 7, 3, ((digest("é"), 7), (digest("\0"), 8)), sizes, places)
     headers, data = encode(message, drafts)
     message = message._replace(data=data)
-    assert parse(11, 1.5, "tickertape.log.epoch.keyed", headers, data) == message
+    assert parse(11, 1.5, "tickertape.log.epoch.records", headers, data) == message
     assert message.newest == 9
     assert records_of(message) == RECORDS
 
 
-GOOD = parse(11, 1.5, "tickertape.log.epoch.plain", {"Tickertape-Place": "7 2"}, b'[["t",null,1],["t",null,1]]\nab')
+def test_long_details_are_data() -> None:
+    """A server limits the headers. Without data, the message says that it is only a part."""
+    drafts = [Draft(f"t/{number}".ljust(200, "-"), "x" * number) for number in range(200)]
+    message = Message(11, 1.5, "epoch", "name", 7, 200, (), sizes_of(drafts), places_of(drafts, lambda topic: "t/*"))
+    headers, data = encode(message, drafts)
+    assert headers["Tickertape-Details"] == "data"
+    found = parse(11, 1.5, "tickertape.log.epoch.records", headers, data)
+    assert (found.lanes, found.partial) == (message.lanes, False)
+    assert [record.data for record in records_of(found)] == [draft.data for draft in drafts]
+    assert parse(11, 1.5, "tickertape.log.epoch.records", headers, b"").partial
+
+
+def test_marks_round_trip() -> None:
+    marks = Marks(True, {"": (1, 2), "тема/*": (3, 4)}, {'a"': 5})
+    message = Message(11, 1.5, "epoch", "name", 7, 0, sizes=[], marks=marks)
+    headers, data = encode(message, ())
+    assert all(value.isascii() for value in headers.values())
+    assert parse(11, 1.5, "tickertape.log.epoch.marks", headers, data) == message
+    assert message.newest == 6
+
+
+DETAILS = {"Tickertape-Place": "7 2", "Tickertape-Details": "[[1,1],{},[],null]"}
+GOOD = parse(11, 1.5, "tickertape.log.epoch.records", DETAILS, b'[["t",null,1],["t",null,1]]\nab')
 
 
 @pytest.mark.parametrize(
     ("subject", "headers"),
     [
-        ("tickertape", {"Tickertape-Place": "7 2"}),
-        ("tickertape.log.epoch.plain", None),
-        ("tickertape.log.epoch.plain", {"Tickertape-Place": "7"}),
-        ("tickertape.log.epoch.plain", {"Tickertape-Place": "7 2", "Tickertape-Keys": "1:k,x:k"}),
+        ("tickertape", DETAILS),
+        ("tickertape.log.epoch.records", None),
+        ("tickertape.log.epoch.records", {**DETAILS, "Tickertape-Place": "7"}),
+        ("tickertape.log.epoch.records", {**DETAILS, "Tickertape-Place": "7 0"}),
+        ("tickertape.log.epoch.records", {**DETAILS, "Tickertape-Details": "[[1],{},[],null]"}),
+        ("tickertape.log.epoch.records", {**DETAILS, "Tickertape-Details": '[[1,1],{"a/*":{"a/b":[2]}},[],null]'}),
+        ("tickertape.log.epoch.records", {**DETAILS, "Tickertape-Details": '[[1,1],["a"],[],null]'}),
+        ("tickertape.log.epoch.records", {**DETAILS, "Tickertape-Details": '[[1,1],{},[["k","x"]],null]'}),
+        ("tickertape.log.epoch.records", {**DETAILS, "Tickertape-Details": "[[1,1],{},[],[true,{}]]"}),
     ],
 )
 def test_foreign_headers(subject: str, headers: dict[str, str] | None) -> None:
@@ -348,31 +386,53 @@ def test_foreign_data(data: bytes) -> None:
 
 def message_of(first: int, total: int) -> Message:
     drafts = [Draft("t", f"{offset}") for offset in range(first, first + total)]
-    message = Message(first, 0.0, "epoch", "name", first, total, (), b"")
+    message = Message(first, 0.0, "epoch", "name", first, total, sizes=sizes_of(drafts))
     return message._replace(data=encode(message, drafts)[1])
 
 
 @pytest.mark.parametrize(
-    ("messages", "after", "trimmed", "expected"),
+    ("messages", "after", "newest", "backlog", "expected"),
     [
-        ([], 0, False, []),
-        ([(1, 2), (3, 1)], 0, False, [1, 2, 3]),
-        ([(1, 2), (3, 2)], 1, False, [2, 3, 4]),
-        ([(1, 2), (3, 2)], 4, False, []),
-        ([(1, 2), (1, 2), (3, 1)], 0, False, [1, 2, 3]),
-        ([(3, 2)], 1, False, None),
-        ([(3, 2)], 1, True, [3, 4]),
-        ([(1, 1), (3, 1)], 0, True, None),
+        ([], 0, 0, [], []),
+        ([(1, 2), (3, 1)], 0, 0, [], [1, 2, 3]),
+        ([(1, 2), (3, 2)], 1, 2, [2], [2, 3, 4]),
+        ([(1, 2), (3, 2)], 4, 4, [], []),
+        ([(1, 2), (1, 2), (3, 1)], 0, 2, [1, 2], [1, 2, 3]),
+        ([(3, 2)], 2, 4, [3, 4], [3, 4]),
+        ([(1, 3), (4, 1)], 0, 3, [2], [2, 4]),
+        ([(2, 2), (6, 1), (7, 1)], 0, 6, [2, 6], [2, 6, 7]),
+        ([(2, 1), (9, 1)], 0, 8, [2], [2, 9]),
+        ([(3, 2)], 1, 1, [], None),
+        ([(3, 1)], 0, 3, [2, 3], None),
+        ([(1, 1), (3, 1)], 0, 2, [1, 2], None),
+        ([(1, 1), (5, 1)], 0, 3, [1, 3], None),
     ],
-    ids=["none", "all", "inside", "old", "again", "hole", "trimmed", "hole later"],
+    ids=[
+        "none",
+        "all",
+        "inside",
+        "old",
+        "again",
+        "backlog",
+        "dropped",
+        "holes",
+        "hole at the end",
+        "hole",
+        "missing",
+        "missing later",
+        "missing at the end",
+    ],
 )
-def test_records_after(messages: list[tuple[int, int]], after: int, trimmed: bool, expected: list[int] | None) -> None:
+def test_reader(
+    messages: list[tuple[int, int]], after: int, newest: int, backlog: list[int], expected: list[int] | None
+) -> None:
+    reader = _Reader(after, newest, backlog)
     found = [message_of(*message) for message in messages]
     if expected is None:
-        with pytest.raises(BrokerError, match=f"records after offset {after or 1} were dropped"):
-            _records_after(found, after, trimmed=trimmed)
+        with pytest.raises(BrokerError, match="are gone: they were read too slowly"):
+            reader.records_of(found)
     else:
-        assert [record.offset for record in _records_after(found, after, trimmed=trimmed)] == expected
+        assert [record.offset for record in reader.records_of(found)] == expected
 
 
 # Keys.
@@ -392,6 +452,108 @@ async def test_keys_of_earlier_brokers(log: NatsLog) -> None:
         assert (await later.open()).newest == 600
 
 
-def test_rules_for_topics_are_refused(log: NatsLog) -> None:
-    with pytest.raises(BrokerError, match="expected a retention without topics"):
-        log.broker(Retention(topics={"a": Retention()}))
+# Removed messages.
+
+JOBS = Retention(events=20, bytes=None, topics={"job/*": Retention(bytes=None)})
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove messages as soon as five are of no use."""
+    monkeypatch.setattr(index_module, "_SPARE_MESSAGES", 5)
+
+
+async def test_stream_shrinks(log: NatsLog, eager: None) -> None:
+    """Messages without use are removed, also between others; what readers see does not change, for new brokers too."""
+    async with opened(log, JOBS) as broker, opened(log, JOBS) as other:
+        await broker.append([Draft("job/0", "first", key="k")])
+        for number in range(1, 41):
+            await broker.append([Draft(f"job/{number % 4}", f"{number}")])
+            await broker.append([Draft("quiet", f"{number}")])
+        for topic in ("job/1", "job/2", "job/3"):
+            await other.discard(topic, 81)
+        await until_at_most(log, 20 + 11 + 10)
+        pages = [await each.read(0, 1000) for each in (broker, other)]
+        async with opened(log, JOBS) as third:
+            pages.append(await third.read(0, 1000))
+            assert [cursor.offset for cursor in await third.append([Draft("job/0", "again", key="k")])] == [1]
+    assert pages[0] == pages[1] == pages[2]
+    state, records = pages[0]
+    assert [record.offset for record in records if record.topic == "quiet"] == list(range(43, 82, 2))
+    assert [record.offset for record in records if record.topic != "quiet"] == [1, *range(8, 82, 8)]
+    assert (state.oldest, state.newest) == (1, 81)
+    losses = {"job/0": 0, "job/1": 74, "job/2": 76, "job/3": 78, "quiet": 41}
+    assert {topic: state.lost_upto(0, (topic,)) for topic in losses} == losses
+
+
+async def until_at_most(log: NatsLog, count: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while (await stream_of(log)).state.messages > count:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_tail_beside_removals(log: NatsLog, eager: None) -> None:
+    """A tail at the head yields every record, whatever is removed before it."""
+    async with opened(log, JOBS) as broker, opened(log, JOBS) as other, tailing(other, 0) as tail:
+        reading = asyncio.create_task(collect(tail, 300))
+        for number in range(150):
+            await broker.append([Draft(f"job/{number}", "x"), Draft("quiet", "x")])
+            await other.discard(f"job/{number - 10}", 2 * number)
+        assert [record.offset for record in await reading] == list(range(1, 301))
+        await until_at_most(log, 40)
+
+
+async def test_messages_removed_by_hand(log: NatsLog, caplog: pytest.LogCaptureFixture) -> None:
+    """Their records count as dropped, and all others are read."""
+    async with opened(log, JOBS) as broker:
+        for number in range(1, 11):
+            await broker.append([Draft(f"job/{number}", f"{number}")])
+        async with jetstream() as server:
+            await server.purge_stream(log.stream, seq=5)
+            await server.delete_msg(log.stream, 8)
+        found = await broker.read(0, 100)
+        assert [record.offset for record in found.records] == [4, 5, 6, 8, 9, 10]
+        assert (found.state.oldest, found.state.newest) == (4, 10)
+        assert found.state.lost_upto(5, ("job/7",)) == 7
+        assert "1 records are missing in stream" in caplog.text
+        assert [cursor.offset for cursor in await broker.append([Draft("quiet", "x")])] == [11]
+
+
+async def test_long_log_is_opened(log: NatsLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening may take several requests, as long as each of them reads more headers."""
+    async with opened(log) as broker:
+        for _ in range(1500):
+            await broker.append([Draft("t", "x")])
+    catch_up, attempts = Index.catch_up, list[int]()
+
+    async def interrupted(index: Index, link: Link, sequence: int) -> None:
+        attempts.append(index.upto)
+        await catch_up(index, link, min(sequence, index.upto + 100))
+        if index.upto < sequence:
+            raise BrokerError("no answer in time")
+
+    monkeypatch.setattr(Index, "catch_up", interrupted)
+    async with opened(log) as later:
+        assert len(attempts) > 1
+        assert (await later.state()).newest == 1500
+        monkeypatch.setattr(Index, "catch_up", refuse)
+        with pytest.raises(BrokerError, match="never"):
+            await later.open()
+
+
+async def refuse(index: Index, link: Link, sequence: int) -> None:
+    raise BrokerError("never")
+
+
+async def test_marks_fit_into_a_message(log: NatsLog) -> None:
+    """If the names of discarded topics are long, the oldest marks become those of their rule."""
+    topics = [f"job/{number}-".ljust(255, "é") for number in range(400)]
+    async with opened(log, JOBS) as broker:
+        for start in range(0, 400, 100):
+            await broker.append([Draft(topic, "x") for topic in topics[start : start + 100]])
+        for topic in topics:
+            await broker.discard(topic, 400)
+        await broker.append([Draft("quiet", "x") for _ in range(60)])
+    async with opened(log, JOBS) as broker:
+        state = await broker.state()
+        assert all(state.lost_upto(0, (topic,)) > number for number, topic in enumerate(topics))

@@ -67,7 +67,7 @@ class Foreign(MemoryBroker):
     def _append(self, draft: Any, now: float) -> int:
         offset = super()._append(draft, now)
         if offset % 3 == 0:
-            self._lanes[OTHERS].records[-1] = Record(offset, draft.topic, "a\nb", draft.data)
+            self._kept.lane(OTHERS).items[-1] = Record(offset, draft.topic, "a\nb", draft.data)
         return offset
 
 

@@ -400,9 +400,10 @@ async def produced(runs: Runs, name: str, count: int) -> Run:
     return run
 
 
-async def test_run_is_removed_after_its_ttl(tmp_path: Path) -> None:
+@pytest.mark.parametrize("log", [name for name in LOGS if name != "memory"], indirect=True)
+async def test_run_is_removed_after_its_ttl(log: Log) -> None:
     """Its records are removed; those of a longer run of the same name, and all others, stay."""
-    async with Hub(f"sqlite:///{tmp_path}/log.db") as hub:
+    async with Hub(log.broker()) as hub:
         runs = Runs(hub)
         for _ in range(5):
             await hub.publish("other", "x")

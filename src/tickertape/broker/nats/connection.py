@@ -49,8 +49,11 @@ class Refused(BrokerError):
     """
 
     def __init__(self, sentence: str, code: int | None) -> None:
-        super().__init__(sentence)
+        super().__init__(sentence, code)  # both, so that it can be copied
         self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Inbox(Generic[T]):

@@ -27,6 +27,7 @@ _QUEUED_BYTES: Final = 64 * 1024 * 1024
 _WRONG_LAST_SEQUENCE: Final = 10071
 _NAME_IN_USE: Final = 10058
 _NO_MESSAGE: Final = 10037
+_NOT_DELETED: Final = 10057
 
 
 class Link:
@@ -68,6 +69,16 @@ class Link:
         """Remove the messages before ``sequence``."""
         await self._ask(self._jetstream.purge_stream(self._stream, seq=sequence), "trim")
 
+    async def delete(self, sequence: int) -> None:
+        """Remove a message. Does nothing if it is gone."""
+        try:
+            await self._ask(self._jetstream.delete_msg(self._stream, sequence), "trim")
+        except nats.js.errors.NotFoundError:
+            pass
+        except Refused as error:
+            if error.code not in (_NO_MESSAGE, _NOT_DELETED):
+                raise
+
     async def get(self, sequence: int) -> Message | None:
         """Return a message, or ``None`` if it is not there."""
         try:
@@ -99,20 +110,17 @@ class Link:
         return True
 
     @asynccontextmanager
-    async def consume(
-        self, sequence: int, *, subject: str = "", headers_only: bool = False
-    ) -> AsyncIterator[tuple[Inbox[Message], Any]]:
+    async def consume(self, sequence: int, *, headers_only: bool = False) -> AsyncIterator[Inbox[Message]]:
         """Read messages in order with the driver's ordered consumer, while new ones arrive.
 
         It may deliver messages before ``sequence`` again, if the driver makes it again before the first one.
 
         Arguments:
             sequence: the first message.
-            subject: only messages published to it.
             headers_only: True to read no data.
 
         Returns:
-            The inbox, and the driver's subscription.
+            The inbox.
         """
         inbox = self.connection.open_inbox(_convert)
         config = ConsumerConfig(
@@ -122,7 +130,7 @@ class Link:
             inactive_threshold=_INACTIVE,
         )
         request = self._jetstream.subscribe(
-            subject,
+            "",
             stream=self._stream,
             cb=inbox.deliver,
             config=config,
@@ -135,18 +143,10 @@ class Link:
         except nats.js.errors.NotFoundError as error:
             raise NoStream(f"stream {self._stream!r} of {self.connection.where} was deleted") from error
         try:
-            yield inbox, subscription
+            yield inbox
         finally:
             with suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
-
-    async def count(self, subscription: Any) -> int:
-        """Return the number of messages that a consumer has delivered or is going to deliver now."""
-        try:
-            found = await self._ask(subscription.consumer_info(), "read")
-        except nats.js.errors.NotFoundError as error:
-            raise NoStream(f"stream {self._stream!r} of {self.connection.where} was deleted") from error
-        return int(found.num_pending or 0) + int(found.delivered.consumer_seq)
 
 
 def _convert(raw: Any) -> Message:
