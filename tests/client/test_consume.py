@@ -37,7 +37,7 @@ def test_program(
 
 
 def test_number_of_programs() -> None:
-    assert len(PROGRAMS) == 8
+    assert len(PROGRAMS) == 9
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from support.raw_server import Connection, RawServer, Script, answer
 from support.sources import PublisherClock, Shell
 from tickertape import InvalidEventError
 from tickertape.client import Draft, Publisher, SyncPublisher
+from tickertape.client.http import Answer
 from tickertape.client.policy import Delays
-from tickertape.client.publisher import Answer, Publication
+from tickertape.client.publisher import Publication
 from tickertape.errors import ClientError, GaveUpError, InvalidTopicError, PublishError
 
 pytestmark = pytest.mark.parametrize("shell", ["async", "sync"])

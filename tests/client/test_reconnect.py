@@ -706,7 +706,7 @@ def test_restart_resumes_at_once() -> None:
     driver = Driver().open()
     driver.receive(b"id: 1\ndata: a\n\n")
     driver.machine.received(b"id: 2\ndata: b\n\n", driver.now)  # not emitted, so it is asked for again
-    driver.machine.restart(driver.now)
+    driver.machine.restart(driver.now, "restart() was called")
     actions = driver.do()
     assert actions[0] == Notify(Reconnecting("restart() was called", 0.0, 0, None))
     assert sent_id(actions) == b"1"
@@ -719,15 +719,15 @@ def test_restart_ends_the_wait_for_an_attempt() -> None:
     driver.machine.failed(OOPS, driver.now)
     driver.next()
     then = driver.now
-    driver.machine.restart(driver.now)
+    driver.machine.restart(driver.now, "restart() was called")
     assert isinstance(driver.do()[-1], Connect)
     assert driver.now == then
 
 
 def test_restart_without_effect() -> None:
     driver = Driver()
-    driver.machine.restart(driver.now)
+    driver.machine.restart(driver.now, "restart() was called")
     assert driver.do() == [Connect((("A", b"1"),), Silence.UNLEARNED)]
     driver.respond(204)
-    driver.machine.restart(driver.now)
+    driver.machine.restart(driver.now, "restart() was called")
     assert driver.do() == [Stop(None)]

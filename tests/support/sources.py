@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ Shell: TypeAlias = Literal["async", "sync"]
 LIMITS: Final = httpx2.Limits(max_keepalive_connections=0)  # a script serves one request
 TLS: Final = ssl.create_default_context()
 
-Take: TypeAlias = Callable[[ServerSentEvent], None]
+Take: TypeAlias = Callable[[ServerSentEvent], object]
 Client: TypeAlias = httpx2.AsyncClient | httpx2.Client
 Source: TypeAlias = EventSource | SyncEventSource
 Notice: TypeAlias = Opened | Gap | Reconnecting | Closed
@@ -98,14 +99,15 @@ def run(
     shell: Shell,
     url: str,
     *,
-    each: Callable[[ServerSentEvent, Source, SourceClock], None] = lambda event, source, clock: None,
+    each: Callable[[ServerSentEvent, Source, SourceClock], object] = lambda event, source, clock: None,
     before: Callable[[Source, SourceClock], None] = lambda source, clock: None,
     **options: Any,
 ) -> Run:
     """Iterate a source to its end, in either shell.
 
     Arguments:
-        each: called in the body of the loop; its exceptions end the run and are raised.
+        each: called in the body of the loop, and awaited there if it returns an awaitable. Its exceptions end the run,
+            and are raised.
         before: called before the loop.
         options: of the source.
     """
@@ -125,9 +127,9 @@ def run(
     source: Source = EventSource(url, **options) if shell == "async" else SyncEventSource(url, **options)
     before(source, clock)
 
-    def take(event: ServerSentEvent) -> None:
+    def take(event: ServerSentEvent) -> object:
         result.events.append(event)
-        each(event, source, clock)
+        return each(event, source, clock)
 
     try:
         if isinstance(client, httpx2.AsyncClient):
@@ -147,7 +149,8 @@ async def _iterate_async(client: httpx2.AsyncClient, source: EventSource, take: 
     async with client, asyncio.timeout(PATIENCE):
         async with source:
             async for event in source:
-                take(event)
+                if inspect.isawaitable(awaited := take(event)):
+                    await awaited
         assert not client.is_closed, "the client is the user's"
 
 

@@ -11,12 +11,16 @@ from ..errors import (
     ClientError,
     ContentTypeError,
     EventTooLargeError,
+    ForbiddenError,
     GaveUpError,
+    InvalidTopicError,
     PublishError,
     RedirectError,
     StatusError,
+    SubscriptionBusyError,
+    UnauthorizedError,
 )
-from ..wire import Draft, End, Gap, ReceivedEvent
+from ..wire import Draft, End, Gap, ReceivedEvent, TopicsChange
 from .aio import EventSource
 from .policy import Policy
 from .publisher import Publisher, PublisherStatistics, SyncPublisher
@@ -35,8 +39,10 @@ __all__ = [
     "EventSource",
     "EventTooLargeError",
     "FileCursor",
+    "ForbiddenError",
     "Gap",
     "GaveUpError",
+    "InvalidTopicError",
     "Opened",
     "Policy",
     "PublishError",
@@ -48,8 +54,11 @@ __all__ = [
     "State",
     "Statistics",
     "StatusError",
+    "SubscriptionBusyError",
     "SyncEventSource",
     "SyncPublisher",
+    "TopicsChange",
+    "UnauthorizedError",
 ]
 
 del _httpx2

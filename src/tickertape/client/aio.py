@@ -13,16 +13,18 @@ import inspect
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from http import HTTPStatus
 from random import random as system_random
 from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack
 
 import httpx2
 
 from ..timing import Clock, sleep
-from ..wire import Gap, ReceivedEvent
+from ..wire import Gap, ReceivedEvent, TopicsChange
 from .http import (
     DETAIL_SECONDS,
     MAX_DETAIL,
+    Answer,
     AsyncAuth,
     AsyncRenewingAuth,
     HeaderList,
@@ -49,6 +51,7 @@ from .reconnect import (
 )
 from .source import FAILURES, LIMITS, TIMEOUT, Source
 from .stores import AsyncCursorStore, CursorStore, in_threads
+from .topics import Change
 
 SLICE: Final = 16 * 1024
 """Bytes that are decoded in one turn of the event loop: some 10 ms for the worst bytes, which are all line breaks.
@@ -85,6 +88,7 @@ class EventSource(Source):
         on_open: called with an :class:`Opened` when a stream begins. Hooks may be coroutine functions.
             The iteration raises what they raise.
         on_gap: called with a :class:`Gap` when events are missing.
+        on_topics: called with a :class:`TopicsChange` when the topics have changed, in its place among the events.
         on_comment: called with the text of each comment, for example of a heartbeat, in its place among the events.
         on_reconnecting: called with a :class:`Reconnecting` before the wait for another attempt.
         on_closed: called with a :class:`Closed` at the end.
@@ -115,6 +119,7 @@ class EventSource(Source):
         client: httpx2.AsyncClient | None = None,
         on_open: AsyncHook[Opened] | None = None,
         on_gap: AsyncHook[Gap] | None = None,
+        on_topics: AsyncHook[TopicsChange] | None = None,
         on_comment: AsyncHook[str] | None = None,
         on_reconnecting: AsyncHook[Reconnecting] | None = None,
         on_closed: AsyncHook[Closed] | None = None,
@@ -132,7 +137,13 @@ class EventSource(Source):
             last_event_id=last_event_id,
             until=until,
             on_comment=on_comment,
-            hooks={Opened: on_open, Gap: on_gap, Reconnecting: on_reconnecting, Closed: on_closed},
+            hooks={
+                Opened: on_open,
+                Gap: on_gap,
+                TopicsChange: on_topics,
+                Reconnecting: on_reconnecting,
+                Closed: on_closed,
+            },
             random=random,
             policy=policy,
         )
@@ -143,6 +154,7 @@ class EventSource(Source):
         self._given_clock = clock
 
         self._turn = asyncio.Lock()  # held while the machine is driven
+        self._changing = asyncio.Lock()  # held during a change of topics
         self._task: asyncio.Task[Any] | None = None  # the task that iterates
         self._loop: asyncio.AbstractEventLoop | None = None
         self._awake = asyncio.Event()  # ends the sleep in progress
@@ -183,18 +195,40 @@ class EventSource(Source):
             with suppress(RuntimeError):  # the loop is closed, so nothing runs in it
                 self._loop.call_soon_threadsafe(self._interrupt)
 
-    def restart(self) -> None:
-        """Close the current connection and connect again at once, from any task or thread.
+    async def subscribe(self, *topics: str, last: int = 0) -> str | None:
+        """Add topics to the stream, without a new connection if the hub allows it. Nothing is lost or repeated.
 
-        The next attempt sends the id of the last event that was handled. Use it if your program knows better than the
-        source: the network has changed, the machine was suspended, a token is new. If events of the stream have no
-        ids, those that have arrived and are not yielded yet are lost. Nothing happens before the first attempt and
-        after the end.
+        A hub sends the id that this needs if the URL has ``subscription=true``. Otherwise, and if the stream has no
+        connection or the server cannot change it, the source opens the stream again after the last event that was
+        handled. So do the first change and a server that is no hub. Any task may call it, also the one that
+        iterates.
+
+        Arguments:
+            topics: topics or patterns. Those that the stream has are ignored.
+            last: past events of the added topics to send before the next event, 0 to 1,000. They have no id, and
+                do not come if the stream is opened again.
+
+        Returns:
+            The cursor after which the stream has the events of the topics; ``None`` if the stream is opened again.
+            The next attempts have the new topics in any case.
+
+        Raises:
+            UnauthorizedError: the credentials are not accepted. No topic has changed, as after all of these.
+            ForbiddenError: they do not cover the topics. If the stream is opened again, the iteration raises
+                :class:`StatusError` instead.
+            InvalidTopicError: a pattern breaks the syntax, or there are too many.
+            SubscriptionBusyError: the hub has too many changes to do. Try again.
+            StatusError: the server refused the change for another reason.
+            RuntimeError: the source is closed.
         """
-        self._restarting = True
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed, so nothing runs in it
-                self._loop.call_soon_threadsafe(self._interrupt)
+        return await self._change(Change.create(topics, (), last))
+
+    async def unsubscribe(self, *topics: str) -> str | None:
+        """Remove topics from the stream, as they were added. Works, returns and raises as :meth:`subscribe`.
+
+        The last topic cannot be removed: close the source instead.
+        """
+        return await self._change(Change.create((), topics, 0))
 
     async def aclose(self) -> None:
         """Close, and wait until everything is released. May be called again."""
@@ -217,8 +251,8 @@ class EventSource(Source):
         await self._finish_step()
         while True:
             if self._restarting:
-                self._restarting = False
-                self._machine.restart(self._clock.time())
+                reason, self._restarting = self._restarting, ""
+                self._machine.restart(self._clock.time(), reason)
             if self._closing:
                 self._machine.close()
             action = self._machine.next(self._clock.time())
@@ -262,6 +296,12 @@ class EventSource(Source):
         self._awake.clear()
         if not self._closing and not self._restarting:
             await sleep(self._clock, until - self._clock.time(), self._awake)
+
+    def _restart(self, reason: str) -> None:
+        self._restarting = reason
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, so nothing runs in it
+                self._loop.call_soon_threadsafe(self._interrupt)
 
     def _interrupt(self) -> None:
         self._awake.set()
@@ -334,6 +374,30 @@ class EventSource(Source):
             self._machine.ended(self._clock.time())
         else:
             self._machine.received(data, self._clock.time())
+
+    # Changes of topics.
+
+    async def _change(self, change: Change) -> str | None:
+        async with self._changing:
+            patterns, subscription = self._plan_change(change)
+            answer: Answer | Exception = LookupError("no id")
+            if subscription is not None:
+                answer = await self._send_change(change, subscription)
+            return self._changed(patterns, subscription, answer)
+
+    async def _send_change(self, change: Change, subscription: str) -> Answer | Exception:
+        client = self._http_client()
+        try:
+            for refused in (False, True) if self._tells_refusals else (False,):
+                request = self._change_request(client, change, subscription, await self._credentials(refused))
+                response = await client.send(request, follow_redirects=False)
+                if response.status_code != HTTPStatus.UNAUTHORIZED:
+                    break
+        except httpx2.UnsupportedProtocol:
+            raise
+        except FAILURES as error:
+            return error
+        return Answer(response.status_code, dict(response.headers), response.content)
 
     async def _detail(self, attempt: _Attempt) -> bytes:
         body = b""

@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import httpx2
 
@@ -43,6 +43,16 @@ class AsyncRenewingAuth(Protocol):
 
 
 HeaderList: TypeAlias = list[tuple[str, bytes]]
+
+
+class Answer(NamedTuple):
+    """The response of a hub, or of something in between."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
 
 _WHITESPACE: Final = b" \t"
 _FORBIDDEN: Final = frozenset(b"\0\r\n")

@@ -10,7 +10,7 @@ from collections import deque
 from typing import NamedTuple
 
 from ..errors import ClientError, EventTooLargeError, TickertapeError
-from ..wire import ERROR_EVENT, Cursor, Decoder, End, Gap, ReceivedEvent, ServerSentEvent
+from ..wire import ERROR_EVENT, Cursor, Decoder, End, Gap, ReceivedEvent, ServerSentEvent, StreamOpen, TopicsChange
 from .http import excerpt
 
 
@@ -128,6 +128,8 @@ class Inbox:
             # that was restored from a backup has lost its end and appends there again.
             self._delivered = None if self._asked is None else Cursor.parse(gap.resumed or gap.id or "")
             self._items.append(gap)
+        elif (notice := StreamOpen.parse(event) or TopicsChange.parse(event)) is not None:
+            self._items.append(notice)  # of a change at the last event: it has the id of that
         elif has_own_id and self._is_repeated(event.id):
             self._duplicates += 1
         else:

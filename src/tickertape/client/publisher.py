@@ -23,6 +23,7 @@ from ..timing import Clock, sleep
 from ..wire import Draft
 from .clock import Sleeper, ThreadClock
 from .http import (
+    Answer,
     AsyncAuth,
     Auth,
     HeaderList,
@@ -60,15 +61,6 @@ class PublisherStatistics(NamedTuple):
     """Events that the hub has stored."""
     requests: int
     retries: int
-
-
-class Answer(NamedTuple):
-    """The response of a hub, or of something in between."""
-
-    status: int
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    body: bytes
 
 
 class Publication(NamedTuple):

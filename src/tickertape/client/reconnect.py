@@ -20,7 +20,7 @@ from enum import Enum, StrEnum, auto
 from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import ClientError, ContentTypeError, GaveUpError, RedirectError, StatusError
-from ..wire import EXPIRED_EVENT, End, Gap, ReceivedEvent
+from ..wire import EXPIRED_EVENT, End, Gap, ReceivedEvent, StreamOpen, TopicsChange
 from .http import excerpt
 from .inbox import Comment, Failure, Inbox, Position
 from .policy import STABLE, Delays, Policy, Silence, retry_after
@@ -96,7 +96,7 @@ class Statistics(NamedTuple):
     """Comments."""
 
 
-Notice: TypeAlias = Opened | Gap | Comment | Reconnecting | Closed
+Notice: TypeAlias = Opened | Gap | TopicsChange | Comment | Reconnecting | Closed
 
 
 class Connect(NamedTuple):
@@ -213,6 +213,8 @@ class Reconnector:
         """The id of the last event that the user has handled."""
         self.end: End | None = None
         """The notice with which the stream ended."""
+        self.subscription: str | None = None
+        """The id with which the open stream can be changed, if the server has sent it."""
 
         # Of the source.
         self._headers = tuple(headers)
@@ -336,6 +338,12 @@ class Reconnector:
                 self.end = self._emitted = end
                 self._save(self.commit())
                 self._stop(None)
+            case StreamOpen() as opened:
+                self.subscription = opened.subscription
+            case TopicsChange() as change:
+                self._outbox.append(Notify(change))
+                self._emitted = change
+                self._save(self.commit())
             case event if event.event == EXPIRED_EVENT:
                 self._expired = True
             case event:
@@ -437,13 +445,18 @@ class Reconnector:
             self._leave()
             self._due = None
 
-    def restart(self, now: float) -> None:
+    @property
+    def is_waiting(self) -> bool:
+        """True if the next request is not made yet."""
+        return self._phase is _Phase.WAITING
+
+    def restart(self, now: float, reason: str) -> None:
         """Process that the user wants another connection at once. Events that are not emitted yet are dropped."""
         if self._phase is _Phase.CLOSED or self._is_complete or not self._attempts:
             return
         self._outbox = deque(each for each in self._outbox if not isinstance(each, (Connect, Follow, Read, Sleep)))
         self._failures = 0
-        self._reconnect(now, 0.0, "restart() was called", None)
+        self._reconnect(now, 0.0, reason, None)
 
     def close(self) -> None:
         """Stop, in any state."""
@@ -514,10 +527,12 @@ class Reconnector:
     def _leave(self) -> None:
         self._phase = _Phase.WAITING
         self.state = State.CONNECTING
+        self.subscription = None
         self._opened_at = None
 
     def _stop(self, error: Exception | None) -> None:
         self._phase = _Phase.CLOSED
         self.state = State.CLOSED
+        self.subscription = None
         self._outbox.append(Notify(Closed(error, self.end)))
         self._outbox.append(Stop(error))

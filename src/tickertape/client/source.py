@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import httpx2
 
-from ..wire import End, Gap, ReceivedEvent, ServerSentEvent
+from ..wire import End, Gap, ReceivedEvent, ServerSentEvent, TopicsChange
 from .http import (
+    Answer,
     HeaderList,
     error_detail,
     excerpt,
@@ -36,6 +37,7 @@ from .reconnect import (
     Statistics,
     is_too_long,
 )
+from .topics import Change, Topics, cursor_of
 
 logger = logging.getLogger("tickertape.client")
 
@@ -95,8 +97,10 @@ class Source:
         self._hooks = dict(hooks)
         if on_comment is not None:
             self._hooks[Comment] = lambda comment: on_comment(comment.text)
+        self._change_headers = merged(own_headers, [("Content-Type", b"application/json")])
+        self._topics = Topics(self.url)
         self._closing = False
-        self._restarting = False
+        self._restarting = ""  # the reason, in words
         self._is_loaded = False
         self._secret: list[str] = []  # names of the headers that carry the credentials of this attempt
         self._same_origin = True  # no redirect of this attempt has left the origin that credentials are for
@@ -114,6 +118,11 @@ class Source:
     def last_event_id(self) -> str | None:
         """The id of the last event that the loop has handled. The next attempt resumes after it."""
         return self._machine.last_event_id
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics in the URL, after the changes so far. The next attempt asks for them."""
+        return self._topics.patterns
 
     @property
     def end(self) -> End | None:
@@ -137,7 +146,7 @@ class Source:
         timeout = client.timeout
         return client.build_request(
             self._method,
-            self.url,
+            self._topics.target(),
             headers=[(name.encode(), value) for name, value in merged(connect.headers, credentials)],
             content=self._content,
             timeout=httpx2.Timeout(connect=timeout.connect, write=timeout.write, pool=timeout.pool, read=read_timeout),
@@ -156,6 +165,45 @@ class Source:
             detail=error_detail(body, headers.get("content-type", "")),
         )
 
+    def restart(self) -> None:
+        """Close the current connection and connect again at once, from any task or thread.
+
+        The next attempt sends the id of the last event that was handled. Use it if your program knows better than the
+        source: the network has changed, the machine was suspended, a token is new. If events of the stream have no
+        ids, those that have arrived and are not yielded yet are lost. Nothing happens before the first attempt and
+        after the end. A synchronous source leaves a connection of HTTP/2 with its next bytes.
+        """
+        self._restart("restart() was called")
+
+    def _restart(self, reason: str) -> None:
+        raise NotImplementedError
+
+    def _change_request(
+        self, client: httpx2.AsyncClient | httpx2.Client, change: Change, subscription: str, credentials: HeaderList
+    ) -> httpx2.Request:
+        headers = [(name.encode(), value) for name, value in merged(self._change_headers, credentials)]
+        url = self._topics.target_of_change(subscription)
+        return client.build_request("PATCH", url, headers=headers, content=change.body, timeout=TIMEOUT)
+
+    def _plan_change(self, change: Change) -> tuple[tuple[str, ...], str | None]:
+        """Return the topics after a change, and the id of the open stream if it can be changed."""
+        if self.state is State.CLOSED:
+            raise RuntimeError("the source is closed")
+        return self._topics.after(change), self._machine.subscription
+
+    def _changed(self, patterns: tuple[str, ...], subscription: str | None, answer: Answer | Exception) -> str | None:
+        """Process the answer to a change, or the lack of a request for it. Return the cursor of the change."""
+        cursor = None
+        if subscription is not None:
+            cursor = cursor_of(answer, self._topics.target_of_change(subscription))
+        self._topics.set(patterns)
+        # In this order: an attempt that begins from here on has the new topics, and an earlier one is ended here. The
+        # stream that has changed may have been lost, and replaced by one with the topics from before.
+        if (cursor is None or self._machine.subscription != subscription) and not self._machine.is_waiting:
+            self._restart("the topics have changed")
+            return None
+        return cursor
+
     def _loaded(self, id: str | None) -> None:
         self._machine.last_event_id = None if id is None else _checked_id(id)
         self._is_loaded = True
@@ -171,6 +219,8 @@ class Source:
             case Gap():
                 after = excerpt(notice.after or "an unknown id")
                 logger.warning("%s has a gap (%s) after %s", url, excerpt(notice.reason), after)
+            case TopicsChange(topics=topics):
+                logger.info("%s has the topics %s", url, excerpt(", ".join(topics)))
             case Reconnecting(reason, delay, _, error):
                 level = logging.INFO if error is None else logging.WARNING
                 logger.log(level, "%s: %s; next attempt in %.1f s", url, reason, delay)

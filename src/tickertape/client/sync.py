@@ -13,15 +13,25 @@ import socket
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from http import HTTPStatus
 from random import random as system_random
 from typing import Any, Final, Self, TypeAlias, TypeVar, Unpack, cast
 
 import httpx2
 
 from ..timing import Clock
-from ..wire import Gap, ReceivedEvent
+from ..wire import Gap, ReceivedEvent, TopicsChange
 from .clock import Sleeper, ThreadClock
-from .http import DETAIL_SECONDS, MAX_DETAIL, Auth, RenewingAuth, credential_headers, redirect_request
+from .http import (
+    DETAIL_SECONDS,
+    MAX_DETAIL,
+    Answer,
+    Auth,
+    HeaderList,
+    RenewingAuth,
+    credential_headers,
+    redirect_request,
+)
 from .policy import PolicyOptions
 from .reconnect import (
     Action,
@@ -42,6 +52,7 @@ from .reconnect import (
 )
 from .source import FAILURES, LIMITS, TIMEOUT, Source
 from .stores import CursorStore
+from .topics import Change
 
 T = TypeVar("T")
 
@@ -64,7 +75,7 @@ class SyncEventSource(Source):
         on_open: a function, as are the other hooks.
         clock: replaces the system's clock in tests, for example by a :class:`~tickertape.testing.FakeClock`.
 
-    One thread iterates. Any thread may call :meth:`close` and :meth:`restart`.
+    One thread iterates. Any thread may call :meth:`close`, :meth:`restart`, :meth:`subscribe` and :meth:`unsubscribe`.
     """
 
     def __init__(
@@ -81,6 +92,7 @@ class SyncEventSource(Source):
         client: httpx2.Client | None = None,
         on_open: Hook[Opened] | None = None,
         on_gap: Hook[Gap] | None = None,
+        on_topics: Hook[TopicsChange] | None = None,
         on_comment: Hook[str] | None = None,
         on_reconnecting: Hook[Reconnecting] | None = None,
         on_closed: Hook[Closed] | None = None,
@@ -98,11 +110,17 @@ class SyncEventSource(Source):
             last_event_id=last_event_id,
             until=until,
             on_comment=on_comment,
-            hooks={Opened: on_open, Gap: on_gap, Reconnecting: on_reconnecting, Closed: on_closed},
+            hooks={
+                Opened: on_open,
+                Gap: on_gap,
+                TopicsChange: on_topics,
+                Reconnecting: on_reconnecting,
+                Closed: on_closed,
+            },
             random=random,
             policy=policy,
         )
-        for function in (auth, on_open, on_gap, on_comment, on_reconnecting, on_closed):
+        for function in (auth, on_open, on_gap, on_topics, on_comment, on_reconnecting, on_closed):
             if inspect.iscoroutinefunction(function):
                 raise TypeError(f"a SyncEventSource cannot call the coroutine function {function!r}: use EventSource")
         self._auth: Callable[..., Any] | None = auth
@@ -113,6 +131,7 @@ class SyncEventSource(Source):
         self._clock: Clock = clock or self._own_clock
 
         self._turn = threading.Lock()  # held while the machine is driven
+        self._changing = threading.Lock()  # held during a change of topics
         self._sleeper = Sleeper(self._clock)
         self._is_expired = False  # the deadline of the current step has passed
         self._socket: socket.socket | None = None
@@ -141,14 +160,13 @@ class SyncEventSource(Source):
         if (save := self._machine.commit()) is not None:
             self._save(save.id)
 
-    def restart(self) -> None:
-        """Close the current connection and connect again at once, from any thread, as :meth:`EventSource.restart`.
+    def subscribe(self, *topics: str, last: int = 0) -> str | None:
+        """Add topics to the stream, from any thread, as :meth:`EventSource.subscribe`."""
+        return self._change(Change.create(topics, (), last))
 
-        A connection of HTTP/2 is left with its next bytes.
-        """
-        self._restarting = True
-        self._sleeper.wake()
-        self._shut_down_socket()
+    def unsubscribe(self, *topics: str) -> str | None:
+        """Remove topics from the stream, from any thread, as :meth:`EventSource.unsubscribe`."""
+        return self._change(Change.create((), topics, 0))
 
     def close(self) -> None:
         """End the iteration, from any thread, and close the connection. May be called again."""
@@ -168,9 +186,9 @@ class SyncEventSource(Source):
         self._load()
         while True:
             if self._restarting:
-                self._restarting = False
+                reason, self._restarting = self._restarting, ""
                 self._sleeper.reset()
-                self._machine.restart(self._clock.time())
+                self._machine.restart(self._clock.time(), reason)
             if self._closing:
                 self._machine.close()
             action = self._machine.next(self._clock.time())
@@ -230,8 +248,7 @@ class SyncEventSource(Source):
             raise
 
     def _connect(self, connect: Connect) -> None:
-        arguments = {"refused": connect.refused} if self._tells_refusals else {}
-        credentials = credential_headers(self._auth(**arguments) if self._auth is not None else None)
+        credentials = self._credentials(connect.refused)
         client = self._http_client()
         trace = {"trace": self._trace}
         self._send(self._request(client, connect, credentials, connect.seconds, trace), connect.seconds)
@@ -278,7 +295,40 @@ class SyncEventSource(Source):
                     break
         return body[:MAX_DETAIL]
 
+    def _credentials(self, refused: bool) -> HeaderList:
+        arguments = {"refused": refused} if self._tells_refusals else {}
+        return credential_headers(self._auth(**arguments) if self._auth is not None else None)
+
+    # Changes of topics.
+
+    def _change(self, change: Change) -> str | None:
+        with self._changing:
+            patterns, subscription = self._plan_change(change)
+            answer: Answer | Exception = LookupError("no id")
+            if subscription is not None:
+                answer = self._send_change(change, subscription)
+            return self._changed(patterns, subscription, answer)
+
+    def _send_change(self, change: Change, subscription: str) -> Answer | Exception:
+        client = self._http_client()
+        try:
+            for refused in (False, True) if self._tells_refusals else (False,):
+                request = self._change_request(client, change, subscription, self._credentials(refused))
+                response = client.send(request, follow_redirects=False)
+                if response.status_code != HTTPStatus.UNAUTHORIZED:
+                    break
+        except httpx2.UnsupportedProtocol:
+            raise
+        except FAILURES as error:
+            return error
+        return Answer(response.status_code, dict(response.headers), response.content)
+
     # Ending a step from another thread.
+
+    def _restart(self, reason: str) -> None:
+        self._restarting = reason
+        self._sleeper.wake()
+        self._shut_down_socket()
 
     def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         """Keep the socket of a request that has no response yet."""
