@@ -21,7 +21,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 from django.urls import path as route
 
-from support.framework import PROPERTY, Site, check_page_tests, check_site
+from support.framework import PROPERTY, Site, check_page_tests, check_site, end_topic
 from support.pages import DOCS, write_files
 from support.servers import BIN, Connection, Program, free_port
 from tickertape import Hub, ServerSentEvent
@@ -91,12 +91,13 @@ async def test_daphne(project: Path, record_property: Callable[[str, object], No
         async with await Connection.open(port) as stream:
             await stream.get("/events", headers=f"Last-Event-ID: {first.id}\r\n")
             assert (await next_event(stream)).json() == {"text": "two"}
+        end = await end_topic(project)
+        async with await Connection.open(port) as stream:
+            assert await stream.get("/events", headers=f"Last-Event-ID: {end}\r\n") == 204
     cells = [
         "django",
         "daphne mysite.asgi:application",
-        "yes",
-        "yes",
-        "yes",
+        *["yes"] * 4,
         f"{noticed:.2f} s",
         f"{seconds:.2f} s (cut)",
     ]

@@ -198,9 +198,13 @@ async def test_site(site: Running, record_property: Callable[[str, object], None
                 results["subscribe"] = "yes"
                 await site.until_online(client, 1)
             results["leaves noticed"] = f"{await site.until_online(client, 0):.2f} s"
+            end = (await client.post(f"{site.hub_url}/topics/news/end")).json()["cursor"]
+            async with await site.open("/events", cookie, end) as stream:
+                assert stream.status == 204
+                results["204 at the end"] = "yes"
             await site.publish(client, "two")
             await site.publish(client, "three")
-            async with await site.open("/events", cookie, str(event.id)) as stream:
+            async with await site.open("/events", cookie, end) as stream:
                 assert [(await next_event(stream)).json()["text"] for _ in range(2)] == ["two", "three"]
                 results["resume"] = "yes"
                 seconds, _ = await asyncio.gather(site.hub.end(), stream.rest())

@@ -23,9 +23,9 @@ import httpx2
 
 from support.pages import DOCS, files_of
 from support.servers import BIN, PATIENCE, PAUSE, Connection, Program, free_port
-from tickertape import ServerSentEvent
+from tickertape import Hub, ServerSentEvent
 
-__all__ = ["PROPERTY", "Site", "check_items", "check_page_tests", "check_site", "table"]
+__all__ = ["PROPERTY", "Site", "check_items", "check_page_tests", "check_site", "end_topic", "table"]
 
 STOP: Final = 2.0
 """Seconds within which SIGTERM ends a server that has an open stream."""
@@ -33,7 +33,7 @@ STOP: Final = 2.0
 PROPERTY: Final = "framework"
 """The name of the property of a test report that has a row of the table."""
 
-CHECKS: Final = ("publish", "subscribe", "resume", "leaves noticed", "SIGTERM")
+CHECKS: Final = ("publish", "subscribe", "204 at the end", "resume", "leaves noticed", "SIGTERM")
 
 _PORT: Final = re.compile(r"\b80\d\d\b")
 """A port on a page: 8000, and 8001 and so on for further programs."""
@@ -122,7 +122,7 @@ async def check_site(site: Site, folder: Path, record: Callable[[str, object], N
     try:
         with _run(site, folder, ports) as programs:
             try:
-                await _check(site, ports, programs, row.results)
+                await _check(site, folder, ports, programs, row.results)
             except (AssertionError, OSError, TimeoutError, httpx2.HTTPError) as error:
                 error.add_note("\n".join(program.output[-4000:] for program in programs))
                 raise
@@ -146,7 +146,7 @@ def _run(site: Site, folder: Path, ports: _Ports) -> Iterator[list[Program]]:
             running.close()
 
 
-async def _check(site: Site, ports: _Ports, programs: list[Program], results: dict[str, str]) -> None:
+async def _check(site: Site, folder: Path, ports: _Ports, programs: list[Program], results: dict[str, str]) -> None:
     events, publish, online = (ports.url(path) for path in (site.events, site.publish, site.online))
     async with httpx2.AsyncClient(timeout=PATIENCE) as client:
 
@@ -171,9 +171,12 @@ async def _check(site: Site, ports: _Ports, programs: list[Program], results: di
             assert event.id
         results["subscribe"] = "yes"
         results["leaves noticed"] = f"{await until_online(0):.2f} s"
+        end = await end_topic(folder)
+        await _until_over(events, end)
+        results["204 at the end"] = "yes"
         await send("two")
         await send("three")
-        async with await _open(events, event.id) as stream:
+        async with await _open(events, end) as stream:
             assert [(await _next(stream)).json() for _ in range(2)] == [{"text": "two"}, {"text": "three"}]
             results["resume"] = "yes"
             await until_online(1)
@@ -187,20 +190,40 @@ async def _check(site: Site, ports: _Ports, programs: list[Program], results: di
     results["SIGTERM"] = f"{seconds:.2f} s"
 
 
-async def _open(url: str, last_event_id: str | None = None) -> Connection:
-    """Open an event stream; follow a redirect, as browsers do."""
+async def end_topic(folder: Path) -> str:
+    """End the topic of the pages from another process on the log, and return the cursor of the end."""
+    [database] = await asyncio.to_thread(lambda: [*folder.rglob("*.db")])
+    async with Hub(f"sqlite:///{database}") as hub:
+        return str(await hub.end("news"))
+
+
+async def _open(url: str, last_event_id: str | None = None, *statuses: int) -> Connection:
+    """Open an event stream, or get one of some other statuses; follow a redirect, as browsers do."""
     headers = "Accept: text/event-stream\r\n" + (f"Last-Event-ID: {last_event_id}\r\n" if last_event_id else "")
     for _ in range(2):
         parts = urlsplit(url)
         stream = await Connection.open(parts.port or 80)
-        status = await stream.get(f"{parts.path}?{parts.query}".removesuffix("?"), headers=headers)
-        if not 300 <= status < 400:
+        found = await stream.get(f"{parts.path}?{parts.query}".removesuffix("?"), headers=headers)
+        if not 300 <= found < 400:
             break
         await stream.close()
         url = urljoin(url, stream.headers["location"])
-    assert status == 200, (status, await stream.rest())
-    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert found in (200, *statuses), (found, await stream.rest())
+    assert found != 200 or stream.headers["content-type"].startswith("text/event-stream")
     return stream
+
+
+async def _until_over(url: str, end: str) -> None:
+    """Reconnect after the end of the topic, as an ``EventSource`` does, until the answer is 204.
+
+    The server may read the end from the log a moment later. Until then, the stream ends as soon as it has.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            async with await _open(url, end, 204) as stream:
+                if stream.status == 204:
+                    return
+                assert b"data:" not in await stream.rest()
 
 
 async def _next(stream: Connection) -> ServerSentEvent:

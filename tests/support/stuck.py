@@ -5,7 +5,7 @@ at ``/timeout``. Run aiohttp's as ``python -m support.stuck PORT``; an ASGI serv
 """
 
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from tickertape import Hub
@@ -72,7 +72,7 @@ def quart() -> Any:
 
     @app.get("/hub")
     async def topics() -> Response:
-        return stream_topics(hub, "t", last="all")
+        return await stream_topics(hub, "t", last="all")
 
     @app.get("/timeout")
     async def timeout() -> Response:
@@ -120,11 +120,13 @@ def falcon() -> Any:
             await fill()
 
     class Resource:
-        def __init__(self, respond: Callable[[Request, Response], None]) -> None:
+        def __init__(self, respond: Callable[[Request, Response], Awaitable[None] | None]) -> None:
             self._respond = respond
 
         async def on_get(self, request: Request, response: Response) -> None:
-            self._respond(request, response)
+            found = self._respond(request, response)
+            if found is not None:
+                await found
 
     app = App(middleware=[Filling(hub)])
     app.add_route("/items", Resource(lambda request, response: stream_items(request, response, flood())))
@@ -156,7 +158,7 @@ def blacksheep() -> Any:
 
     @app.router.get("/hub")
     async def topics(request: Request) -> Response:
-        return stream_topics(request, hub, "t", last="all")
+        return await stream_topics(request, hub, "t", last="all")
 
     @app.router.get("/timeout")
     async def timeout(request: Request) -> Response:

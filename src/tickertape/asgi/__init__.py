@@ -1,7 +1,7 @@
 """Event streams as ASGI applications: no framework, every framework, every server."""
 
 from .body import ResponseBody
-from .chunks import encode_stream, pass_on
+from .chunks import begin_stream, encode_stream, pass_on
 from .drain import DEFAULT_GRACE, stream_until_drain
 from .iteration import close_iterator
 from .plain import Headers
@@ -34,6 +34,7 @@ __all__ = [
     "StreamResponse",
     "Takeover",
     "TransportOwner",
+    "begin_stream",
     "close_iterator",
     "close_streams",
     "copy_tcp_timeout",

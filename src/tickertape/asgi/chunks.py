@@ -142,6 +142,28 @@ async def pass_on(
                 task.cancel()
 
 
+async def begin_stream(chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes] | None:
+    """Wait for the first chunk of a stream, so that an error before it becomes an HTTP error.
+
+    Arguments:
+        chunks: of :func:`pass_on`.
+
+    Returns:
+        All chunks, with the first one; ``None`` if there are none.
+    """
+    try:
+        return _all(await anext(chunks), chunks)
+    except StopAsyncIteration:
+        return None
+
+
+async def _all(first: bytes, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(chunks):
+        yield first
+        async for chunk in chunks:
+            yield chunk
+
+
 def _expire(limit: asyncio.Timeout, task: asyncio.Task[Any]) -> None:
     with suppress(RuntimeError):  # it is over already
         limit.reschedule(asyncio.get_running_loop().time())

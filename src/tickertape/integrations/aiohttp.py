@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
@@ -53,6 +54,8 @@ async def stream_topics(
 ) -> web.StreamResponse:
     """Answer a request with the events of a hub's topics, after the client's ``Last-Event-ID``.
 
+    If the topics have ended, and the client has their last events, the answer is 204: it stops an ``EventSource``.
+
     Arguments:
         request: the request.
         hub: the hub.
@@ -65,7 +68,8 @@ async def stream_topics(
         BrokerError: the log cannot be read.
     """
     scope = scope_of(request)
-    return await _respond(request, scope, hub.stream(topics, request=scope, **options), send_timeout)
+    chunks = hub.stream(topics, request=scope, **options)
+    return await _respond(request, scope, chunks, send_timeout, web.Response(status=HTTPStatus.NO_CONTENT))
 
 
 async def stream_items(
@@ -103,14 +107,21 @@ def scope_of(request: web.Request) -> Scope:
 
 
 async def _respond(
-    request: web.Request, scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None
+    request: web.Request,
+    scope: Scope,
+    chunks: AsyncGenerator[bytes],
+    send_timeout: float | None,
+    over: web.Response | None = None,
 ) -> web.StreamResponse:
+    """Send the chunks as the response. If there are none, the response is ``over``."""
     response = web.StreamResponse(headers=STREAM_HEADERS)
     async with aclosing(pass_on(chunks, scope, send_timeout=send_timeout, leaving=_leaving(request))) as chunks:
         if request.method == "HEAD":
             await response.prepare(request)
             return response
         first = await anext(chunks, None)  # an exception before the first event becomes an HTTP error
+        if first is None and over is not None:
+            return over
         await response.prepare(request)
         if first is None:
             return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
+from http import HTTPStatus
 from typing import Any, Final, cast
 
 from blacksheep import Request, Response, StreamedContent
@@ -14,6 +15,7 @@ from ..asgi import (
     DEFAULT_SEND_TIMEOUT,
     STREAM_HEADERS,
     Scope,
+    begin_stream,
     encode_stream,
     pass_on,
     with_connection,
@@ -26,7 +28,7 @@ _LOOK: Final = 0.5
 __all__ = ["stream_items", "stream_topics"]
 
 
-def stream_topics(
+async def stream_topics(
     request: Request,
     hub: Hub,
     topics: str | Iterable[str],
@@ -36,6 +38,9 @@ def stream_topics(
 ) -> Response:
     """Return the events of a hub's topics, after the client's ``Last-Event-ID``.
 
+    If the topics have ended, and the client has their last events, the answer is 204: it stops an ``EventSource``.
+    Await it: an error, such as a topic that the client may not read, is then raised before the response begins.
+
     Arguments:
         request: the request.
         hub: the hub.
@@ -44,7 +49,8 @@ def stream_topics(
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
     scope = _scope_of(request)
-    return _respond(request, scope, hub.stream(topics, request=scope, **options), send_timeout)
+    chunks = await begin_stream(_pass_on(request, scope, hub.stream(topics, request=scope, **options), send_timeout))
+    return Response(HTTPStatus.NO_CONTENT) if chunks is None else _respond(chunks)
 
 
 def stream_items(
@@ -66,18 +72,24 @@ def stream_items(
         TypeError: ``items`` is not an iterable of events.
     """
     scope = _scope_of(request)
-    return _respond(request, scope, encode_stream(items, request=scope, heartbeat=heartbeat), send_timeout)
+    chunks = encode_stream(items, request=scope, heartbeat=heartbeat)
+    return _respond(_pass_on(request, scope, chunks, send_timeout))
 
 
 def _scope_of(request: Request) -> Scope:
     return with_connection(cast("Scope", request.scope), getattr(request.content, "receive", None))
 
 
-def _respond(request: Request, scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None) -> Response:
+def _pass_on(
+    request: Request, scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None
+) -> AsyncGenerator[bytes]:
+    return pass_on(chunks, scope, send_timeout=send_timeout, leaving=_leaving(request))
+
+
+def _respond(chunks: AsyncGenerator[bytes]) -> Response:
     async def provide() -> AsyncGenerator[bytes]:
-        following = pass_on(chunks, scope, send_timeout=send_timeout, leaving=_leaving(request))
-        async with aclosing(following):
-            async for chunk in following:
+        async with aclosing(chunks):
+            async for chunk in chunks:
                 yield chunk
 
     headers = [(name.encode(), value.encode()) for name, value in STREAM_HEADERS.items() if name != "content-type"]

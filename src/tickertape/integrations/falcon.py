@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from http import HTTPStatus
 from typing import Any, cast
 
 from falcon.asgi import Request, Response
@@ -13,6 +14,7 @@ from ..asgi import (
     STREAM_HEADERS,
     Receive,
     Scope,
+    begin_stream,
     encode_stream,
     pass_on,
     wait_for_disconnect,
@@ -42,7 +44,7 @@ class HubMiddleware:
         await self._hub.close()
 
 
-def stream_topics(
+async def stream_topics(
     request: Request,
     response: Response,
     hub: Hub,
@@ -53,6 +55,9 @@ def stream_topics(
 ) -> None:
     """Make a response of the events of a hub's topics, after the client's ``Last-Event-ID``.
 
+    If the topics have ended, and the client has their last events, the answer is 204: it stops an ``EventSource``.
+    Await it: an error, such as a topic that the client may not read, is then raised before the response begins.
+
     Arguments:
         request: the request.
         response: the response that the resource fills.
@@ -62,7 +67,11 @@ def stream_topics(
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
     scope = _scope_of(request)
-    _fill(request, response, scope, hub.stream(topics, request=scope, **options), send_timeout)
+    chunks = await begin_stream(_pass_on(request, scope, hub.stream(topics, request=scope, **options), send_timeout))
+    if chunks is None:
+        response.status = HTTPStatus.NO_CONTENT
+    else:
+        _fill(response, chunks)
 
 
 def stream_items(
@@ -86,19 +95,24 @@ def stream_items(
         TypeError: ``items`` is not an iterable of events.
     """
     scope = _scope_of(request)
-    _fill(request, response, scope, encode_stream(items, request=scope, heartbeat=heartbeat), send_timeout)
+    chunks = encode_stream(items, request=scope, heartbeat=heartbeat)
+    _fill(response, _pass_on(request, scope, chunks, send_timeout))
 
 
 def _scope_of(request: Request) -> Scope:
     return with_connection(request.scope, request.stream._receive)
 
 
-def _fill(
-    request: Request, response: Response, scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None
-) -> None:
-    for name, value in STREAM_HEADERS.items():
-        response.set_header(name, value)
+def _pass_on(
+    request: Request, scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None
+) -> AsyncGenerator[bytes]:
     leaving = wait_for_disconnect(
         cast("Receive", request.stream._receive)
     )  # Falcon does not look while a response is streamed
-    response.stream = pass_on(chunks, scope, send_timeout=send_timeout, leaving=leaving)
+    return pass_on(chunks, scope, send_timeout=send_timeout, leaving=leaving)
+
+
+def _fill(response: Response, chunks: AsyncGenerator[bytes]) -> None:
+    for name, value in STREAM_HEADERS.items():
+        response.set_header(name, value)
+    response.stream = chunks

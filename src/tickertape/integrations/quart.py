@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 from quart import Response, request
@@ -12,6 +13,7 @@ from ..asgi import (
     DEFAULT_SEND_TIMEOUT,
     STREAM_HEADERS,
     Scope,
+    begin_stream,
     encode_stream,
     pass_on,
     with_connection,
@@ -21,10 +23,13 @@ from ..hub import Hub
 __all__ = ["stream_items", "stream_topics"]
 
 
-def stream_topics(
+async def stream_topics(
     hub: Hub, topics: str | Iterable[str], *, send_timeout: float | None = DEFAULT_SEND_TIMEOUT, **options: Any
 ) -> Response:
     """Answer the current request with the events of a hub's topics, after the client's ``Last-Event-ID``.
+
+    If the topics have ended, and the client has their last events, the answer is 204: it stops an ``EventSource``.
+    Await it: an error, such as a topic that the client may not read, is then raised before the response begins.
 
     Arguments:
         hub: the hub.
@@ -33,7 +38,8 @@ def stream_topics(
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
     scope = _scope()
-    return _respond(scope, hub.stream(topics, request=scope, **options), send_timeout)
+    chunks = await begin_stream(pass_on(hub.stream(topics, request=scope, **options), scope, send_timeout=send_timeout))
+    return Response(status=HTTPStatus.NO_CONTENT) if chunks is None else _respond(chunks)
 
 
 def stream_items(
@@ -53,7 +59,8 @@ def stream_items(
         TypeError: ``items`` is not an iterable of events.
     """
     scope = _scope()
-    return _respond(scope, encode_stream(items, request=scope, heartbeat=heartbeat), send_timeout)
+    chunks = encode_stream(items, request=scope, heartbeat=heartbeat)
+    return _respond(pass_on(chunks, scope, send_timeout=send_timeout))
 
 
 def _scope() -> Scope:
@@ -61,7 +68,7 @@ def _scope() -> Scope:
     return with_connection(dict(request.scope), *getattr(push, "args", ()))
 
 
-def _respond(scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None) -> Response:
-    response = Response(pass_on(chunks, scope, send_timeout=send_timeout), headers=STREAM_HEADERS)
+def _respond(chunks: AsyncGenerator[bytes]) -> Response:
+    response = Response(chunks, headers=STREAM_HEADERS)
     response.timeout = None  # a stream has no end
     return response

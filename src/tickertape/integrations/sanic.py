@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from typing import Any
 
-from sanic import HTTPResponse, Request, Sanic
+from sanic import HTTPResponse, Request, Sanic, empty
 
 from ..asgi import (
     DEFAULT_HEARTBEAT,
@@ -53,6 +53,8 @@ async def stream_topics(
 ) -> HTTPResponse | None:
     """Answer a request with the events of a hub's topics, after the client's ``Last-Event-ID``.
 
+    If the topics have ended, and the client has their last events, the answer is 204: it stops an ``EventSource``.
+
     Arguments:
         request: the request.
         hub: the hub.
@@ -61,7 +63,7 @@ async def stream_topics(
         options: of :meth:`Hub.stream`, such as ``last=10``.
     """
     scope = scope_of(request)
-    return await _respond(request, scope, hub.stream(topics, request=scope, **options), send_timeout)
+    return await _respond(request, scope, hub.stream(topics, request=scope, **options), send_timeout, empty())
 
 
 async def stream_items(
@@ -103,15 +105,22 @@ def scope_of(request: Request[Any, Any]) -> Scope:
 
 
 async def _respond(
-    request: Request[Any, Any], scope: Scope, chunks: AsyncGenerator[bytes], send_timeout: float | None
+    request: Request[Any, Any],
+    scope: Scope,
+    chunks: AsyncGenerator[bytes],
+    send_timeout: float | None,
+    over: HTTPResponse | None = None,
 ) -> HTTPResponse | None:
+    """Send the chunks as the response. If there are none, the response is ``over``."""
     receive = getattr(request.transport, "_receive", None)  # under a server for ASGI: Sanic does not await it then
     leaving = None if receive is None else wait_for_disconnect(receive)
     async with aclosing(pass_on(chunks, scope, send_timeout=send_timeout, leaving=leaving)) as chunks:
-        first = await anext(chunks, b"")  # an exception before the first event becomes an HTTP error
+        first = await anext(chunks, None)  # an exception before the first event becomes an HTTP error
+        if first is None and over is not None:
+            return over
         headers = {name: value for name, value in STREAM_HEADERS.items() if name != "content-type"}
         response = await request.respond(headers=headers, content_type=STREAM_HEADERS["content-type"])
-        await response.send(first)
+        await response.send(first or b"")
         async for chunk in chunks:
             await response.send(chunk)
         await response.eof()
