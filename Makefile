@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format bench docs fuzz dist clean
+.PHONY: help demo test check format bench bench-field docs fuzz dist clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile
 
 .venv/made:
 	$(PYTHON) -m venv .venv
@@ -38,6 +38,9 @@ format: .venv/dev ## format the code
 
 bench: .venv/dev ## the benchmarks, as ratios
 	$(BIN)/python -m bench
+
+bench-field: .venv/dev ## tickertape beside other servers, in some 25 minutes
+	$(BIN)/python -m bench.field --write
 
 docs: .venv/dev ## the documentation, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
