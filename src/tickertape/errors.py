@@ -23,6 +23,7 @@
     ├── InvalidTopicError (ValueError)      a topic or a pattern breaks the syntax, or there are too many
     ├── EventTooLargeError                  an event is over the limit
     ├── RunActiveError                      another run of the name is active
+    ├── RunEndedError                       items were added to a run that has ended
     ├── RunOwnerError                       a run belongs to another owner
     ├── SlowConsumerError                   a subscription was read too slowly: its next events are no longer kept
     ├── StreamEndedError                    the stream ended while you waited for an event
@@ -54,6 +55,7 @@ __all__ = [
     "PublishError",
     "RedirectError",
     "RunActiveError",
+    "RunEndedError",
     "RunOwnerError",
     "SlowConsumerError",
     "StatusError",
@@ -313,6 +315,20 @@ class RunActiveError(TickertapeError):
     def __init__(self, name: str) -> None:
         super().__init__(f"run {name!r} is active: wait for its end, cancel it, or start with replace=True")
         self.name = name
+
+
+class RunEndedError(TickertapeError):
+    """A run has ended before items could be added to it: its readers do not get them.
+
+    Attributes:
+        name: the name of the run.
+        state: how it has ended.
+    """
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(f"run {name!r} has ended ({state})")
+        self.name = name
+        self.state = state
 
 
 class RunOwnerError(TickertapeError):

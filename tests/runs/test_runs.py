@@ -16,7 +16,7 @@ from support.hub import settle
 from support.runs import Source, read
 from tickertape import Hub
 from tickertape.broker import MemoryBroker, Retention
-from tickertape.errors import InvalidTopicError, RunActiveError, RunOwnerError
+from tickertape.errors import InvalidTopicError, RunActiveError, RunEndedError, RunOwnerError
 from tickertape.runs import Run, RunEnd, RunEvent, RunInfo, Runs
 from tickertape.testing import FakeClock, ScriptedBroker
 from tickertape.testing.contract import Log
@@ -174,6 +174,28 @@ async def test_other_key_while_active(hub: Hub) -> None:
     later = Source()
     later.give("x", None)
     assert await read(await runs.start("chat/1", later, key="b")) == ["x", "done"]  # the same request, repeated
+
+
+async def test_refused_start_with_a_tiny_ttl(hub: Hub) -> None:
+    """It is refused at once and leaves one record, though it is forgotten as soon as it is stored."""
+    runs = Runs(hub)
+    run = await runs.open("chat/1", key="a")
+    before = await hub.check()
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(RunActiveError):
+            await runs.open("chat/1", key="b", ttl=5e-324)
+    assert (await hub.check()).newest - before.newest <= 1
+    await run.end()
+
+
+async def test_repeated_key_after_many_runs(hub: Hub) -> None:
+    """A repeated start joins the active run, and starts another when that is forgotten."""
+    runs = Runs(hub)
+    for _ in range(3):
+        run = await runs.open("chat/1", key="a", ttl=5e-324)
+        again = await runs.open("chat/1", key="a", ttl=5e-324)
+        assert (again.id, run.joined, again.joined) == (run.id, False, True)
+        await run.end()
 
 
 async def test_replace(hub: Hub) -> None:
@@ -352,6 +374,10 @@ async def test_producer_elsewhere() -> None:
         await run.append("one", {"progress": 0.5}, key="1")  # repeated
         await run.end()
         assert await read(run) == ["one", '{"progress":0.5}', "done"]
+        assert len(await run.append("one", {"progress": 0.5}, key="1")) == 2  # repeated: it was stored before the end
+        for key in (None, "2"):
+            with pytest.raises(RunEndedError, match=r"run 'build/7' has ended \(done\)"):
+                await run.append("late", key=key)
         silent = await runs.open("build/8")
         for _ in range(12):
             clock.advance(1.0)

@@ -257,6 +257,15 @@ async def test_unknown_paths(path: str) -> None:
         assert answer.problem()["detail"].startswith("no such path: ")
 
 
+@pytest.mark.parametrize(
+    "path", ["/events/a%0A", "/events/a%0Ab", "/runs/a%0A", "/runs/a%0Ab/end", "/topics/a%0Ab/end"]
+)
+async def test_line_feed_in_a_name(path: str) -> None:
+    async with site() as hub:
+        answer = await hub.ask("POST", path, b"{}", {"content-type": "application/json"})
+        assert (answer.status, answer.problem()["detail"][:16]) == (400, "expected a topic")
+
+
 async def test_internal_error(caplog: pytest.LogCaptureFixture) -> None:
     async with site() as hub:
         hub.broker.fail("append", error=RuntimeError("secret"))

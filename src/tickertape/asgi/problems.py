@@ -15,6 +15,7 @@ from ..errors import (
     InvalidEventError,
     InvalidTopicError,
     RunActiveError,
+    RunEndedError,
     RunOwnerError,
     SubscriptionBusyError,
     SubscriptionNotFoundError,
@@ -38,7 +39,7 @@ def status_of(error: Exception) -> int:
         return HTTPStatus.UNAUTHORIZED
     if isinstance(error, (ForbiddenError, RunOwnerError)):
         return HTTPStatus.FORBIDDEN
-    if isinstance(error, RunActiveError):
+    if isinstance(error, (RunActiveError, RunEndedError)):
         return HTTPStatus.CONFLICT
     if isinstance(error, SubscriptionNotFoundError):
         return HTTPStatus.NOT_FOUND

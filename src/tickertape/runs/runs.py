@@ -13,7 +13,7 @@ from types import EllipsisType
 from typing import Any, Final, Literal, TypeAlias
 
 from ..asgi import HasScope, Scope, StreamResponse, close_iterator, get_last_event_id
-from ..errors import RunActiveError, RunOwnerError
+from ..errors import RunActiveError, RunEndedError, RunOwnerError
 from ..hub import Hub
 from ..timing import check_seconds
 from ..wire import Cursor, Draft, Gap
@@ -203,8 +203,11 @@ class Runs:
             if entry is not None and entry.info.state is not RunState.REFUSED:
                 break
             active = directory.latest(name)
-            if entry is not None and active is not None and active.info.active:
-                raise RunActiveError(name)
+            if active is not None and active.info.active and not replace:
+                if key is None or active.info.key != key:
+                    raise RunActiveError(name)
+                entry = active  # of a later attempt
+                break
             attempt += 1  # an earlier attempt was refused, or is forgotten; the log still knows its key
         if entry.nonce != fields["nonce"]:
             await self._check_access(entry.info, owner, request)
@@ -481,15 +484,24 @@ class Run:
         Raises:
             InvalidEventError: an item cannot be sent.
             EventTooLargeError: an item is too large.
+            RunEndedError: the run has ended. If you repeat a call that was stored before, its cursors are returned.
             BrokerError: they were not stored, or that is unknown.
         """
+        if not self.info.active and key is None:
+            raise RunEndedError(self.name, self.info.state)
         await self.keep()
         hub, info = self._runs._hub, self._info
         drafts = [
             item_draft(hub, info, item, None if key is None else f"{info.run}.{key}.{number}")
             for number, item in enumerate(items)
         ]
-        return await hub.publish_many(drafts)
+        cursors = await hub.publish_many(drafts)
+        directory = (await self._runs._open()).directory
+        await directory.sync(max(cursors, default=None, key=lambda cursor: cursor.offset))
+        entry = directory.get(info.run)
+        if cursors and (entry is None or (entry.end is not None and entry.end < cursors[0].offset)):
+            raise RunEndedError(self.name, info.state if entry is None else entry.info.state)
+        return cursors
 
     async def keep(self) -> None:
         """Report that the producer is at work, though it has nothing to append."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -138,7 +139,7 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
         "style": "",
         "root": "./",
     }
-    return [
+    routes = [
         Route("/events", endpoints.events, methods=["GET", "POST"]),
         Route("/events/{topic:path}", endpoints.publish_text, methods=["POST"]),
         Route("/tickets", endpoints.tickets, methods=["POST"]),
@@ -161,6 +162,10 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
         Route("/", fill_page(WEB / "hub.html", page), methods=["GET"]),
         *(Route(f"/static/{name}", file, methods=["GET"], include_in_schema=False) for name, file in files.items()),
     ]
+    for route in routes:
+        # A line feed is part of a name, which is refused then. Without this, the path is unknown, or the name is cut.
+        route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
+    return [*routes]
 
 
 async def _handle_problem(request: Request, error: Exception) -> Response:

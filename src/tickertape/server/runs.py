@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..asgi import ASGIApp
-from ..errors import EventTooLargeError, InvalidEventError, InvalidTopicError
+from ..errors import EventTooLargeError, InvalidEventError, InvalidTopicError, RunEndedError
 from ..hub import Hub
 from ..runs import FRAMINGS, Run, RunInfo, Runs
 from ..wire import MAX_OFFSET, Cursor, ServerSentEvent
@@ -101,8 +101,6 @@ class RunEndpoints:
         body = await self._receive(request, BODY_FACTOR * self._hub.max_event_size)
         items, many = await self._items(request, body)
         run = await self._find(request)
-        if not run.info.active:
-            raise Problem(HTTPStatus.CONFLICT, f"run {run.name!r} has ended", state=run.info.state)
         with self._storing():
             cursors = await run.append(*items, key=request.query_params.get("key") or None)
         return published(cursors, many=many)
@@ -154,6 +152,8 @@ class RunEndpoints:
             raise
         except (InvalidEventError, EventTooLargeError) as error:
             raise Problem.of(error) from None
+        except RunEndedError as error:
+            raise Problem.of(error, state=error.state) from None
         except ValueError as error:  # an option that is out of its range
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
 
