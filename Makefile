@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format bench bench-field docs fuzz dist clean
+.PHONY: help demo test check format bench bench-field docs js fuzz dist clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile
@@ -44,6 +44,9 @@ bench-field: .venv/dev ## tickertape beside other servers, in some 25 minutes
 
 docs: .venv/dev ## the documentation, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+js: ## the small form of tickertape.js
+	npm --prefix js run --silent small
 
 fuzz: .venv/dev ## the decoder under a coverage-guided fuzzer, one minute
 	$(BIN)/python -m bench.fuzz_decoder -max_total_time=60

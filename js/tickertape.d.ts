@@ -49,12 +49,21 @@ export interface Gap {
   readonly resumed: string;
 }
 
+/** The fields of `topics`. */
+export interface Topics {
+  /** The topics of the stream from here on. */
+  readonly topics: string[];
+  /** Those of them that have ended before. */
+  readonly ended: string[];
+}
+
 export interface EventStreamEventMap {
   open: Event;
   message: MessageEvent<string>;
   error: StreamErrorEvent;
   statechange: Event;
   gap: CustomEvent<Gap>;
+  topics: CustomEvent<Topics>;
   end: CustomEvent<Record<string, unknown>>;
   expired: CustomEvent<Record<string, unknown>>;
 }
@@ -89,6 +98,15 @@ export class EventStream extends EventTarget {
   open(): void;
   /** Closes the stream. */
   close(): void;
+
+  /**
+   * Adds topics to the stream. The promise is fulfilled when the stream has them or is opened again with them, and is
+   * rejected with an error with `status` and `problem` if the server refuses them.
+   * `last` is the number of past events to send first; not with `shared`.
+   */
+  subscribe(topics: string | string[], options?: { last?: number }): Promise<void>;
+  /** Removes topics from the stream, as they were added. */
+  unsubscribe(topics: string | string[]): Promise<void>;
 
   addEventListener<Type extends keyof EventStreamEventMap>(
     type: Type,

@@ -11,10 +11,9 @@ from starlette.routing import Mount, Route
 
 from support.http import site
 from tickertape import Hub
-from tickertape.browser import CLIENT_SCRIPT
 from tickertape.testing import EventStreamClient
 
-BODY = (files("tickertape.browser") / CLIENT_SCRIPT).read_bytes()
+BODY = (files("tickertape.browser") / "tickertape.min.js").read_bytes()
 
 ROUTES = [
     ("a route", Route("/tickertape.js", Hub().asgi_client()), "/tickertape.js"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -46,6 +47,19 @@ def test_contents(tmp_path: Path) -> None:
     assert json.loads((package / "package.json").read_text("utf-8"))["version"] == release[0]
 
 
+def test_small_form(pytestconfig: pytest.Config) -> None:
+    """Pages get the module as ``make js`` builds it."""
+    script = json.loads((ROOT / "js" / "package.json").read_text("utf-8"))["scripts"]["small"]
+    _, _, compiler, *arguments = shlex.split(script)
+    folder = installed(pytestconfig) / "node_modules" / "esbuild"
+    assert compiler == f"esbuild@{json.loads((folder / 'package.json').read_text('utf-8'))['version']}"
+    arguments = [each for each in arguments if not each.startswith(("--outfile=", "--allow-overwrite"))]
+    command = ["node", str(folder / "bin" / "esbuild"), *arguments]
+    built = subprocess.run(command, cwd=ROOT / "js", check=True, capture_output=True, timeout=60).stdout
+    small = Path(tickertape.__file__).parent / "browser" / "tickertape.min.js"
+    assert small.read_bytes() == built, "run make js"
+
+
 def test_reference() -> None:
     """The reference and the types have the same options and properties."""
     options = re.findall(r"^  (\w+)\?:", TYPES.partition("interface StreamErrorEvent")[0], re.MULTILINE)
@@ -68,6 +82,8 @@ const events = new EventStream(new URL("https://example.org/events"), {
 events.addEventListener("order", (event) => console.log(JSON.parse(event.data), event.lastEventId.length));
 events.addEventListener("gap", ({ detail }) => console.log(detail.after.length));
 events.addEventListener("error", ({ reason, status, problem }) => console.log(reason.length, status, problem?.detail));
+events.addEventListener("topics", ({ detail }) => console.log(detail.topics.length));
+events.subscribe(["a", "b"], { last: 3 }).then(() => events.unsubscribe("a"));
 events.onmessage = (event) => console.log(event.data.length);
 const drop: EventTarget & Pick<EventSource, "url" | "withCredentials" | "readyState" | "close"> = events;
 console.log(drop.url, events.state === "waiting", EventStream.CLOSED);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -11,11 +12,13 @@ import pytest
 from playwright.async_api import Browser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from support.access import protect
 from support.local import serve_here
 from support.page_site import page_site
 from support.servers import until
 from support.tabs import OpenProfile, OpenTab, chromium_profile
 from tickertape import Hub
+from tickertape.asgi import send_problem
 from tickertape.server import create_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -40,15 +43,20 @@ class Counted:
 
     Attributes:
         opened: their number.
+        changes: whether it accepts changes of streams, as servers of other kinds do not.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self.opened = 0
+        self.changes = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         self.opened += scope["type"] == "http" and scope["path"] == "/events"
+        if scope["type"] == "http" and scope["method"] == "PATCH" and not self.changes:
+            await send_problem(send, 405, "no changes")
+            return
         await self._app(scope, receive, send)
 
 
@@ -228,11 +236,141 @@ async def test_server_restarts(open_profile: OpenProfile) -> None:
             await wait_in(tab, "states.slice(0, 3).join() === argument.join()", expected)
 
 
-async def test_refused(open_profile: OpenProfile) -> None:
-    """All tabs get the problem of a final status."""
+async def test_join_without_another_stream(open_profile: OpenProfile) -> None:
+    """Tabs of other topics change the open stream, also when they leave."""
     async with site(open_profile) as here:
+        tabs = [await here.tab(f"topic=t/{number}") for number in range(4)]
+        assert (here.streams, here.counted.opened) == (1, 1)
+        assert topics_of(here) == {f"t/{number}" for number in range(4)}
+        for number, tab in enumerate(tabs):
+            await here.publish(f"t/{number}", str(number))
+            await here.until_seen(tab, str(number))
+        await tabs.pop().close()
+        await tabs.pop().evaluate("() => stream.close()")
+        await tabs[1].evaluate("() => stream.unsubscribe('t/1').catch(({ problem }) => problem.status)")
+        await tabs[1].evaluate("() => stream.subscribe('u')")
+        await until(lambda: topics_of(here) <= {"t/0", "t/1", "u"}, lambda: f"two topics, got {topics_of(here)}")
+        assert here.counted.opened == 1
+
+
+def topics_of(here: Site) -> set[str]:
+    """Return the topics of the one stream."""
+    (info,) = here.hub.presence
+    return set(info.topics)
+
+
+CHANGE = """([method, topics, options]) =>
+  stream[method](topics, options).then(() => "done", ({ status, message }) => [status, message])"""
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+@pytest.mark.parametrize("changes", [True, False], ids=["by a change", "by another stream"])
+async def test_subscribe(open_profile: OpenProfile, shared: bool, changes: bool) -> None:
+    async with site(open_profile) as here:
+        here.counted.changes = changes
+        await here.hub.publish("b", "past")
+        tab = await here.tab("topic=a&subscription=true", {"shared": shared})
+        await here.publish("a", "1")
+        await here.until_seen(tab, "1")
+        assert await tab.evaluate(CHANGE, ["subscribe", ["b", "c"], {}]) == "done"
+        for number, topic in enumerate("abc", 2):
+            await here.publish(topic, str(number))
+        await wait_in(tab, "seen.some(([, data]) => data === '4')")
+        assert await tab.evaluate(CHANGE, ["unsubscribe", "a", {}]) == "done"
+        await here.publish("a", "no")
+        await here.publish("b", "5")
+        await wait_in(tab, "seen.some(([, data]) => data === '5')")
+        found = [data for kind, data, _ in await tab.evaluate("() => seen") if kind == "e"]
+        assert found == ["1", "2", "3", "4", "5"]
+        assert (here.counted.opened == 1) is changes
+        await tab.evaluate("() => { stream.close(); stream.open(); return isOpen().then(() => 1); }")
+        await here.publish("a", "no")
+        await here.publish("c", "6")
+        await wait_in(tab, "seen.some(([, data]) => data === '6')")
+        assert "no" not in await here.seen(tab)
+
+
+async def test_past_events_of_a_change(open_profile: OpenProfile) -> None:
+    async with site(open_profile) as here:
+        await here.publish("b", "1", "2", "3")
+        tab = await here.tab("topic=a&subscription=true", {"shared": False})
+        record = "({ detail }) => seen.push(['', detail.topics.join(), ''])"
+        await tab.evaluate(f"() => stream.addEventListener('topics', {record})")
+        assert await tab.evaluate(CHANGE, ["subscribe", "b", {"last": 2}]) == "done"
+        await wait_in(tab, "seen.length >= 4")
+        assert [data for kind, data, _ in await tab.evaluate("() => seen") if kind in ("", "e")] == ["2", "3", "a,b"]
+
+
+async def test_refused_topic(open_profile: OpenProfile) -> None:
+    """Only the tab that asks for a refused topic gets the error. The stream of the others stays open."""
+    async with site(open_profile) as here:
+        protect(here.hub, {}, subscribe=["a", "b"])
         tabs = [await here.tab("topic=a") for _ in range(2)]
-        bad = await here.tab("topic=a/*b", wait=False)
-        for tab in [*tabs, bad]:
-            await wait_in(tab, "stream.state === 'closed'")
-            assert "as a whole segment" in await tab.evaluate("() => stream.reason")
+        for topic in ("a/*b", "secret"):
+            bad = await here.tab(f"topic={topic}", wait=False)
+            await wait_in(bad, "stream.state === 'closed'")
+            assert topic in await bad.evaluate("() => stream.reason")
+        for tab in tabs:
+            status, message = await tab.evaluate(CHANGE, ["subscribe", "secret", {}])
+            assert (status, "secret" in message) == (401, True)
+            assert await tab.evaluate(CHANGE, ["subscribe", "b", {}]) == "done"
+        await here.publish("b", "1")
+        for tab in tabs:
+            await here.until_seen(tab, "1")
+        assert (here.streams, here.counted.opened) == (1, 1)
+        await bad.close()
+        await tabs[0].close()
+        await here.publish("b", "2")
+        await here.until_seen(tabs[1], "1", "2")
+
+
+@pytest.mark.parametrize(("seed", "changes"), [(1, True), (2, False)], ids=["by changes", "by other streams"])
+async def test_ledger_of_changes(open_profile: OpenProfile, seed: int, changes: bool) -> None:
+    """Tabs change their topics while events are published. A topic that a tab always has loses no event.
+
+    After each round of changes, a mark of each topic reaches exactly the tabs that have it.
+    """
+    rng = random.Random(seed)
+    names = [f"t/{number}" for number in range(4)]
+    async with site(open_profile) as here:
+        here.counted.changes = changes
+        tabs = [await here.tab("topic=always") for _ in range(3)]
+        has: list[set[str]] = [set() for _ in tabs]
+        expected: list[list[str]] = [[] for _ in tabs]
+        always: list[str] = []
+        running = True
+
+        async def publish() -> None:
+            while running:
+                always.append(f"always {len(always)}")
+                await here.publish("always", always[-1])
+                await here.publish(rng.choice(names), "any")
+                await asyncio.sleep(0.002)
+
+        publishing = asyncio.create_task(publish())
+        for turn in range(20 if changes else 6):
+            calls = []
+            for at, tab in enumerate(tabs):
+                name = rng.choice(names)
+                method = "unsubscribe" if name in has[at] else "subscribe"
+                has[at] ^= {name}
+                calls.append(tab.evaluate(CHANGE, [method, name, {}]))
+            assert await asyncio.gather(*calls) == ["done"] * len(tabs)
+            for name in names:
+                await here.publish(name, f"mark {turn} {name}")
+                for at in range(len(tabs)):
+                    expected[at] += [f"mark {turn} {name}"] if name in has[at] else []
+            await here.publish("always", f"turn {turn}")
+            for tab in tabs:
+                await wait_in(tab, "seen.some(([, data]) => data === argument)", f"turn {turn}")
+        running = False
+        await publishing
+        await here.publish("always", "end")
+        for at, tab in enumerate(tabs):
+            await wait_in(tab, "seen.at(-1)?.[1] === 'end'")
+            found = await here.seen(tab)
+            assert [data for data in found if data.startswith("mark")] == expected[at]
+            assert [data for data in found if data.startswith("always")] == always
+            ids = await tab.evaluate("() => seen.filter(([type]) => type === 'e').map(([, , id]) => id)")
+            assert len(set(ids)) == len(ids)
+        assert (here.counted.opened == 1) is changes

@@ -14,6 +14,9 @@ from ..asgi import Headers, Receive, Scope, Send, send_problem
 CLIENT_SCRIPT: Final = "tickertape.js"
 """The name of the client for pages: an ES module, in this package."""
 
+_SMALL_SCRIPT: Final = "tickertape.min.js"
+"""The same module without comments and with short names, which ``make js`` builds. Pages get this one."""
+
 _CONTENT_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -87,5 +90,5 @@ class _ClientScript(File):
 @cache
 def client_script() -> File:
     """Return the client for pages as an application."""
-    body = (files(__package__) / CLIENT_SCRIPT).read_bytes()
+    body = (files(__package__) / _SMALL_SCRIPT).read_bytes()
     return _ClientScript(CLIENT_SCRIPT, body, _PUBLIC)

@@ -29,6 +29,17 @@ const isUpTo = (id, other) => {
   return epoch === log && +offset <= +limit;
 };
 
+const jsonOf = (value) => new Blob([JSON.stringify(value)], { type: "application/json" });
+
+const changed = (topics, add, remove) => [...new Set(topics.filter((each) => !remove.includes(each)).concat(add))];
+
+const topicsOf = ({ searchParams }) => searchParams.getAll("topic");
+
+const setTopics = ({ searchParams }, topics) => {
+  searchParams.delete("topic");
+  for (const topic of topics) searchParams.append("topic", topic);
+};
+
 const check = async (response, isExpected) => {
   if (isExpected) return response;
   const { status, headers } = response;
@@ -75,7 +86,7 @@ async function* blocksOf(body, source) {
 function createSource(url, options, emit) {
   const { body, credentials, headers, method = "GET", silence, ticket, withCredentials } = options;
   const common = { cache: "no-store", credentials: withCredentials ? "include" : credentials };
-  const source = { url, lastEventId: "", longest: 0, open, wake, close };
+  const source = { url: new URL(url), lastEventId: "", longest: 0, open, wake, close, change };
   let abort = new AbortController();
   let failures = 0;
   let state, timer, isRenewed;
@@ -96,6 +107,25 @@ function createSource(url, options, emit) {
     clearTimeout(timer);
     abort.abort();
     abort = new AbortController();
+    source.subscription = undefined;
+  }
+
+  // By PATCH, or by another request from the cursor.
+  async function change(add, remove, last, start, done) {
+    const id = !ticket && source.subscription;
+    if (id) {
+      const sent = { ...common, method: "PATCH", headers: await valueOf(headers), body: jsonOf({ add, remove, last }) };
+      const answer = await fetch(new URL(`subscriptions/${id}`, source.url), sent).catch(() => ({ status: 500 }));
+      if (answer.status < 500 && !/40[45]/.test(answer.status)) await check(answer, answer.ok);
+      else source.subscription = undefined;
+    }
+    setTopics(source.url, changed(topicsOf(source.url), add, remove));
+    source.url.searchParams.set("subscription", true);
+    if (start || !id || id !== source.subscription) {
+      source.lastEventId = start || source.lastEventId;
+      if (/connecting|open/.test(state)) open();
+    }
+    done?.();
   }
 
   function set(changed, details) {
@@ -122,7 +152,8 @@ function createSource(url, options, emit) {
         source.isHub = isHub ??= /^\w+-\d+$/.test(id) && (!type || !!notice);
         source.lastEventId = id;
         hasEvents ||= type && !notice;
-        emit({ ...block, origin, notice, isHub });
+        if (notice === "open") source.subscription = fieldsOf(data).subscription;
+        else emit({ ...block, origin, notice, isHub });
         if (signal.aborted) return;
         if (notice === "error") throw failure(fieldsOf(data).message);
         if (notice === "expired") throw failure("expired", { notice });
@@ -150,8 +181,7 @@ function createSource(url, options, emit) {
     const id = new TextEncoder().encode(source.lastEventId);
     if (id.length) sent.set("Last-Event-ID", String.fromCharCode(...id));
     if (ticket) {
-      const topics = target.searchParams.getAll("topic");
-      const body = new Blob([JSON.stringify({ topics })], { type: "application/json" });
+      const body = jsonOf({ topics: topicsOf(target) });
       const answer = await fetch(new URL(ticket, target), { ...common, signal, method: "POST", body });
       target.searchParams.set("ticket", (await (await check(answer, answer.ok)).json()).ticket);
     }
@@ -187,7 +217,7 @@ function createSource(url, options, emit) {
 
 const hold = (name, mode, signal) =>
   new Promise((granted) => {
-    const held = () => new Promise((release) => granted(signal.addEventListener("abort", release)));
+    const held = () => new Promise((release) => granted(release, signal.addEventListener("abort", release)));
     navigator.locks.request(name, { mode, signal }, held).catch(() => {});
   });
 
@@ -199,22 +229,23 @@ const expressionOf = (pattern) => {
 // One stream for all tabs. Each holds a lock with its topics, and waits for that of the leader. It sends its cursor;
 // the leader opens the stream again if the tab needs more, and then admits the tab.
 function createGroup(url, options, emit) {
-  const group = { lastEventId: "", open, wake, close };
+  const group = { lastEventId: "", open, wake, close, change };
   const me = Math.random();
   const base = new URL(url);
   const query = base.searchParams;
-  const topics = query.getAll("topic");
-  const wanted = topics.map(expressionOf);
   const last = +query.get("last");
   const hasEnvelope = query.has("envelope");
+  let topics = topicsOf(base);
   query.delete("topic");
   query.delete("last");
   if (topics[0]) query.set("envelope", "topic");
+  if (topics[0]) query.set("subscription", true);
   const lock = `tickertape ${options.shared} ${base}`;
   let abort = new AbortController();
-  let channel, isMember, isHub;
+  let queue = Promise.resolve();
+  let channel, wanted, release, answer, isMember, isHub;
   // Of the leader:
-  let source, state, covered, waiting, oldest, timer;
+  let source, state, waiting, oldest, timer;
 
   function open() {
     close();
@@ -233,6 +264,7 @@ function createGroup(url, options, emit) {
 
   function close() {
     source?.close();
+    channel?.postMessage({ left: 1 });
     channel?.close();
     abort.abort();
     clearTimeout(timer);
@@ -240,7 +272,7 @@ function createGroup(url, options, emit) {
   }
 
   async function join(signal) {
-    await hold(`${lock} ${JSON.stringify(topics)}`, "shared", signal);
+    await use();
     // With its own question, all messages of the last leader have arrived.
     hold(lock, "exclusive", signal).then(() => new BroadcastChannel(lock).postMessage({ ask: me }));
     await findStart(await tabs(), signal);
@@ -248,6 +280,33 @@ function createGroup(url, options, emit) {
   }
 
   const hello = () => channel.postMessage({ hello: group.lastEventId, from: me, topics });
+
+  async function use() {
+    const before = release;
+    wanted = topics.map(expressionOf);
+    release = await hold(`${lock} ${JSON.stringify(topics)}`, "shared", abort.signal);
+    before?.();
+  }
+
+  function change(add, remove) {
+    return (queue = queue.then(ask, ask));
+
+    async function ask() {
+      const before = topics;
+      topics = changed(topics, add, remove);
+      if (!channel) return;
+      await use();
+      const message = { hello: "", from: me, topics };
+      const answered = new Promise((...both) => (answer = both));
+      if (source) welcome(message);
+      else channel.postMessage(message);
+      await answered.catch(async (error) => {
+        topics = before;
+        await use();
+        throw error;
+      });
+    }
+  }
 
   async function tabs() {
     const { held } = await navigator.locks.query();
@@ -271,42 +330,69 @@ function createGroup(url, options, emit) {
     if (ask === me) {
       source = createSource(url, options, pass);
       source.isHub = isHub;
-      isMember = true;
-      reopen();
+      source.lastEventId = group.lastEventId;
+      isMember = timer = true;
+      start();
     } else if (ask) hello();
     else if (!source) take(message);
     else if (message.wake) source.wake();
     else if (message.topics) welcome(message);
+    else if (message.left) later();
   }
 
-  async function reopen() {
+  async function start() {
     const { signal } = abort;
-    const admitted = waiting.splice(0);
-    const start = oldest;
-    oldest = timer = undefined;
     const all = await tabs();
     await findStart(all, signal);
     if (signal.aborted) return;
-    covered = [...new Set(all.flat())];
-    const target = new URL(base);
-    for (const topic of covered) target.searchParams.append("topic", topic);
-    if (last && !all[1]) target.searchParams.set("last", last);
-    source.url = target;
-    source.lastEventId = isBehind(start) ? start : source.lastEventId || group.lastEventId;
+    const { lastEventId } = group;
+    source.url = new URL(base);
+    if (last && !all[1]) source.url.searchParams.set("last", last);
+    // Without a cursor nothing is missed if the others join later.
+    setTopics(source.url, lastEventId ? new Set(all.flat()) : topics);
+    source.lastEventId = lastEventId;
     source.open();
-    admit(admitted);
+    admit([]);
+    timer = setTimeout(update, SETTLE);
   }
 
-  const admit = (admitted) => channel.postMessage({ ...state, admitted, position: group.lastEventId });
+  function later() {
+    timer ??= setTimeout(update, SETTLE);
+  }
+
+  // One tab after the other: a refused topic concerns one.
+  async function update() {
+    const { signal } = abort;
+    for (const { from, topics } of waiting.splice(0)) {
+      const start = oldest;
+      oldest = undefined;
+      try {
+        await source.change(changed(topics, [], covered()), [], 0, start, () => admit([from]));
+      } catch ({ message, status, problem }) {
+        pass({ refused: from, reason: message, status, problem });
+      }
+      if (signal.aborted) return;
+    }
+    timer = undefined;
+    const all = (await tabs()).flat();
+    if (signal.aborted) return;
+    if (waiting[0]) return later();
+    const unused = changed(covered(), [], all);
+    if (unused[0] && source.subscription) source.change([], unused);
+  }
+
+  const covered = () => topicsOf(source.url);
+
+  const admit = (admitted) => pass({ ...state, admitted, position: group.lastEventId });
 
   const isBehind = (id) => id && (!source.lastEventId || (source.isHub && !isUpTo(source.lastEventId, id)));
 
   function welcome({ hello, from, topics }) {
-    if (isBehind(hello) && !(oldest && isUpTo(oldest, hello))) oldest = hello;
-    if (isBehind(hello) || !topics.every((topic) => covered?.includes(topic))) {
-      waiting.push(from);
-      timer ??= setTimeout(reopen, SETTLE);
-    } else admit([from]);
+    const isMissing = changed(topics, [], covered())[0];
+    if (!isBehind(hello) && !isMissing) return admit([from]);
+    if (hello && !(oldest && isUpTo(oldest, hello))) oldest = hello;
+    waiting.push({ from, topics });
+    later();
   }
 
   function pass(message) {
@@ -316,10 +402,15 @@ function createGroup(url, options, emit) {
   }
 
   function take(message) {
-    const { admitted, position, id, notice } = message;
-    if (admitted?.includes(me) && !isMember) {
+    const { admitted, refused, reason, position, id, notice } = message;
+    if (admitted?.includes(me)) {
       isMember = true;
       group.lastEventId ||= position;
+      answer = answer?.[0]();
+    }
+    if (refused === me) {
+      if (answer) answer = answer[1](failure(reason, message));
+      else emit({ ...message, state: "closed" });
     }
     if (!isMember) return;
     if (message.state === "closed") close();
@@ -328,6 +419,7 @@ function createGroup(url, options, emit) {
     isHub = message.isHub;
     if (isHub && isUpTo(id, group.lastEventId) && !(notice && id === group.lastEventId)) return;
     group.lastEventId = id;
+    if (notice === "topics") return emit({ id });
     const { topic, data } = notice || !topics[0] ? {} : fieldsOf(message.data);
     if (!topic) emit(message);
     else if (!wanted.some((each) => each.test(`/${topic}`))) emit({ id });
@@ -384,6 +476,14 @@ export class EventStream extends EventTarget {
 
   close() {
     this.#take({ state: "closed" });
+  }
+
+  subscribe(topics, { last } = {}) {
+    return this.#source.change([topics].flat(), [], last);
+  }
+
+  unsubscribe(topics) {
+    return this.#source.change([], [topics].flat());
   }
 
   #start() {
