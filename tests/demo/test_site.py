@@ -158,6 +158,32 @@ async def test_every_file_is_linked(site: Site) -> None:
     assert linked | imported == {*STATIC, CLIENT_SCRIPT}
 
 
+@pytest.mark.parametrize(
+    ("query", "status", "sentence"),
+    [
+        ("topic=chat/lobby", 401, "a credential is needed to subscribe to 'chat/lobby'"),
+        ("topic=**", 401, "a credential is needed to subscribe to '**'"),
+        ("topic=clock/updates&topic=secret", 401, "a credential is needed to subscribe to 'secret'"),
+        ("", 400, "topic"),
+        ("topic=a/*b", 400, "as a whole segment"),
+        ("topic=clock/updates&last=-1", 422, "expected last to be a number from 0 to 2000, got '-1'"),
+        ("topic=clock/updates&last=2001", 422, "expected last to be a number from 0 to 2000, got '2001'"),
+    ],
+)
+async def test_refused_streams(query: str, status: int, sentence: str, site: Site) -> None:
+    async with EventStreamClient(site) as client:
+        answer = await client.get(f"/stream?{query}")
+    assert answer.status == status
+    assert sentence in answer.json()["detail"]
+
+
+async def test_topics_of_all_demos(site: Site) -> None:
+    async with EventStreamClient(site) as client:
+        topics = ["clock/updates", "dashboard/metrics"]
+        async with client.open("/stream", query={"topic": topics, "last": "1", "envelope": "topic"}) as stream:
+            assert (await stream.next_event(timeout=30)).json()["topic"] in topics
+
+
 def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -167,7 +193,7 @@ async def test_folder_with_special_characters(tmp_path: Path) -> None:
     async with EventStreamClient(create_app(folder)):
         assert names_in(tmp_path) == {folder.name}
         stored = names_in(folder)
-    assert stored >= {"secret", "assistant.db", "chat.db", "metrics.db", "notifications.sqlite", "notifications-log.db"}
+    assert stored >= {"secret", "assistant.db", "chat.db", "stream.db", "notifications.sqlite", "notifications-log.db"}
 
 
 async def test_other_scopes(site: Site) -> None:

@@ -9,7 +9,7 @@ from .dashboard import DEFAULT_INTERVAL as DEFAULT_METRICS_INTERVAL
 from .dashboard import dashboard_demo
 from .identity import load_secret
 from .notifications import notifications_demo
-from .site import Site
+from .site import Site, open_hub
 
 
 def create_app(
@@ -39,8 +39,8 @@ def create_app(
     demos = [
         clock_demo(interval=interval),
         notifications_demo(folder=folder, database=database, queue=queue),
-        dashboard_demo(folder=folder, interval=metrics_interval),
+        dashboard_demo(interval=metrics_interval),
         chat_demo(folder=folder),
         assistant_demo(folder=folder),
     ]
-    return Site(demos, secret=load_secret(folder / "secret"))
+    return Site(demos, hub=open_hub(folder), secret=load_secret(folder / "secret"))

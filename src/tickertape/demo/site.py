@@ -7,10 +7,11 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from starlette.applications import Starlette
@@ -20,15 +21,24 @@ from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..asgi import problem_body, problem_headers
+from ..asgi import problem_body, problem_headers, status_of
+from ..broker import Retention
 from ..browser import File
+from ..errors import InvalidTopicError
+from ..hub import Grant, Hub, HubResponse
 from ..server import fill_page, read_static_files
 from .identity import Identities
 
 RETRY: Final = 2_000
 """Milliseconds until clients reconnect: soon after a restart, but long enough to read the countdown on the page."""
+
+MAX_LAST: Final = 2_000
+"""Past events with which a stream can start: more than a page asks for."""
+
+_RETENTION: Final = Retention(events=10_000)
+"""Half an hour of the clock and of the dashboard at their highest rates, and a reserve: about 5 MiB."""
 
 _WEB: Final = files(__package__) / "web"
 
@@ -46,6 +56,16 @@ def log_url(file: Path) -> str:
     return f"sqlite:///{quote(str(file))}"
 
 
+def open_hub(folder: Path) -> Hub:
+    """Return the hub whose stream all pages share, with its log in ``folder``."""
+    # A power failure may lose the last events. In return, a sample of the dashboard does not wait for the disk.
+    return Hub(f"{log_url(folder / 'stream.db')}?synchronous=normal", retention=_RETENTION, retry=RETRY / 1000)
+
+
+def _run_nothing(hub: Hub) -> AbstractAsyncContextManager[Any]:
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
     """One demo: its page and its routes.
@@ -59,7 +79,8 @@ class Demo:
         script: the JavaScript module of the page, in that folder.
         style: the style sheet of the page, in that folder.
         routes: further routes, with full paths.
-        running: a context that the site enters while the server runs.
+        topics: topics of the site's hub that everyone may read. Their names begin with the name of the demo.
+        running: called with the hub of the site. It returns a context that the site enters while the server runs.
     """
 
     name: str
@@ -70,25 +91,44 @@ class Demo:
     script: str
     style: str | None = None
     routes: Sequence[BaseRoute] = ()
-    running: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
+    topics: Sequence[str] = ()
+    running: Callable[[Hub], AbstractAsyncContextManager[Any]] = _run_nothing
 
 
 class Site:
-    """Serve demos, with an index page and a navigation.
+    """Serve demos, with an index page, a navigation, and one stream for the public topics of all demos.
+
+    Pages open the stream with ``shared: true`` of ``tickertape.js``. So all pages of a browser have one connection.
 
     Arguments:
         demos: the demos, in the order of the navigation.
+        hub: the hub for the topics of the demos. It is open while the site runs. The default has its log in memory.
+        stream: an application that answers ``GET /stream`` in place of the hub.
         secret: signs the session cookies. The default is a random secret, so a restart signs all users out.
     """
 
-    def __init__(self, demos: Sequence[Demo], *, secret: str | None = None) -> None:
+    def __init__(
+        self,
+        demos: Sequence[Demo],
+        *,
+        hub: Hub | None = None,
+        stream: ASGIApp | None = None,
+        secret: str | None = None,
+    ) -> None:
         self._demos = demos
+        self._hub = Hub(retention=_RETENTION, retry=RETRY / 1000) if hub is None else hub
+        self._grant = Grant(subscribe=tuple(topic for demo in demos for topic in demo.topics), anonymous=True)
         identities = Identities()
         session = Middleware(
             SessionMiddleware, secret_key=secret or secrets.token_hex(32), max_age=_MONTH, same_site="lax"
         )
         self._app = Starlette(
-            routes=[*self._pages(), *identities.routes, *(route for demo in demos for route in demo.routes)],
+            routes=[
+                *self._pages(),
+                *identities.routes,
+                Route("/stream", self._stream if stream is None else stream, methods=["GET"]),
+                *(route for demo in demos for route in demo.routes),
+            ],
             middleware=[session],
             exception_handlers={HTTPException: self._problem},
             lifespan=self._running,
@@ -106,10 +146,23 @@ class Site:
 
     @asynccontextmanager
     async def _running(self, app: Starlette) -> AsyncIterator[None]:
-        async with AsyncExitStack() as running:
+        async with self._hub, AsyncExitStack() as running:
             for demo in self._demos:
-                await running.enter_async_context(demo.running())
+                await running.enter_async_context(demo.running(self._hub))
             yield
+
+    async def _stream(self, request: Request) -> HubResponse:
+        topics, last = request.query_params.getlist("topic"), request.query_params.get("last", "0")
+        if not (last.isascii() and last.isdigit() and len(last) < 10 and int(last) <= MAX_LAST):
+            sentence = f"expected last to be a number from 0 to {MAX_LAST}, got {last!r:.40}"
+            raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
+        envelope: Literal["topic"] | None = "topic" if "envelope" in request.query_params else None
+        try:
+            return self._hub.response(
+                request, topics, last=int(last), envelope=envelope, grant=self._grant, on_overflow="skip"
+            )
+        except InvalidTopicError as error:
+            raise HTTPException(status_of(error), str(error)) from error
 
     def _pages(self) -> list[Route]:
         folders = dict.fromkeys([_WEB, *(demo.web for demo in self._demos)])

@@ -12,7 +12,7 @@ import pytest
 
 from support.asgi import settle
 from tickertape import Hub
-from tickertape.demo.dashboard.demo import Collector
+from tickertape.demo.dashboard.demo import TOPIC, Collector
 from tickertape.testing import FakeClock, ScriptedBroker
 
 from .machine import EPOCH, FakeMachine
@@ -41,7 +41,7 @@ class Collecting:
 
     async def samples(self) -> list[Any]:
         """Return the published samples."""
-        records, _ = await self.hub.history("metrics")
+        records, _ = await self.hub.history(TOPIC)
         assert {record.event for _, record in records} <= {"metrics"}
         return [json.loads(record.data) for _, record in records]
 
@@ -65,12 +65,12 @@ async def test_idle_interval() -> None:
 async def test_interval_follows_viewers() -> None:
     async with collecting() as it:
         await it.advance(14.5)
-        async with it.hub.subscribe("metrics"):
+        async with it.hub.subscribe(TOPIC):
             await settle()
             assert it.times == [0, 10, 14.5]  # at once
             assert repr(it.collector) == "<Collector interval=1.0 watched>"
             await it.advance(2)
-            async with it.hub.subscribe("metrics"), it.hub.subscribe("*"):
+            async with it.hub.subscribe(TOPIC), it.hub.subscribe("dashboard/*"):
                 await it.advance(2.75)
             await it.advance(1)
         await it.advance(20)
@@ -86,7 +86,7 @@ async def test_other_topics_do_not_count() -> None:
 async def test_no_burst_by_reconnects() -> None:
     async with collecting(interval=2.0) as it:
         for _ in range(10):
-            async with it.hub.subscribe("metrics"):
+            async with it.hub.subscribe(TOPIC):
                 await settle()
                 await it.advance(0.25)
             await it.advance(0.25)
@@ -94,7 +94,7 @@ async def test_no_burst_by_reconnects() -> None:
 
 
 async def test_samples() -> None:
-    async with collecting() as it, it.hub.subscribe("metrics"):
+    async with collecting() as it, it.hub.subscribe(TOPIC):
         await it.advance(2)
         samples = await it.samples()
     assert [sample["at"] - EPOCH - 1000 for sample in samples] == [0, 1, 2]
@@ -108,7 +108,7 @@ async def test_samples() -> None:
 async def test_no_gaps_when_idle() -> None:
     async with collecting() as it:
         await it.advance(20)
-        async with it.hub.subscribe("metrics"):
+        async with it.hub.subscribe(TOPIC):
             await it.advance(2)
         await it.advance(18)
         samples = await it.samples()
@@ -117,7 +117,7 @@ async def test_no_gaps_when_idle() -> None:
 
 @pytest.mark.parametrize("offset", [3600.0, -3600.0])
 async def test_gap_after_clock_change(offset: float) -> None:
-    async with collecting() as it, it.hub.subscribe("metrics"):
+    async with collecting() as it, it.hub.subscribe(TOPIC):
         await it.advance(1)
         it.machine.wall_offset = offset
         await it.advance(2)
@@ -127,7 +127,7 @@ async def test_gap_after_clock_change(offset: float) -> None:
 
 
 async def test_gap_after_blocked_loop() -> None:
-    async with collecting() as it, it.hub.subscribe("metrics"):
+    async with collecting() as it, it.hub.subscribe(TOPIC):
         await it.advance(1)
         await it.advance(30, step=30)
         await it.advance(2)
@@ -137,7 +137,7 @@ async def test_gap_after_blocked_loop() -> None:
 
 
 async def test_failed_reading(caplog: pytest.LogCaptureFixture) -> None:
-    async with collecting() as it, it.hub.subscribe("metrics"):
+    async with collecting() as it, it.hub.subscribe(TOPIC):
         it.machine.error = OSError("gone for a moment")
         await it.advance(3)
         samples = await it.samples()

@@ -16,10 +16,10 @@ from playwright.async_api import Browser, Page, expect
 from support.browser import Tab, open_tab
 from support.local import serve_here
 from support.servers import Program, free_port
-from tickertape import Hub
 from tickertape.demo.dashboard import dashboard_demo
+from tickertape.demo.dashboard.demo import TOPIC
 from tickertape.demo.dashboard.samples import Snapshot, make_sample
-from tickertape.demo.site import Site
+from tickertape.demo.site import Site, open_hub
 from tickertape.testing import FakeClock
 
 from .machine import EPOCH, PATIENCE, FakeMachine, until
@@ -84,14 +84,14 @@ class Shown(NamedTuple):
 async def fill(folder: Path, clock: FakeClock, machine: FakeMachine) -> None:
     """Store a history of 15 minutes with a gap."""
     before: Snapshot | None = None
-    async with Hub(f"sqlite:///{folder}/metrics.db") as hub:
+    async with open_hub(folder) as hub:
         drafts = []
         for second in range(900):
             if second in GAP:
                 before = None
             else:
                 now = await machine(), hub.statistics()
-                drafts.append(hub.draft("metrics", make_sample(before, now), event="metrics"))
+                drafts.append(hub.draft(TOPIC, make_sample(before, now), event="metrics"))
                 before = now
             clock.advance(1)
         await hub.publish_many(drafts)
@@ -103,8 +103,8 @@ async def shown(browser: Browser, folder: Path, **options: Any) -> AsyncIterator
     clock = FakeClock(0)
     machine = FakeMachine(clock, host=MARKUP)
     await fill(folder, clock, machine)
-    demo = dashboard_demo(folder=folder, read=machine, clock=clock)
-    async with serve_here(Site([demo])) as url, open_tab(browser, **options) as tab:
+    demo = dashboard_demo(read=machine, clock=clock)
+    async with serve_here(Site([demo], hub=open_hub(folder))) as url, open_tab(browser, **options) as tab:
         await tab.page.goto(f"{url}/dashboard/")
         await expect(tab.page.locator(".board canvas")).to_have_count(7, timeout=PATIENCE * 1000)
         yield Shown(tab, url, clock)

@@ -177,7 +177,7 @@ def assistant_demo(
         script="assistant.js",
         style="assistant.css",
         routes=[Mount("/assistant", routes=routes)],
-        running=lambda: hub,
+        running=lambda site: hub,
     )
 
 

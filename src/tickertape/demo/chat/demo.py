@@ -130,7 +130,7 @@ def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None 
         script="chat.js",
         style="chat.css",
         routes=[Mount("/chat", routes=routes)],
-        running=chat.running,
+        running=lambda hub: chat.running(),
     )
 
 

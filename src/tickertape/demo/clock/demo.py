@@ -1,21 +1,25 @@
-"""The event stream of the clock, written by hand: the other demos use a hub instead."""
+"""The clock: an event stream written by hand, as the guide does it, and the same updates in the hub of the site."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Final
 
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from ...asgi import DisconnectReason, EventSourceResponse, get_last_event_id
+from ...hub import Hub
 from ...wire import GAP_EVENT, ServerSentEvent
 from ..site import RETRY, Demo
-from .ticker import DEFAULT_INTERVAL, Ticker
+from .ticker import DEFAULT_INTERVAL, Ticker, Update
 
 logger = logging.getLogger("tickertape.demo")
+
+TOPIC: Final = "clock/updates"
 
 _CONNECTED: Final = ServerSentEvent("Connection established", event="connected").encode()
 
@@ -61,17 +65,37 @@ async def follow(ticker: Ticker, cursor: int) -> AsyncIterator[bytes]:
         cursor = updates[-1].id
 
 
-def clock_demo(
-    ticker: Ticker | None = None, *, interval: float = DEFAULT_INTERVAL, events: ASGIApp | None = None
-) -> Demo:
+async def updates_for(hub: Hub, ticker: Ticker) -> AsyncIterator[Update]:
+    """Yield all updates from now on. Their ids follow those in the hub, also after a restart."""
+    cursor = ticker.cursor_after(None)
+    if hub.topics(within=TOPIC):
+        async with hub.subscribe(TOPIC, last=1) as kept:
+            async for event in kept:
+                cursor = ticker.cursor_after(str(event.json()["id"]))
+                break
+    while True:
+        for update in (await ticker.read(cursor)).updates:
+            yield update
+            cursor = update.id
+
+
+def clock_demo(ticker: Ticker | None = None, *, interval: float = DEFAULT_INTERVAL) -> Demo:
     """Return the clock demo.
 
     Arguments:
         ticker: the source of the updates. It starts and stops with the server.
         interval: seconds between two updates, if no ticker is passed.
-        events: an application that answers ``GET /events`` in place of the ticker's stream.
     """
     ticker = ticker or Ticker(interval=interval)
+
+    @asynccontextmanager
+    async def running(hub: Hub) -> AsyncIterator[None]:
+        async with ticker:
+            hub.feed(
+                TOPIC, lambda: updates_for(hub, ticker), key=None, event="update", data=lambda update: update.message
+            )
+            yield
+
     return Demo(
         name="Clock",
         title="Live clock",
@@ -82,6 +106,7 @@ def clock_demo(
         path="/clock/",
         web=files(__package__) / "web",
         script="clock.js",
-        routes=[Route("/events", ClockStream(ticker) if events is None else events, methods=["GET"])],
-        running=lambda: ticker,
+        routes=[Route("/events", ClockStream(ticker), methods=["GET"])],
+        topics=[TOPIC],
+        running=running,
     )

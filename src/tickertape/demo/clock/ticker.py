@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime
 from itertools import takewhile
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from ...timing import Clock, Timer
 from ...wire import ServerSentEvent
@@ -34,6 +34,7 @@ class Update(NamedTuple):
     """One entry of the log."""
 
     id: int
+    message: dict[str, Any]
     encoded: bytes
 
 
@@ -137,7 +138,9 @@ class Ticker:
 
     def _append(self, moment: datetime) -> None:
         self._last_id += 1
-        self._log.append(Update(self._last_id, _encode(self._last_id, moment)))
+        message = {"id": self._last_id, "event": "update", "data": f"Current time: {_rfc3339(moment)}"}
+        event = ServerSentEvent(message, event="update", id=str(self._last_id))
+        self._log.append(Update(self._last_id, message, event.encode()))
         if len(self._log) > self._limit:
             self._dropped_id = self._log.popleft().id
         self._appended.set()
@@ -147,11 +150,6 @@ class Ticker:
 def parse_id(text: str | None) -> int | None:
     """Return ``text`` as an id, or None if it is not exactly as this server writes ids."""
     return int(text) if text is not None and _ID.fullmatch(text) else None
-
-
-def _encode(id: int, moment: datetime) -> bytes:
-    text = f"Current time: {_rfc3339(moment)}"
-    return ServerSentEvent({"id": id, "event": "update", "data": text}, event="update", id=str(id)).encode()
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -1,29 +1,22 @@
-"""The dashboard demo: a collector that publishes samples to one topic with history, one route, and one page."""
+"""The dashboard demo: a collector that publishes samples to one topic, and one page."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from starlette.requests import Request
-from starlette.routing import Route
-
-from ...broker import Retention
-from ...hub import Hub, HubResponse
+from ...hub import Hub
 from ...timing import Clock, sleep
-from ..site import RETRY, Demo, log_url
+from ..site import Demo
 from .samples import Reading, Snapshot, SystemReader, is_continuous, make_sample
 
 logger = logging.getLogger("tickertape.demo")
 
-TOPIC: Final = "metrics"
+TOPIC: Final = "dashboard/metrics"
 
 DEFAULT_INTERVAL: Final = 1.0
 """Seconds between two samples while there is a viewer."""
@@ -33,12 +26,6 @@ DEFAULT_IDLE: Final = 10.0
 
 _MAX_MISSED: Final = 3
 """Consecutive samples that may be missing without a gap."""
-
-SPAN: Final = 900.0
-"""Seconds of history that a new client receives: 15 minutes, like the longest load average."""
-
-_RETENTION: Final = Retention(events=2_000)
-"""The history at two samples per second, and a reserve for clients that were disconnected: about 2 MiB."""
 
 
 class Collector:
@@ -135,35 +122,19 @@ class Collector:
 
 def dashboard_demo(
     *,
-    folder: Path,
     interval: float = DEFAULT_INTERVAL,
     idle: float = DEFAULT_IDLE,
     read: Callable[[], Awaitable[Reading]] | None = None,
     clock: Clock | None = None,
 ) -> Demo:
-    """Return the dashboard demo.
+    """Return the dashboard demo. Its samples are in the hub of the site.
 
     Arguments:
-        folder: the folder for the log of samples.
         interval: seconds between two samples while there is a viewer.
         idle: seconds between two samples while there is no viewer.
         read: takes a reading. The default reads this machine.
         clock: the clock of the timers. The default is the running event loop.
     """
-    # A power failure may lose the last samples. In return, a sample does not wait for the disk.
-    hub = Hub(f"{log_url(folder / 'metrics.db')}?synchronous=normal", retention=_RETENTION, retry=RETRY / 1000)
-    collector = Collector(hub, interval=interval, idle=idle, read=read, clock=clock)
-    last = math.ceil(SPAN / interval)
-
-    async def events(request: Request) -> HubResponse:
-        # A slow client skips to the newest sample, with a gap before it.
-        return hub.response(request, TOPIC, last=last, on_overflow="latest")
-
-    @asynccontextmanager
-    async def running() -> AsyncIterator[None]:
-        async with hub, collector:
-            yield
-
     return Demo(
         name="Dashboard",
         title="Live dashboard",
@@ -172,6 +143,6 @@ def dashboard_demo(
         web=files(__package__) / "web",
         script="dashboard.js",
         style="dashboard.css",
-        routes=[Route("/dashboard/events", events)],
-        running=running,
+        topics=[TOPIC],
+        running=lambda hub: Collector(hub, interval=interval, idle=idle, read=read, clock=clock),
     )

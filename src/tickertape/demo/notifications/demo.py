@@ -269,7 +269,7 @@ def notifications_demo(*, folder: Path, database: str | None = None, queue: str 
     consumer = None if queue is None else QueueConsumer(queue, table, source.wake)
 
     @asynccontextmanager
-    async def running() -> AsyncIterator[None]:
+    async def running(site: Hub) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await table_database.open()
             stack.push_async_callback(table_database.close)

@@ -1,5 +1,7 @@
 // Short functions for all pages of the demos.
 
+import { EventStream } from "./tickertape.js";
+
 const URLS = /https?:\/\/[^\s<>"]+/gi;
 const AFTER_URL = /[.,;:!?'…]+$/; // of the sentence around it
 
@@ -20,6 +22,12 @@ export function makeButton(text, className = "", type = "button") {
 
 export function postJson(url, body, options = {}) {
   return fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...options });
+}
+
+/** Opens the stream of a topic, with its `last` events first. All pages of this browser share one connection. */
+export function openStream(topic, last = 0) {
+  const url = new URL(`../stream?${new URLSearchParams({ topic, last })}`, import.meta.url);
+  return new EventStream(url, { shared: true });
 }
 
 /** Returns a text as nodes, with links for the URLs of web pages in it. They open in a new tab, which cannot reach this one. */

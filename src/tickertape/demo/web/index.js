@@ -1,8 +1,7 @@
 import { showStream } from "./badge.js";
-import { at } from "./helpers.js";
-import { EventStream } from "./tickertape.js";
+import { at, openStream } from "./helpers.js";
 
-const stream = new EventStream("events");
+const stream = openStream("clock/updates");
 
 stream.addEventListener("update", (event) => {
   const [, time] = /T(\d\d:\d\d:\d\d)/.exec(JSON.parse(event.data).data);

@@ -72,7 +72,7 @@ function follow(run) {
   current = answer;
   sentence = "";
   at("announced").replaceChildren();
-  stream = new EventStream(`answers/${run}`);
+  stream = new EventStream(`answers/${run}`); // not shared: it starts with the first word, and ends with the answer
   stream.addEventListener("question", (event) => keepTheEnd(() => answer.ask(JSON.parse(event.data).text)));
   stream.addEventListener("message", (event) => keepTheEnd(() => add(answer, event.data)));
   stream.addEventListener("gap", () => answer.add(" […] "));

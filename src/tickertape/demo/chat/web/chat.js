@@ -86,7 +86,10 @@ function enter(name, notice = "") {
   if (known && hasKeyboard) text.focus(); // on a phone, this would open the keyboard
 }
 
-/** Opens the stream of the current room. It has no last event id, so it starts with the last messages. */
+/**
+ * Opens the stream of the current room. It has no last event id, so it starts with the last messages. It is not shared
+ * with other tabs: its first event is the members of the room, and while it is open its user is a member.
+ */
 function listen() {
   stream = new EventStream(`events?room=${encodeURIComponent(room)}`);
   const on = (type, listener) => stream.addEventListener(type, (event) => listener(JSON.parse(event.data)));

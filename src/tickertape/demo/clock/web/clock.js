@@ -1,7 +1,6 @@
 import { showStream } from "./badge.js";
-import { at } from "./helpers.js";
+import { at, openStream } from "./helpers.js";
 import { Rows } from "./rows.js";
-import { EventStream } from "./tickertape.js";
 
 const rows = new Rows(at("updates"), at("empty"));
 const MOMENT = /(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)/; // RFC 3339
@@ -44,12 +43,11 @@ function showMoment(text) {
   at("now-note").textContent = `${day} · UTC${zone === "Z" ? "" : zone}`;
 }
 
-function showGap({ detail: { after, resumed } }) {
-  rows.add([["row-data", `Updates between #${after} and #${resumed} are no longer available.`]], "row-gap");
+function showGap() {
+  rows.add([["row-data", "Some updates that you missed are no longer available."]], "row-gap");
 }
 
-const stream = new EventStream("../events");
-stream.addEventListener("connected", (event) => console.info("Connected:", event.data));
+const stream = openStream("clock/updates");
 stream.addEventListener("update", showUpdate);
 stream.addEventListener("gap", showGap);
 stream.addEventListener("statechange", () => {

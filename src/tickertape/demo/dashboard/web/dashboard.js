@@ -2,9 +2,8 @@
 
 import { showStream } from "./badge.js";
 import { Card, Processes, cardsFor } from "./cards.js";
-import { at, make } from "./helpers.js";
-import { History, extremes } from "./history.js";
-import { EventStream } from "./tickertape.js";
+import { at, make, openStream } from "./helpers.js";
+import { History, MAX_SPAN, extremes } from "./history.js";
 import { clock, text, units } from "./units.js";
 
 const ANNOUNCE_INTERVAL = 60; // seconds between two summaries for screen readers
@@ -101,7 +100,7 @@ function showGap() {
   at("note").hidden = false;
 }
 
-const stream = new EventStream("events");
+const stream = openStream("dashboard/metrics", MAX_SPAN);
 stream.addEventListener("metrics", showSample);
 stream.addEventListener("gap", showGap);
 stream.addEventListener("statechange", () => {

@@ -77,6 +77,7 @@ function markRead(which) {
   answer.then(() => inTurn(() => inbox.mark(which)), (error) => inTurn(() => Promise.reject(error)));
 }
 
+// Not the shared stream of the other demos: only the user may read these topics, and the log may be in PostgreSQL.
 function listen(lastEventId) {
   const stream = new EventStream("events", { lastEventId });
   stream.addEventListener("notification", (event) => inTurn(() => receive(JSON.parse(event.data))));
