@@ -192,13 +192,27 @@ async def test_keyboard_order(browser: Browser) -> None:
         await tab.page.goto(f"{url}/clock/")
         await has_rows(tab.page, 1)
         order = []
-        for _ in range(5):
+        for _ in range(6):
             await tab.page.keyboard.press("Tab")
             order.append((await tab.page.evaluate("document.activeElement.textContent")).strip())
-        assert order == ["Skip to the content", "tickertape", "Clock", "Disconnect", "Clear"]
+        assert order == ["Skip to the content", "tickertape", "Clock", "Copy", "Disconnect", "Clear"]
         await tab.page.keyboard.press("Enter")
         await expect(tab.page.locator("#empty")).to_be_visible()
         assert await tab.page.locator(".rows li").count() == 0
+
+
+async def test_copy_command(browser: Browser) -> None:
+    events = ScriptedStream([])
+    async with serve_here(events.site()) as url, open_tab(browser, permissions=["clipboard-write"]) as tab:
+        await tab.page.goto(f"{url}/clock/")
+        await tab.page.evaluate(
+            "navigator.clipboard.writeText = async (text) => { globalThis.copied = text; }"
+        )  # tests share the clipboard of the machine
+        button = tab.page.get_by_role("button", name="Copy")
+        await button.click()
+        await expect(tab.page.locator(".copy")).to_have_text("Copied")
+        assert await tab.page.evaluate("copied") == f"curl -N {url}/events"
+        await expect(button).to_be_visible()  # again, after a moment
 
 
 async def test_announcements(browser: Browser) -> None:

@@ -1,4 +1,5 @@
 import { showStream } from "./badge.js";
+import { showCommand } from "./command.js";
 import { at, openStream } from "./helpers.js";
 
 const stream = openStream("clock/updates");
@@ -9,5 +10,5 @@ stream.addEventListener("update", (event) => {
   at("now").classList.remove("idle");
 });
 
-at("command").textContent = `curl -N ${new URL("events", document.baseURI)}`;
+showCommand(`curl -N ${new URL("events", document.baseURI)}`);
 showStream(stream);

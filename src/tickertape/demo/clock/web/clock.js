@@ -1,4 +1,5 @@
 import { showStream } from "./badge.js";
+import { showCommand } from "./command.js";
 import { at, openStream } from "./helpers.js";
 import { Rows } from "./rows.js";
 
@@ -58,6 +59,6 @@ stream.addEventListener("statechange", () => {
 });
 at("toggle").addEventListener("click", () => (stream.state === "closed" ? stream.open() : stream.close()));
 at("clear").addEventListener("click", () => rows.clear());
-at("command").textContent = `curl -N ${new URL("../events", document.baseURI)}`;
+showCommand(`curl -N ${new URL("../events", document.baseURI)}`);
 
 showStream(stream);

@@ -1,7 +1,8 @@
 import { showStream } from "./badge.js";
+import { showCommand } from "./command.js";
 import { DesktopAlerts } from "./desktop.js";
 import { Favicon } from "./favicon.js";
-import { at, make, postJson } from "./helpers.js";
+import { at, postJson } from "./helpers.js";
 import { Inbox } from "./inbox.js";
 import { NotificationList } from "./notification-list.js";
 import { explain } from "./problem.js";
@@ -124,18 +125,15 @@ at("send").addEventListener("submit", async (event) => {
   message.classList.remove("wrong");
 });
 
-function showCommand() {
+function showExample() {
   const example = JSON.stringify({ user: name, title: "Hello", body: "From a terminal", link: "/" });
-  const parts = [`curl ${new URL("./", document.baseURI)}`, "-H 'Content-Type: application/json'", `-d '${example}'`];
-  for (const part of parts) {
-    at("command").append(make("span", "", part), " "); // line breaks only between these parts
-  }
+  showCommand(`curl ${new URL("./", document.baseURI)}`, "-H 'Content-Type: application/json'", `-d '${example}'`);
 }
 
 name = await signIn(at("sign-in"));
 at("signed-in").hidden = false;
 at("send").elements.user.value = name;
-showCommand();
+showExample();
 let cursor;
 await inTurn(async () => (cursor = await load()));
 listen(cursor);

@@ -1,4 +1,5 @@
 import { showStream } from "./badge.js";
+import { showCommand } from "./command.js";
 import { explain } from "./problem.js";
 import { Rows } from "./rows.js";
 import { EventStream } from "./tickertape.js";
@@ -41,7 +42,7 @@ function watch() {
   const query = new URLSearchParams();
   for (const topic of new Set(subscribe.elements.topics.value.split(/\s+/))) if (topic) query.append("topic", topic);
   const command = new URL(`events?${query}`, document.baseURI);
-  at("command").textContent = `curl -N '${command.href.replaceAll("'", "%27").replaceAll("%2F", "/")}'`;
+  showCommand(`curl -N '${command.href.replaceAll("'", "%27").replaceAll("%2F", "/")}'`);
   query.append("last", subscribe.elements.last.value);
   query.append("envelope", "topic");
   stream?.close();
