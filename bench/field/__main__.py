@@ -19,6 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.field", description=__doc__)
     parser.add_argument("--subscribers", type=int, nargs="*", default=Plan.subscribers)
     parser.add_argument("--rounds", type=int, default=Plan.rounds)
+    parser.add_argument("--minutes", type=float, default=Plan.minutes, help="measure no more after this time")
     parser.add_argument("--only", nargs="*", default=[], metavar="PEER", help="some peers; all by default")
     parser.add_argument("--note", default="", help="a sentence about the machine, for the page")
     parser.add_argument("--write", action="store_true", help="write the tables and charts into docs/")
@@ -26,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     HOME.mkdir(exist_ok=True)
     if options.source is None:
-        plan = Plan(subscribers=tuple(options.subscribers), rounds=options.rounds)
+        plan = Plan(subscribers=tuple(options.subscribers), rounds=options.rounds, minutes=options.minutes)
         peers = [peer for peer in PEERS if not options.only or peer.name in options.only]
         results = run(peers, plan)
         results["machine"] = machine(options.note)
@@ -45,7 +46,7 @@ def run(peers: list[Peer], plan: Plan) -> dict[str, object]:
         for number in range(1, plan.rounds + 1):
             for subscribers in plan.subscribers:
                 for peer in peers:
-                    if peer.name not in absent:
+                    if peer.name not in absent and time.monotonic() - began < plan.minutes * 60:
                         _measure_one(peer, reader, subscribers, plan, measured, absent, stop=number == 1)
                         print(f"{time.monotonic() - began:6.0f} s  round {number}  {_line(measured, absent, peer)}")
                         sys.stdout.flush()

@@ -46,6 +46,7 @@ class Plan:
         paced: events at one a second.
         exit: seconds to wait for the end of the process, in the first round.
         rounds: times that everything is measured.
+        minutes: the time after which nothing more is measured.
     """
 
     subscribers: tuple[int, ...] = (100, 1_000, 10_000)
@@ -54,6 +55,7 @@ class Plan:
     paced: int = 3
     exit: float = 6.0
     rounds: int = 3
+    minutes: float = 25.0
 
 
 @dataclass
@@ -203,7 +205,7 @@ def _connect(server: Server, reader: Reader, found: Measured) -> None:
 def _burst(server: Server, reader: Reader, publisher: Publisher, found: Measured, plan: Plan) -> None:
     began = time.monotonic()
     _publish(reader, publisher, found, 1)
-    count = max(3, min(300, int(plan.burst / (time.monotonic() - began))))
+    count = max(2, min(300, int(plan.burst / (time.monotonic() - began))))
     spent, began = server.cpu(), time.monotonic()
     result = _publish(reader, publisher, found, count)
     if not result["received"]:

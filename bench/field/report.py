@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -94,6 +95,13 @@ def medians(results: Mapping[str, Any], subscribers: int) -> dict[str, dict[str,
         merged["lost"] = sum(row["lost"] for row in rows) if whole else None
         found[peer.name] = merged
     return found
+
+
+def rounds_of(results: Mapping[str, Any]) -> str:
+    """Return the number of rounds; two numbers if the time did not suffice for all."""
+    counts = Counter((row["peer"], row["subscribers"]) for row in results["measured"]).values()
+    few, many = min(counts), max(counts)
+    return f"{few}" if few == many else f"{few} to {many}"
 
 
 def _median(values: Iterable[float | None]) -> float | None:
@@ -210,7 +218,7 @@ def markdown(results: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     found = results["machine"]
     minutes = results["seconds"] / 60
     computer = f"{found['cores']} cores of {found['processor']}, {found['memory']} GiB, {found['system']}"
-    work = f"Python {found['python']}; median of {results['plan']['rounds']} rounds, {minutes:.0f} minutes in all"
+    work = f"Python {found['python']}; median of {rounds_of(results)} rounds, {minutes:.0f} minutes in all"
     parts = [f"{computer}, {work}. {found['note']}\n"]
     for name, alternative in charts.items():
         parts += [
