@@ -18,7 +18,9 @@ from .peers import PEERS
 
 PLACE: Final = re.compile(r"(?<=<!-- field -->\n).*?(?=<!-- end field -->)", re.DOTALL)
 
-OURS: Final = "tickertape"
+OURS: Final = ("tickertape", "tickertape serve")
+"""The hub in an application, which stands for us where one figure is compared, and the hub as a program."""
+
 FLOOR: Final = "bare loop"
 """Not a server: it is in the tables as a measure, and in no comparison."""
 
@@ -142,24 +144,25 @@ def verdicts(results: Mapping[str, Any]) -> str:
         if subscribers < 1000:
             continue
         rows = medians(results, subscribers)
-        if OURS not in rows or rows[OURS]["failed"]:
+        if OURS[0] not in rows or rows[OURS[0]]["failed"]:
             continue
         for size in map(str, results["plan"]["sizes"]):
             for column in columns(size):
-                ours = column.value(rows[OURS])
+                ours = column.value(rows[OURS[0]])
                 winners = first(rows, column)
-                if ours is None or not winners or OURS in winners:
+                if not winners or set(OURS) & set(winners):
                     continue
                 theirs = column.value(rows[winners[0]])
                 assert theirs is not None
-                figures = f"{column.text(ours)}, and {column.text(theirs)} of {' and '.join(winners)}"
+                figure = f"more than {results['plan']['exit']:g}" if ours is None else column.text(ours)
+                figures = f"{figure}, and {column.text(theirs)} of {' and '.join(winners)}"
                 lines.append(f"- {subscribers:,} subscribers, {size} bytes, {column.title}: {figures}.\n")
     if not lines:
         return "tickertape is first in every column at 1,000 and more subscribers.\n"
     return "tickertape is **not** first here, at 1,000 and more subscribers:\n\n" + "".join(lines)
 
 
-PAIRS: Final = (("Starlette", "uvicorn WebSocket"), (OURS, "websockets"))
+PAIRS: Final = (("Starlette", "uvicorn WebSocket"), (OURS[0], "websockets"))
 """Event streams and WebSockets that can be compared: one server with the same queues, and the best one of each."""
 
 WEIGHTS: Final = (
@@ -275,7 +278,7 @@ def bars(title: str, rows: list[tuple[str, float, str]], colours: Mapping[str, s
     ]
     for number, (name, value, text) in enumerate(rows):
         y = top + step * number
-        colour = colours["ours" if name == OURS else "floor" if name == FLOOR else "bar"]
+        colour = colours["ours" if name in OURS else "floor" if name == FLOOR else "bar"]
         length = max(1.0, width * value / most)
         parts.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
         parts.append(f'<rect x="{left}" y="{y + 2}" width="{length:.1f}" height="16" rx="2" fill="{colour}"/>')

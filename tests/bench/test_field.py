@@ -17,7 +17,7 @@ from bench.field import peers as peers_module
 from bench.field.measure import Plan, measure, running, storm
 from bench.field.peers import PEERS, Absent, Peer
 from bench.field.reader import MARK, Publisher, Reader, compile_reader, compiler
-from bench.field.report import charts, first, markdown, medians
+from bench.field.report import charts, first, markdown, medians, verdicts
 from bench.field.report import columns as columns_of
 
 ROOT: Final = Path(__file__).parents[2]
@@ -97,7 +97,7 @@ def test_reader(reader: Reader, pieces: list[bytes], received: int, lost: int, d
 SMALL: Final = Plan(subscribers=(5,), burst=0.01, paced=1, exit=20.0, rounds=1)
 
 
-@pytest.mark.parametrize("name", ["bare loop", "tickertape", "nchan", "websockets"])
+@pytest.mark.parametrize("name", ["bare loop", "tickertape", "tickertape serve", "nchan", "websockets"])
 def test_peer(name: str, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of each kind: Python, ours, another server, a WebSocket."""
     monkeypatch.setattr(peers_module, "python", lambda: sys.executable)
@@ -108,7 +108,7 @@ def test_peer(name: str, reader: Reader, tmp_path: Path, monkeypatch: pytest.Mon
         found = measure(peer, reader, 5, SMALL)
     except Absent as error:
         pytest.skip(f"{name}: {error}")
-    assert found.total >= 5 * 9
+    assert found.total >= 5 * 7
     assert (found.lost, found.failed) == (0, "")
     assert all(found.rate[size] > 0 and found.cpu[size] > 0 for size in ("120", "4096"))
     assert 120 < found.wire["120"] < 200 < 4096 < found.wire["4096"] < 4200
@@ -163,7 +163,19 @@ def test_best_of_a_column() -> None:
     assert first(rows, by_title["p50 ms"]) == ["a", "b"]
     assert first(rows, by_title["storm s"]) == []
     found = medians(RESULTS, max(RESULTS["plan"]["subscribers"]))
-    assert all(found["tickertape"][name] is not None for name in ("connect", "memory", "p99", "storm", "exit"))
+    assert all(found["tickertape"][name] is not None for name in ("connect", "memory", "p99", "storm"))
+
+
+def test_verdict_is_honest() -> None:
+    """Each column in which another server is better is named, also if ours has no figure."""
+    results = {**RESULTS, "measured": [dict(row) for row in RESULTS["measured"]]}
+    for row in results["measured"]:
+        if row["peer"] == "tickertape":
+            row["exit"] = None
+    subscribers = max(results["plan"]["subscribers"])
+    best = min(row["exit"] or 99.0 for name, row in medians(results, subscribers).items() if name != "bare loop")
+    lines = [line for line in verdicts(results).splitlines() if line.startswith(f"- {subscribers:,} subscribers, 120")]
+    assert [line for line in lines if f"exit s: more than {results['plan']['exit']:g}, and {best:.2f} of" in line]
 
 
 def test_publisher_refuses_errors() -> None:

@@ -185,6 +185,14 @@ PEERS: Final = (
         resumes=True,
     ),
     Peer(
+        "tickertape serve",
+        "the hub as a program, log in memory",
+        lambda port: [sys.executable, "-m", "tickertape", "serve", "--port", f"{port}", "--broker", "memory://"],
+        path="/events?topic=prices",
+        publish="/events/prices",
+        resumes=True,
+    ),
+    Peer(
         "Starlette",
         "`StreamingResponse`, a queue for each client, under uvicorn",
         application("starlette", "starlette"),
