@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format bench bench-field docs js fuzz dist clean
+.PHONY: help demo test check format bench bench-field docs js fuzz soak dist clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile
@@ -41,6 +41,14 @@ bench: .venv/dev ## the benchmarks, as ratios
 
 bench-field: .venv/dev ## tickertape beside other servers, in some 25 minutes
 	$(BIN)/python -m bench.field --write
+
+SECONDS ?= 600
+SEED ?= 1
+BROKERS ?= sqlite redis-durable postgres nats
+
+soak: .venv/dev ## everything is killed at random, ten minutes: SECONDS=600 SEED=1 BROKERS="sqlite nats"
+	SOAK_SECONDS=$(SECONDS) SOAK_SEED=$(SEED) SOAK_BROKERS="$(BROKERS)" \
+		$(BIN)/python -m pytest -q -s --show-capture=no --tb=short tests/soak
 
 docs: .venv/dev ## the documentation, in docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

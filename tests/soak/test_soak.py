@@ -1,0 +1,328 @@
+"""Everything is killed at random while events flow: each is delivered once, or declared by a gap.
+
+``make soak`` runs it for ten minutes on all durable brokers. ``SECONDS``, ``SEED`` and ``BROKERS`` are its settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import statistics
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import pytest
+from playwright.async_api import Browser
+
+from faults.servers import Servers
+from soak.account import Account, Book
+from soak.clients import Client, Npm, Ours, Tab
+from support.command import SCRIPT
+from support.network import network_to
+from support.npm import installed
+from support.servers import Program, free_port, until
+from tickertape.client import Publisher
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+HERE: Final = Path(__file__).parent
+BROKERS: Final = os.environ.get("SOAK_BROKERS", "sqlite redis-durable").split()
+SECONDS: Final = float(os.environ.get("SOAK_SECONDS", "60")) / len(BROKERS)
+SEED: Final = int(os.environ.get("SOAK_SEED", "1"))
+
+PATIENCE: Final = 60.0
+"""Seconds in which all clients must get the last event, on a busy machine."""
+
+KEPT: Final = 20_000
+"""Events in the log: in a long run, a client that was away may get a gap."""
+
+
+class Hub:
+    """``tickertape serve --workers 2`` at one port, started again after it was killed."""
+
+    def __init__(self, broker: str, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        options = ("--workers", "2", "--retry", "0.5", "--heartbeat", "1", "--retention-events", str(KEPT))
+        self._command = [SCRIPT, "serve", "--port", str(self.port), "--broker", broker, "--cors-origin", "*", *options]
+        self._folder = str(folder)
+        self._program: Program | None = None
+        self.failed: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        """The process of the supervisor."""
+        assert self._program is not None
+        return self._program.process.pid
+
+    def workers(self) -> list[int]:
+        """The processes that serve."""
+        with suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.pid).children()
+            return sorted(child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
+        return []
+
+    async def start(self) -> None:
+        """Start it, and return when it answers."""
+        program = self._program = Program(self._command, folder=self._folder)
+        await asyncio.to_thread(program.wait_for, self.port)
+
+    def kill(self, *, group: bool) -> None:
+        """Kill the supervisor, and its workers if ``group`` is true; else they must end by themselves."""
+        assert self._program is not None
+        workers = [psutil.Process(pid) for pid in self.workers()]
+        if not group:
+            self._program.process.kill()
+            self._program.process.wait()
+            _, alive = psutil.wait_procs(workers, timeout=PATIENCE)
+            if alive:
+                self.failed.append(f"workers {alive} outlive their supervisor")
+        if "Traceback" in self._program.output:
+            self.failed.append(self._program.output[self._program.output.index("Traceback") :][:2_000])
+        self._program.close()
+
+
+class Soak:
+    """One run on one broker.
+
+    Attributes:
+        done: the number of times that each part was hit.
+        samples: memory, descriptors and threads of each process, once a second.
+    """
+
+    def __init__(self, hub: Hub, rng: random.Random, clients: list[Client]) -> None:
+        self.hub = hub
+        self.rng = rng
+        self.clients = clients
+        self.book = Book()
+        self.done: Counter[str] = Counter()
+        self.samples: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        self._publishers: dict[str, Program] = {}
+        self._started = 0
+
+    def start_publisher(self) -> None:
+        """Start a publisher with another name."""
+        self._started += 1
+        name = f"p{self._started}"
+        command = [sys.executable, str(HERE / "publish.py"), self.hub.url, name, str(self.rng.random())]
+        self._publishers[name] = Program(command)
+
+    async def end_publisher(self, name: str, number: int) -> None:
+        """End a publisher by a signal, and enter what it has printed."""
+        program = self._publishers.pop(name)
+        program.process.send_signal(number)
+        await until(lambda: program.process.poll() is not None, lambda: f"the end of {name}", within=PATIENCE)
+        self.book.read(program.output)
+        program.close()
+
+    async def kill_publisher(self) -> None:
+        """Kill a publisher, and start another."""
+        await self.end_publisher(self.rng.choice(sorted(self._publishers)), signal.SIGKILL)
+        self.start_publisher()
+
+    async def end_publishers(self) -> None:
+        """End each publisher after an acknowledgement."""
+        for name in sorted(self._publishers):
+            await self.end_publisher(name, signal.SIGTERM)
+
+    def close(self) -> None:
+        """End the publishers that are left."""
+        for program in self._publishers.values():
+            program.close()
+
+    async def kill_worker(self) -> None:
+        """Kill a worker."""
+        if workers := self.hub.workers():
+            os.kill(self.rng.choice(workers), signal.SIGKILL)
+
+    async def stop_worker(self) -> None:
+        """Stop a worker for a while."""
+        if workers := self.hub.workers():
+            pid = self.rng.choice(workers)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+                await asyncio.sleep(self.rng.random() * 2)
+                os.kill(pid, signal.SIGCONT)
+
+    async def kill_supervisor(self) -> None:
+        """Kill the supervisor alone, and start the program again when the workers have ended."""
+        await asyncio.to_thread(self.hub.kill, group=False)
+        await self.hub.start()
+
+    async def kill_everything(self) -> None:
+        """Kill all processes of the hub, and start it again."""
+        self.hub.kill(group=True)
+        await asyncio.sleep(self.rng.random())
+        await self.hub.start()
+
+    async def kill_client(self) -> None:
+        """End a client without a word, and let it resume after a while."""
+        client = self.rng.choice(self.clients)
+        await client.vanish()
+        await asyncio.sleep(self.rng.random() * 2)
+        await client.start()
+
+    async def sample(self) -> None:
+        """Record the resources of all processes."""
+        while True:
+            for pid in (self.hub.pid, *self.hub.workers()):
+                with suppress(psutil.Error):
+                    process = psutil.Process(pid)
+                    with process.oneshot():
+                        found = (process.memory_info().rss, process.num_fds(), process.num_threads())
+                    self.samples[pid].append(found)
+            await asyncio.sleep(1)
+
+
+def check_resources(soak: Soak) -> tuple[int, int, int]:
+    """Return the greatest memory in MiB, descriptors and threads of a process. Growth is a fault."""
+    for pid, samples in soak.samples.items():
+        if len(samples) < 60:
+            continue
+        third = len(samples) // 3
+        first, last = [[each[0] for each in part] for part in (samples[third : 2 * third], samples[-third:])]
+        before, after = statistics.median(first), statistics.median(last)
+        if after > 1.3 * before + (16 << 20):
+            soak.book.faults.append(f"the memory of process {pid} grew from {before} to {after} bytes")
+    most = [
+        max((each[column] for samples in soak.samples.values() for each in samples), default=0) for column in range(3)
+    ]
+    if most[1] > 200:
+        soak.book.faults.append(f"a process had {most[1]} descriptors")
+    if most[2] > 40:
+        soak.book.faults.append(f"a process had {most[2]} threads")
+    return most[0] >> 20, most[1], most[2]
+
+
+async def run_soak(soak: Soak, seconds: float, actions: list[tuple[str, Callable[[], Awaitable[None]]]]) -> None:
+    """Do something bad again and again, then wait until every client has the last event, and balance the book."""
+    for _ in range(2):
+        soak.start_publisher()
+    for client in soak.clients:
+        await client.start()
+    sampling = asyncio.create_task(soak.sample())
+    end = time.monotonic() + seconds
+    try:
+        while time.monotonic() < end:
+            await asyncio.sleep(soak.rng.random())
+            name, action = soak.rng.choice(actions)
+            await action()
+            soak.done[name] += 1
+        await soak.end_publishers()
+        async with Publisher(soak.hub.url, max_attempts=None, max_delay=0.3) as publisher:
+            soak.book.topics["the end"] = "always/end"
+            soak.book.enter("the end", await publisher.publish("always/end", "the end"))
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for client in soak.clients:
+                await client.read()
+            if all(client.account.items and client.account.items[-1].data == "the end" for client in soak.clients):
+                break
+            await asyncio.sleep(0.2)
+    finally:
+        sampling.cancel()
+        for client in soak.clients:
+            await client.vanish()
+        soak.close()
+    for client in soak.clients:
+        client.account.balance(soak.book, complete=True)
+    soak.book.faults += soak.hub.failed
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig: pytest.Config, tmp_path: Path) -> None:
+    rng = random.Random(f"{SEED} {kind}")
+    folder = tmp_path / "npm"
+    folder.mkdir()
+    (folder / "node_modules").symlink_to(installed(pytestconfig) / "node_modules")
+    shutil.copy(HERE / "listen.mjs", folder)
+    with ExitStack() as stack:
+        log = None if kind == "sqlite" else stack.enter_context(servers.log(kind))
+        url = f"sqlite:///{tmp_path / 'log.db'}" if log is None else log.url
+        hub = Hub(url, tmp_path)
+        await hub.start()
+        stack.callback(lambda: hub.kill(group=True))
+        async with network_to(hub.url) as network, Publisher(hub.url) as publisher:
+            start = await publisher.publish("start", "")
+            context = await browser.new_context()
+            everything = ("always/*", "t/*")
+
+            def account(name: str, *patterns: str) -> Account:
+                return Account(name, patterns, start)
+
+            def own(number: int) -> random.Random:
+                return random.Random(f"{SEED} {kind} {number}")  # the order of what is done depends on the seed alone
+
+            clients: list[Client] = [
+                Ours(account("ours 1", *everything), hub.url, own(1)),
+                Ours(account("ours 2", "always/*", "t/1"), network.url, own(2)),
+                Ours(account("ours, changing 1", "always/*"), hub.url, own(3), changing=True),
+                Ours(account("ours, changing 2", "always/*"), network.url, own(4), changing=True),
+                Npm(account("npm 1", *everything), hub.url, folder),
+                Npm(account("npm 2", "always/*"), network.url, folder),
+                Tab(account("chromium", *everything), hub.url, context),
+            ]
+            soak = Soak(hub, rng, clients)
+
+            async def cut() -> None:
+                network.cut()
+                await asyncio.sleep(rng.random())
+                network.restore()
+
+            async def break_server() -> None:
+                assert log is not None
+                if rng.random() < 0.5:
+                    log.server.signal(signal.SIGKILL)
+                    await asyncio.sleep(rng.random())
+                    await asyncio.to_thread(log.server.start)
+                else:
+                    log.server.signal(signal.SIGSTOP)
+                    await asyncio.sleep(rng.random() * 2)
+                    log.server.signal(signal.SIGCONT)
+
+            actions: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+                ("worker killed", soak.kill_worker),
+                ("worker stopped", soak.stop_worker),
+                ("supervisor killed", soak.kill_supervisor),
+                ("hub killed", soak.kill_everything),
+                ("client killed", soak.kill_client),
+                ("client killed", soak.kill_client),
+                ("publisher killed", soak.kill_publisher),
+                ("network cut", cut),
+            ]
+            if log is not None:
+                actions.append(("server broken", break_server))
+            await run_soak(soak, SECONDS, actions)
+            await context.close()
+        report(kind, soak)
+        assert not soak.book.faults, f"run it again with SEED={SEED} BROKERS={kind}:\n" + "\n".join(
+            soak.book.faults[:20]
+        )
+        assert soak.book.counts["delivered"] > 50
+
+
+def report(kind: str, soak: Soak) -> None:
+    """Print a row of the table."""
+    memory, descriptors, threads = check_resources(soak)
+    acknowledged = sum(len(log) for log in soak.book.acknowledged.values())
+    counts: dict[str, Any] = {
+        "acknowledged": acknowledged,
+        "clients": len(soak.clients),
+        "delivered": soak.book.counts["delivered"],
+        "declared": soak.book.counts["declared"],
+        "neither": len(soak.book.faults),
+        **dict(sorted(soak.done.items())),
+        "MiB": memory,
+        "descriptors": descriptors,
+        "threads": threads,
+    }
+    print(f"\n{kind}, seed {SEED}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))  # noqa: T201
