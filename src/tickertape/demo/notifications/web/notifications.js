@@ -78,9 +78,10 @@ function markRead(which) {
   answer.then(() => inTurn(() => inbox.mark(which)), (error) => inTurn(() => Promise.reject(error)));
 }
 
-// Not the shared stream of the other demos: only the user may read these topics, and the log may be in PostgreSQL.
+// One stream for all tabs of the user, and not that of the other demos: only the user may read it, and its log may be in
+// PostgreSQL.
 function listen(lastEventId) {
-  const stream = new EventStream("events", { lastEventId });
+  const stream = new EventStream("events", { lastEventId, shared: user });
   stream.addEventListener("notification", (event) => inTurn(() => receive(JSON.parse(event.data))));
   stream.addEventListener("read", (event) => inTurn(() => inbox.mark(JSON.parse(event.data))));
   stream.addEventListener("gap", () => inTurn(load)); // the log no longer has the missed events, but the table has the rows
