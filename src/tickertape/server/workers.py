@@ -32,8 +32,6 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
-from uvicorn.config import STARTUP_FAILURE
-
 from ..asgi import ASGIApp, copy_tcp_timeout
 from ..timing import backoff
 from .uvicorn import (
@@ -47,6 +45,9 @@ from .uvicorn import (
 )
 
 logger = logging.getLogger("tickertape.server")
+
+STARTUP_FAILURE: Final = 3
+"""Exit status of a worker that could not start: the one that uvicorn has."""
 
 FIRST_PAUSE: Final = 0.25
 """Seconds before a worker that failed early is started again, for the first time."""
