@@ -239,7 +239,8 @@ def _publish(reader: Reader, publisher: Publisher, found: Measured, count: int, 
 def _pace(reader: Reader, publisher: Publisher, found: Measured, plan: Plan) -> None:
     publisher.size = SMALL
     result = _publish(reader, publisher, found, plan.paced, 1.0)
-    found.p50, found.p99 = result["p50"] / 1e6, result["p99"] / 1e6
+    if result["received"]:
+        found.p50, found.p99 = result["p50"] / 1e6, result["p99"] / 1e6
 
 
 def storm(peer: Peer, reader: Reader, clients: int) -> float:
