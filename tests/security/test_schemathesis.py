@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from support.program import serving
+from tickertape.access import add_key
 
 CHECKS = (
     "not_a_server_error",
@@ -22,6 +23,9 @@ CHECKS = (
 STREAMS = ("subscribe", "readRun")
 """Operations whose answers have no end."""
 
+LISTS = ("listRuns", "topics")
+"""Operations left out at the boundaries: only there, Schemathesis expects a refusal of unknown parameters."""
+
 
 async def schemathesis(url: str, folder: Path, *options: str) -> tuple[int, str]:
     """Run it with a fixed seed, and return its status and its report."""
@@ -29,10 +33,11 @@ async def schemathesis(url: str, folder: Path, *options: str) -> tuple[int, str]
         str(Path(sys.executable).parent / "schemathesis"),
         "run",
         f"{url}openapi.json",
-        "--phases=examples,fuzzing",
         "--generation-deterministic",
         "--seed=1",
         "--no-color",
+        "--request-timeout=60",
+        f"--checks={','.join(CHECKS)}",
         *(f"--exclude-operation-id={name}" for name in STREAMS),
         *options,
         stdout=asyncio.subprocess.PIPE,
@@ -44,7 +49,26 @@ async def schemathesis(url: str, folder: Path, *options: str) -> tuple[int, str]
 
 
 async def test_description(tmp_path: Path) -> None:
+    """Without access control, with values that are made up from a fixed seed."""
     async with serving("--broker=memory://") as server:
-        status, report = await schemathesis(server.url, tmp_path, f"--checks={','.join(CHECKS)}", "--max-examples=25")
+        status, report = await schemathesis(
+            server.url, tmp_path, "--phases=examples,fuzzing", "--max-examples=10", "--suppress-health-check=all"
+        )
+        assert status == 0, report
+        assert "Traceback" not in server.output
+
+
+async def test_boundaries(tmp_path: Path) -> None:
+    """With access control, with the values at the limits of each parameter and field."""
+    keys = tmp_path / "keys.toml"
+    key = add_key(keys, "tester", admin=True)
+    async with serving("--broker=memory://", f"--api-key-file={keys}") as server:
+        status, report = await schemathesis(
+            server.url,
+            tmp_path,
+            "--phases=coverage",
+            f"--header=Authorization: Bearer {key}",
+            *(f"--exclude-operation-id={name}" for name in LISTS),
+        )
         assert status == 0, report
         assert "Traceback" not in server.output
