@@ -15,6 +15,7 @@ import pytest
 
 from support.program import Serve, serving
 from support.servers import PATIENCE, Connection
+from tickertape.server.descriptors import raise_descriptor_limit
 
 MIB: Final = 1024 * 1024
 
@@ -316,6 +317,31 @@ async def test_streams_end(options: tuple[str, ...]) -> None:
             while await subscribers(server):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert await counts(server) == {"streams": 3}
+
+
+async def test_streams_that_never_read() -> None:
+    """They hold no events of their own, and another client gets each event."""
+    raise_descriptor_limit()
+    options = ("--broker=memory://", "--send-timeout=none", "--head-timeout=none")
+    async with serving(*options) as server, AsyncExitStack() as stack:
+        before = memory(server)
+        for _ in range(2000):
+            silent = await Connection.open(server.port, receive_buffer=4096)
+            stack.callback(silent.abort)
+            await silent.ask("/events?topic=a")
+        reader = await stack.enter_async_context(await Connection.open(server.port))
+        publisher = await stack.enter_async_context(await Connection.open(server.port))
+        assert await reader.get("/events?topic=a") == 200
+        for number in range(100):
+            data = str(number).ljust(20_000, "x")
+            headers = f"Content-Length: {len(data)}\r\n\r\n{data[:-2]}"
+            assert await publisher.get("/events/a", method="POST", headers=headers) == 201
+            await publisher.rest()
+            while (event := await reader.event()).data in (None, ""):
+                pass
+            assert (event.data or "").startswith(str(number))
+        assert await subscribers(server) == 2001
+        assert memory(server) - before < GROWTH
 
 
 async def subscribers(server: Serve) -> int:

@@ -368,6 +368,10 @@ class Connection:
         (count,) = struct.unpack("i", answer)
         return int(count)
 
+    def abort(self) -> None:
+        """Close the connection at once, with a reset if bytes were not read."""
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         """Close the connection; does nothing if it is closed."""
         self._writer.close()

@@ -90,7 +90,7 @@ class KeySet:
             await self._fetch()
             key = self._get(id)
         if self._fetched is None or self._clock() - self._fetched > STALE:
-            raise AccessUnavailableError(f"the keys of {self.shown} cannot be fetched")
+            raise AccessUnavailableError("the keys of the issuer cannot be fetched")
         if key is None:
             raise UnauthorizedError("the token is signed with an unknown key")
         return key
