@@ -320,7 +320,7 @@ async def test_streams_end(options: tuple[str, ...]) -> None:
 
 
 async def test_streams_that_never_read() -> None:
-    """They hold no events of their own, and another client gets each event."""
+    """They cost no memory for events, and another client gets each event."""
     raise_descriptor_limit()
     options = ("--broker=memory://", "--send-timeout=none", "--head-timeout=none")
     async with serving(*options) as server, AsyncExitStack() as stack:

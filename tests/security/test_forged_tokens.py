@@ -1,4 +1,4 @@
-"""Tokens that somebody forged, changed, or was not given for this server; over HTTP."""
+"""Tokens that are forged, changed, or not meant for this server; over HTTP."""
 
 from __future__ import annotations
 
