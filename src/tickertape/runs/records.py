@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from ..errors import InvalidTopicError
-from ..wire import MAX_SEGMENTS, MAX_TOPIC_LENGTH, Cursor, Draft, check_topic
+from ..wire import MAX_KEY_LENGTH, MAX_SEGMENTS, MAX_TOPIC_LENGTH, Cursor, Draft, check_topic
 
 CONTROL: Final = "runs"
 EVENTS: Final = "run"
@@ -129,6 +129,14 @@ def check_name(name: str) -> str:
 def start_key(name: str, key: str, attempt: int) -> str:
     """Return the key of the record that starts a run, so that several processes start it once."""
     return "run-" + hashlib.sha256(f"{name}\0{key}\0{attempt}".encode()).hexdigest()
+
+
+def item_key(run: str, key: str, number: int) -> str:
+    """Return the key of one item of a call with this key; a hash if both together are too long."""
+    text = f"{run}.{key}.{number}"
+    if len(text) <= MAX_KEY_LENGTH or len(key) > MAX_KEY_LENGTH:
+        return text  # the draft refuses one that is too long
+    return "run-item-" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def end_drafts(info: RunInfo, state: RunState, error: str | None, ended: float) -> list[Draft]:

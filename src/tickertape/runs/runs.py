@@ -22,7 +22,7 @@ from .framing import FramingFactory, Name, RunEvent, find_framing
 from .node import Node
 from .producer import item_draft
 from .reader import PlainResponse, read_run, respond
-from .records import CANCEL, CONTROL, START, RunEnd, RunInfo, RunState, check_name, start_key
+from .records import CANCEL, CONTROL, START, RunEnd, RunInfo, RunState, check_name, item_key, start_key
 
 logger = logging.getLogger("tickertape.runs")
 
@@ -492,7 +492,7 @@ class Run:
         await self.keep()
         hub, info = self._runs._hub, self._info
         drafts = [
-            item_draft(hub, info, item, None if key is None else f"{info.run}.{key}.{number}")
+            item_draft(hub, info, item, None if key is None else item_key(info.run, key, number))
             for number, item in enumerate(items)
         ]
         cursors = await hub.publish_many(drafts)
