@@ -209,7 +209,7 @@ def machine(note: str) -> dict[str, Any]:
         "processor": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
         "memory": round(memory),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "load": [round(load, 1) for load in os.getloadavg()],
         "note": note,
@@ -221,7 +221,9 @@ def markdown(results: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     found = results["machine"]
     minutes = results["seconds"] / 60
     computer = f"{found['cores']} cores of {found['processor']}, {found['memory']} GiB, {found['system']}"
-    work = f"Python {found['python']}; median of {rounds_of(results)} rounds, {minutes:.0f} minutes in all"
+    rounds = rounds_of(results)
+    repeated = "one round" if rounds == 1 else f"median of {rounds} rounds"
+    work = f"Python {found['python']}; {repeated}, {minutes:.0f} minutes in all"
     parts = [f"{computer}, {work}. {found['note']}\n"]
     for name, alternative in charts.items():
         parts += [

@@ -177,6 +177,28 @@ async def test_keys_store_items_once() -> None:
             assert await read_run(reader) == [(None, "a"), (None, "b"), ("stream:end", "done")]
 
 
+async def test_longest_key() -> None:
+    """A key of 255 characters, beside which the id of the run has no room."""
+    async with site() as hub:
+        await open_run(hub)
+        path = f"/runs/build/7/events?key={'k' * 255}"
+        answers = [await hub.post(["a", "b"], path) for _ in range(2)]
+        assert [answer.status for answer in answers] == [201, 201]
+        assert answers[0].json() == answers[1].json()
+        assert (await hub.post("a", f"{path}k")).status == 422
+
+
+async def test_type_of_items_that_name_none() -> None:
+    async with site() as hub:
+        await open_run(hub)
+        items = ["a", {"data": "b"}, {"data": "c", "event": "own"}]
+        assert (await hub.post(items, "/runs/build/7/events?event=log")).status == 201
+        assert (await hub.post(items, "/runs/build/7/events?event=a%0Ab")).status == 422
+        await hub.ask("POST", "/runs/build/7/end")
+        async with hub.client.open("/runs/build/7") as reader:
+            assert await read_run(reader) == [("log", "a"), ("log", "b"), ("own", "c"), ("stream:end", "done")]
+
+
 async def test_list() -> None:
     async with site() as hub:
         for name in ("a", "b/c", "d"):

@@ -372,7 +372,7 @@ def _append_to_run() -> dict[str, Any]:
         "parameters": [
             _NAME,
             *_WHICH_RUN,
-            _text("event", "query", "The event type, if the body is text.", _TYPE),
+            _text("event", "query", "The event type of the items that name none.", _TYPE),
             _text(
                 "key",
                 "query",

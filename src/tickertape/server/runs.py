@@ -108,13 +108,13 @@ class RunEndpoints:
     async def _items(self, request: Request, body: bytes) -> tuple[list[Any], bool]:
         """Return the items in a body, and whether they came as a list."""
         turns = Turns()
+        kind = request.query_params.get("event")
         values = await parse_values(request.headers.get("content-type", ""), body, turns)
         if values is None:
-            text, kind = parse_text(body), request.query_params.get("event")
-            return [text if kind is None else _event(text, kind)], False
+            return [_item(parse_text(body), kind, {})], False
         items = []
         for index, value in enumerate(values.items):
-            items.append(_item(value, {"index": index} if values.many else {}))
+            items.append(_item(value, kind, {"index": index} if values.many else {}))
             await turns.take()
         return items, values.many
 
@@ -187,13 +187,14 @@ def _description(info: RunInfo) -> dict[str, Any]:
     }
 
 
-def _item(value: Any, place: dict[str, int]) -> str | ServerSentEvent:
+def _item(value: Any, kind: str | None, place: dict[str, int]) -> str | ServerSentEvent:
+    """Return the item of a run for a value of the request, with the event type ``kind`` if it names no other."""
     if isinstance(value, str):
-        return value
+        return value if kind is None else _event(value, kind, **place)
     fields = check_object(value, _ITEM, **place)
     if "data" not in value:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the item has no field 'data'", **place)
-    return _event(value["data"], fields.get("event"), **place)
+    return _event(value["data"], fields.get("event", kind), **place)
 
 
 def _event(data: Any, event: str | None, **place: int) -> ServerSentEvent:
