@@ -222,7 +222,7 @@ def markdown(results: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     minutes = results["seconds"] / 60
     computer = f"{found['cores']} cores of {found['processor']}, {found['memory']} GiB, {found['system']}"
     rounds = rounds_of(results)
-    repeated = "one round" if rounds == 1 else f"median of {rounds} rounds"
+    repeated = "one round" if rounds == "1" else f"median of {rounds} rounds"
     work = f"Python {found['python']}; {repeated}, {minutes:.0f} minutes in all"
     parts = [f"{computer}, {work}. {found['note']}\n"]
     for name, alternative in charts.items():

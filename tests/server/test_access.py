@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import httpx2
@@ -12,7 +13,9 @@ from support.http import JSON, site
 from support.program import serving
 from support.servers import Connection
 from tickertape.access import add_key
+from tickertape.errors import StreamEndedError
 from tickertape.hub import Grant
+from tickertape.testing import FakeClock
 
 GRANTS = {
     "reader": Grant(user="reader", subscribe=("a/**",)),
@@ -59,6 +62,46 @@ async def test_table(method: str, url: str, body: bytes, statuses: tuple[int, ..
             headers = (JSON if body[:1] in (b"{", b"[") else {}) | (bearer(word) if word else {})
             async with hub.client.open(url, method=method, body=body, headers=headers) as response:
                 assert response.status == status, word
+
+
+ENDS = [
+    # the end of the right, the framing, the last event or the cut that the reader gets
+    ("expired", "events", "stream:expired"),
+    ("revoked", "events", "stream:expired"),
+    ("expired", "openai_chat", "cut"),
+    ("revoked", "openai_chat", "cut"),
+]
+
+
+@pytest.mark.parametrize(("end", "framing", "last"), ENDS)
+async def test_stream_of_a_run_ends_with_its_right(end: str, framing: str, last: str) -> None:
+    """Like every stream. A reader of another protocol must not take a part of the run for the whole."""
+    clock = FakeClock()
+    until = time.time() + 60 if end == "expired" else None
+    grant = Grant(user="ann", subscribe=("run/a/**",), until=until)
+    async with site(clock=clock) as hub:
+        protect(hub.hub, {"ann": grant, "admin": ADMIN})
+        await hub.ask("POST", "/runs/a", headers=bearer("admin"))
+        await hub.ask("POST", "/runs/a/events", b'"x"', JSON | bearer("admin"))
+        async with hub.client.open(f"/runs/a?framing={framing}", headers=bearer("ann")) as stream:
+            assert "x" in (await stream.next_event()).data
+            if end == "expired":
+                for _ in range(13):
+                    clock.advance(5)
+                    await hub.ask("POST", "/runs/a/events", b"[]", JSON | bearer("admin"))  # a sign of life
+            else:
+                await hub.ask("POST", "/revocations", b'{"user":"ann"}', JSON | bearer("admin"))
+            if last == "cut":
+                with pytest.raises(StreamEndedError):
+                    await stream.next_event()
+                await stream.finished()
+                assert not stream.complete
+                assert isinstance(stream.error, StreamEndedError)
+            else:
+                event = await stream.next_event()
+                assert (event.type, event.json()["reason"]) == (last, end)
+                await stream.finished()
+                assert stream.error is None
 
 
 async def test_lists_are_filtered() -> None:

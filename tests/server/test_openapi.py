@@ -87,6 +87,14 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/events", "?topic=a", 403, b""),
     ("POST", "/events", "", 401, b'{"topic":"a","data":"x"}'),
     ("POST", "/events/{topic}", "", 401, b"x"),
+    ("POST", "/topics/{topic}/end", "", 401, b""),
+    ("GET", "/runs", "", 401, b""),
+    ("GET", "/runs", "", 403, b""),
+    ("GET", "/runs/{name}", "", 401, b""),
+    ("POST", "/runs/{name}", "", 401, b"{}"),
+    ("POST", "/runs/{name}/events", "", 401, b'"x"'),
+    ("POST", "/runs/{name}/end", "", 401, b"{}"),
+    ("POST", "/runs/{name}/cancel", "", 401, b""),
     *(
         (method, path, query, status, b"")
         for method, path, query in (

@@ -754,6 +754,7 @@ class Hub:
         last: Last = None,
         on_overflow: Overflow = "disconnect",
         user: Any = None,
+        grant: Grant | None = None,
         changeable: bool = False,
     ) -> AsyncIterator[PullOutput]:
         """Subscribe in this process: enter with ``async with``, and iterate with ``async for``.
@@ -763,18 +764,26 @@ class Hub:
             last_event_id: the cursor after which to start.
             last: without a cursor, the number of past events to start with; ``"all"`` for all that are kept.
             on_overflow: the treatment of a reader that is too slow: ``"disconnect"``, ``"skip"`` or ``"latest"``.
-            user: a value for :attr:`presence`.
+            user: a value for :attr:`presence` and :meth:`disconnect`; by default the user of the grant.
+            grant: the rights of the reader. When they end, the subscription ends; its ``reason`` is then ``expired`` or
+                ``revoked``. By default, all rights without end.
             changeable: the output has an :attr:`~PullOutput.id` with which :meth:`change` changes the topics.
 
         Raises:
+            AccessError: the grant does not cover all topics.
             InvalidTopicError: a pattern breaks the syntax, or there are too many.
             ValueError: ``last`` or ``on_overflow`` is not as described.
             BrokerError: the log cannot be read.
         """
         patterns = check_patterns(topics, limit=self.max_topics)
         policy = check_overflow(on_overflow)
+        if grant is not None:
+            grant.check_subscribe(patterns)
+            user = grant.user if user is None else user
         start = await self.find_start(patterns, last_event_id, check_last(last))
         subscription = self.subscribe_at(start, patterns, policy, user)
+        if grant is not None and grant.until is not None:
+            self.limit_right(subscription, grant.until)
         output = PullOutput(self.delivery, subscription, self.presence.name(subscription) if changeable else None)
         try:
             yield output

@@ -7,21 +7,34 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Final, Literal
 
-from ..asgi import EventSourceResponse, Receive, Scope, Send, StreamResponse, send_problem
+from ..asgi import DisconnectReason, EventSourceResponse, Receive, Scope, Send, StreamResponse, send_problem
 from ..broker import Record
 from ..errors import StreamEndedError
-from ..hub import Hub
+from ..hub import Grant, Hub
 from ..wire import Cursor, Gap
 from .framing import Framing, FramingFactory, RunEvent
 from .node import Node
 from .records import END, TEXT, RunEnd, RunInfo, offset_of, parse_end
+
+
+class RightEndedError(StreamEndedError):
+    """The right of a reader has ended before the run.
+
+    Attributes:
+        reason: ``expired`` or ``revoked``.
+    """
+
+    def __init__(self, name: str, reason: DisconnectReason) -> None:
+        super().__init__(f"the right to read run {name!r} has ended: {reason}")
+        self.reason = reason
+
 
 _BEGINNING: Final = -1
 """The sequence number after which a reader starts that wants everything."""
 
 
 async def read_run(
-    hub: Hub, info: RunInfo, after: Cursor | None = None
+    hub: Hub, info: RunInfo, after: Cursor | None = None, grant: Grant | None = None
 ) -> AsyncGenerator[list[RunEvent | RunEnd | Gap]]:
     """Yield what a run has produced, then what it produces, and at last its end.
 
@@ -29,18 +42,19 @@ async def read_run(
         hub: the hub on whose log the run is.
         info: the run.
         after: the position after which to start; by default, the beginning.
+        grant: the rights of the reader; by default, all rights without end.
 
     Yields:
         Lists of the items that are available at once. The last one ends with a :class:`RunEnd`.
 
     Raises:
-        StreamEndedError: the hub is closing, or the log was reset; the run has not ended.
+        StreamEndedError: the hub is closing, the log was reset, or the right to read has ended; the run has not.
         SlowConsumerError: the next events are no longer kept.
         BrokerError: the log cannot be read.
     """
     start = info.run if after is None else str(after)
     epoch = start.rpartition("-")[0]
-    async with hub.subscribe(info.topic, last_event_id=start) as output:
+    async with hub.subscribe(info.topic, last_event_id=start, grant=grant) as output:
         while (found := await output.next_slice()) is not None:
             if found.gap is not None and found.gap.reason == "reset":
                 yield [found.gap]
@@ -51,6 +65,8 @@ async def read_run(
             if ended:
                 return
             del items, found  # a reader that waits needs no memory for the past
+    if output.reason in (DisconnectReason.EXPIRED, DisconnectReason.REVOKED):
+        raise RightEndedError(info.name, output.reason)
     raise StreamEndedError(f"the server is stopping, and run {info.name!r} has not ended")
 
 
@@ -75,6 +91,7 @@ def respond(
     last_event_id: str | None,
     after: int | Literal["now"] | None,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
+    grant: Grant | None,
 ) -> StreamResponse:
     """Return a response that streams a run: from the beginning, then live, then the end.
 
@@ -86,11 +103,15 @@ def respond(
         last_event_id: the cursor of the last event that the reader has. One of another stream is ignored.
         after: the number of the last block that the reader has; or ``"now"``.
         headers: more headers.
+        grant: the rights of the reader; ``None`` for all rights without end.
 
     Raises:
+        AccessError: the grant does not cover the topic of the run.
         ValueError: ``after`` is not as described.
         HubClosedError: the hub is closed.
     """
+    if grant is not None:
+        grant.check_subscribe(info.topic)
     entry = node.directory.get(info.run)
     begun = Cursor.parse(info.run)
     cursor = None if last_event_id is None else Cursor.parse(last_event_id)
@@ -106,7 +127,7 @@ def respond(
         return PlainResponse(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
     given = dict(headers.items() if isinstance(headers, Mapping) else headers or ())
     return EventSourceResponse(
-        _read_blocks(hub, node, info, framing, cursor, sequence),
+        _read_blocks(hub, node, info, framing, cursor, sequence, grant),
         headers={**framing.headers, **given},
         head="now",
         heartbeat=hub.heartbeat,
@@ -119,7 +140,13 @@ def respond(
 
 
 async def _read_blocks(
-    hub: Hub, node: Node, info: RunInfo, framing: Framing, after: Cursor | None, sequence: int
+    hub: Hub,
+    node: Node,
+    info: RunInfo,
+    framing: Framing,
+    after: Cursor | None,
+    sequence: int,
+    grant: Grant | None,
 ) -> AsyncGenerator[bytes]:
     """Yield the bytes of a run for one reader, after a cursor and a number of blocks. Errors as of :func:`read_run`."""
     # Our own events are not numbered by what was before them, so they need not be read again.
@@ -129,13 +156,18 @@ async def _read_blocks(
         if framing.native and start is None and sequence == _BEGINNING:
             # A client that loses its connection before the first event asks for this run again.
             yield b"id: %b\n\n" % info.run.encode()
-        async with aclosing(read_run(hub, info, start)) as slices:
-            async for items in slices:
-                chunk = encoder.encode(items)
-                del items
-                if chunk:
-                    yield chunk
-                del chunk
+        try:
+            async with aclosing(read_run(hub, info, start, grant)) as slices:
+                async for items in slices:
+                    chunk = encoder.encode(items)
+                    del items
+                    if chunk:
+                        yield chunk
+                    del chunk
+        except RightEndedError as error:
+            if not framing.native:
+                raise  # the connection is cut
+            yield hub.last_block(error.reason)
 
 
 class _Encoder:

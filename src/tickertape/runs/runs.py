@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from ..asgi import HasScope, Scope, StreamResponse, close_iterator, get_last_event_id
 from ..errors import RunActiveError, RunEndedError, RunOwnerError
-from ..hub import Hub
+from ..hub import Grant, Hub
 from ..timing import check_seconds
 from ..wire import Cursor, Draft, Gap
 from .directory import Entry
@@ -354,6 +354,7 @@ class Runs:
         finished: Literal["replay"] | int | None = None,
         missing: int = HTTPStatus.NOT_FOUND,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        grant: Grant | None = None,
     ) -> StreamResponse:
         """Return a response that streams the newest run of a name: from the beginning, then live, then the end.
 
@@ -369,8 +370,11 @@ class Runs:
                 ``ai_sdk`` answers 204, as its clients expect, and all others replay it.
             missing: the status if there is no such run. 204 tells an ``EventSource`` to stop.
             headers: more headers; one of the same name replaces ours.
+            grant: the rights of the reader. When they end, ``events`` gets ``stream:expired`` and its stream ends; the
+                connection of another framing is cut. By default, all rights without end.
 
         Raises:
+            AccessError: the grant does not cover the topic of the run.
             ValueError: ``framing``, ``after`` or a status is not as described.
             HubClosedError: the hub is closed.
             BrokerError: the log cannot be read.
@@ -390,7 +394,7 @@ class Runs:
         answer = "replay" if finished is None and framing != "ai_sdk" else finished or HTTPStatus.NO_CONTENT
         if not entry.info.active and answer != "replay":
             return PlainResponse(int(answer), "The run has ended.")
-        return respond(self._hub, node, entry.info, make, last, after, headers)
+        return respond(self._hub, node, entry.info, make, last, after, headers, grant)
 
     def _current(self, info: RunInfo) -> RunInfo:
         entry = None if self._node is None else self._node.directory.get(info.run)
@@ -434,6 +438,7 @@ class Run:
         framing: Name | FramingFactory = "events",
         after: int | Literal["now"] | None = None,
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        grant: Grant | None = None,
     ) -> StreamResponse:
         """Return a response that streams it: from the beginning, then live, then the end.
 
@@ -441,7 +446,8 @@ class Run:
         the object may read it.
         """
         last = None if request is None else get_last_event_id(request)
-        return respond(self._runs._hub, self._runs._here(), self._info, find_framing(framing), last, after, headers)
+        runs = self._runs
+        return respond(runs._hub, runs._here(), self._info, find_framing(framing), last, after, headers, grant)
 
     async def events(self, *, after: str | None = None) -> AsyncGenerator[RunEvent | RunEnd | Gap]:
         """Yield its events, from the beginning or after an id, then live, and at last its :class:`RunEnd`.

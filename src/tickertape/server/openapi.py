@@ -290,7 +290,10 @@ def _end_topic() -> dict[str, Any]:
         "description": "If it has ended already, nothing is stored. An event that is published later opens it again.",
         "parameters": [_TOPIC],
         "requestBody": _options("Ending"),
-        "responses": {"200": _answer("The end is stored.", "Cursor"), **_problems(400, 403, 413, 415, 422, 429, 503)},
+        "responses": {
+            "200": _answer("The end is stored.", "Cursor"),
+            **_problems(400, 401, 403, 413, 415, 422, 429, 503),
+        },
     }
 
 
@@ -308,7 +311,7 @@ def _runs() -> dict[str, Any]:
             _text("after", "query", "The id of the run after which to start. Default: before the oldest run.", _CURSOR),
             _query("limit", "The greatest number of runs.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
-        "responses": {"200": _answer("A page of runs.", "Runs"), **_problems(400, 503)},
+        "responses": {"200": _answer("A page of runs.", "Runs"), **_problems(400, 401, 403, 503)},
     }
 
 
@@ -326,7 +329,7 @@ def _open_run() -> dict[str, Any]:
         "responses": {
             "200": _answer("A run with this key was opened before.", "OpenedRun"),
             "201": _answer("The run is open.", "OpenedRun"),
-            **_problems(400, 403, 409, 413, 415, 422, 429, 503),
+            **_problems(400, 401, 403, 409, 413, 415, 422, 429, 503),
         },
     }
 
@@ -359,7 +362,7 @@ def _read_run() -> dict[str, Any]:
         "responses": {
             "200": {"description": "An event stream.", "content": {"text/event-stream": {}}},
             "204": {"description": "The client has the end of the run: it should stop."},
-            **_problems(400, 403, 404, 410, 503),
+            **_problems(400, 401, 403, 404, 410, 503),
         },
     }
 
@@ -389,7 +392,7 @@ def _append_to_run() -> dict[str, Any]:
         },
         "responses": {
             "201": _answer("The items are stored.", "Published"),
-            **_problems(400, 403, 404, 409, 413, 415, 422, 429, 503),
+            **_problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
         },
     }
 
@@ -400,7 +403,7 @@ def _end_run() -> dict[str, Any]:
         "summary": "End a run. The first end of a run counts.",
         "parameters": [_NAME, *_WHICH_RUN],
         "requestBody": _options("RunEnding"),
-        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 403, 404, 413, 415, 422, 429, 503)},
+        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 401, 403, 404, 413, 415, 422, 429, 503)},
     }
 
 
@@ -413,7 +416,7 @@ def _cancel_run() -> dict[str, Any]:
             "program on the same log is cancelled, and the run ends soon after."
         ),
         "parameters": [_NAME, *_WHICH_RUN],
-        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 403, 404, 413, 415, 429, 503)},
+        "responses": {"200": _answer("The run.", "Run"), **_problems(400, 401, 403, 404, 413, 415, 429, 503)},
     }
 
 

@@ -63,7 +63,8 @@ class RunEndpoints:
         return await (self._open(request) if request.method == "POST" else self._read(request))
 
     async def _read(self, request: Request) -> ASGIApp:
-        (await self._hub.authorize(request)).check_subscribe(_events_of(request))
+        grant = await self._hub.authorize(request)
+        grant.check_subscribe(_events_of(request))
         query = request.query_params
         framing = query.get("framing", "events")
         if framing not in FRAMINGS:
@@ -80,6 +81,7 @@ class RunEndpoints:
             owner=query.get("owner", ...),
             framing=cast("Any", framing),
             after=after,
+            grant=grant,
         )
 
     async def _check_write(self, request: Request) -> None:
