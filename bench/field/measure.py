@@ -138,7 +138,7 @@ def running(peer: Peer) -> Iterator[Server]:
         Absent: it cannot be installed.
         RuntimeError: it does not start.
     """
-    port = free_port()
+    port = _free_ports(peer.control)
     command = peer.command(port)
     HOME.mkdir(exist_ok=True)
     log = HOME / "server.log"
@@ -278,3 +278,15 @@ def _place(server: Server, publisher: Publisher) -> str:
     if not ids:
         raise RuntimeError("expected events with an id")
     return str(ids[-1].decode())
+
+
+def _free_ports(control: int) -> int:
+    """Return a free port. The one at the distance ``control`` is free too."""
+    while True:
+        port = free_port()
+        with socket.socket() as other:
+            try:
+                other.bind(("127.0.0.1", port + control))
+            except (OSError, OverflowError):
+                continue
+        return port

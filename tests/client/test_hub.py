@@ -13,7 +13,7 @@ from support.command import HubProgram, hub_program
 from support.servers import until
 from tickertape.client import EventSource, Gap, Publisher, State, SyncEventSource
 
-KILLS = 20
+KILLS = 12
 """For each of the two shells."""
 
 
