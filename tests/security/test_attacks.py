@@ -427,23 +427,24 @@ BODIES: Final = {
 
 @pytest.mark.parametrize("name", BODIES)
 async def test_body_does_not_block(name: str) -> None:
-    """Another request is answered within a quarter of a second, plus what a busy machine adds."""
+    """Another request is answered before the server has used much processor time."""
     text, status = BODIES[name]
     request = (
         f"POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(text)}"
     )
     async with serving("--broker=memory://") as server, await Connection.open(server.port) as other:
+        used = psutil.Process(server.process.pid).cpu_times
         async with connect(server) as (reader, writer):
             writer.write(f"{request}\r\n\r\n{text}".encode())
             answer = asyncio.ensure_future(reader.readline())
             longest = 0.0
             while not answer.done():
-                start = asyncio.get_running_loop().time()
+                before = used()
                 assert await other.get("/health/live") == 200
                 await other.rest()
-                longest = max(longest, asyncio.get_running_loop().time() - start)
+                longest = max(longest, used().user - before.user)
             assert int((await answer).split()[1]) == status
-        assert longest < 0.6
+        assert longest < 0.4  # seconds
 
 
 async def test_event_type_counts() -> None:
