@@ -400,6 +400,27 @@ async def test_history_of_one_log() -> None:
         assert found[0][0].epoch != old.epoch
 
 
+@pytest.mark.parametrize(
+    ("sizes", "max_bytes", "expected", "reads"),
+    [
+        ([10] * 100, None, 100, 1),
+        ([10] * 100, 1000, 100, 3),  # 16, 32, 52
+        ([10] * 100, 55, 5, 1),
+        ([100, 1], 50, 1, 1),  # the first is always returned
+        ([10] * 20 + [1000] * 80, 500, 20, 2),
+        ([1] * 300, 1000, 300, 6),  # 16, 32, 64, 64, 64, 60
+    ],
+)
+async def test_history_in_bytes(sizes: list[int], max_bytes: int | None, expected: int, reads: int) -> None:
+    """The steps are small: few of the next events are read for a page, regardless of their size."""
+    broker = ScriptedBroker()
+    async with Hub(broker, clock=FakeClock()) as hub:
+        await hub.publish_many([hub.draft("t", "ä" * (size // 2) + "x" * (size % 2)) for size in sizes])
+        before = broker.calls["read"]
+        found, _ = await hub.history("t", limit=len(sizes), max_bytes=max_bytes)
+        assert (len(found), broker.calls["read"] - before) == (expected, reads)
+
+
 async def test_history_without_patterns(hub: Hub) -> None:
     with pytest.raises(InvalidTopicError):
         await hub.history(["a", "b", "c", "d"])

@@ -11,7 +11,8 @@ import pytest
 
 from support.http import JSON, site
 from tickertape.errors import BatchTooLargeError
-from tickertape.server.body import MAX_BATCH, Turns, parse_publication
+from tickertape.server.body import Turns, parse_publication
+from tickertape.server.limits import Guard, Limits
 
 FORM = "application/x-www-form-urlencoded"
 LINES = "application/x-ndjson"
@@ -169,9 +170,38 @@ async def test_invalid_event_in_a_batch(status: int, content_type: str, body: by
 
 async def test_size_of_a_batch() -> None:
     async with site() as hub:
-        answer = await hub.post([event()] * (MAX_BATCH + 1))
+        answer = await hub.post([event()] * 10_001)
         assert answer.status == 413
         assert answer.problem()["detail"] == "expected at most 10000 events in a batch, got more"
+
+
+NUMBERS = b'{"topic":"a","data":[%s]}'
+
+
+@pytest.mark.parametrize(
+    ("limit", "body", "content_type", "status"),
+    [
+        ("max_batch", b"[" + b",".join([NUMBERS % b"1"] * 4) + b"]", "application/json", 413),
+        ("max_batch", (NUMBERS % b"1" + b"\n") * 4, LINES, 413),
+        ("max_values", NUMBERS % b"1,2,3,4", "application/json", 413),
+        ("max_values", NUMBERS % b"1,2,3,4", LINES, 413),
+        ("max_digits", NUMBERS % b"1234", "application/json", 400),
+        ("max_digits", b"[" + NUMBERS % b"1234" + b"]", "application/json", 400),
+        ("max_digits", NUMBERS % b"-1234", LINES, 400),
+        ("max_event_size", b'{"topic":"a","data":"%b"}' % (b"x" * 31), "application/json", 413),
+    ],
+)
+async def test_limits_of_bodies(limit: str, body: bytes, content_type: str, status: int) -> None:
+    """A body over a limit is refused, and counted; with the next higher limit it is stored."""
+    headers = {"content-type": content_type}
+    for more, expected in ((0, status), (1, 201)):
+        values: dict[str, Any] = {limit: (30 if limit == "max_event_size" else 3) + more}
+        size = values.pop("max_event_size", 1000)
+        guard = Guard(Limits(**values))
+        async with site(guard=guard, max_event_size=size) as hub:
+            assert (await hub.ask("POST", "/events", body, headers)).status == expected
+            counted = {name: count for name, count in guard.statistics()._asdict().items() if count}
+            assert counted == ({limit.removeprefix("max_"): 1} if not more else {})
 
 
 async def test_batch_too_large_for_the_broker() -> None:
@@ -234,7 +264,7 @@ ITEM = json.dumps(event()).encode()
     ],
 )
 async def test_json_array(body: bytes, count: int) -> None:
-    assert len((await parse_publication("application/json", body, Turns())).events) == count
+    assert len((await parse_publication("application/json", body, Turns(), Limits())).events) == count
 
 
 @pytest.mark.parametrize(
@@ -278,7 +308,7 @@ async def test_large_bodies_are_parsed_in_slices(content_type: str, body: bytes)
             turns += 1
 
     task = asyncio.create_task(others())
-    publication = await parse_publication(content_type, body, Turns(lambda: next(clock)))
+    publication = await parse_publication(content_type, body, Turns(lambda: next(clock)), Limits())
     task.cancel()
     assert len(publication.events) == 1000
     assert turns > 2 * 1000 // 6 - 5  # parsed, then checked

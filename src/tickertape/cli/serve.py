@@ -113,6 +113,16 @@ def serve(
     max_body_memory: Annotated[
         str | None, _option("Memory for all large bodies that are being received.", "BYTES|none", "64MiB")
     ] = None,
+    max_batch: Annotated[str | None, _option("Largest number of events of a batch.", "NUMBER", "10000")] = None,
+    max_values: Annotated[
+        str | None, _option("Largest number of values in an event of JSON.", "NUMBER|none", "50000")
+    ] = None,
+    max_digits: Annotated[
+        str | None, _option("Largest number of digits of an integer in JSON, up to 4300.", "NUMBER", "400")
+    ] = None,
+    max_history_bytes: Annotated[
+        str | None, _option("Largest page of the history, in bytes of data.", "BYTES", "1MiB")
+    ] = None,
     client_connections: Annotated[
         str | None, _option("Largest number of connections of one address.", "NUMBER|none", "10000")
     ] = None,

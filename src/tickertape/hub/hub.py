@@ -11,7 +11,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from types import TracebackType
@@ -86,7 +86,10 @@ _USUAL_TYPE: Final = 255
 """Bytes of an event type that do not count for the size of its event: as long as a topic may be."""
 
 _HISTORY_STEP: Final = 16
-"""Events that a page of the history begins with, whose size then decides about more."""
+"""Events that are read first for a page of the history whose bytes have a limit. Each step reads twice as many."""
+
+_MAX_HISTORY_STEP: Final = 64
+"""Events of such a step at most: nothing is known about their size before they are read."""
 
 _DRAIN_STEP: Final = 0.002
 """Seconds of the drain window for each stream: 500 reconnects a second are easy, and a single stream ends at once."""
@@ -1126,7 +1129,8 @@ class Hub:
             topics: a pattern or several.
             after: the text of the cursor after which to start; by default, with the oldest.
             limit: the greatest number of events.
-            max_bytes: bytes of data after which no more events are read; ``None`` for no limit.
+            max_bytes: the greatest number of bytes of their data, unless the first event alone has more. ``None`` means
+                no limit.
 
         Returns:
             The records with their cursors, and the reason of the gap before them, if there is one.
@@ -1144,14 +1148,15 @@ class Hub:
             state, records = await self._broker.read(0, step, wanted)
         found = list(records)
         while max_bytes is not None and len(records) == step and len(found) < limit:
-            size = sum(len(record.data) for record in found)
-            if size >= max_bytes:
+            if sum(map(_size_of, found)) >= max_bytes:
                 break
-            step = min(_HISTORY_STEP if size > max_bytes // 8 else limit, limit - len(found))
+            step = min(2 * step, _MAX_HISTORY_STEP, limit - len(found))
             page, records = await self._broker.read(found[-1].offset, step, wanted)
             if page.epoch != state.epoch:
                 break
             found += records
+        if max_bytes is not None:
+            found = [*_within(found, max_bytes)]
         gap = None
         if after is not None:
             gap = "reset" if not known else "expired" if state.lost_upto(start, patterns) > start else None
@@ -1372,6 +1377,21 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def _size_of(record: Record) -> int:
+    data = record.data
+    return len(data) if data.isascii() else len(data.encode("utf-8", "surrogatepass"))
+
+
+def _within(records: Iterable[Record], max_bytes: int) -> Iterator[Record]:
+    """Yield the first record, and those after it as long as the data of all has at most so many bytes."""
+    size = 0
+    for number, record in enumerate(records):
+        size += _size_of(record)
+        if number and size > max_bytes:
+            return
+        yield record
 
 
 def _check_count(name: str, value: object) -> int:

@@ -89,6 +89,12 @@ def create_app(
     metrics.add_limits(guard.statistics)
     health = BrokerHealth()
 
+    async def handle_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        if error.limit is not None:
+            guard.count(error.limit)
+        return problem_response(error.status, error.detail, error.headers, **error.extensions)
+
     async def handle_broker_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, BrokerError)
         health.log(f"{request.method} {request.url.path}", error)
@@ -105,14 +111,14 @@ def create_app(
     runs = Runs(hub)
     endpoints = Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4), runs, guard)
     app = Starlette(
-        routes=_routes(endpoints, RunEndpoints(hub, runs, health, endpoints.receive), metrics),
+        routes=_routes(endpoints, RunEndpoints(hub, runs, health, guard, endpoints.receive), metrics),
         middleware=[
             Middleware(RootPath, root_path),
             Middleware(RequestCheck, hosts, guard),
             *([Middleware(CORSMiddleware, **cors)] if cors_origins else []),
         ],
         exception_handlers={
-            Problem: _handle_problem,
+            Problem: handle_problem,
             HTTPException: _handle_routing_error,
             InvalidTopicError: _handle_hub_error,
             HubClosedError: _handle_hub_error,
@@ -166,11 +172,6 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
         # A line feed is part of a name, which is refused then. Without this, the path is unknown, or the name is cut.
         route.path_regex = re.compile(route.path_regex.pattern, re.DOTALL)
     return [*routes]
-
-
-async def _handle_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return problem_response(error.status, error.detail, error.headers, **error.extensions)
 
 
 def _handle_hub_error(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from http import HTTPStatus
 from json import JSONDecodeError
 from typing import Any, Final, NamedTuple, NoReturn
@@ -21,22 +22,14 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from .limits import Limits
 from .problems import Problem
 
 BODY_FACTOR: Final = 8
 """Size of a body in sizes of an event: JSON escapes one byte with six, and a batch has several events."""
 
-MAX_BATCH: Final = 10_000
-"""Events of a batch, which is appended as a whole."""
-
 _SLICE: Final = 0.005
 """Seconds of parsing after which others are served: too short to notice, and long enough to cost no throughput."""
-
-MAX_PARTS: Final = 50_000
-"""Commas outside of the strings of one event: numbers of a large table fit, and 100 ms pass until others are served."""
-
-MAX_DIGITS: Final = 400
-"""Digits of an integer: more than a float can have, or a key of 1,024 bits."""
 
 _WINDOWS: Final = (4 * 1024, 64 * 1024, 512 * 1024)
 """Characters of an array in which its next item is looked for."""
@@ -125,7 +118,8 @@ async def receive_body(request: Request, limit: int, account: Callable[[int], No
 
 
 def _too_large(limit: int, size: str) -> Problem:
-    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {limit} bytes, got {size}")
+    problem = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected a body of at most {limit} bytes, got {size}")
+    return problem.counted_as("body_size")
 
 
 def parse_text(body: bytes) -> str:
@@ -138,9 +132,9 @@ def parse_text(body: bytes) -> str:
         ) from None
 
 
-async def parse_publication(content_type: str, body: bytes, turns: Turns) -> Publication:
+async def parse_publication(content_type: str, body: bytes, turns: Turns, limits: Limits) -> Publication:
     """Return the events in a body of this content type."""
-    found = await parse_values(content_type, body, turns)
+    found = await parse_values(content_type, body, turns, limits)
     if found is None:
         media_type = _media_type(content_type)
         if media_type == _FORM:
@@ -158,17 +152,19 @@ async def parse_publication(content_type: str, body: bytes, turns: Turns) -> Pub
     return Publication(events, many=True)
 
 
-async def parse_values(content_type: str, body: bytes, turns: Turns) -> Values | None:
+async def parse_values(content_type: str, body: bytes, turns: Turns, limits: Limits) -> Values | None:
     """Return the values in a body of JSON or of lines of JSON; ``None`` if it has another content type."""
     media_type = _media_type(content_type)
     if media_type == _JSON:
-        return await _parse_json(body, turns)
+        return await _parse_json(body, turns, limits)
     if media_type in _LINES:
-        return Values(await _parse_lines(body, turns), many=True)
+        return Values(await _parse_lines(body, turns, limits), many=True)
     return None
 
 
-async def parse_object(content_type: str, body: bytes, turns: Turns, fields: Mapping[str, str]) -> dict[str, Any]:
+async def parse_object(
+    content_type: str, body: bytes, turns: Turns, limits: Limits, fields: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the members of a JSON object; none if the body is empty.
 
     Arguments:
@@ -176,7 +172,7 @@ async def parse_object(content_type: str, body: bytes, turns: Turns, fields: Map
     """
     if not body:
         return {}
-    found = await parse_values(content_type, body, turns)
+    found = await parse_values(content_type, body, turns, limits)
     if found is None:
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected a Content-Type of {_JSON}, or no body")
     return check_object(found.items[0] if found.items and not found.many else found.items, fields)
@@ -204,55 +200,74 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-async def _parse_json(body: bytes, turns: Turns) -> Values:
+async def _parse_json(body: bytes, turns: Turns, limits: Limits) -> Values:
+    decoder = _decoder(limits.max_digits)
     try:
         text = body.decode(json.detect_encoding(body), "surrogatepass")
         start = _skip_space(text, 0)
         if not text.startswith("[", start):
-            _check_parts(text)
-            return Values([_DECODER.decode(text)], many=False)
+            _check_parts(text, limits.max_values)
+            return Values([decoder.decode(text)], many=False)
         items = []
-        for item in _items_of_array(text, start + 1):
+        for item in _items_of_array(text, start + 1, decoder, limits.max_values):
             items.append(item)
-            _check_count(len(items))
+            _check_count(len(items), limits.max_batch)
             await turns.take()
     except (ValueError, RecursionError) as error:
         # Deeply nested data is refused here, because it is encoded as JSON again.
-        raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {error}") from None
+        raise _invalid("the body", error) from None
     return Values(items, many=True)
 
 
-def _check_parts(text: str) -> None:
-    """Refuse a value of so many parts that parsing it would hold the event loop: a part takes up to 2 µs."""
-    if text.count(",") > MAX_PARTS and _STRING.sub("", text).count(",") > MAX_PARTS:
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_PARTS} values in an event, got more")
+class _DigitsError(ValueError):
+    """An integer has too many digits."""
 
 
-def _parse_int(text: str) -> int:
-    if len(text) > MAX_DIGITS:  # the time for a conversion grows with the square
-        raise ValueError(f"expected an integer of at most {MAX_DIGITS} digits, got {len(text)}")
-    return int(text)
+def _invalid(what: str, error: Exception, **place: int) -> Problem:
+    problem = Problem(HTTPStatus.BAD_REQUEST, f"{what} is not valid JSON: {error}", **place)
+    return problem.counted_as("digits") if isinstance(error, _DigitsError) else problem
+
+
+def _check_parts(text: str, most: int | None) -> None:
+    """Refuse a value of so many parts that parsing it would hold the event loop: a part takes up to 2 µs.
+
+    The parts are the commas outside of strings.
+    """
+    if most is not None and text.count(",") > most and _STRING.sub("", text).count(",") > most:
+        problem = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {most} values in an event, got more")
+        raise problem.counted_as("values")
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 
 
-# `json.loads` would build one for each line.
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_parse_int)
+@lru_cache(maxsize=8)
+def _decoder(digits: int) -> json.JSONDecoder:
+    """Return a decoder for integers of so many digits; `json.loads` would build one for each line."""
+
+    def parse_int(text: str) -> int:
+        count = len(text.removeprefix("-"))
+        if count > digits:  # the time for a conversion grows with the square
+            raise _DigitsError(f"expected an integer of at most {digits} digits, got {count}")
+        return int(text)
+
+    return json.JSONDecoder(parse_constant=_refuse_constant, parse_int=parse_int)
 
 
-def _items_of_array(text: str, at: int) -> Iterator[Any]:
+def _items_of_array(text: str, at: int, decoder: json.JSONDecoder, most: int | None) -> Iterator[Any]:
     """Yield the items of a JSON array one by one.
 
     Arguments:
         text: a JSON document.
         at: the index after the opening bracket.
+        decoder: decodes an item.
+        most: the greatest number of values in an item; ``None`` for no limit.
     """
     at = _skip_space(text, at)
     if not text.startswith("]", at):
         while True:
-            item, at = _decode_item(text, at)
+            item, at = _decode_item(text, at, decoder, most)
             yield item
             at = _skip_space(text, at)
             if text.startswith("]", at):
@@ -265,19 +280,19 @@ def _items_of_array(text: str, at: int) -> Iterator[Any]:
         raise JSONDecodeError("Extra data", text, end)
 
 
-def _decode_item(text: str, at: int) -> tuple[Any, int]:
+def _decode_item(text: str, at: int, decoder: json.JSONDecoder, most: int | None) -> tuple[Any, int]:
     """Return the item at ``at``, and the index after it. Look at a few characters first, then at more."""
     for size in _WINDOWS:
         if at + size >= len(text) or not text.startswith(("{", "["), at):
             break
         try:
-            item, end = _DECODER.raw_decode(text[at : at + size])
+            item, end = decoder.raw_decode(text[at : at + size])
         except JSONDecodeError:
             continue  # it is longer, or no JSON
         return item, at + end
     else:
-        _check_parts(text[at:])
-    return _DECODER.raw_decode(text, at)
+        _check_parts(text[at:], most)
+    return decoder.raw_decode(text, at)
 
 
 def _skip_space(text: str, at: int) -> int:
@@ -286,7 +301,8 @@ def _skip_space(text: str, at: int) -> int:
     return found.end()
 
 
-async def _parse_lines(body: bytes, turns: Turns) -> list[Any]:
+async def _parse_lines(body: bytes, turns: Turns, limits: Limits) -> list[Any]:
+    decoder = _decoder(limits.max_digits)
     items: list[Any] = []
     number, counted = 1, 0
     for found in _LINE.finditer(body):
@@ -295,18 +311,18 @@ async def _parse_lines(body: bytes, turns: Turns) -> list[Any]:
         counted = found.start()
         try:
             line = found[0].decode()
-            _check_parts(line)
-            items.append(_DECODER.decode(line))
+            _check_parts(line, limits.max_values)
+            items.append(decoder.decode(line))
         except (ValueError, RecursionError) as error:
-            sentence = f"line {number} is not valid JSON: {error}"
-            raise Problem(HTTPStatus.BAD_REQUEST, sentence, index=len(items)) from None
-        _check_count(len(items))
+            raise _invalid(f"line {number}", error, index=len(items)) from None
+        _check_count(len(items), limits.max_batch)
     return items
 
 
-def _check_count(count: int) -> None:
-    if count > MAX_BATCH:
-        raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {MAX_BATCH} events in a batch, got more")
+def _check_count(count: int, most: int) -> None:
+    if count > most:
+        problem = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"expected at most {most} events in a batch, got more")
+        raise problem.counted_as("batch")
 
 
 def _form(body: bytes) -> dict[str, str]:

@@ -113,7 +113,8 @@ class Endpoints:
         grant = await self._publisher(request)
         body = await self.receive(request, BODY_FACTOR * self._hub.max_event_size)
         turns = Turns()
-        publication = await parse_publication(request.headers.get("content-type", ""), body, turns)
+        content_type = request.headers.get("content-type", "")
+        publication = await parse_publication(content_type, body, turns, self._guard.limits)
         drafts = await self._drafts(publication, turns, grant)
         self._guard.published(who(request.scope), len(drafts) - 1, 0)
         cursors = await self._append(drafts)
@@ -131,8 +132,7 @@ class Endpoints:
     async def end_topic(self, request: Request) -> Response:
         """``POST /topics/{topic}/end``: end a topic; the body may have a reason."""
         grant = await self._publisher(request)
-        body = await self.receive(request, SMALL_BODY)
-        fields = await parse_object(request.headers.get("content-type", ""), body, Turns(), {"reason": "string"})
+        fields = await self._options(request, reason="string")
         topic = check_topic(request.path_params["topic"])
         _check_publish(grant, topic)
         try:
@@ -163,7 +163,7 @@ class Endpoints:
         topics = check_patterns(topics_of(request), limit=self._hub.max_topics)
         (await self._hub.authorize(request)).check_subscribe(topics)
         found, gap = await self._hub.history(
-            topics, after=after_of(request), limit=limit_of(request), max_bytes=self._hub.max_event_size
+            topics, after=after_of(request), limit=limit_of(request), max_bytes=self._guard.limits.max_history_bytes
         )
         events = [
             {"cursor": str(cursor), "topic": record.topic, "event": record.event, "data": record.data}
@@ -231,7 +231,7 @@ class Endpoints:
 
     async def _options(self, request: Request, **fields: str) -> dict[str, Any]:
         body = await self.receive(request, SMALL_BODY)
-        return await parse_object(request.headers.get("content-type", ""), body, Turns(), fields)
+        return await parse_object(request.headers.get("content-type", ""), body, Turns(), self._guard.limits, fields)
 
     async def _publisher(self, request: Request) -> Grant:
         """Return a grant that allows to publish to something, before the body is received."""
@@ -271,10 +271,6 @@ class Endpoints:
             raise Problem.of(HubClosedError("the hub is draining"))
         try:
             body = await receive_body(request, limit, partial(self._guard.receive, request.scope))
-        except Problem as problem:
-            if problem.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-                self._guard.count("body_size")
-            raise
         except ClientDisconnect:
             raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the end of the body") from None
         except asyncio.CancelledError:

@@ -56,6 +56,10 @@ class Limits(NamedTuple):
         max_head_size: bytes of the head of a request, and of the trailers of a body.
         max_headers: headers and trailers of a request.
         max_body_memory: bytes of all bodies that are being received.
+        max_batch: events of a batch, which is stored as a whole.
+        max_values: values in one event of JSON, as the numbers of a list.
+        max_digits: digits of an integer in JSON.
+        max_history_bytes: bytes of the data in a page of the history, unless its first event alone has more.
         client_connections: connections of one address.
         max_streams: event streams.
         client_streams: event streams of one client.
@@ -76,6 +80,10 @@ class Limits(NamedTuple):
     max_head_size: int = 32 * 1024  # twice what Node.js accepts: cookies and tokens are large
     max_headers: int = 100  # of Apache, too; browsers send 20
     max_body_memory: int | None = 64 * 1024 * 1024  # as much as the window of events has by default
+    max_batch: int = 10_000  # stored as a whole: other publishers wait until then
+    max_values: int | None = 50_000  # a large table fits, and 0.1 s pass until others are served
+    max_digits: int = 400  # more than a float can have, or a key of 1,024 bits
+    max_history_bytes: int = 1024 * 1024  # as much as the largest event has by default
     client_connections: int | None = 10_000  # half of what a usual limit of descriptors leaves
     max_streams: int | None = None
     client_streams: int | None = None
@@ -101,6 +109,10 @@ class LimitCounts(NamedTuple):
         headers: requests with too many headers.
         body_size: bodies that were too large.
         body_memory: bodies refused because others used up the memory.
+        event_size: events that were too large.
+        batch: batches of too many events.
+        values: events of JSON with too many values.
+        digits: integers of JSON with too many digits.
         hosts: requests for a host that is not allowed.
         streams: streams refused because there were too many.
         stream_rate: streams refused because too many were opened in a short time.
@@ -117,6 +129,10 @@ class LimitCounts(NamedTuple):
     headers: int = 0
     body_size: int = 0
     body_memory: int = 0
+    event_size: int = 0
+    batch: int = 0
+    values: int = 0
+    digits: int = 0
     hosts: int = 0
     streams: int = 0
     stream_rate: int = 0

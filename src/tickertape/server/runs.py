@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
@@ -18,6 +18,7 @@ from ..wire import MAX_OFFSET, Cursor, ServerSentEvent
 from .body import BODY_FACTOR, Turns, check_object, parse_object, parse_text, parse_values
 from .broker_health import BrokerHealth
 from .endpoints import SMALL_BODY, after_of, flag_of, integer_of, json_response, limit_of, published
+from .limits import Guard
 from .problems import Problem
 
 _OPTIONS: Final = {"key": "string", "owner": "string", "ttl": "number", "replace": "boolean"}
@@ -34,15 +35,22 @@ class RunEndpoints:
         hub: an open hub.
         runs: the runs on its log.
         health: records and reports failed writes.
+        guard: the limits for clients.
         receive: returns the body of a request that writes, up to a limit, if the request is allowed.
     """
 
     def __init__(
-        self, hub: Hub, runs: Runs, health: BrokerHealth, receive: Callable[[Request, int], Awaitable[bytes]]
+        self,
+        hub: Hub,
+        runs: Runs,
+        health: BrokerHealth,
+        guard: Guard,
+        receive: Callable[[Request, int], Awaitable[bytes]],
     ) -> None:
         self._hub = hub
         self._runs = runs
         self._health = health
+        self._guard = guard
         self._receive = receive
 
     async def list_runs(self, request: Request) -> Response:
@@ -90,8 +98,7 @@ class RunEndpoints:
 
     async def _open(self, request: Request) -> Response:
         await self._check_write(request)
-        body = await self._receive(request, SMALL_BODY)
-        options = await parse_object(request.headers.get("content-type", ""), body, Turns(), _OPTIONS)
+        options = await self._options(request, _OPTIONS)
         with self._storing():
             run = await self._runs.open(request.path_params["name"], **options)
         status = HTTPStatus.OK if run.joined else HTTPStatus.CREATED
@@ -111,7 +118,7 @@ class RunEndpoints:
         """Return the items in a body, and whether they came as a list."""
         turns = Turns()
         kind = request.query_params.get("event")
-        values = await parse_values(request.headers.get("content-type", ""), body, turns)
+        values = await parse_values(request.headers.get("content-type", ""), body, turns, self._guard.limits)
         if values is None:
             return [_item(parse_text(body), kind, {})], False
         items = []
@@ -120,11 +127,14 @@ class RunEndpoints:
             await turns.take()
         return items, values.many
 
+    async def _options(self, request: Request, fields: Mapping[str, str]) -> dict[str, Any]:
+        body = await self._receive(request, SMALL_BODY)
+        return await parse_object(request.headers.get("content-type", ""), body, Turns(), self._guard.limits, fields)
+
     async def end(self, request: Request) -> Response:
         """``POST /runs/{name}/end``: end a run."""
         await self._check_write(request)
-        body = await self._receive(request, SMALL_BODY)
-        fields = await parse_object(request.headers.get("content-type", ""), body, Turns(), _END)
+        fields = await self._options(request, _END)
         state, error = fields.get("state", "done"), fields.get("error")
         if state not in _STATES:
             sentence = f"expected state to be one of {', '.join(_STATES)}, got {state[:40]!r}"

@@ -50,6 +50,9 @@ _BYTES: Final = TypeAdapter(ByteSize)
 
 _HOST: Final = re.compile(r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
+MAX_DIGITS: Final = 4_300
+"""Digits of an integer that Python converts at most (``sys.int_info``)."""
+
 _TIME: Final = "a number of seconds over 0, or none"
 _SIZE: Final = "a number of bytes (65536, 64KiB), or none"
 _COUNT: Final = "an integer of 1 or more, or none"
@@ -224,6 +227,10 @@ class Settings(BaseModel):
     max_head_size: ByteSize = _setting(_LIMITS.max_head_size, "a number of bytes of 1024 or more", ge=1024)
     max_headers: int = _setting(_LIMITS.max_headers, "an integer of 10 or more", ge=10)
     max_body_memory: Limit[ByteSize] = _setting(_LIMITS.max_body_memory, _SIZE, ge=1)
+    max_batch: int = _setting(_LIMITS.max_batch, "an integer of 1 or more", ge=1)
+    max_values: Limit[int] = _setting(_LIMITS.max_values, _COUNT, ge=1)
+    max_digits: int = _setting(_LIMITS.max_digits, f"an integer from 1 to {MAX_DIGITS}", ge=1, le=MAX_DIGITS)
+    max_history_bytes: ByteSize = _setting(_LIMITS.max_history_bytes, "a number of bytes (1048576, 1MiB)", ge=1)
     client_connections: Limit[int] = _setting(_LIMITS.client_connections, _COUNT, ge=1)
     max_streams: Limit[int] = _setting(_LIMITS.max_streams, _COUNT, ge=1)
     client_streams: Limit[int] = _setting(_LIMITS.client_streams, _COUNT, ge=1)
