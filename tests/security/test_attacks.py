@@ -457,6 +457,30 @@ async def test_event_type_counts() -> None:
         assert int((await reader.readline()).split()[1]) == 413
 
 
+@pytest.mark.parametrize("closing", [False, True])
+async def test_answers_that_are_not_read(closing: bool) -> None:
+    """A client gets no second large answer before it has read the first, which it must do in time."""
+    options = ("--broker=memory://", "--max-history-bytes=16MiB", "--max-answer-memory=16MiB", "--send-timeout=2")
+    headers = "Connection: close\r\n" if closing else ""
+    async with serving(*options) as server, await Connection.open(server.port) as other:
+        for _ in range(12):
+            post = f"Content-Length: {MIB}\r\n\r\n" + "x" * MIB
+            assert await other.get("/events/a", method="POST", headers=post[:-2]) == 201
+            await other.rest()
+        async with await Connection.open(server.port, receive_buffer=4096) as unread:
+            await unread.ask("/history?topic=a", headers=headers)
+            await unread.stall()
+            assert await other.get("/history?topic=a") == 503
+            assert other.headers["retry-after"]
+            await other.rest()
+            assert await other.get("/health/live") == 200
+            await other.rest()
+            await unread.dropped()
+        assert await other.get("/history?topic=a") == 200
+        assert len(await other.rest()) > 12 * MIB
+        assert await counts(server) == {"answer_memory": 1, "send_timeout": 1}
+
+
 async def test_history_is_bounded_by_bytes() -> None:
     """The pages together have every event."""
     async with serving("--broker=memory://", "--max-history-bytes=1000KB") as server:

@@ -131,6 +131,77 @@ def test_memory_of_bodies() -> None:
     assert guard.statistics().body_memory == 2
 
 
+class Reader:
+    """A connection with an answer of which some bytes are unread."""
+
+    received = 0
+
+    def __init__(self, address: str, unread: int) -> None:
+        self.address = address
+        self.unread = unread
+        self.late: list[str] = []
+
+    def overdue(self, limit: str) -> None:
+        self.late.append(limit)
+
+
+def answers(guard: Guard, client: str, size: int) -> bool:
+    try:
+        guard.check_answer(client, size)
+    except Problem as problem:
+        return (problem.status, problem.limit) != (HTTPStatus.SERVICE_UNAVAILABLE, "answer_memory")
+    return True
+
+
+async def test_memory_of_answers() -> None:
+    """One client gets a quarter, and all together the whole. A small answer, and the only one, are always sent."""
+    guard = Guard(Limits(max_answer_memory=4_000_000), Clock())
+    assert answers(guard, "a", 9_000_000)
+    first, second, other = Reader("a", 500_000), Reader("a", 400_000), Reader("b", 2_900_000)
+    for reader in (first, second, Reader("c", 0)):
+        guard.watch_answer(reader)
+    assert answers(guard, "a", 100_000)
+    assert not answers(guard, "a", 100_001)
+    assert answers(guard, "a", 64 * 1024)
+    assert answers(guard, "b", 3_000_000)
+    guard.watch_answer(other)
+    assert answers(guard, "c", 200_000)
+    assert not answers(guard, "c", 200_001)
+    first.unread = 1
+    assert answers(guard, "a", 500_000)
+    guard.forget_answer(other)
+    guard.forget_answer(other)  # does nothing
+    assert answers(guard, "c", 3_000_000)
+
+
+@pytest.mark.parametrize(
+    ("rate", "read", "late"),
+    [
+        (1000, [0, 0, 0], 3),
+        (1000, [1, 1, 1], 4),
+        (1000, [500, 500, 500, 500, 500, 500], 6),  # half of the least rate gains half of the time
+        (1000, [1000] * 9, None),
+        (None, [1000] * 9, 3),
+        (1000, [10_000], None),  # everything
+    ],
+)
+async def test_time_of_answers(rate: int | None, read: list[int], late: int | None) -> None:
+    """An answer has three seconds, and those in which its bytes come at the least rate."""
+    clock = Clock()
+    guard = Guard(Limits(send_timeout=3.0, body_rate=rate), clock)
+    reader = Reader("a", 10_000)
+    guard.watch_answer(reader)
+    found = None
+    for second, size in enumerate([*read, 0, 0], 1):
+        clock.now += 1
+        reader.unread -= size
+        guard._check()
+        if reader.late and found is None:
+            found = second
+    assert found == late
+    assert guard.statistics() == LimitCounts(send_timeout=0 if late is None else 1)
+
+
 @pytest.mark.parametrize(
     ("scope", "client"),
     [

@@ -113,6 +113,9 @@ def serve(
     max_body_memory: Annotated[
         str | None, _option("Memory for all large bodies that are being received.", "BYTES|none", "64MiB")
     ] = None,
+    max_answer_memory: Annotated[
+        str | None, _option("Memory for all large answers that are not read yet.", "BYTES|none", "64MiB")
+    ] = None,
     max_batch: Annotated[str | None, _option("Largest number of events of a batch.", "NUMBER", "10000")] = None,
     max_values: Annotated[
         str | None, _option("Largest number of values in an event of JSON.", "NUMBER|none", "50000")

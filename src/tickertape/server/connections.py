@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from ..asgi import problem_body, problem_headers, reset_on_close
 from .descriptors import is_full
-from .limits import GUARD, Guard, Limits
+from .limits import GUARD, Guard, Limits, address_of
 
 _PIECE: Final = 1024
 """Bytes that the parser gets at once, outside of a body of known length: a usual head, or some 40 of the smallest."""
@@ -66,8 +66,6 @@ class HTTPProtocol(HttpToolsProtocol):
         self._body_left = 0  # of a body of known length
         self._in_body = False
         self.received = 0
-        self._unsent = 0  # bytes of answers that the client had not read at the last look
-        self._unsent_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection, or close it."""
@@ -84,6 +82,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()  # uvicorn does so after a clean end only
         self._guard.forget_head(self)
         self._guard.forget_body(self)
+        self._guard.forget_answer(self)
         self.pipeline.clear()
         self._unparsed.clear()
 
@@ -179,30 +178,37 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Continue with the bytes received during the answer, or wait for the next request."""
         super().on_response_complete()
+        self._guard.watch_answer(self)
         if self._unparsed and not self.pipeline and not self.transport.is_closing():
             data = bytes(self._unparsed)
             self._unparsed.clear()
             self._parse(data)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection; abort it if its client has not read the last answer and reads nothing."""
-        unsent, limit = self.transport.get_write_buffer_size(), self._guard.limits.send_timeout
-        if not unsent:
+        """Close an idle connection, unless its client still reads the last answer."""
+        if not self.unread:
             super().timeout_keep_alive_handler()
             return
-        if unsent != self._unsent:
-            self._unsent, self._unsent_since = unsent, self.loop.time()
-        elif limit is not None and self.loop.time() - self._unsent_since >= limit:
-            self._guard.count("send_timeout")
-            self._abort()
-            return
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    @property
+    def unread(self) -> int:
+        """The bytes of answers that the client has not read yet."""
+        return self.transport.get_write_buffer_size()
+
+    @property
+    def address(self) -> str:
+        """The address of the client."""
+        return address_of(self.transport)
 
     # Refusals.
 
     def overdue(self, limit: str) -> None:
-        """Close the connection: a head or a body was not complete in time."""
-        self._close(HTTPStatus.REQUEST_TIMEOUT, _LATE[limit])
+        """Close the connection: a head or a body was not complete in time, or an answer was not read."""
+        if limit == "send_timeout":
+            self._abort()
+        else:
+            self._close(HTTPStatus.REQUEST_TIMEOUT, _LATE[limit])
 
     def _refuse(self, limit: str) -> None:
         self._guard.count(limit)

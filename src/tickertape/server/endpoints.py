@@ -32,7 +32,7 @@ from ..wire import Cursor, Draft, check_patterns, check_topic, is_internal
 from .body import BODY_FACTOR, Publication, Turns, parse_object, parse_publication, parse_text, receive_body
 from .broker_health import BrokerHealth
 from .checks import check_origin
-from .limits import USER, Guard, who
+from .limits import GUARD, USER, Guard, address_in, who
 from .openapi import DEFAULT_LIMIT, MAX_LIMIT, describe
 from .problems import Problem
 
@@ -408,4 +408,15 @@ def json_response(value: Any, status: int = HTTPStatus.OK) -> Response:
     """Return a value as a response."""
     # ASCII only: published data may contain half of a surrogate pair, which has no UTF-8 form.
     body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
-    return Response(body, status, {"cache-control": "no-store"}, "application/json")
+    return _Answer(body, status, {"cache-control": "no-store"}, "application/json")
+
+
+class _Answer(Response):
+    """A response that is refused if it is large and the guard of the server finds that others are not read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        guard: Guard | None = scope.get("state", {}).get(GUARD)
+        if guard is not None:
+            guard.check_answer(address_in(scope), len(self.body))
+        await super().__call__(scope, receive, send)

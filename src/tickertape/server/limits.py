@@ -31,8 +31,11 @@ USER: Final = "tickertape.user"
 _EXEMPT_BODY: Final = 64 * 1024
 """Bytes of a body that do not count: a usual event can be published while large bodies use up the memory for them."""
 
+_EXEMPT_ANSWER: Final = 64 * 1024
+"""Bytes of an answer that is always sent: health and metrics are answered while others do not read theirs."""
+
 _CLIENT_SHARE: Final = 4
-"""A client may use one part in this many of the memory for bodies."""
+"""A client may use one part in this many of the memory for bodies, and of that for answers."""
 
 _MAX_CLIENTS: Final = 10_000
 """Clients whose rates are remembered, some 2 MiB. Those that may do everything again are forgotten first."""
@@ -43,6 +46,9 @@ _IPV6_PREFIX: Final = 64
 _CHECKS: Final = 4
 """Checks in the shortest timeout, at which connections are closed that are too late."""
 
+_LONGEST_PAUSE: Final = 1.0
+"""Seconds between two checks at most."""
+
 
 class Limits(NamedTuple):
     """The values of the limits; ``None`` for no limit.
@@ -50,12 +56,13 @@ class Limits(NamedTuple):
     Attributes:
         head_timeout: seconds for the head of a request, also for a first one that does not begin.
         body_timeout: seconds for a body, and
-        body_rate: bytes for each of which that time is extended by a second.
+        body_rate: bytes of a body or an answer for each of which its time is extended by a second.
         keep_alive: seconds that a connection may stay open between requests.
-        send_timeout: seconds for which the client of an answer may read nothing.
+        send_timeout: seconds in which a client must read an answer.
         max_head_size: bytes of the head of a request, and of the trailers of a body.
         max_headers: headers and trailers of a request.
         max_body_memory: bytes of all bodies that are being received.
+        max_answer_memory: bytes of all answers that clients have not read yet.
         max_batch: events of a batch, which is stored as a whole.
         max_values: values in one event of JSON, as the numbers of a list.
         max_digits: digits of an integer in JSON.
@@ -80,6 +87,7 @@ class Limits(NamedTuple):
     max_head_size: int = 32 * 1024  # twice what Node.js accepts: cookies and tokens are large
     max_headers: int = 100  # of Apache, too; browsers send 20
     max_body_memory: int | None = 64 * 1024 * 1024  # as much as the window of events has by default
+    max_answer_memory: int | None = 64 * 1024 * 1024  # the same as for bodies
     max_batch: int = 10_000  # stored as a whole: other publishers wait until then
     max_values: int | None = 50_000  # a large table fits, and 0.1 s pass until others are served
     max_digits: int = 400  # more than a float can have, or a key of 1,024 bits
@@ -104,11 +112,12 @@ class LimitCounts(NamedTuple):
         client_connections: connections closed because their address had too many.
         head_timeout: connections closed before the head of a request was complete.
         body_timeout: requests whose body was too slow.
-        send_timeout: connections closed because the client did not read an answer.
+        send_timeout: connections closed because the client did not read an answer in time.
         head_size: requests with too large a head, or too large trailers.
         headers: requests with too many headers.
         body_size: bodies that were too large.
         body_memory: bodies refused because others used up the memory.
+        answer_memory: requests for large answers refused because others are not read.
         event_size: events that were too large.
         batch: batches of too many events.
         values: events of JSON with too many values.
@@ -129,6 +138,7 @@ class LimitCounts(NamedTuple):
     headers: int = 0
     body_size: int = 0
     body_memory: int = 0
+    answer_memory: int = 0
     event_size: int = 0
     batch: int = 0
     values: int = 0
@@ -229,6 +239,18 @@ class Watched(Protocol):
         """Close the connection: the time of ``limit`` is over."""
 
 
+class Answering(Watched, Protocol):
+    """A connection whose client reads an answer."""
+
+    @property
+    def address(self) -> str:
+        """The client, as :func:`address_of` returns it."""
+
+    @property
+    def unread(self) -> int:
+        """The bytes that wait until the client reads."""
+
+
 class Guard:
     """Apply limits in one process, and count what they refused.
 
@@ -246,6 +268,7 @@ class Guard:
         self._counts: Counter[str] = Counter()
         self._heads: dict[Watched, float] = {}  # with the time at which each began, in that order
         self._bodies: dict[Watched, float] = {}
+        self._answers: dict[Answering, tuple[float, int]] = {}  # when each was written, and the bytes left then
         self._timer: asyncio.TimerHandle | None = None
         self._addresses: Counter[str] = Counter()
         self._counted = -math.inf
@@ -318,10 +341,26 @@ class Guard:
         """Stop watching the body of a request."""
         self._bodies.pop(connection, None)
 
+    def watch_answer(self, connection: Answering) -> None:
+        """Call ``overdue()`` of a connection if its client does not read an answer in time.
+
+        Its unread bytes count until then.
+        """
+        if connection.unread:
+            self._answers[connection] = self._now(), connection.unread
+            self._schedule()
+
+    def forget_answer(self, connection: Answering) -> None:
+        """Stop watching the answer of a connection."""
+        self._answers.pop(connection, None)
+
     def _schedule(self) -> None:
         if self._timer is None:
-            shortest = min(filter(None, (self.limits.head_timeout, self.limits.body_timeout)))
-            self._timer = asyncio.get_running_loop().call_later(min(1.0, shortest / _CHECKS), self._check)
+            limits = self.limits
+            times = filter(None, (limits.head_timeout, limits.body_timeout, limits.send_timeout))
+            shortest = min(times, default=_LONGEST_PAUSE)
+            pause = min(_LONGEST_PAUSE, shortest / _CHECKS)
+            self._timer = asyncio.get_running_loop().call_later(pause, self._check)
 
     def _check(self) -> None:
         self._timer = None
@@ -334,7 +373,10 @@ class Guard:
             del self._bodies[connection]
             self.count("body_timeout")
             connection.overdue("body_timeout")
-        if self._heads or self._bodies:
+        for answering in [*self._late_answers(now)]:
+            self.count("send_timeout")
+            answering.overdue("send_timeout")
+        if self._heads or self._bodies or self._answers:
             self._schedule()
 
     def _late_heads(self, now: float) -> Iterator[Watched]:
@@ -352,7 +394,41 @@ class Guard:
             if rate is None or now - began >= allowed + connection.received / rate:
                 yield connection
 
+    def _late_answers(self, now: float) -> Iterator[Answering]:
+        """Yield the connections whose clients are too slow, and forget them and those that have read everything."""
+        allowed, rate = self.limits.send_timeout, self.limits.body_rate
+        for connection, (began, size) in [*self._answers.items()]:
+            unread = connection.unread
+            extension = 0.0 if rate is None else (size - unread) / rate
+            late = allowed is not None and now - began >= allowed + extension
+            if late or not unread:
+                del self._answers[connection]
+            if late and unread:
+                yield connection
+
     # Requests.
+
+    def check_answer(self, client: str, size: int) -> None:
+        """Refuse a large answer if clients have not read earlier ones.
+
+        Arguments:
+            client: the address of the client.
+            size: bytes of the answer.
+
+        Raises:
+            Problem: the answers to all clients, or to this one, take too much memory.
+        """
+        total = self.limits.max_answer_memory
+        if total is None or size <= _EXEMPT_ANSWER:
+            return
+        unread: Counter[str] = Counter()
+        for connection in self._answers:
+            unread[connection.address] += connection.unread
+        own, all_clients = unread[client], unread.total()
+        if (own and own + size > total // _CLIENT_SHARE) or (all_clients and all_clients + size > total):
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too many large answers are not read: read them, or retry later"
+            ).counted_as("answer_memory")
 
     def receive(self, scope: MutableMapping[str, Any], size: int) -> None:
         """Account for the memory of a body, until :meth:`release` is called for its request.
@@ -453,8 +529,11 @@ def _too_many(detail: str, seconds: float) -> Problem:
 def who(scope: Mapping[str, Any]) -> str:
     """Return the client of a request: its user if there is one, else its address."""
     user = scope.get(USER)
-    if user is not None:
-        return f"user {user}"
+    return address_in(scope) if user is None else f"user {user}"
+
+
+def address_in(scope: Mapping[str, Any]) -> str:
+    """Return the address of the client of a request."""
     client = scope.get("client")
     return client_name(client[0]) if client else ""
 

@@ -36,7 +36,7 @@ _REASONS: Final = {
     415: "The type of the body is not supported.",
     422: "The body can be parsed, but an event is invalid.",
     429: "Too many streams, or too much published in a short time, or the client has not read its last changes.",
-    503: "The hub is draining, its broker does not work, or large bodies use up the memory for them.",
+    503: "The hub is draining, its broker does not work, or large bodies or unread answers use up their memory.",
 }
 
 _INNER: Final = f"[^{REFUSED_CHARACTERS}*/]"

@@ -227,6 +227,7 @@ class Settings(BaseModel):
     max_head_size: ByteSize = _setting(_LIMITS.max_head_size, "a number of bytes of 1024 or more", ge=1024)
     max_headers: int = _setting(_LIMITS.max_headers, "an integer of 10 or more", ge=10)
     max_body_memory: Limit[ByteSize] = _setting(_LIMITS.max_body_memory, _SIZE, ge=1)
+    max_answer_memory: Limit[ByteSize] = _setting(_LIMITS.max_answer_memory, _SIZE, ge=1)
     max_batch: int = _setting(_LIMITS.max_batch, "an integer of 1 or more", ge=1)
     max_values: Limit[int] = _setting(_LIMITS.max_values, _COUNT, ge=1)
     max_digits: int = _setting(_LIMITS.max_digits, f"an integer from 1 to {MAX_DIGITS}", ge=1, le=MAX_DIGITS)
