@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format bench bench-field docs js fuzz soak dist clean
+.PHONY: help demo test check format bench bench-field bench-scale docs js fuzz soak dist clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile
@@ -41,6 +41,9 @@ bench: .venv/dev ## the benchmarks, as ratios
 
 bench-field: .venv/dev ## tickertape beside other servers, in some 25 minutes
 	$(BIN)/python -m bench.field --write
+
+bench-scale: .venv/dev ## 100,000 connections on 1 to 8 workers, in some 4 minutes
+	$(BIN)/python -m bench.scale --write
 
 SECONDS ?= 600
 SEED ?= 1

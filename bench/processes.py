@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import socket
+import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +35,65 @@ def wait_for(port: int) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], port: int) -> Iterator[psutil.Process]:
+    """Run a server during the block, from its first answer at ``/health/ready``; then end it.
+
+    Raises:
+        TimeoutError: it does not answer.
+    """
+    program = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                _request(port, "/health/ready")
+                break
+            if time.monotonic() > until or program.poll() is not None:
+                raise TimeoutError(f"expected an answer of {command[0]} at port {port}, got none")
+            time.sleep(0.05)
+        yield psutil.Process(program.pid)
+    finally:
+        program.terminate()
+        try:
+            program.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            for child in psutil.Process(program.pid).children(recursive=True):
+                child.kill()
+            program.kill()
+            program.wait()
+
+
+def _request(port: int, path: str) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.request("GET", path, headers={"connection": "close"})
+        connection.getresponse().read()
+
+
+def workers_of(parent: psutil.Process, count: int) -> list[psutil.Process]:
+    """Return the workers of ``tickertape serve``, when all of them listen.
+
+    Raises:
+        TimeoutError: some of them do not.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        found = [] if count > 1 else [parent]
+        for child in parent.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "spawn_main" in " ".join(child.cmdline()) and _listens(child):
+                    found.append(child)
+        if len(found) == count:
+            return found
+        if time.monotonic() > until:
+            raise TimeoutError(f"expected {count} workers that listen, got {len(found)}")
+        time.sleep(0.1)
+
+
+def _listens(process: psutil.Process) -> bool:
+    return any(each.status == psutil.CONN_LISTEN for each in process.net_connections())
 
 
 def processor_time(process: int) -> float:

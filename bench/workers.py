@@ -16,7 +16,6 @@ import http.client
 import multiprocessing
 import resource
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,8 +27,9 @@ from typing import Any, Final, NamedTuple, Self
 
 import psutil
 
-from .fanout import PATIENCE, Crowd, percentile, request
+from .fanout import PATIENCE, Crowd, percentile
 from .fanout_servers import SIZE, TOPIC, event_data
+from .processes import free_port, running, workers_of
 
 SUBSCRIBERS: Final = 30_000
 EVENTS: Final = 10
@@ -116,7 +116,7 @@ def _read(pipe: Connection, port: int, size: int, path: str, source: str) -> Non
 @contextlib.contextmanager
 def workers() -> Iterator[Contender]:
     """Run the hub with its workers."""
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         program = Path(sys.executable).with_name("tickertape")
         broker = f"sqlite:///{folder}/log.db"
@@ -132,17 +132,17 @@ def workers() -> Iterator[Contender]:
             "--log-level",
             "warning",
         )
-        with _running([str(program), "serve", *options], port) as parent:
-            yield Contender((port, port), _serving(parent), lambda: _publish(port))
+        with running([str(program), "serve", *options], port) as parent:
+            yield Contender((port, port), workers_of(parent, WORKERS), lambda: _publish(port))
 
 
 @contextlib.contextmanager
 def bare() -> Iterator[Contender]:
     """Run a bare loop for each half."""
-    ports = (_free_port(), _free_port())
+    ports = (free_port(), free_port())
     with contextlib.ExitStack() as stack:
         command = [sys.executable, "-m", "bench.fanout_servers", "bare"]
-        processes = [stack.enter_context(_running([*command, str(port)], port)) for port in ports]
+        processes = [stack.enter_context(running([*command, str(port)], port)) for port in ports]
         yield Contender(ports, processes, lambda: _burst(ports))
 
 
@@ -165,47 +165,6 @@ def _ask(port: int, path: str) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     connection.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
     return connection
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def _running(command: list[str], port: int) -> Iterator[psutil.Process]:
-    program = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + PATIENCE
-        while True:
-            with contextlib.suppress(OSError):
-                request(port, "/health/ready")
-                break
-            if time.monotonic() > until or program.poll() is not None:
-                raise TimeoutError(f"expected an answer of {command[0]} at port {port}, got none")
-            time.sleep(0.05)
-        yield psutil.Process(program.pid)
-    finally:
-        program.terminate()
-        try:
-            program.wait(30)
-        except subprocess.TimeoutExpired:
-            program.kill()
-            program.wait()
-
-
-def _serving(parent: psutil.Process) -> list[psutil.Process]:
-    """Return the workers, when all of them listen."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        found = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
-        listening = [child for child in found if any(each.status == "LISTEN" for each in child.net_connections())]
-        if len(listening) == WORKERS:
-            return listening
-        if time.monotonic() > until:
-            raise TimeoutError(f"expected {WORKERS} workers that listen, got {len(listening)}")
-        time.sleep(0.1)
 
 
 # The measurement

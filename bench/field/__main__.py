@@ -9,10 +9,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from ..pages import DOCS, HOME, machine
+from ..reader import Reader, compile_reader
 from .measure import Measured, Plan, measure, storm
-from .peers import HOME, PEERS, ROOT, Absent, Peer
-from .reader import Reader, compile_reader
-from .report import machine, write
+from .peers import PEERS, Absent, Peer
+from .report import write
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
         (HOME / "results.json").write_text(json.dumps(results, indent=1))
     else:
         results = json.loads(options.source.read_text())
-    print(write(results, ROOT / "docs" if options.write else None))
+    print(write(results, DOCS if options.write else None))
 
 
 def run(peers: list[Peer], plan: Plan) -> dict[str, object]:

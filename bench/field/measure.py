@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import socket
 import subprocess
@@ -14,9 +13,10 @@ from typing import Any, Final
 
 import psutil
 
+from ..pages import HOME
 from ..processes import free_port, processor_time, wait_for
-from .peers import HOME, Peer, environment
-from .reader import Publisher, Reader
+from ..reader import SETTLE, Publisher, Reader, last_id
+from .peers import Peer, environment
 
 SMALL: Final = 120
 """Bytes of an event for delays and for the storm."""
@@ -28,11 +28,8 @@ AT_ONCE: Final = 1_000
 """Connections of the storm that are being opened at the same time: more wait in no server's queue."""
 
 WARM: Final = 20
-SETTLE: Final = 0.5
 SILENCE: Final = 8.0
 """Seconds without an event after which the missing ones count as lost."""
-
-_ID: Final = re.compile(rb"^id: ?(\S+)\r?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,7 @@ def measure(peer: Peer, reader: Reader, subscribers: int, plan: Plan, *, stop: b
                 _burst(server, reader, publisher, found, plan)
             _pace(reader, publisher, found, plan)
             if stop:
-                reader.send(f"await {1 << 40} {int(plan.exit * 1000)}")  # it closes what the server closes
+                reader.start_reading(1 << 40, plan.exit)  # it closes what the server closes
                 found.exit = server.stop(plan.exit)
                 reader.answer()
         finally:
@@ -221,7 +218,7 @@ def _publish(reader: Reader, publisher: Publisher, found: Measured, count: int, 
     total = count * found.subscribers
     publisher.renew()
     reader.expect(publisher.number)
-    reader.send(f"await {total} {int(SILENCE * 1000)}")
+    reader.start_reading(total, SILENCE)
     next_one = time.monotonic()
     try:
         for _ in range(count):
@@ -251,7 +248,7 @@ def storm(peer: Peer, reader: Reader, clients: int) -> float:
     """
     with running(peer) as server, contextlib.closing(server.publisher(SMALL)) as publisher:
         try:
-            place = _place(server, publisher)
+            place = last_id(server.port, peer.request(), publisher)
             for _ in range(BEHIND):
                 publisher.publish()
             reader.expect(publisher.number - BEHIND)
@@ -263,21 +260,6 @@ def storm(peer: Peer, reader: Reader, clients: int) -> float:
             return float(result["last"] / 1e6 - began)
         finally:
             reader.close()
-
-
-def _place(server: Server, publisher: Publisher) -> str:
-    """Return the id of an event, as a client gets it."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
-        client.sendall(server.peer.request())
-        data = client.recv(65536)
-        time.sleep(SETTLE)
-        publisher.publish()
-        while b"~" not in data or b"\n\n" not in data.partition(b"~")[2].replace(b"\r", b""):
-            data += client.recv(65536)
-    ids = _ID.findall(data)
-    if not ids:
-        raise RuntimeError("expected events with an id")
-    return str(ids[-1].decode())
 
 
 def _free_ports(control: int) -> int:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from ..pages import THEMES, Bar, bars, replace_section
 from .measure import BEHIND, SMALL
 from .peers import PEERS
-
-PLACE: Final = re.compile(r"(?<=<!-- field -->\n).*?(?=<!-- end field -->)", re.DOTALL)
 
 OURS: Final = ("tickertape", "tickertape serve")
 """The hub in an application, which stands for us where one figure is compared, and the hub as a program."""
@@ -200,22 +195,6 @@ def weights(results: Mapping[str, Any]) -> str:
     return "".join(lines) + "\n" + "\n".join(sentences) if sentences else ""
 
 
-def machine(note: str) -> dict[str, Any]:
-    """Return a description of this machine."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
-    return {
-        "processor": models[0] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory": round(memory),
-        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
-        "python": platform.python_version(),
-        "load": [round(load, 1) for load in os.getloadavg()],
-        "note": note,
-    }
-
-
 def markdown(results: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     """Return the section of the page."""
     found = results["machine"]
@@ -261,31 +240,9 @@ CHARTS: Final = {
     "memory": ("KiB of memory for each connection", "less is better"),
 }
 
-THEMES: Final = {
-    "light": {"text": "#24292f", "bar": "#a8b3bf", "ours": "#0969da", "floor": "#d8dee4"},
-    "dark": {"text": "#d1d7e0", "bar": "#5a6572", "ours": "#4493f8", "floor": "#3d444d"},
-}
 
-
-def bars(title: str, rows: list[tuple[str, float, str]], colours: Mapping[str, str]) -> str:
-    """Return a chart of horizontal bars: names, values, and their texts."""
-    top, step, left, width = 34, 24, 150, 420
-    most = max((value for _, value, _ in rows), default=1.0) or 1.0
-    height = top + step * len(rows) + 8
-    font = f'font-family="sans-serif" font-size="13" fill="{colours["text"]}"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 {height}" role="img" {font}>',
-        f"<title>{escape(title)}</title>",
-        f'<text x="4" y="18" font-weight="bold">{escape(title)}</text>',
-    ]
-    for number, (name, value, text) in enumerate(rows):
-        y = top + step * number
-        colour = colours["ours" if name in OURS else "floor" if name == FLOOR else "bar"]
-        length = max(1.0, width * value / most)
-        parts.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
-        parts.append(f'<rect x="{left}" y="{y + 2}" width="{length:.1f}" height="16" rx="2" fill="{colour}"/>')
-        parts.append(f'<text x="{left + length + 6:.1f}" y="{y + 14}">{escape(text)}</text>')
-    return "\n".join([*parts, "</svg>\n"])
+def _colour(peer: str) -> str:
+    return "ours" if peer in OURS else "floor" if peer == FLOOR else "bar"
 
 
 def charts(results: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
@@ -298,7 +255,8 @@ def charts(results: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     for name, (title, hint) in CHARTS.items():
         column = by_title[titles[name]]
         known = [(peer, value) for peer, row in rows.items() if (value := column.value(row)) is not None]
-        ordered = [(p, v, column.text(v)) for p, v in sorted(known, key=lambda row: row[1], reverse=column.more)]
+        known.sort(key=lambda row: row[1], reverse=column.more)
+        ordered = [Bar(peer, value, column.text(value), _colour(peer)) for peer, value in known]
         whole = f"{title}: {subscribers:,} subscribers, {SMALL} bytes ({hint})"
         alternatives[name] = whole
         for theme, colours in THEMES.items():
@@ -313,10 +271,9 @@ def write(results: Mapping[str, Any], docs: Path | None) -> str:
     if docs is not None:
         for name, chart in files.items():
             (docs / "images" / name).write_text(chart, "utf-8")
-        page = docs / "performance.md"
-        page.write_text(PLACE.sub(lambda _: f"\n{text}\n", page.read_text("utf-8")), "utf-8")
+        replace_section(docs / "performance.md", "field", text)
         (docs / "field.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     return text
 
 
-__all__ = ["BEHIND", "machine", "markdown", "medians", "table", "write"]
+__all__ = ["BEHIND", "markdown", "medians", "table", "write"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +15,10 @@ import pytest
 from bench.field import peers as peers_module
 from bench.field.measure import Plan, measure, running, storm
 from bench.field.peers import PEERS, Absent, Peer
-from bench.field.reader import MARK, Publisher, Reader, compile_reader, compiler
 from bench.field.report import charts, first, markdown, medians, verdicts
 from bench.field.report import columns as columns_of
+from bench.pages import section
+from bench.reader import MARK, Publisher, Reader, compile_reader, compiler
 
 ROOT: Final = Path(__file__).parents[2]
 HEAD: Final = b"HTTP/1.1 200 OK\r\n\r\n"
@@ -146,9 +146,7 @@ def test_page_shows_the_results() -> None:
     """The section and the charts are those of the stored results."""
     page = (ROOT / "docs" / "performance.md").read_text("utf-8")
     files, alternatives = charts(RESULTS)
-    section = re.search(r"<!-- field -->\n(.*)<!-- end field -->", page, re.DOTALL)
-    assert section is not None
-    assert section[1].strip() == markdown(RESULTS, alternatives).strip()
+    assert section(page, "field").strip() == markdown(RESULTS, alternatives).strip()
     for name, chart in files.items():
         assert (ROOT / "docs" / "images" / name).read_text("utf-8") == chart
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-HERE: Final = Path(__file__).parent
-ROOT: Final = HERE.parents[2]
-HOME: Final = ROOT / ".bench"
-"""The environments of peers, the compiled programs, and the results."""
+from ...pages import HOME, ROOT
 
+HERE: Final = Path(__file__).parent
 BETTER: Final = HOME / "node" / "node_modules" / "better-sse"
 
 SSE: Final = "SSE"

@@ -1,12 +1,15 @@
-/* Hold thousands of streams, and note the time and the number of every event: the reader of `python -m bench.field`.
+/* Hold thousands of streams, and note the time and the number of every event: the reader of `python -m bench.field`
+ * and of `python -m bench.scale`.
  *
  * An event contains `@` and 16 digits (microseconds of CLOCK_MONOTONIC when it was published), `#` and 8 digits (its
  * number), and `~`. All other bytes are framing or filling, whatever the protocol. Commands are lines on the standard
  * input, each answered by one line of JSON:
  *
  *   connect PORT COUNT AT_ONCE FILE   connect, send the bytes of FILE, and wait for the start of each response
+ *   source NUMBER                     connect from 127.0.0.NUMBER and the next addresses: 127.0.0.2 by default
  *   expect NUMBER                     clear all figures; the next event of each stream, also of new ones, has this number
  *   await TOTAL MILLISECONDS          read until there are so many events, none came for so long, or all streams ended
+ *   delays FILE                       write the delays of all events as numbers of 32 bits, in microseconds
  *   close                             close all connections
  */
 
@@ -51,7 +54,7 @@ static uint32_t expected;
 static uint64_t received, lost, doubled, bytes, first_at, last_at;
 static uint32_t *delays;
 static size_t delays_size, delays_room;
-static int poller;
+static int poller, source = 2;
 static char buffer[BUFFER];
 
 static uint64_t now(void) {
@@ -161,7 +164,7 @@ static void begin(struct stream *stream, int number, int port) {
     if (stream->descriptor < 0) fail("socket");
     /* An address has a limited number of ports, which are hard to find when most are used. */
     struct sockaddr_in address = {.sin_family = AF_INET};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + number / PER_ADDRESS);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + source + number / PER_ADDRESS);
     setsockopt(stream->descriptor, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     if (bind(stream->descriptor, (struct sockaddr *)&address, sizeof address)) fail("bind");
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -246,10 +249,16 @@ static void run(char *line) {
     unsigned number;
     unsigned long long total, milliseconds;
     if (sscanf(line, "connect %d %d %d %1023s", &port, &more, &at_once, file) == 4) {
-        int source = open(file, O_RDONLY);
-        if (source < 0 || (request_size = read(source, request, sizeof request)) <= 0) fail(file);
-        close(source);
+        int input = open(file, O_RDONLY);
+        if (input < 0 || (request_size = read(input, request, sizeof request)) <= 0) fail(file);
+        close(input);
         connect_all(port, more, at_once);
+    } else if (sscanf(line, "source %d", &source) == 1) {
+        printf("{}\n");
+    } else if (sscanf(line, "delays %1023s", file) == 1) {
+        FILE *output = fopen(file, "wb");
+        if (!output || fwrite(delays, sizeof *delays, delays_size, output) != delays_size || fclose(output)) fail(file);
+        printf("{}\n");
     } else if (sscanf(line, "expect %u", &number) == 1) {
         received = lost = doubled = bytes = first_at = last_at = delays_size = 0;
         expected = number;

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+from array import array
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,11 @@ SOURCE: Final = Path(__file__).with_name("reader.c")
 
 PATIENCE: Final = 60.0
 """Seconds for one answer of the server to a publisher."""
+
+SETTLE: Final = 0.5
+"""Seconds until a server has registered a stream whose response has begun."""
+
+_ID: Final = re.compile(rb"^id: ?(\S+)\r?$", re.MULTILINE)
 
 MARK: Final = "@{:016d}#{:08d}~"
 """The part of an event that the reader looks for: the time in microseconds, and the number."""
@@ -47,11 +54,14 @@ class Reader:
 
     Arguments:
         program: the compiled reader.
+        source: the last byte of the first address from which it connects. Each 4,000 connections take another address.
     """
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, source: int = 2) -> None:
         self._process = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._files = tempfile.TemporaryDirectory()
+        self.pid = self._process.pid
+        self._ask(f"source {source}")
 
     def __enter__(self) -> Reader:
         return self
@@ -85,9 +95,14 @@ class Reader:
 
     def connect(self, port: int, count: int, request: bytes, at_once: int = 200) -> dict[str, Any]:
         """Connect subscribers, and wait for the start of each response."""
+        self.start_connecting(port, count, request, at_once)
+        return self.answer()
+
+    def start_connecting(self, port: int, count: int, request: bytes, at_once: int = 200) -> None:
+        """Connect subscribers; :meth:`answer` must follow."""
         path = Path(self._files.name) / "request"
         path.write_bytes(request)
-        return self._ask(f"connect {port} {count} {at_once} {path}")
+        self.send(f"connect {port} {count} {at_once} {path}")
 
     def expect(self, number: int) -> None:
         """Clear all figures. The next event of each stream has this number."""
@@ -95,7 +110,20 @@ class Reader:
 
     def read(self, total: int, silence: float) -> dict[str, Any]:
         """Read until there are so many events, or none came for some seconds."""
-        return self._ask(f"await {total} {int(silence * 1000)}")
+        self.start_reading(total, silence)
+        return self.answer()
+
+    def start_reading(self, total: int, silence: float) -> None:
+        """Read as :meth:`read` does; :meth:`answer` must follow."""
+        self.send(f"await {total} {int(silence * 1000)}")
+
+    def delays(self) -> array[int]:
+        """Return the time of each event from publishing to reading, in microseconds."""
+        path = Path(self._files.name) / "delays"
+        self._ask(f"delays {path}")
+        found = array("I")
+        found.frombytes(path.read_bytes())
+        return found
 
     def close(self) -> None:
         """Close all connections."""
@@ -146,6 +174,25 @@ class Publisher:
         status = _read_response(self._socket)
         if not 200 <= status < 300:
             raise RuntimeError(f"expected the event to be published, got status {status}")
+
+
+def last_id(port: int, request: bytes, publisher: Publisher) -> str:
+    """Publish an event, and return its id, as a client gets it.
+
+    Raises:
+        RuntimeError: the event has no id.
+    """
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(request)
+        data = client.recv(65536)
+        time.sleep(SETTLE)
+        publisher.publish()
+        while b"~" not in data or b"\n\n" not in data.partition(b"~")[2].replace(b"\r", b""):
+            data += _receive(client)
+    ids = _ID.findall(data)
+    if not ids:
+        raise RuntimeError("expected events with an id")
+    return str(ids[-1].decode())
 
 
 def _read_response(connection: socket.socket) -> int:
