@@ -136,7 +136,7 @@ async def test_worker_that_dies_during_an_outage(servers: Servers) -> None:
     async with AsyncExitStack() as stack:
         log = stack.enter_context(servers.log("redis-durable"))
         hub = await stack.enter_async_context(serving("--broker", log.url, "--workers", "2", "--heartbeat", "0.5"))
-        assert hub.output.count("serving as node") == 2
+        assert hub.output.count("this worker serves") == 2
         streams = await streams_of(hub, stack)
         kill(log.server)
         victim, survivor = sorted(workers_of(hub))
@@ -144,7 +144,7 @@ async def test_worker_that_dies_during_an_outage(servers: Servers) -> None:
         await eventually(lambda: "could not start" in hub.output, lambda: f"a worker that fails, got:\n{hub.output}")
         await asyncio.to_thread(start, log.server)
         await eventually(
-            lambda: hub.output.count("serving as node") == 3, lambda: f"a third worker, got:\n{hub.output}"
+            lambda: hub.output.count("this worker serves") == 3, lambda: f"a third worker, got:\n{hub.output}"
         )
         assert survivor in workers_of(hub)
         async with publishing(hub) as publishers:

@@ -20,10 +20,10 @@ CHECKS = (
     "unsupported_method",
 )
 
-STREAMS = ("subscribe", "readRun")
+STREAMS = ("subscribe", "readRun", "statistics")
 """Operations whose answers have no end."""
 
-LENIENT = ("listRuns", "topics")
+LENIENT = ("listRuns", "subscribers", "topics")
 """Operations left out at the boundaries: unknown parameters are ignored."""
 
 

@@ -147,56 +147,6 @@ async def test_bad_history(query: str, said: str) -> None:
         assert said in answer.problem()["detail"]
 
 
-async def test_topics_and_subscribers() -> None:
-    async with (
-        site() as hub,
-        hub.client.open("/events?topic=a/*"),
-        hub.client.open("/events?topic=a/*"),
-        hub.client.open("/events?topic=b&topic=a/1") as third,
-    ):
-        await hub.post([{"topic": "a/1", "data": "x"}, {"topic": "a/2", "data": "x"}])
-        await third.next_event()
-        assert (await hub.ask("GET", "/topics")).json() == {
-            "node": "n1",
-            "topics": [{"topic": "a/1", "subscribers": 3}, {"topic": "a/2", "subscribers": 2}],
-        }
-        all_audiences = [{"topics": ["a/*"], "subscribers": 2}, {"topics": ["a/1", "b"], "subscribers": 1}]
-        for query, audiences in (("", all_audiences), ("?limit=1", all_audiences[:1])):
-            assert (await hub.ask("GET", f"/subscribers{query}")).json() == {
-                "node": "n1",
-                "subscribers": 3,
-                "audience_count": 2,
-                "audiences": audiences,
-            }
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("", [f"t{number:03}" for number in range(100)]),
-        ("?limit=2", ["t000", "t001"]),
-        ("?limit=2&after=t001", ["t002", "t003"]),
-        ("?after=t099x", [f"t{number}" for number in range(100, 120)]),
-        ("?after=t119", []),
-        ("?after=", [f"t{number:03}" for number in range(100)]),
-        ("?limit=1000", [f"t{number:03}" for number in range(120)]),
-    ],
-)
-async def test_pages_of_topics(query: str, expected: list[str]) -> None:
-    async with site() as hub, hub.client.open("/events?topic=t000") as stream:
-        await hub.post([{"topic": f"t{number:03}", "data": "x"} for number in reversed(range(120))])
-        await stream.next_event()
-        answer = await hub.ask("GET", f"/topics{query}")
-        assert [entry["topic"] for entry in answer.json()["topics"]] == expected
-
-
-async def test_node_names() -> None:
-    async with site(node="") as one, site(node="") as other:
-        names = [(await hub.ask("GET", "/subscribers")).json()["node"] for hub in (one, other)]
-        assert len(set(names)) == 2
-        assert all(names)
-
-
 async def test_health() -> None:
     async with site() as hub:
         await hub.post({"topic": "a", "data": "x"})

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterable
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from support.program import Serve, serving, workers_of
 from support.servers import START, Connection, until
 from tickertape.asgi import DisconnectReason
 from tickertape.client import Publisher
-from tickertape.server.metrics import WorkerMetrics
 
 
 def value_of(families: Iterable[Metric], name: str, **labels: str) -> float:
@@ -116,12 +114,3 @@ async def test_restarts_are_counted() -> None:
         await until(lambda: len({*workers_of(program)} - {victim}) == 2, lambda: "two workers", within=START)
         await program.end()
         assert "Traceback" not in program.output
-
-
-def test_directory_is_removed() -> None:
-    with closing(WorkerMetrics(2)) as shared:
-        assert shared.directory.stat().st_mode & 0o077 == 0
-        (shared.directory / "1").touch()
-        shared.count_restart(1)
-        assert [*shared.restarts] == [0, 1]
-    assert not shared.directory.exists()

@@ -101,6 +101,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
             ("GET", "/history", "?topic=a"),
             ("GET", "/topics", ""),
             ("GET", "/subscribers", ""),
+            ("GET", "/statistics", ""),
         )
         for status in (401, 403)
     ),
@@ -129,7 +130,7 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/history", "?topic=a&after=a-1&limit=1", 200, b""),
     ("GET", "/history", "", 400, b""),
     ("GET", "/history", "?topic=a", 503, b""),
-    ("GET", "/topics", "?after=a&limit=1", 200, b""),
+    ("GET", "/topics", "?after=a&limit=1&search=a", 200, b""),
     ("GET", "/topics", "?limit=0", 400, b""),
     ("GET", "/topics", "", 503, b""),
     ("POST", "/topics/{topic}/end", "", 200, b'{"reason":"done"}'),
@@ -187,7 +188,10 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("POST", "/runs/{name}/cancel", "", 415, b"x"),
     ("POST", "/runs/{name}/cancel", "", 429, b""),
     ("POST", "/runs/{name}/cancel", "", 503, b""),
-    ("GET", "/subscribers", "?limit=1", 200, b""),
+    ("GET", "/subscribers", "?limit=1&search=a", 200, b""),
+    ("GET", "/statistics", "", 200, b""),
+    ("GET", "/statistics", "", 429, b""),
+    ("GET", "/statistics", "", 503, b""),
     ("GET", "/subscribers", "?limit=0", 400, b""),
     ("GET", "/health/live", "", 200, b""),
     ("GET", "/health/ready", "", 200, b""),
@@ -243,7 +247,7 @@ async def test_answers(method: str, path: str, query: str, status: int, body: by
             headers["origin"] = "https://elsewhere.example"
         elif status == 304:
             headers["if-none-match"] = (await hub.ask("GET", path)).headers["etag"]
-        elif status == 503 and path == "/subscribers":
+        elif status == 503 and path in ("/subscribers", "/statistics"):
             hub.hub.access = find_nothing
         elif status == 503:
             await hub.hub.close()

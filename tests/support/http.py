@@ -78,7 +78,6 @@ async def site(
     *,
     cors_origins: Sequence[str] = (),
     ready_within: float = 5.0,
-    node: str = "n1",
     keep: int | None = None,
     guard: Guard | None = None,
     **options: Any,
@@ -86,6 +85,6 @@ async def site(
     """Run an application; ``options`` are the hub's."""
     broker = ScriptedBroker(keep=keep)
     hub = Hub(broker, **options)
-    app = create_app(hub, cors_origins=cors_origins, ready_within=ready_within, node=node, guard=guard)
+    app = create_app(hub, cors_origins=cors_origins, ready_within=ready_within, guard=guard)
     async with EventStreamClient(app) as client:
         yield Site(hub, broker, client)

@@ -1100,7 +1100,12 @@ class Hub:
         return self.delivery.count(None if topic is None else check_topic(topic))
 
     def topics(
-        self, *, after: str = "", limit: int | None = None, within: str | Iterable[str] | None = None
+        self,
+        *,
+        after: str = "",
+        limit: int | None = None,
+        within: str | Iterable[str] | None = None,
+        search: str = "",
     ) -> dict[str, int]:
         """Return the topics with records in the window, sorted, each with the number of its subscribers.
 
@@ -1108,10 +1113,15 @@ class Hub:
             after: the topic after which to start.
             limit: the greatest number of topics.
             within: patterns of the topics to return; ``None`` for all, also those of the hub itself.
+            search: a text that the topics contain.
         """
         delivery = self.delivery
         wanted = None if within is None else compile_patterns(check_patterns(within, limit=None))
-        found = (topic for topic in delivery.window.topics if topic > after and (wanted is None or wanted(topic)))
+        found = (
+            topic
+            for topic in delivery.window.topics
+            if topic > after and search in topic and (wanted is None or wanted(topic))
+        )
         page = sorted(found) if limit is None else heapq.nsmallest(limit, found)
         return {topic: delivery.count(topic) for topic in page}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -37,6 +36,8 @@ from .endpoints import READY_WITHIN, Endpoints
 from .hosts import AllowedHosts
 from .limits import GUARD, Guard, Limits
 from .metrics import Metrics
+from .overview import Overview
+from .peers import Peers
 from .problems import Problem, problem_response
 from .protocol import STREAMS, DirectStreams
 from .runs import RunEndpoints
@@ -56,8 +57,7 @@ def create_app(
     guard: Guard | None = None,
     lifespan: Lifespan[Any] | None = None,
     ready_within: float = READY_WITHIN,
-    node: str = "",
-    metrics: Metrics | None = None,
+    peers: Peers | None = None,
     root_path: str = "",
 ) -> Starlette:
     """Return the hub's HTTP interface as an application.
@@ -71,8 +71,7 @@ def create_app(
         guard: the limits for clients; the default ones by default.
         lifespan: replaces the hub's own.
         ready_within: seconds in which the broker must answer for the hub to be ready.
-        node: the name of this process, for answers about this process alone; random if empty.
-        metrics: answers ``GET /metrics``; by default, for this process alone.
+        peers: all workers of this server; by default, this process alone.
         root_path: a path below which a proxy publishes the hub, as ``/live``; the proxy may keep it or remove it.
     """
     cors: dict[str, Any] = {
@@ -85,7 +84,8 @@ def create_app(
     }
     guard = Guard(Limits()) if guard is None else guard
     hosts = AllowedHosts(allowed_hosts)
-    metrics = metrics or Metrics(hub)
+    peers = peers or Peers()
+    metrics = Metrics(hub, peers)
     metrics.add_limits(guard.statistics)
     health = BrokerHealth()
 
@@ -109,9 +109,10 @@ def create_app(
             yield state
 
     runs = Runs(hub)
-    endpoints = Endpoints(hub, health, cors_origins, ready_within, node or secrets.token_hex(4), runs, guard)
+    endpoints = Endpoints(hub, health, cors_origins, ready_within, runs, guard)
+    overview = Overview(hub, peers, metrics, guard)
     app = Starlette(
-        routes=_routes(endpoints, RunEndpoints(hub, runs, health, guard, endpoints.receive), metrics),
+        routes=_routes(endpoints, RunEndpoints(hub, runs, health, guard, endpoints.receive), metrics, overview),
         middleware=[
             Middleware(RootPath, root_path),
             Middleware(RequestCheck, hosts, guard),
@@ -135,7 +136,7 @@ def create_app(
     return app
 
 
-def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[BaseRoute]:
+def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics, overview: Overview) -> list[BaseRoute]:
     files = read_static_files(WEB / "hub")
     page = {
         "title": "Live stream",
@@ -152,9 +153,10 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics) -> list[
         Route("/revocations", endpoints.revocations, methods=["POST"]),
         Route("/subscriptions/{id}", endpoints.change, methods=["PATCH"]),
         Route("/history", endpoints.history),
-        Route("/topics", endpoints.topics),
+        Route("/topics", overview.topics),
         Route("/topics/{topic:path}/end", endpoints.end_topic, methods=["POST"]),
-        Route("/subscribers", endpoints.subscribers),
+        Route("/subscribers", overview.subscribers),
+        Route("/statistics", overview.statistics),
         Route("/runs", runs.list_runs),
         Route("/runs/{name:path}/events", runs.append, methods=["POST"]),
         Route("/runs/{name:path}/end", runs.end, methods=["POST"]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -61,7 +60,6 @@ class Endpoints:
         health: records and reports failed writes.
         origins: the origins whose pages may publish, besides the server's own.
         ready_within: seconds in which the broker must answer.
-        node: the name of this process, for answers about this process alone.
         runs: the runs on the log of the hub.
         guard: the limits for clients.
     """
@@ -72,14 +70,12 @@ class Endpoints:
         health: BrokerHealth,
         origins: Sequence[str],
         ready_within: float,
-        node: str,
         runs: Runs,
         guard: Guard,
     ) -> None:
         self._hub = hub
         self._runs = runs
         self._health = health
-        self._node = node
         self._guard = guard
         self._origins = origins
         self._ready_within = ready_within
@@ -170,30 +166,6 @@ class Endpoints:
             for cursor, record in found
         ]
         return json_response({"events": events, "gap": gap})
-
-    async def topics(self, request: Request) -> Response:
-        """``GET /topics``: topics with events in memory, and the number of subscribers that match each."""
-        grant = await self._hub.authorize(request)
-        if not (grant.admin or grant.subscribe):
-            raise grant.refusal("list topics")
-        within = None if grant.admin else grant.subscribe
-        page = self._hub.topics(after=request.query_params.get("after", ""), limit=limit_of(request), within=within)
-        topics = [{"topic": topic, "subscribers": count} for topic, count in page.items()]
-        return json_response({"node": self._node, "topics": topics})
-
-    async def subscribers(self, request: Request) -> Response:
-        """``GET /subscribers``: the number of subscribers, and the largest audiences."""
-        (await self._hub.authorize(request)).check_admin("list subscribers")
-        counts = Counter(info.topics for info in self._hub.presence)
-        largest = counts.most_common(limit_of(request))
-        return json_response(
-            {
-                "node": self._node,
-                "subscribers": counts.total(),
-                "audience_count": len(counts),
-                "audiences": [{"topics": topics, "subscribers": count} for topics, count in largest],
-            }
-        )
 
     async def tickets(self, request: Request) -> Response:
         """``POST /tickets``: a ticket for one stream, for a client that cannot send its credential with it."""

@@ -23,6 +23,9 @@ DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
 """Items in one answer: some hundred KiB with events of the usual size. ``after`` continues with the next page."""
 
+MAX_SEARCH: Final = 200
+"""Characters of a text to search for."""
+
 _PROBLEM: Final = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 _REASONS: Final = {
@@ -98,6 +101,7 @@ def describe() -> dict[str, Any]:
             "/topics": {"get": _topics()},
             "/topics/{topic}/end": {"post": _end_topic()},
             "/subscribers": {"get": _subscribers()},
+            "/statistics": {"get": _statistics()},
             "/runs": {"get": _runs()},
             "/runs/{name}": {"get": _read_run(), "post": _open_run()},
             "/runs/{name}/events": {"post": _append_to_run()},
@@ -274,9 +278,10 @@ def _topics() -> dict[str, Any]:
     return {
         "operationId": "topics",
         "summary": "Topics with events in memory, in alphabetical order.",
-        "description": "Describes one node: the worker or machine that answers.",
+        "description": "The numbers of subscribers are those of all workers of one server.",
         "parameters": [
             _text("after", "query", "The topic after which to start. Default: before the first topic."),
+            _search("the topics"),
             _query("limit", "The greatest number of topics.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
         "responses": {"200": _answer("A page of topics.", "Topics"), **_problems(400, 401, 403, 503)},
@@ -428,19 +433,39 @@ def _options(schema: str) -> dict[str, Any]:
 def _subscribers() -> dict[str, Any]:
     return {
         "operationId": "subscribers",
-        "summary": "The number of subscribers.",
-        "description": "Describes one node: the worker or machine that answers.",
+        "summary": "The number of subscribers, the largest audiences, and the users with the most streams.",
+        "description": (
+            "Describes all workers of one server. An audience is the subscribers with the same topics. Of each worker, "
+            "the 10,000 largest audiences and users count."
+        ),
         "parameters": [
-            _query(
-                "limit",
-                "The greatest number of audiences, of which the largest are listed.",
-                1,
-                MAX_LIMIT,
-                DEFAULT_LIMIT,
-            )
+            _search("a topic or the user of the subscribers"),
+            _query("limit", "The greatest number of audiences, and of users.", 1, MAX_LIMIT, DEFAULT_LIMIT),
         ],
-        "responses": {"200": _answer("The number of subscribers.", "Subscribers"), **_problems(400, 401, 403, 503)},
+        "responses": {"200": _answer("The subscribers.", "Subscribers"), **_problems(400, 401, 403, 503)},
     }
+
+
+def _statistics() -> dict[str, Any]:
+    return {
+        "operationId": "statistics",
+        "summary": "The state of all workers, once a second.",
+        "description": (
+            "Each event `samples` has a list of samples: at first those of the last minutes, if others read them too. "
+            "A sample has the state at its time, and rates for a second since the sample before. For a monitoring "
+            "system, `/metrics` is better."
+        ),
+        "parameters": [_text("Last-Event-ID", "header", "The id of the last event that was received.")],
+        "responses": {
+            "200": {"description": "An event stream.", "content": {"text/event-stream": {}}},
+            **_problems(401, 403, 429, 503),
+        },
+    }
+
+
+def _search(where: str) -> dict[str, Any]:
+    schema = {"type": "string", "maxLength": MAX_SEARCH}
+    return _text("search", "query", f"A text within {where}; case counts.", schema)
 
 
 def _read(summary: str, name: str, schema: str | None, problems: tuple[int, ...] = (503,)) -> dict[str, Any]:
@@ -535,7 +560,7 @@ _WHICH_RUN: Final = (
     _text("owner", "query", "The owner that the run must have. Default: any."),
 )
 _COUNT: Final = {"type": "integer", "minimum": 0}
-_NODE: Final = {"type": "string", "description": "The process that answers: a random name.", "examples": ["3fa9c1d2"]}
+_NODE: Final = {"type": "string", "description": "The server that answers: a random name.", "examples": ["3fa9c1d2"]}
 _CURSOR: Final = {
     "type": "string",
     "pattern": "^[0-9A-Za-z_]{1,64}-(?:0|[1-9][0-9]{0,17})$",
@@ -605,11 +630,13 @@ _SCHEMAS: Final[dict[str, Any]] = {
         "node topics", node=_NODE, topics=_list_of(_object("topic subscribers", topic=_STRING, subscribers=_COUNT))
     ),
     "Subscribers": _object(
-        "node subscribers audience_count audiences",
+        "node subscribers audience_count audiences user_count users",
         node=_NODE,
         subscribers=_COUNT,
         audience_count=_COUNT,
         audiences=_list_of(_object("topics subscribers", topics=_list_of(_STRING), subscribers=_COUNT)),
+        user_count=_COUNT,
+        users=_list_of(_object("user subscribers", user=_STRING, subscribers=_COUNT)),
     ),
     "Change": _closed(
         add={

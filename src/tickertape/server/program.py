@@ -6,7 +6,6 @@ import asyncio
 import functools
 import logging
 import math
-import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -27,7 +26,7 @@ from .descriptors import raise_descriptor_limit
 from .gc_policy import gc_policy
 from .hosts import default_hosts
 from .limits import Guard, Limits
-from .metrics import Metrics, WorkerMetrics
+from .peers import Peers, WorkerShare
 from .settings import OF_ACCESS, OF_THE_HUB, Settings, SettingsError
 from .systemd import ServiceManager
 from .uvicorn import run
@@ -116,19 +115,19 @@ def serve(
         program = Program(settings, secret)
         run(program, listener, on_reload=lambda: program.reload(reload()), **options)
     else:
-        with closing(WorkerMetrics(settings.workers)) as shared:
+        with closing(WorkerShare(settings.workers)) as share:
 
             def reload_workers() -> Reload:
                 changed = reload()
-                create = None if changed is None else functools.partial(_create_worker, changed, secret, shared)
+                create = None if changed is None else functools.partial(_create_worker, changed, secret, share)
                 return Reload(create, changed)
 
             run_workers(
-                functools.partial(_create_worker, settings, secret, shared),
+                functools.partial(_create_worker, settings, secret, share),
                 listener,
                 workers=settings.workers,
                 on_reload=reload_workers,
-                on_restart=shared.count_restart,
+                on_restart=share.count_restart,
                 **options,
             )
     logger.info("stopped")
@@ -140,17 +139,16 @@ class Program:
     Arguments:
         settings: the settings of the program.
         ticket_secret: signs tickets; the same in all processes.
-        shared: shared by several workers for their metrics.
+        share: what the workers share; ``None`` for one process.
     """
 
-    def __init__(self, settings: Settings, ticket_secret: bytes, shared: WorkerMetrics | None = None) -> None:
+    def __init__(self, settings: Settings, ticket_secret: bytes, share: WorkerShare | None = None) -> None:
         self._settings = settings
-        self._node = secrets.token_hex(4)  # not the process id, which is the same in many containers
         self.hub = Hub(settings.broker, retention=settings.retention, **settings.hub_options)
         self._tickets = Tickets(ticket_secret, self.hub)
         self._revocations = Revocations(self.hub)
         self.hub.access = create_access(settings, self._tickets, self._revocations)
-        self._metrics = Metrics(self.hub, shared)
+        self._peers = Peers(share)
         self._guard = Guard(settings.limits)
         self._app = create_app(
             self.hub,
@@ -160,8 +158,7 @@ class Program:
             allowed_hosts=["*"] if settings.uds else [*default_hosts(settings.host), *settings.allowed_hosts],
             guard=self._guard,
             lifespan=self._lifespan,
-            node=self._node,
-            metrics=self._metrics,
+            peers=self._peers,
             root_path=settings.root_path or "",
         )
         if settings.trusted_proxies:
@@ -173,9 +170,9 @@ class Program:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        async with self.hub, gc_policy(), self._metrics.serving():
+        async with self.hub, gc_policy(), self._peers.serving():
             if self._settings.workers > 1:
-                logger.info("serving as node %s", self._node)
+                logger.info("this worker serves")
             yield
 
     def reload(self, settings: Settings | None) -> None:
@@ -207,9 +204,9 @@ class Program:
         return True
 
 
-def _create_worker(settings: Settings, ticket_secret: bytes, shared: WorkerMetrics) -> Program:
+def _create_worker(settings: Settings, ticket_secret: bytes, share: WorkerShare) -> Program:
     set_up_logging(settings)  # a spawned process inherits nothing of its parent's logging
-    return Program(settings, ticket_secret, shared)
+    return Program(settings, ticket_secret, share)
 
 
 def _shorten_errors(send: Send) -> Send:

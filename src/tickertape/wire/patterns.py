@@ -30,7 +30,7 @@ MAX_ANY: Final = 2
 Patterns: TypeAlias = tuple[str, ...]
 """Patterns of one subscription: checked, sorted, each once."""
 
-INTERNAL: Final = frozenset({"hub-access", "hub-changes", "run", "run-nodes", "runs"})
+INTERNAL: Final = frozenset({"hub-access", "hub-changes", "hub-statistics", "run", "run-nodes", "runs"})
 """First segments of the topics in which the hub keeps its own records."""
 
 ONE: Final = "*"
