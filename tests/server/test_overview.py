@@ -146,7 +146,7 @@ async def test_all_workers() -> None:
 
 
 async def next_event(stream: EventStream, clock: FakeClock) -> ReceivedEvent:
-    """Let seconds pass until the next event."""
+    """Advance the clock until the next event."""
     reading = asyncio.ensure_future(stream.next_event())
     while not reading.done():
         clock.advance(1)

@@ -109,7 +109,7 @@ async def test_kept_samples() -> None:
         clock.advance(1)
         samples = await sampler.after(0)
     assert rates(samples) == [1.0] * KEPT
-    clock.advance(60)  # nobody looks
+    clock.advance(60)  # without a reader
     assert await sampler.after(0) == []
     clock.advance(1)
     assert len(await sampler.after(0)) == 1

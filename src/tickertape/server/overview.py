@@ -1,4 +1,4 @@
-"""What operators look at: topics, subscribers and live statistics, of all workers of this server."""
+"""Topics, subscribers and live statistics of all workers of this server, for operators."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .problems import Problem
 from .samples import INTERVAL, Sampler
 
 _MOST: Final = 10_000
-"""Audiences and users of one worker in an answer: more are of no use to anybody who reads it."""
+"""Audiences and users of one worker in an answer: more are of no use to a reader."""
 
 _TOPIC: Final = "hub-statistics"
 """The topic of streams of statistics, among subscribers. It has no events."""

@@ -31,7 +31,7 @@ _MAX_QUESTION: Final = 256 * 1024
 
 
 class WorkerShare:
-    """What the workers of one server share: a name, a directory of sockets, and the numbers of restarts.
+    """State shared by the workers of one server: a name, a directory of sockets, and the numbers of restarts.
 
     Made by the parent process, and passed to each worker when it is started.
 

@@ -1,4 +1,4 @@
-"""``Sampler``: the state of all workers, once a second while somebody looks at it."""
+"""``Sampler``: the state of all workers, once a second while a client reads it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _TOTALS: Final = {
 _LATENCY: Final = "tickertape_delivery_latency_seconds_bucket"
 
 Sample: TypeAlias = dict[str, Any]
-"""What the pages of operators show of one moment: numbers, and objects of numbers."""
+"""The state at one moment: numbers, and objects of numbers."""
 
 
 class Series(NamedTuple):
@@ -98,7 +98,7 @@ class Counts(NamedTuple):
 
 
 def sample_of(counts: Counts, before: Counts, now: float) -> Sample:
-    """Return what happened between two moments, and the state at the second.
+    """Return the rates between two moments, and the state at the second.
 
     Arguments:
         counts: the numbers at the end.
