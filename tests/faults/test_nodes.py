@@ -1,7 +1,12 @@
-"""Two hubs on one log: events of one arrive at the other, even after it was stopped or cut off."""
+"""Two hubs on one log: events of one arrive at the other, even after it was stopped or cut off.
+
+Each also changes the topics of the streams of the other.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import random
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +18,7 @@ import pytest
 
 from broker.private_servers import Forwarder, forwarded
 from support.program import Serve
+from tickertape.wire import Cursor, StreamOpen, TopicsChange, compile_patterns
 
 from .accounts import PATIENCE, Stream, ask, history
 from .servers import Servers
@@ -124,3 +130,91 @@ async def test_catch_up(kind: str, servers: Servers, tmp_path: Path) -> None:
             assert [(event.id, event.data) for event in stream.events] == expected
         assert await history(nodes.second) == expected
         assert "Traceback" not in nodes.second.output
+
+
+STREAMS = 4
+CHANGES = 25
+"""Of each stream."""
+
+TOPICS = [f"t/{number}" for number in range(6)]
+
+
+def offset_of(cursor: str | None) -> int:
+    parsed = Cursor.parse(cursor or "")
+    assert parsed is not None, cursor
+    return parsed.offset
+
+
+async def change_topics(stream: Stream, other: Serve, rng: random.Random) -> list[tuple[int, frozenset[str]]]:
+    """Change the topics of a stream at the other hub. Return the topics, each with the offset after which they hold."""
+    await stream.has(1)
+    opened = StreamOpen.parse(stream.events[0])
+    assert opened is not None, stream.events[0]
+    has = frozenset({"always"})
+    history = [(offset_of(stream.events[0].id), has)]
+    async with httpx2.AsyncClient(timeout=PATIENCE) as client:
+        for _ in range(CHANGES):
+            pattern = rng.choice([*TOPICS, "t/*"])
+            method = "remove" if pattern in has else "add"
+            url = f"{other.url}subscriptions/{opened.subscription}"
+            answer = await client.patch(url, json={method: [pattern]})
+            assert answer.status_code == 200, answer.text
+            has ^= {pattern}
+            history.append((offset_of(answer.json()["cursor"]), has))
+    return history
+
+
+@KINDS
+async def test_ledger_of_changes(kind: str, servers: Servers, tmp_path: Path) -> None:
+    """Each stream changes its topics at the other hub, while events are published at both.
+
+    It gets the events of its topics between the offsets of its changes, each once and in order. The stream itself
+    contains each change with the offset that the other hub has answered.
+    """
+    published: list[tuple[int, str, str]] = []
+    async with two_nodes(kind, servers, tmp_path) as (first, second, _), AsyncExitStack() as stack:
+        stopped = asyncio.Event()
+
+        async def keep_publishing(hub: Serve, name: str) -> None:
+            rng = random.Random(name)
+            while not stopped.is_set():
+                topics = [rng.choice([*TOPICS, "always"]) for _ in range(5)]
+                events = [{"topic": topic, "data": f"{name} {at}"} for at, topic in enumerate(topics)]
+                answer = await client.post(f"{hub.url}events", json=events)
+                cursors = answer.json()["cursors"]
+                published.extend(
+                    (offset_of(cursor), each["topic"], each["data"])
+                    for cursor, each in zip(cursors, events, strict=True)
+                )
+
+        client = await stack.enter_async_context(httpx2.AsyncClient(timeout=PATIENCE))
+        query = "topic=always&subscription=true"
+        places = [(first, second), (second, first)] * (STREAMS // 2)
+        streams = [await stack.enter_async_context(Stream(hub, query)) for hub, _ in places]
+        async with asyncio.TaskGroup() as group:
+            for hub, name in ((first, "first"), (second, "second")):
+                group.create_task(keep_publishing(hub, name))
+            changing = [
+                group.create_task(change_topics(stream, other, random.Random(at)))
+                for at, (stream, (_, other)) in enumerate(zip(streams, places, strict=True))
+            ]
+            await asyncio.wait(changing)
+            stopped.set()
+        published.sort()
+        (last,) = await publish(first, "always", "end")
+        for stream, changed in zip(streams, changing, strict=True):
+            await stream.reaches(last)
+            history = changed.result()
+            changes = [
+                (offset_of(event.id), change) for event in stream.events if (change := TopicsChange.parse(event))
+            ]
+            assert [(offset, frozenset(change.topics)) for offset, change in changes] == history[1:]
+            expected = []
+            for (after, has), (upto, _) in zip(history, [*history[1:], (1 << 60, frozenset())], strict=True):
+                matches = compile_patterns(tuple(sorted(has)))
+                expected += [
+                    (offset, data) for offset, topic, data in published if after < offset <= upto and matches(topic)
+                ]
+            received = [(offset_of(event.id), event.data) for event in stream.events[:-1] if event.event is None]
+            assert received == expected
+            assert len(expected) > CHANGES
