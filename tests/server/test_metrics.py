@@ -6,18 +6,23 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from support.access import ADMIN, bearer, protect
 from support.http import site
 from support.program import Serve, serving, workers_of
 from support.servers import START, Connection, until
+from tickertape.access import add_key
 from tickertape.asgi import DisconnectReason
 from tickertape.client import Publisher
+from tickertape.server.metrics import Audience
 
 
 def value_of(families: Iterable[Metric], name: str, **labels: str) -> float:
@@ -62,6 +67,39 @@ async def test_formats(accept: str, content_type: str, parser: Any) -> None:
         assert value_of(families, "tickertape_broker_latency_seconds_count", operation="append") == 1
         assert value_of(families, "process_open_fds") > 0
         assert value_of(families, "tickertape_build_info") == 1
+
+
+@pytest.mark.parametrize(
+    ("metrics", "controlled", "statuses"),
+    [
+        ("admin", False, (200, 200)),
+        ("admin", True, (401, 200)),
+        ("open", True, (200, 200)),
+        ("off", False, (404, 404)),
+        ("off", True, (404, 404)),
+    ],
+)
+async def test_audience(metrics: Audience, controlled: bool, statuses: tuple[int, int]) -> None:
+    """Requests without a credential, and those of an administrator, get these statuses."""
+    async with site(metrics=metrics) as at:
+        if controlled:
+            protect(at.hub, {"admin": ADMIN})
+        answers = [await at.ask("GET", "/metrics", headers=headers) for headers in ({}, bearer("admin"))]
+        assert tuple(answer.status for answer in answers) == statuses
+
+
+async def test_audience_is_a_setting(tmp_path: Path) -> None:
+    """The key works as Prometheus sends it, and the samples of all workers come with it."""
+    file = tmp_path / "keys"
+    key = add_key(file, "prometheus", admin=True)
+    async with serving("--workers", "2", "--api-key-file", str(file)) as program, httpx2.AsyncClient() as client:
+        url = f"http://127.0.0.1:{program.port}/metrics"
+        assert (await client.get(url)).status_code == 401
+        answer = await client.get(url, headers={"authorization": f"Bearer {key}"})
+        families = [*parse(answer.text)]
+        assert value_of(families, "tickertape_build_info") == 2
+    async with serving("--api-key-file", str(file), "--metrics", "open") as program:
+        await read(program)
 
 
 async def test_every_reason_is_there_from_the_start() -> None:

@@ -17,6 +17,7 @@ from tickertape.errors import AccessUnavailableError
 from tickertape.hub import Grant, Hub, OverflowPolicy
 from tickertape.server.app import create_app
 from tickertape.server.limits import Guard, Limits
+from tickertape.server.metrics import Audience
 from tickertape.server.openapi import describe
 
 DOCUMENT = describe()
@@ -197,6 +198,10 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/health/ready", "", 200, b""),
     ("GET", "/health/ready", "", 503, b""),
     ("GET", "/metrics", "", 200, b""),
+    ("GET", "/metrics", "", 401, b""),
+    ("GET", "/metrics", "", 403, b""),
+    ("GET", "/metrics", "", 404, b""),
+    ("GET", "/metrics", "", 503, b""),
     ("GET", "/openapi.json", "", 200, b""),
     ("GET", "/", "", 200, b""),
     ("GET", "/", "", 304, b""),
@@ -225,7 +230,8 @@ async def test_answers(method: str, path: str, query: str, status: int, body: by
     guard = Guard(Limits(publish_rate=10, stream_rate=1)) if status == 429 else None
     # An invalid name is 400 where there is nothing else to refuse.
     name = "a/*" if (path, status) == ("/runs/{name}/cancel", 400) else "a/b"
-    async with site(max_event_size=1000 if "{name}" in path else 100, guard=guard) as hub:
+    metrics: Audience = "off" if (path, status) == ("/metrics", 404) else "admin"
+    async with site(max_event_size=1000 if "{name}" in path else 100, guard=guard, metrics=metrics) as hub:
         run = await prepare_run(hub, path, status) if "{name}" in path else ""
         if guard is not None:
             guard.published("", 100, 0)
@@ -247,7 +253,7 @@ async def test_answers(method: str, path: str, query: str, status: int, body: by
             headers["origin"] = "https://elsewhere.example"
         elif status == 304:
             headers["if-none-match"] = (await hub.ask("GET", path)).headers["etag"]
-        elif status == 503 and path in ("/subscribers", "/statistics"):
+        elif status == 503 and path in ("/subscribers", "/statistics", "/metrics"):
             hub.hub.access = find_nothing
         elif status == 503:
             await hub.hub.close()

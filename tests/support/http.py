@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from tickertape.hub import Hub
 from tickertape.server import create_app
 from tickertape.server.limits import Guard
+from tickertape.server.metrics import Audience
 from tickertape.testing import EventStreamClient, ScriptedBroker
 
 __all__ = ["JSON", "Answer", "Site", "site"]
@@ -80,11 +81,12 @@ async def site(
     ready_within: float = 5.0,
     keep: int | None = None,
     guard: Guard | None = None,
+    metrics: Audience = "admin",
     **options: Any,
 ) -> AsyncIterator[Site]:
     """Run an application; ``options`` are the hub's."""
     broker = ScriptedBroker(keep=keep)
     hub = Hub(broker, **options)
-    app = create_app(hub, cors_origins=cors_origins, ready_within=ready_within, guard=guard)
+    app = create_app(hub, cors_origins=cors_origins, ready_within=ready_within, guard=guard, metrics=metrics)
     async with EventStreamClient(app) as client:
         yield Site(hub, broker, client)

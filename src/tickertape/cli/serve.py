@@ -194,6 +194,15 @@ def serve(
     max_age: Annotated[
         str | None, _option("Age at which a stream ends, so that its client reconnects.", _SOME, "none")
     ] = None,
+    metrics: Annotated[
+        str | None,
+        _option(
+            "Requests that /metrics answers: open (all), admin (if access is controlled, those of administrators) or "
+            "off (none).",
+            "open|admin|off",
+            "admin",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None, _option("Level of the log: debug, info, warning or error.", "LEVEL", "info")
     ] = None,

@@ -35,7 +35,7 @@ from .checks import RequestCheck, RootPath
 from .endpoints import READY_WITHIN, Endpoints
 from .hosts import AllowedHosts
 from .limits import GUARD, Guard, Limits
-from .metrics import Metrics
+from .metrics import Audience, Metrics
 from .overview import Overview
 from .peers import Peers
 from .problems import Problem, problem_response
@@ -59,6 +59,7 @@ def create_app(
     ready_within: float = READY_WITHIN,
     peers: Peers | None = None,
     root_path: str = "",
+    metrics: Audience = "admin",
 ) -> Starlette:
     """Return the hub's HTTP interface as an application.
 
@@ -73,6 +74,7 @@ def create_app(
         ready_within: seconds in which the broker must answer for the hub to be ready.
         peers: all workers of this server; by default, this process alone.
         root_path: a path below which a proxy publishes the hub, as ``/live``; the proxy may keep it or remove it.
+        metrics: the requests that ``GET /metrics`` answers.
     """
     cors: dict[str, Any] = {
         "allow_origins": cors_origins,
@@ -85,8 +87,8 @@ def create_app(
     guard = Guard(Limits()) if guard is None else guard
     hosts = AllowedHosts(allowed_hosts)
     peers = peers or Peers()
-    metrics = Metrics(hub, peers)
-    metrics.add_limits(guard.statistics)
+    metric_endpoint = Metrics(hub, peers, metrics)
+    metric_endpoint.add_limits(guard.statistics)
     health = BrokerHealth()
 
     async def handle_problem(request: Request, error: Exception) -> Response:
@@ -110,9 +112,9 @@ def create_app(
 
     runs = Runs(hub)
     endpoints = Endpoints(hub, health, cors_origins, ready_within, runs, guard)
-    overview = Overview(hub, peers, metrics, guard)
+    overview = Overview(hub, peers, metric_endpoint, guard)
     app = Starlette(
-        routes=_routes(endpoints, RunEndpoints(hub, runs, health, guard, endpoints.receive), metrics, overview),
+        routes=_routes(endpoints, RunEndpoints(hub, runs, health, guard, endpoints.receive), metric_endpoint, overview),
         middleware=[
             Middleware(RootPath, root_path),
             Middleware(RequestCheck, hosts, guard),

@@ -7,7 +7,9 @@ for Prometheus.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from importlib.metadata import version
+from typing import Final, Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, InfoMetricFamily, Metric
@@ -21,8 +23,12 @@ from ..hub import Hub
 from ..integrations.prometheus import HubCollector
 from .limits import LimitCounts
 from .peers import Peers
+from .problems import Problem
 
-_QUESTION = "metrics"
+Audience: TypeAlias = Literal["open", "admin", "off"]
+"""The requests that ``GET /metrics`` answers: all, those of administrators, or none."""
+
+_QUESTION: Final = "metrics"
 
 
 class _Fixed(Collector):
@@ -56,10 +62,13 @@ class Metrics:
     Arguments:
         hub: the hub of this process.
         peers: all workers of this server.
+        audience: the requests that are answered. Without access control, every request is one of an administrator.
     """
 
-    def __init__(self, hub: Hub, peers: Peers) -> None:
+    def __init__(self, hub: Hub, peers: Peers, audience: Audience = "admin") -> None:
+        self._hub = hub
         self._peers = peers
+        self._audience = audience
         peers.answer(_QUESTION, lambda: generate_latest(self._registry).decode())
         self._registry = CollectorRegistry()
         self._registry.register(
@@ -79,6 +88,10 @@ class Metrics:
 
     async def metrics(self, request: Request) -> Response:
         """``GET /metrics``: the metrics of all workers, in the format that the client prefers."""
+        if self._audience == "off":
+            raise Problem(HTTPStatus.NOT_FOUND, "the metrics are off: see --metrics")
+        if self._audience == "admin":
+            (await self._hub.authorize(request)).check_admin("read metrics")
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         registry = self._registry
         if self._peers.share is not None:

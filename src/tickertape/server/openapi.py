@@ -32,7 +32,7 @@ _REASONS: Final = {
     400: "The request cannot be parsed.",
     401: "The request has no credential, or an invalid one.",
     403: "The credential does not cover this, pages of this origin may not send it, or the run has another owner.",
-    404: "There is no such run or no open stream with this id, or the hub has no access control.",
+    404: "There is no such run or no open stream with this id, the hub has no access control, or its metrics are off.",
     409: "Another run of the name is active, or the run has ended.",
     410: "The beginning of the run is no longer kept, and the framing needs it.",
     413: "The event, the body or the batch is too large.",
@@ -492,8 +492,11 @@ def _metrics() -> dict[str, Any]:
     return {
         "operationId": "metrics",
         "summary": "The metrics of all workers, for Prometheus.",
-        "description": "Prometheus' text format; OpenMetrics, if `Accept` asks for it.",
-        "responses": {"200": {"description": "The metrics.", "content": content}},
+        "description": (
+            "Prometheus' text format; OpenMetrics, if `Accept` asks for it. Where access is controlled, this needs the "
+            "credential of an administrator, unless the server is set to answer everyone, or no one."
+        ),
+        "responses": {"200": {"description": "The metrics.", "content": content}, **_problems(401, 403, 404, 503)},
     }
 
 

@@ -160,6 +160,7 @@ class Program:
             lifespan=self._lifespan,
             peers=self._peers,
             root_path=settings.root_path or "",
+            metrics=settings.metrics,
         )
         if settings.trusted_proxies:
             self._app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies)

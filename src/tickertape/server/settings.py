@@ -29,6 +29,7 @@ from ..errors import BrokerError, InvalidTopicError
 from ..hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY
 from ..wire import MAX_TOPICS, check_patterns
 from .limits import Limits
+from .metrics import Audience
 from .uvicorn import Certificate
 
 DEFAULT_MAX_AGE: Final = 600
@@ -261,6 +262,7 @@ class Settings(BaseModel):
     anonymous_subscribe: PatternList = _setting([], "topic patterns")
     anonymous_publish: PatternList = _setting([], "topic patterns")
     max_age: Limit[float] = _setting(None, "a number of seconds over 0, or none", gt=0)
+    metrics: Audience = _setting("admin", "one of 'open', 'admin', 'off'")
     log_level: Literal["debug", "info", "warning", "error"] = _setting(
         "info", "one of 'debug', 'info', 'warning', 'error'"
     )
