@@ -12,6 +12,8 @@ from bench.pages import section
 from bench.reader import compiler
 from bench.scale import measure as measure_module
 from bench.scale.measure import Plan, check, limited, measure
+from bench.scale.plan import Demand, Figures, plan
+from bench.scale.plan import markdown as plan_markdown
 from bench.scale.report import charts, markdown
 
 ROOT: Final = Path(__file__).parents[2]
@@ -70,3 +72,48 @@ def test_goal_was_reached() -> None:
     most = max(RESULTS["measured"], key=lambda row: int(row["connections"]))
     assert most["connections"] == 100_000
     assert all(row["lost"] == 0 for row in RESULTS["measured"])
+
+
+MEASURED: Final = Figures(delivery=10e-6, silent=2e-6, returning=200e-6, connection=8 * 1024, worker=64 << 20)
+
+
+@pytest.mark.parametrize(
+    ("demand", "limited_by", "nodes", "each"),
+    [
+        # 8 cores × (0.5 − 10 × 157 µs) ÷ 12 µs = 332,286, and 320,000 of 8 workers
+        (Demand(1_000_000), "workers", 5, 200_000),
+        (Demand(1_000_000, held=1 << 20), "CPU", 5, 200_000),
+        (Demand(1_000_000, held=1 << 20, events=3.0), "CPU", 10, 100_000),
+        # 1 GiB in use at most, and 1 GiB − 8 × 96 MiB for connections of 16 KiB
+        (Demand(100_000, memory=2 << 30, waiting=8 * 1024, window=32 << 20), "memory", 8, 12_500),
+        # 50 Mbit/s ÷ (1,000 + 90) × 8 bits
+        (Demand(20_000, network=100e6, size=1_000), "network", 5, 4_000),
+    ],
+    ids=["workers", "CPU", "events", "memory", "network"],
+)
+def test_plan(demand: Demand, limited_by: str, nodes: int, each: int) -> None:
+    found = plan(demand, MEASURED)
+    assert min(found.limits, key=lambda name: found.limits[name]) == limited_by
+    assert (found.nodes, found.each) == (nodes, each)
+    assert found.after_loss <= min(found.limits.values())
+
+
+def test_reconnects_of_a_plan() -> None:
+    """200,000 clients of 200 µs return to four nodes of 8 cores, half of which are free, within 0.4 of `retry`."""
+    found = plan(Demand(1_000_000, drain=50.0), MEASURED)
+    assert found.storm == pytest.approx(40 / 32)
+    assert found.retry == pytest.approx(40 / 32 / 0.4 / 0.5)
+    assert found.everyone == pytest.approx(200 / 40)
+    assert found.arrivals == pytest.approx(4_000)
+    assert found.broker == pytest.approx(40 * 10 * 32e-6)
+
+
+@pytest.mark.parametrize("demand", [Demand(1, memory=1 << 30), Demand(1, published=1e4)], ids=["memory", "log"])
+def test_impossible_plan(demand: Demand) -> None:
+    with pytest.raises(ValueError, match="room for a connection"):
+        plan(demand, MEASURED)
+
+
+def test_page_shows_the_plan() -> None:
+    page = (ROOT / "docs" / "operations" / "planning.md").read_text("utf-8")
+    assert section(page, "plan").strip() == plan_markdown(RESULTS).strip()
