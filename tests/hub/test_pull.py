@@ -8,8 +8,10 @@ import pickle
 
 import pytest
 
+from support.asgi import settle
 from tickertape import ServerSentEvent
 from tickertape.hub import Hub, HubEvent
+from tickertape.testing import FakeClock
 from tickertape.wire import Gap
 
 EVENT = HubEvent("orders/42", '{"total":1}', event="paid", id="e-7")
@@ -63,3 +65,18 @@ async def test_events_during_a_round(patterns: str | list[str]) -> None:
         while len(seen) < 30:
             seen.append((await anext(early)).data)
         assert seen == [str(number) for number in range(30)]
+
+
+async def test_slice_in_time_while_others_get_events() -> None:
+    """Timers of a hub are coarse: by the time of the second one, the log had moved on again, and so forever."""
+    clock = FakeClock()
+    async with Hub(clock=clock) as hub, hub.subscribe("a") as output:
+        reading = asyncio.ensure_future(output.next_slice(until=clock.time() + 1))
+        for _ in range(20):
+            await hub.publish("b", "x")
+            clock.advance(0.1)
+            await settle()
+        assert reading.done()
+        found = reading.result()
+        assert found is not None
+        assert (found.entries, found.gap) == ([], None)

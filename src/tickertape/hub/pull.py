@@ -181,6 +181,8 @@ class PullOutput:
             delivery.count_sent(subscription, found)
             if found.entries or found.gap is not None:
                 return found
+            if until is not None and delivery.clock.time() >= until:
+                break  # not after another wait: a log with many events for others would have moved on by then
             await asyncio.sleep(0)  # a long part of the log without matching events must not hold the loop
         return None if subscription.reason is not None else Slice(b"", subscription.cursor, [])
 
