@@ -205,6 +205,8 @@ ASKED: list[tuple[str, str, str, int, bytes]] = [
     ("GET", "/openapi.json", "", 200, b""),
     ("GET", "/", "", 200, b""),
     ("GET", "/", "", 304, b""),
+    ("GET", "/console", "", 200, b""),
+    ("GET", "/console", "", 304, b""),
 ]
 """Method, path, query, expected status, body. The test prepares the hub as the status needs it."""
 

@@ -42,7 +42,7 @@ from .problems import Problem, problem_response
 from .protocol import STREAMS, DirectStreams
 from .runs import RunEndpoints
 from .settings import DEFAULT_MAX_AGE
-from .static import WEB, fill_page, read_static_files
+from .static import WEB, console_page, hub_page, read_static_files
 
 _METHODS: Final = ("GET", "HEAD", "PATCH", "POST")
 
@@ -139,15 +139,7 @@ def create_app(
 
 
 def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics, overview: Overview) -> list[BaseRoute]:
-    files = read_static_files(WEB / "hub")
-    page = {
-        "title": "Live stream",
-        "summary": "The events of this hub as they are published. Choose topics, watch, and publish an event yourself.",
-        "script": "hub.js",
-        "navigation": "",
-        "style": "",
-        "root": "./",
-    }
+    files = read_static_files(WEB / "hub", WEB / "console")
     routes = [
         Route("/events", endpoints.events, methods=["GET", "POST"]),
         Route("/events/{topic:path}", endpoints.publish_text, methods=["POST"]),
@@ -169,7 +161,8 @@ def _routes(endpoints: Endpoints, runs: RunEndpoints, metrics: Metrics, overview
         Route("/metrics", metrics.metrics),
         Route("/openapi.json", endpoints.openapi),
         Route(f"/{CLIENT_SCRIPT}", client_script(), methods=["GET"], include_in_schema=False),
-        Route("/", fill_page(WEB / "hub.html", page), methods=["GET"]),
+        Route("/", hub_page(), methods=["GET"]),
+        Route("/console", console_page(), methods=["GET"]),
         *(Route(f"/static/{name}", file, methods=["GET"], include_in_schema=False) for name, file in files.items()),
     ]
     for route in routes:

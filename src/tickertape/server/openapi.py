@@ -111,7 +111,8 @@ def describe() -> dict[str, Any]:
             "/health/ready": {"get": _read("The hub accepts events and subscriptions.", "ready", "Ready")},
             "/metrics": {"get": _metrics()},
             "/openapi.json": {"get": _read("This description.", "openapi", None, ())},
-            "/": {"get": _page()},
+            "/": {"get": _page("A page that shows the live stream.", "page")},
+            "/console": {"get": _page("A page for operators, with all of this.", "console")},
         },
         "security": [{}, {"bearer": []}, {"ticket": []}],
         "components": {"schemas": _SCHEMAS, "securitySchemes": _SECURITY},
@@ -476,12 +477,12 @@ def _read(summary: str, name: str, schema: str | None, problems: tuple[int, ...]
     }
 
 
-def _page() -> dict[str, Any]:
+def _page(summary: str, operation: str) -> dict[str, Any]:
     content = {"text/html": {"schema": _STRING}}
     not_modified = {"description": "The browser already has the page."}
     return {
-        "operationId": "page",
-        "summary": "A page that shows the live stream.",
+        "operationId": operation,
+        "summary": summary,
         "parameters": [_text("If-None-Match", "header", "The `ETag` of the page in the browser's cache.")],
         "responses": {"200": {"description": "The page.", "content": content}, "304": not_modified},
     }

@@ -17,6 +17,9 @@ _SHARED: Final = WEB / "shared"
 _FRAME: Final = WEB / "shell.html"
 """The template around every page: the bar, the heading, the icon."""
 
+_CURRENT: Final = ' aria-current="page"'
+"""The attribute of the link to the page that is shown."""
+
 _SECURITY: Final = {
     # Scripts and styles only from our own files, and no text that becomes markup: pages show the data of events,
     # and never execute it.
@@ -45,3 +48,37 @@ def fill_page(template: Traversable, values: dict[str, str]) -> File:
     content = Template(template.read_text("utf-8")).substitute(values)
     page = Template(_FRAME.read_text("utf-8")).substitute(values, content=content)
     return File("page.html", page.encode(), _SECURITY)
+
+
+def hub_page() -> File:
+    """Return the page at ``/``: the live stream."""
+    values = _values(
+        "Live stream",
+        "The events of this hub as they are published. Choose topics, watch, and publish an event yourself.",
+        "hub.js",
+    )
+    return fill_page(WEB / "hub.html", values | {"hide_heading": ' class="unseen"'})
+
+
+def console_page() -> File:
+    """Return the page at ``/console``, with the live stream as a part."""
+    values = _values(
+        "Console", "The state of this hub, its subscribers, topics and runs, and the live stream.", "console.js"
+    )
+    live = Template((WEB / "hub.html").read_text("utf-8")).substitute(values | {"hide_heading": "", "credential": ""})
+    return fill_page(WEB / "console.html", values | {"live": live})
+
+
+def _values(title: str, summary: str, script: str) -> dict[str, str]:
+    """Return the values of a page of the hub."""
+    links = (("./", "Live stream"), ("./console", "Console"))
+    navigation = "".join(f'<a href="{path}"{_CURRENT if name == title else ""}>{name}</a>' for path, name in links)
+    return {
+        "title": title,
+        "summary": summary,
+        "script": script,
+        "navigation": f'<nav aria-label="Pages">{navigation}</nav>',
+        "style": "",
+        "root": "./",
+        "credential": (WEB / "credential.html").read_text("utf-8"),
+    }

@@ -5,6 +5,7 @@ const KEPT = 200; // rows: more than users scroll through, and few enough for a 
 export class Rows {
   #list;
   #empty;
+  #wanted = "";
 
   /** Fills `list`; `empty` is shown while there is nothing in it. */
   constructor(list, empty) {
@@ -22,9 +23,20 @@ export class Rows {
       cell.textContent = text; // always text, never markup
       row.append(cell);
     }
+    row.hidden = !this.#isWanted(row);
     this.#list.prepend(row);
     while (this.#list.childElementCount > KEPT) this.#list.lastElementChild.remove();
     this.#empty.hidden = true;
+  }
+
+  /** Shows only rows that contain a text. */
+  filter(text) {
+    this.#wanted = text.toLowerCase();
+    for (const row of this.#list.children) row.hidden = !this.#isWanted(row);
+  }
+
+  #isWanted(row) {
+    return !this.#wanted || row.textContent.toLowerCase().includes(this.#wanted);
   }
 
   clear() {
