@@ -153,9 +153,10 @@ async def _read_blocks(
     start = after if framing.native and sequence == _BEGINNING else None
     encoder = _Encoder(info, framing, after, sequence)
     async with node.reading(info):
-        if framing.native and start is None and sequence == _BEGINNING:
-            # A client that loses its connection before the first event asks for this run again.
-            yield b"id: %b\n\n" % info.run.encode()
+        if framing.native and sequence == _BEGINNING:
+            # A client that loses its connection before the first event asks for this run again. All streams of a hub
+            # begin so, and tabs that share one rely on it.
+            yield b"id: %b\n\n" % (info.run if start is None else str(start)).encode()
         try:
             async with aclosing(read_run(hub, info, start, grant)) as slices:
                 async for items in slices:

@@ -72,7 +72,9 @@ function follow(run) {
   current = answer;
   sentence = "";
   at("announced").replaceChildren();
-  stream = new EventStream(`answers/${run}`); // not shared: it starts with the first word, and ends with the answer
+  // One stream for all tabs with this answer. The id of a run is the position before its first word, so a tab that joins
+  // later gets all words.
+  stream = new EventStream(`answers/${run}`, { shared: true, lastEventId: run });
   stream.addEventListener("question", (event) => keepTheEnd(() => answer.ask(JSON.parse(event.data).text)));
   stream.addEventListener("message", (event) => keepTheEnd(() => add(answer, event.data)));
   stream.addEventListener("gap", () => answer.add(" […] "));
