@@ -1,16 +1,24 @@
-"""One stream for all pages of a browser: connections, and a ledger of what each tab shows."""
+"""Streams that the tabs of a browser share: connections, and a ledger of what each tab of each demo shows."""
 
 from __future__ import annotations
 
+import asyncio
+import re
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, Request, expect
 
 from support.local import serve_here
+from support.runs import Source
 from support.servers import until
+from tickertape.demo.assistant import assistant_demo
+from tickertape.demo.chat import chat_demo
 from tickertape.demo.clock import clock_demo
 from tickertape.demo.dashboard import dashboard_demo
+from tickertape.demo.notifications import notifications_demo
 from tickertape.demo.site import Site, open_hub
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -18,64 +26,150 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 PATIENCE = 30_000
 """Milliseconds to wait for twelve tabs on a busy machine."""
 
-PAGES = ["/clock/", "/", "/dashboard/"] * 4
+CHANGING = {"/": "#now", "/clock/": "#received", "/dashboard/": "#moment"}
+"""The element of a page that changes with each event."""
 
-SHOWN = {
-    "/": "#now",
-    "/clock/": "#received",
-    "/dashboard/": "#moment",
+ROWS = {
+    "/notifications/": "#inbox .note-title",
+    "/chat/": "#messages .message-text",
+    "/assistant/": ".answer-text",
 }
-"""The element of each page that changes with each event."""
+"""The elements of a page with the texts that a user gets."""
+
+PAGES = [*CHANGING, *ROWS]
+
+CHANGES = """async (selector) => {
+    const shown = () => document.querySelector(selector).textContent;
+    const before = shown();
+    while (shown() === before) await new Promise((resolve) => setTimeout(resolve, 20));
+    return true;
+}"""
+
+STREAM = re.compile(r"/stream|/notifications/events|/chat/events|/assistant/answers/(?!.*/stop)")
 
 
-async def is_live(page: Page, path: str) -> None:
-    """Wait until the page shows another event."""
-    await expect(page.locator("#connection")).to_have_attribute("data-state", "open", timeout=PATIENCE)
-    await page.wait_for_function(
-        """async (selector) => {
-            const shown = () => document.querySelector(selector).textContent;
-            const before = shown();
-            while (shown() === before) await new Promise((resolve) => setTimeout(resolve, 20));
-            return true;
-        }""",
-        arg=SHOWN[path],
-        timeout=PATIENCE,
-    )
+class Profile:
+    """The tabs of one user, and the requests for streams that are open.
+
+    Attributes:
+        tabs: each with its path, the oldest first.
+        open: the requests, by tab.
+    """
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self._context = context
+        self._url = url
+        self.tabs: list[tuple[str, Page]] = []
+        self.open: dict[Page, list[Request]] = {}
+
+    async def tab(self, path: str) -> None:
+        """Open a tab, and wait until it is connected."""
+        page = await self._context.new_page()
+        requests = self.open[page] = []
+        page.on("request", lambda request: requests.append(request) if kind_of(request) else None)
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, lambda request: requests.remove(request) if request in requests else None)
+        self.tabs.append((path, page))
+        await page.goto(self._url + path, timeout=PATIENCE)
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "open", timeout=PATIENCE)
+
+    async def close_first(self) -> None:
+        """Close the tab that was opened first. It has the stream of its kind."""
+        _, page = self.tabs.pop(0)
+        await page.close()
+        del self.open[page]
+
+    async def has_one_stream_of_each_kind(self) -> None:
+        def found() -> list[str]:
+            return sorted(kind_of(request) for requests in self.open.values() for request in requests)
+
+        expected = ["/assistant/answers/", "/chat/events", "/notifications/events", "/stream"]
+        await until(lambda: found() == expected, lambda: f"one stream of each kind, got {found()}")
+
+    async def are_live(self, texts: list[str]) -> None:
+        """Wait until each tab shows another event, and exactly these texts: rows, or one text in pieces."""
+        await asyncio.gather(*(self._is_live(path, page, texts) for path, page in self.tabs))
+
+    async def _is_live(self, path: str, page: Page, texts: list[str]) -> None:
+        if path in CHANGING:
+            await page.wait_for_function(CHANGES, arg=CHANGING[path], timeout=PATIENCE)
+            return
+        shown = {"/assistant/": ["".join(texts)], "/notifications/": texts[::-1]}.get(path, texts)
+        await expect(page.locator(ROWS[path])).to_have_text(shown, timeout=PATIENCE)
 
 
-async def shown_ids(page: Page) -> list[int]:
-    """Return the ids of the updates that a page of the clock shows, oldest first."""
-    texts = await page.locator(".row-id, .row-gap").all_text_contents()
-    return [int(text.removeprefix("#")) for text in reversed(texts)]
+def kind_of(request: Request) -> str:
+    """Return the beginning of the path of a request for a stream; nothing for others."""
+    found = STREAM.match(urlsplit(request.url).path)
+    return found[0] if found and request.method == "GET" else ""
 
 
 async def test_twelve_tabs(browser: Browser, tmp_path: Path) -> None:
-    """Over HTTP/1.1 a browser has six connections to a host. Twelve tabs are live, and two of them are closed."""
-    hub = open_hub(tmp_path)
-    site = Site([clock_demo(interval=0.25), dashboard_demo(interval=1)], hub=hub)
+    """Over HTTP/1.1 a browser has six connections to a host. Twelve tabs of all demos are live over four.
+
+    Then the tabs that have the streams are closed, one after the other, while events arrive. The others lose and repeat
+    nothing.
+    """
+    hub, source = open_hub(tmp_path), Source()
+
+    async def generate(question: str) -> AsyncGenerator[str]:
+        async for word in source():
+            yield word
+
+    site = Site(
+        [
+            clock_demo(interval=0.1),
+            dashboard_demo(interval=0.2),
+            notifications_demo(folder=tmp_path),
+            chat_demo(folder=tmp_path),
+            assistant_demo(folder=tmp_path, generate=generate),
+        ],
+        hub=hub,
+    )
+    texts: list[str] = []
     async with serve_here(site) as url:
-        context = await browser.new_context()
+        context, stranger = await browser.new_context(), await browser.new_context()
+        profile = Profile(context, url)
+        post = context.request.post
+
+        async def publish() -> None:
+            texts.append(f"{len(texts)}.")
+            source.give(texts[-1])
+            await post(f"{url}/notifications/", data={"user": "Ada", "title": texts[-1]})
+            await post(f"{url}/chat/messages", data={"room": "lobby", "text": texts[-1], "key": texts[-1][:-1]})
+
         try:
-            tabs = []
+            await post(f"{url}/session", data={"name": "Ada"})
+            await post(f"{url}/assistant/answers", data={"question": "What?", "key": "k"})
+            await publish()
             for path in PAGES:
-                page = await context.new_page()
-                await page.goto(url + path, timeout=PATIENCE)
-                await is_live(page, path)
-                tabs.append((page, path))
-            for page, path in tabs:
-                await is_live(page, path)
-            await until(lambda: len(hub.presence) == 1, lambda: f"one connection, got {len(hub.presence)}")
+                await profile.tab(path)
+            await profile.are_live(texts)
+            await publish()
+            await asyncio.gather(*map(profile.tab, PAGES))
+            await publish()
+            await profile.are_live(texts)
+            await profile.has_one_stream_of_each_kind()
+            assert len(hub.presence) == 1
 
-            for _ in range(2):  # the first tab has the stream, and then the next one that has waited longest
-                leader, _ = tabs.pop(0)
-                await leader.close()
-                for page, path in tabs:
-                    await is_live(page, path)
-            await until(lambda: len(hub.presence) == 1, lambda: f"one connection, got {len(hub.presence)}")
+            # Events without an id reach the tab that has the stream and the other one.
+            await stranger.request.post(f"{url}/session", data={"name": "Bo"})
+            await stranger.request.post(f"{url}/chat/typing", data={"room": "lobby"})
+            for page in (page for path, page in profile.tabs if path == "/chat/"):
+                await expect(page.locator("#typing")).to_have_text("Bo is typing", timeout=PATIENCE)
+                await expect(page.locator("#names li")).to_have_text("AAda (you)")
 
-            for page, path in tabs:
-                if path == "/clock/":
-                    ids = await shown_ids(page)
-                    assert ids == list(range(ids[0], ids[0] + len(ids)))
+            for _ in PAGES:
+                closing = asyncio.create_task(profile.close_first())
+                await publish()
+                await closing
+                await profile.are_live(texts)
+            await profile.has_one_stream_of_each_kind()
+
+            (clock,) = (page for path, page in profile.tabs if path == "/clock/")
+            shown = await clock.locator(".row-id, .row-gap").all_text_contents()
+            ids = [int(text.removeprefix("#")) for text in reversed(shown)]
+            assert ids == list(range(ids[0], ids[0] + len(ids)))
         finally:
             await context.close()
+            await stranger.close()

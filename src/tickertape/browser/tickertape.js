@@ -54,7 +54,7 @@ async function* blocksOf(body, source) {
   const decoder = new TextDecoder();
   const reader = body.getReader();
   let id = source.lastEventId;
-  let [rest, data, type, size, afterCR] = ["", "", "", 0];
+  let [rest, data, type, size, hasId, afterCR] = ["", "", "", 0];
   for (;;) {
     const { value: bytes, done } = await reader.read();
     if (done) return;
@@ -71,11 +71,11 @@ async function* blocksOf(body, source) {
       const [, field, value = ""] = /^([^:]*)(?:: ?([^]*))?$/.exec(line);
       size += line.length;
       if (!line) {
-        yield data ? { type: type || "message", data: data.slice(1), id } : { id };
-        [data, type, size] = ["", "", 0];
+        yield data ? { type: type || "message", data: data.slice(1), id, hasId } : { id, hasId };
+        [data, type, size, hasId] = ["", "", 0];
       } else if (field === "data") data += `\n${value}`;
       else if (field === "event") type = value;
-      else if (field === "id" && !value.includes("\0")) id = value;
+      else if (field === "id" && !value.includes("\0")) [id, hasId] = [value, true];
       else if (field === "retry" && /^\d+$/.test(value)) source.retry = +value;
       else if (!field) source.hasHeartbeat = true;
     }
@@ -402,7 +402,8 @@ function createGroup(url, options, emit) {
   }
 
   function take(message) {
-    const { admitted, refused, reason, position, id, notice } = message;
+    const { admitted, refused, reason, position, hasId, notice } = message;
+    let { id } = message;
     if (admitted?.includes(me)) {
       isMember = true;
       group.lastEventId ||= position;
@@ -417,11 +418,13 @@ function createGroup(url, options, emit) {
     if (message.state) return emit(message);
     if (id === undefined) return;
     isHub = message.isHub;
-    if (isHub && isUpTo(id, group.lastEventId) && !(notice && id === group.lastEventId)) return;
+    // An event without an id is not in the log, and never repeated.
+    if (isHub && !hasId) id = group.lastEventId;
+    else if (isHub && isUpTo(id, group.lastEventId) && !(notice && id === group.lastEventId)) return;
     group.lastEventId = id;
     if (notice === "topics") return emit({ id });
     const { topic, data } = notice || !topics[0] ? {} : fieldsOf(message.data);
-    if (!topic) emit(message);
+    if (!topic) emit({ ...message, id });
     else if (!wanted.some((each) => each.test(`/${topic}`))) emit({ id });
     else emit(hasEnvelope ? message : { ...message, data });
   }

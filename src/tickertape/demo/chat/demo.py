@@ -23,7 +23,7 @@ from ...timing import Clock
 from ..identity import signed_in
 from ..requests import check_key, check_text, read_json
 from ..site import RETRY, Demo, log_url
-from .rooms import MAX_TEXT, ROOMS, Chat
+from .rooms import HISTORY, MAX_TEXT, ROOMS, Chat
 
 _EPHEMERAL_EVENTS: Final = Retention(events=1_000)
 """Presence and typing events are kept only for connections that are a little slow."""
@@ -72,8 +72,12 @@ class _Requests:
         self._typing = typing
 
     async def rooms(self, request: Request) -> Response:
-        rooms = [{"name": name, "about": about} for name, about in ROOMS.items()]
-        return JSONResponse({"rooms": rooms, "max_text": MAX_TEXT})
+        signed_in(request)
+        rooms = [
+            {"name": name, "about": about, "names": self._chat.members(name)} for name, about in ROOMS.items()
+        ]
+        limits = {"max_text": MAX_TEXT, "max_history": HISTORY}
+        return JSONResponse({"rooms": rooms, **limits}, headers={"cache-control": "no-store"})
 
     async def events(self, request: Request) -> EventSourceResponse:
         room, name = _room(request.query_params.get("room")), signed_in(request)

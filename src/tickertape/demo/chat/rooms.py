@@ -133,6 +133,10 @@ class Chat:
         self._ephemeral.publish_soon(_ALL_ROOMS, {"room": room}, event="activity")
         return str(cursor)
 
+    def members(self, room: str) -> list[str]:
+        """Return the names of the members of a room, in the order in which they joined."""
+        return self._members.names(room)
+
     def notify_typing(self, room: str, name: str) -> None:
         """Notify the members of a room that ``name`` is typing."""
         self._ephemeral.publish_soon(f"rooms/{room}/ephemeral", {"name": name}, event="typing")
@@ -150,10 +154,10 @@ class Chat:
                 [f"rooms/{room}/ephemeral", _ALL_ROOMS], on_overflow="skip", user=Member(room, name)
             ) as ephemeral,
         ):
-            # The first event has an id, so that a client can resume even if it disconnects before its first message.
-            # If there is a gap, the gap notice has the id.
-            cursor = str(messages.cursor) if messages.gap is None else None
-            yield ServerSentEvent(self._present(room), event="present", id=cursor)
+            # The stream begins with a position, so that a client can resume even if it disconnects before its first
+            # message, and that tabs can share it. If there is a gap, the gap notice has the new position.
+            yield ServerSentEvent(id=str(messages.cursor) if messages.gap is None else last_event_id)
+            yield ServerSentEvent(self._present(room), event="present")
             async with aclosing(merge(messages, ephemeral)) as events:
                 async for source, event in events:
                     yield event if source is messages else self._without_id(room, event)
@@ -164,15 +168,12 @@ class Chat:
         return ServerSentEvent(event.data, event=event.event)
 
     def _present(self, room: str) -> dict[str, Any]:
-        return {"names": self._members.names(room), "counts": {name: self._count(name) for name in ROOMS}}
-
-    def _count(self, room: str) -> int:
-        return len(self._members.names(room))
+        return {"names": self.members(room), "counts": {name: len(self.members(name)) for name in ROOMS}}
 
     def _announce(self, member: Member, change: Change) -> None:
         room, name = member
         self._ephemeral.publish_soon(f"rooms/{room}/ephemeral", {"name": name}, event=change)
-        self._ephemeral.publish_soon(_ALL_ROOMS, {"room": room, "present": self._count(room)}, event="count")
+        self._ephemeral.publish_soon(_ALL_ROOMS, {"room": room, "present": len(self.members(room))}, event="count")
 
 
 async def merge(*sources: Events) -> AsyncGenerator[tuple[Events, ServerSentEvent], None]:

@@ -16,7 +16,8 @@ const hasKeyboard = matchMedia("(pointer: fine)").matches;
 const HINT = hasKeyboard ? "Enter sends, Shift+Enter starts a new line" : "";
 
 const me = await signIn(at("sign-in"));
-const { rooms, max_text: maxText } = await (await fetch("rooms")).json(); // characters in a message
+// Characters in a message, and messages at the beginning of a stream.
+const { rooms, max_text: maxText, max_history: maxHistory } = await loadRooms();
 const outbox = new Outbox(me);
 const members = new Members({ list: at("names"), count: at("count"), typing: at("typing"), me });
 const conversation = new Conversation(
@@ -30,6 +31,17 @@ let lastTyping = -TYPING_INTERVAL;
 let unread = 0; // messages received while the page was hidden
 
 // Rooms.
+
+async function loadRooms() {
+  return (await fetch("rooms")).json();
+}
+
+/** Shows the members of all rooms. A tab that joins the stream of another tab has missed their names. */
+async function showMembers() {
+  const { rooms } = await loadRooms();
+  const counts = Object.fromEntries(rooms.map(({ name, names }) => [name, names.length]));
+  showPresent({ names: rooms.find(({ name }) => name === room).names, counts });
+}
 
 function roomInAddress() {
   return new URLSearchParams(location.search).get("room") ?? rooms[0].name;
@@ -87,11 +99,11 @@ function enter(name, notice = "") {
 }
 
 /**
- * Opens the stream of the current room. It has no last event id, so it starts with the last messages. It is not shared
- * with other tabs: its first event is the members of the room, and while it is open its user is a member.
+ * Opens the stream of the current room, which starts with the last messages. All tabs of the user in this room share it.
+ * While it is open, the user is a member.
  */
 function listen() {
-  stream = new EventStream(`events?room=${encodeURIComponent(room)}`);
+  stream = new EventStream(`events?room=${encodeURIComponent(room)}&last=${maxHistory}`, { shared: me });
   const on = (type, listener) => stream.addEventListener(type, (event) => listener(JSON.parse(event.data)));
   on("message", showMessage);
   on("present", showPresent);
@@ -107,6 +119,7 @@ function listen() {
     setTimeout(() => at("messages").parentElement.setAttribute("aria-busy", "false"), HISTORY_TIME);
     outbox.resendWaiting();
   });
+  stream.addEventListener("open", () => showMembers().catch(checkSession), { once: true });
   stream.addEventListener("error", checkSession);
   at("messages").parentElement.setAttribute("aria-busy", "true");
   showStream(stream);
