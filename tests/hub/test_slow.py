@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -100,6 +101,56 @@ async def test_nothing_lost_while_kept(direct: bool) -> None:
         for number in range(500):
             await hub.publish("t", str(number))
         assert data_of(await client.read_all(turns=20)) == [str(number) for number in range(500)]
+        await client.close()
+
+
+@WAYS
+async def test_wait_for_readers(direct: bool) -> None:
+    async with small_hub(send_timeout=None, heartbeat=None) as (hub, _, clock):
+        client = HubClient(hub, "**", direct=direct)
+        await fill(hub, client)
+        published: list[str] = []
+        while await hub.wait_for_readers(0) and len(published) < 10:
+            published.append(str(len(published)))
+            await hub.publish("t", published[-1])
+            await settle(5)
+            clock.advance(1)
+        assert 0 < len(published) < 10
+        waiting = asyncio.create_task(hub.wait_for_readers(3.0))
+        for _ in range(2):
+            await settle()
+            clock.advance(1)
+        assert not waiting.done()
+        received = await client.read_all()
+        clock.advance(0.5)
+        assert await waiting
+        assert (data_of(received), [event for event in received if event.event]) == (published, [])
+        assert hub.statistics().delayed == 2
+        await client.close()
+
+
+@WAYS
+@pytest.mark.parametrize("case", ["skip", "latest", "resuming", "rule", "lost"])
+async def test_readers_that_delay_no_publisher(direct: bool, case: str) -> None:
+    retention = Retention(events=10, topics={"fill": Retention(events=20)}) if case == "rule" else Retention(events=10)
+    async with small_hub(send_timeout=None, heartbeat=None, retention=retention) as (hub, _, clock):
+        if case == "resuming":
+            first = str(await hub.publish("t"))
+            for _ in range(8):
+                await hub.publish("fill", "x" * 40_000)
+            await settle()
+            client = HubClient(hub, "**", direct=direct, last_event_id=first)
+            await settle()
+        else:
+            client = HubClient(
+                hub, "**", direct=direct, on_overflow=case if case in ("skip", "latest") else "disconnect"
+            )
+            await fill(hub, client, count=16 if case == "lost" else 8)
+        for _ in range(16 if case != "rule" else 6):
+            assert await hub.wait_for_readers(0)
+            await hub.publish("fill" if case == "rule" else "t")
+            await settle(5)
+            clock.advance(1)
         await client.close()
 
 

@@ -457,6 +457,29 @@ async def test_event_type_counts() -> None:
         assert int((await reader.readline()).split()[1]) == 413
 
 
+async def test_publishers_wait_for_a_reader() -> None:
+    """A reader that stalls gets every event: publishers are refused until it reads again."""
+    options = ("--broker=memory://", "--retention-events=80", "--publish-wait=0.2", "--send-timeout=none")
+    post = "Content-Length: 100000\r\n\r\n" + "x" * 100_000
+    async with serving(*options) as server, await Connection.open(server.port) as publisher:
+        async with await Connection.open(server.port, receive_buffer=4096) as reader:
+            assert await reader.get("/events?topic=a") == 200
+            published, status = 0, 201
+            while status == 201 and published < 200:
+                status = await publisher.get("/events/a", method="POST", headers=post[:-2])
+                await publisher.rest()
+                published += status == 201
+            assert (status, publisher.headers["retry-after"]) == (429, "1")
+            assert 80 <= published < 200
+            for _ in range(published - 40):
+                assert (await reader.event()).event is None
+            assert await publisher.get("/events/a", method="POST", headers=post[:-2]) == 201
+            await publisher.rest()
+            for _ in range(41):
+                assert (await reader.event()).event is None
+        assert await counts(server) == {"publish_wait": 1}
+
+
 @pytest.mark.parametrize("closing", [False, True])
 async def test_answers_that_are_not_read(closing: bool) -> None:
     """A client gets no second large answer before it has read the first, which it must do in time."""

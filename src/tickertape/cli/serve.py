@@ -145,6 +145,9 @@ def serve(
     client_publish_bytes: Annotated[
         str | None, _option("Published bytes per second of one client.", "BYTES|none", "none")
     ] = None,
+    publish_wait: Annotated[
+        str | None, _option("Time for which a publisher waits for slow readers, before it is refused.", _SOME, "none")
+    ] = None,
     open: Annotated[
         bool | None,
         typer.Option(

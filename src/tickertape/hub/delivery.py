@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -67,6 +68,9 @@ _MAX_CHANGED: Final = 32
 
 _MAX_PAST: Final = 256 * 1024
 """Bytes of past events that are held for these notices: the limit of what is held for one connection."""
+
+_LOOK: Final = 0.02
+"""Seconds between two looks at all subscriptions, each of which takes 2 ms for 10,000 of them."""
 
 Ending: TypeAlias = Callable[[DisconnectReason], None]
 Watcher: TypeAlias = Callable[[Record], None]
@@ -160,6 +164,8 @@ class Delivery:
         self._appended: deque[tuple[int, float]] = deque(maxlen=_MAX_OBSERVED)
         self._expiries: list[tuple[float, int, DisconnectReason]] = []
         self._watchers: dict[str, list[Watcher]] = {}
+        self._looked = -math.inf
+        self._is_losing = False  # at that time
 
     # Subscriptions begin and end.
 
@@ -373,6 +379,22 @@ class Delivery:
         if topic is None:
             return len(self.presence)
         return sum(audience.members for audience in self._index.find(topic))
+
+    def is_losing(self) -> bool:
+        """Return whether a subscriber that was caught up is about to lose events that it wants to have."""
+        now = self.clock.time()
+        if now - self._looked >= _LOOK:
+            self._looked = now
+            first, last = self.window.oldest - 1, self.window.next_to_drop()
+            self._is_losing = first < last and any(
+                first <= subscription.cursor < last
+                and subscription.caught_up
+                and subscription.policy is OverflowPolicy.DISCONNECT
+                and subscription.output is not None
+                and not subscription.output.live
+                for subscription in self.presence.subscriptions
+            )
+        return self._is_losing
 
     def check(self, send_timeout: float) -> None:
         """Drop direct outputs whose peers have taken nothing for ``send_timeout`` seconds."""

@@ -96,6 +96,11 @@ class DirectOutput(asyncio.Protocol):
 
     # Called by the audience and the delivery.
 
+    @property
+    def live(self) -> bool:
+        """True while the audience writes to the descriptor."""
+        return self.place >= 0
+
     def stall(self, framed: bytes, written: int, upto: int) -> None:
         """Keep the rest of a chunk of which the peer took only ``written`` bytes."""
         self._leave(upto)

@@ -43,7 +43,7 @@ from ..broker import (
 )
 from ..browser import client_script
 from ..errors import BrokerError, EventTooLargeError, HubClosedError
-from ..timing import Clock, check_limit, check_seconds
+from ..timing import Clock, check_limit, check_seconds, sleep
 from ..wire import (
     EXPIRED,
     HEARTBEAT,
@@ -112,6 +112,9 @@ _SMALL_BATCH: Final = 100
 
 _LAG_PATIENCE: Final = 1.0
 """Seconds for which a publisher waits at most: a follower that makes no progress is no reason to refuse events."""
+
+_READERS_PAUSE: Final = 0.25
+"""Seconds between two looks of a publisher that waits for slow readers: the resolution of the hub's clock."""
 
 _RECENT: Final = 0.05
 """Seconds for which a reader of recent records waits for the follower, which mostly has them in a millisecond."""
@@ -626,6 +629,33 @@ class Hub:
             if now >= until or self._follower is None or not self._follower.healthy:
                 return
             await delivery.wait_for_progress(until - now)
+
+    async def wait_for_readers(self, within: float) -> bool:
+        """Wait until no subscriber is about to lose events; call it before you publish, to slow down with your readers.
+
+        A subscriber is about to lose events if it was caught up before, the oldest eighth of the events in memory are
+        the next that it gets, and seven eighths of the retention (``events`` or ``bytes``) are in use. It counts if its
+        ``on_overflow`` is ``"disconnect"``. Only subscribers of this process are known.
+
+        Arguments:
+            within: seconds to wait at most.
+
+        Returns:
+            False if a subscriber is still about to lose events.
+        """
+        delivery = await self._ready()
+        if not delivery.is_losing():
+            return True
+        delivery.counters.delayed += 1
+        until = self.clock.time() + within
+        while delivery.is_losing():
+            left = until - self.clock.time()
+            if left <= 0:
+                return False
+            await sleep(self.clock, min(left, _READERS_PAUSE))
+            if self._delivery is not delivery:
+                break
+        return True
 
     async def end(self, topic: str, *, reason: str = "ended") -> Cursor:
         """End a topic: its readers get the events before the end, then ``stream:end``, and their streams are closed.
@@ -1342,6 +1372,7 @@ class Hub:
             delivered=counters.delivered,
             delivered_bytes=counters.delivered_bytes,
             superseded=counters.superseded,
+            delayed=counters.delayed,
             skipped=counters.skipped,
             gaps=dict(counters.gaps),
             disconnects=dict(counters.disconnects),

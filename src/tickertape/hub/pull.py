@@ -195,6 +195,11 @@ class PullOutput:
 
     # Called by the audience and the delivery.
 
+    @property
+    def live(self) -> bool:
+        """True while the reader waits for the next event."""
+        return self._waiting is not None and not self._waiting.done()
+
     def skip_to(self, offset: int) -> None:
         """Wake up: up to ``offset`` the log has nothing for this reader."""
         self.subscription.cursor = max(self.subscription.cursor, offset)

@@ -70,6 +70,7 @@ class Counters:
     delivered: int = 0
     delivered_bytes: int = 0
     superseded: int = 0
+    delayed: int = 0
     skipped: int = 0
     active: dict[Way, int] = field(default_factory=lambda: {"direct": 0, "pull": 0})
     gaps: dict[GapReason, int] = field(default_factory=lambda: {"expired": 0, "reset": 0})
@@ -97,6 +98,7 @@ class HubStatistics(NamedTuple):
         delivered: events that went to subscribers.
         delivered_bytes: bytes of these events, without the framing of HTTP.
         superseded: events skipped for a newer one of their topic, as ``on_overflow="latest"`` asks.
+        delayed: publications that waited for slow readers, by :meth:`Hub.wait_for_readers`.
         skipped: records of other programs that could not be encoded.
         gaps: gaps sent to subscribers, by reason.
         disconnects: subscribers that left, by reason.
@@ -120,6 +122,7 @@ class HubStatistics(NamedTuple):
     delivered: int
     delivered_bytes: int
     superseded: int
+    delayed: int
     skipped: int
     gaps: dict[GapReason, int]
     disconnects: dict[str, int]

@@ -145,6 +145,10 @@ class Output(Protocol):
     way: ClassVar[Way]
     """Its name in statistics."""
 
+    @property
+    def live(self) -> bool:
+        """True if the subscriber has everything up to the delivery's position. Its cursor may be out of date then."""
+
     def settle(self) -> bool:
         """Store the exact cursor in the subscription, and leave its audience; False if that must wait for a round."""
 

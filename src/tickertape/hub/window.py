@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import logging
+import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
@@ -103,6 +104,9 @@ class Entry:
         return len(self.block) + len(self.record.topic) + len(self.record.data) + _ENTRY_OVERHEAD
 
 
+_SOON: Final = 1 / 8
+"""The part of a window that is dropped soon: one client that stalls does not hold up publishers for most of it."""
+
 _GONE: Final = Entry(Record(0, "", None, ""), b"", 0.0)
 """Takes the place of a dropped entry until the list is cut."""
 
@@ -174,6 +178,18 @@ class Window:
         relevant = relevant_marks(self._lane_of.names, patterns)
         dropped = (lane.dropped for name, lane in self._lanes.items() if name in relevant)
         return max((self.oldest - 1, *dropped))
+
+    def next_to_drop(self) -> int:
+        """Return the offset up to which records are dropped soon, as more arrive; ``oldest - 1`` if there is much room.
+
+        These are the oldest eighth, if seven eighths of the allowed number or bytes are in use. Topics with a rule do
+        not count: a rule is there to drop their records.
+        """
+        keep, most = self._retention, 1 - _SOON
+        is_full = (keep.events is not None and len(self) - self._ruled >= most * keep.events) or (
+            keep.bytes is not None and self.bytes - self._ruled_bytes >= most * keep.bytes
+        )
+        return self.oldest - 1 + (math.ceil(_SOON * self._span) if is_full else 0)
 
     @property
     def topics(self) -> Collection[str]:

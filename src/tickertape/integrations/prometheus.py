@@ -77,6 +77,7 @@ class HubCollector(Collector):
     def _of_the_log(self, found: HubStatistics) -> Iterator[Metric]:
         latencies = {"append": found.append_seconds, "read": found.read_seconds}
         yield self._counter("events_published", "Events stored by this process.", found.published)
+        yield self._counter("publications_delayed", "Publications that waited for slow readers.", found.delayed)
         yield self._histograms("broker_latency_seconds", "Time that the broker took.", latencies, "operation")
         yield self._counters("broker_errors", "Failures of the broker.", "operation", found.broker_errors)
         yield self._counter("records_skipped", "Records of other programs that cannot be encoded.", found.skipped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -269,6 +270,7 @@ class Endpoints:
         return drafts
 
     async def _append(self, drafts: list[Draft]) -> list[Cursor]:
+        await wait_for_readers(self._hub, self._guard)
         try:
             with self._health.writing():
                 cursors = await self._hub.publish_many(drafts)
@@ -368,6 +370,17 @@ def integer_of(request: Request, name: str, least: int, most: int) -> int | None
     if text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and least <= int(text) <= most:
         return int(text)
     raise Problem(HTTPStatus.BAD_REQUEST, f"expected {name} to be an integer from {least} to {most}, got {text[:40]!r}")
+
+
+async def wait_for_readers(hub: Hub, guard: Guard) -> None:
+    """Wait before events are stored if streams are about to lose others; refuse the request if that takes too long."""
+    limit = guard.limits.publish_wait
+    if limit is not None and not await hub.wait_for_readers(limit):
+        raise (
+            Problem(HTTPStatus.TOO_MANY_REQUESTS, "a stream is about to lose events: publish more slowly")
+            .with_header(b"retry-after", str(math.ceil(limit)).encode())
+            .counted_as("publish_wait")
+        )
 
 
 def published(cursors: list[Cursor], *, many: bool) -> Response:

@@ -76,6 +76,7 @@ class Limits(NamedTuple):
         client_publish_rate: those of one client.
         publish_bytes: bytes of published bodies per second.
         client_publish_bytes: those of one client.
+        publish_wait: seconds for which a publisher waits for streams that are about to lose events.
         trusted_proxies: addresses and networks of proxies, which are not clients.
     """
 
@@ -101,6 +102,7 @@ class Limits(NamedTuple):
     client_publish_rate: float | None = None
     publish_bytes: int | None = None
     client_publish_bytes: int | None = None
+    publish_wait: float | None = None
     trusted_proxies: tuple[str, ...] = ()
 
 
@@ -127,6 +129,7 @@ class LimitCounts(NamedTuple):
         stream_rate: streams refused because too many were opened in a short time.
         publish_rate: publications refused because too many events were published in a short time.
         publish_bytes: publications refused because too many bytes were published in a short time.
+        publish_wait: publications refused because a stream was about to lose events.
     """
 
     descriptors: int = 0
@@ -148,6 +151,7 @@ class LimitCounts(NamedTuple):
     stream_rate: int = 0
     publish_rate: int = 0
     publish_bytes: int = 0
+    publish_wait: int = 0
 
 
 class TokenBucket:

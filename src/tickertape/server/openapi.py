@@ -38,7 +38,7 @@ _REASONS: Final = {
     413: "The event, the body or the batch is too large.",
     415: "The type of the body is not supported.",
     422: "The body can be parsed, but an event is invalid.",
-    429: "Too many streams, or too much published in a short time, or the client has not read its last changes.",
+    429: "Too many streams, too much published in a short time, a slow reader, or changes that are not read.",
     503: "The hub is draining, its broker does not work, or large bodies or unread answers use up their memory.",
 }
 

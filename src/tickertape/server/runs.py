@@ -17,7 +17,7 @@ from ..runs import FRAMINGS, Run, RunInfo, Runs
 from ..wire import MAX_OFFSET, Cursor, ServerSentEvent
 from .body import BODY_FACTOR, Turns, check_object, parse_object, parse_text, parse_values
 from .broker_health import BrokerHealth
-from .endpoints import SMALL_BODY, after_of, flag_of, integer_of, json_response, limit_of, published
+from .endpoints import SMALL_BODY, after_of, flag_of, integer_of, json_response, limit_of, published, wait_for_readers
 from .limits import Guard
 from .problems import Problem
 
@@ -110,6 +110,7 @@ class RunEndpoints:
         body = await self._receive(request, BODY_FACTOR * self._hub.max_event_size)
         items, many = await self._items(request, body)
         run = await self._find(request)
+        await wait_for_readers(self._hub, self._guard)
         with self._storing():
             cursors = await run.append(*items, key=request.query_params.get("key") or None)
         return published(cursors, many=many)

@@ -242,6 +242,7 @@ class Settings(BaseModel):
     client_publish_rate: Limit[float] = _setting(_LIMITS.client_publish_rate, _RATE, gt=0)
     publish_bytes: Limit[ByteSize] = _setting(_LIMITS.publish_bytes, _SIZE, ge=1)
     client_publish_bytes: Limit[ByteSize] = _setting(_LIMITS.client_publish_bytes, _SIZE, ge=1)
+    publish_wait: Limit[float] = _setting(_LIMITS.publish_wait, _TIME, gt=0)
     open: bool = _setting(False, "true or false")
     jwt_key_file: Limit[str] = _setting(None, "a file with a secret or a public key, or none", min_length=1)
     jwks_url: Limit[str] = _setting(
