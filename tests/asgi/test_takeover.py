@@ -193,3 +193,25 @@ async def test_finds_nothing_behind_a_function() -> None:
         raise NotImplementedError
 
     assert await Takeover.find(receive) is None
+
+
+@pytest.mark.parametrize("finite", [False, True])
+async def test_close_is_announced(finite: bool) -> None:
+    """A client must not send its next request on the connection of a response that ends."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        takeover = await Takeover.find(receive)
+        assert takeover is not None
+        await begin(send)
+        output = Output()
+        transport = takeover.take(CHUNK, output, finite=finite)
+        assert transport is not None
+        output.connections = takeover.connections
+        transport.write(b"0\r\n\r\n")
+        transport.close()
+
+    async with serving(app) as (_, port), await Connection.open(port) as connection:
+        assert await connection.get("/") == 200
+        assert connection.headers.get("connection") == ("close" if finite else None)
+        await connection.rest()
+        assert connection.complete

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from tickertape import Decoder, ServerSentEvent
-from tickertape.asgi import Message, Receive, frame
+from tickertape.asgi import Message, Receive, StreamResponse, frame
 from tickertape.hub import DirectOutput, Hub
 
 __all__ = ["Chunks", "HubClient", "ScriptedTransport", "gap_of", "settle"]
@@ -232,6 +232,7 @@ class HubClient:
         direct: whether the connection is offered to the hub; else its response sends.
         lazy: how the transport of a direct one writes.
         query: of the request.
+        make: returns another response of the hub for a scope; by default :meth:`Hub.response`.
         options: of :meth:`Hub.response`.
 
     Attributes:
@@ -252,6 +253,7 @@ class HubClient:
         last_event_id: str | None = None,
         query: Mapping[str, str] | None = None,
         method: str = "GET",
+        make: Callable[[Any], StreamResponse] | None = None,
         **options: Any,
     ) -> None:
         self.direct = direct
@@ -265,7 +267,7 @@ class HubClient:
         self.decoder = Decoder(comments=True, max_event_size=None)
         self.events: list[ServerSentEvent] = []
         self._chunks = Chunks()
-        self._head = len(_HEAD)  # bytes of it that are still to be read
+        self._head: bytes | None = b""  # as far as it was read; then None
         self._sent: list[bytes] = []
         self._unread = 0
         self._asked = False
@@ -281,7 +283,7 @@ class HubClient:
             "query_string": urlencode(query or {}).encode(),
         }
         self._cycle = None if self.transport is None else _Cycle(scope, self.transport, self._receive)
-        self.response = hub.response(scope, topics, **options)
+        self.response = hub.response(scope, topics, **options) if make is None else make(scope)
         receive = self._receive if self._cycle is None else self._cycle.receive
         self.task = asyncio.create_task(self.response(scope, receive, self._send))
 
@@ -343,8 +345,7 @@ class HubClient:
             framed = self.transport.read(limit - len(data))
             if not framed:
                 break
-            head, self._head = framed[: self._head], max(0, self._head - len(framed))
-            data += self._chunks.feed(framed[len(head) :])
+            data += self._chunks.feed(self._skip_head(framed))
         self.complete = self.complete or self._chunks.complete
         self.received += len(data)
         if len(self.body) < KEPT:
@@ -352,6 +353,17 @@ class HubClient:
         events = self.decoder.feed(bytes(data))
         self.events += events
         return events
+
+    def _skip_head(self, framed: bytes) -> bytes:
+        if self._head is None:
+            return framed
+        head, end, rest = (self._head + framed).partition(b"\r\n\r\n")
+        if not end:
+            self._head = head
+            return b""
+        self._head = None
+        self.headers |= dict(line.split(": ", 1) for line in head.decode().lower().split("\r\n")[1:])
+        return rest
 
     async def read_all(self, turns: int = 5) -> list[ServerSentEvent]:
         """Read until no more bytes arrive; return the events, without comments."""

@@ -90,8 +90,11 @@ class Takeover:
             logger.debug("cannot take connections over from this version of the server: %s", error)
             return None
 
-    def take(self, chunk: bytes, protocol: TransportOwner) -> asyncio.Transport | None:
+    def take(self, chunk: bytes, protocol: TransportOwner, *, finite: bool = False) -> asyncio.Transport | None:
         """Make ``protocol`` the owner of the connection and return the transport, with no write buffer limit left.
+
+        The connection is closed after the response. If that is ``finite``, its head announces it, so that the client
+        does not send the next request on this connection (RFC 9112, 9.6).
 
         Return ``None`` if anything but a head and ``chunk`` was sent, or not by this task, or if the
         client has left; the response then continues through ``send``.
@@ -116,7 +119,8 @@ class Takeover:
         self._protocol.flow.resume_reading()  # a pipelined request paused it; now it must notice the end
         # With the mark at zero the bytes are written at once, and `resume_writing` is called when all are.
         transport.set_write_buffer_limits(high=0)
-        transport.write(b"".join(written))
+        head = _announce_close(written[0]) if finite else written[0]
+        transport.write(head + written[1])
         return transport
 
     def release(self) -> None:
@@ -196,6 +200,10 @@ def _is_suitable(cycle: Any) -> bool:
         and protocol.transport is cycle.transport
         and protocol in protocol.server_state.connections
     )
+
+
+def _announce_close(head: bytes) -> bytes:
+    return head if b"\r\nconnection:" in head.lower() else head[: -len(b"\r\n")] + b"connection: close\r\n\r\n"
 
 
 def _is_chunked_and_plain(head: bytes) -> bool:

@@ -1,5 +1,6 @@
 """Topics over one shared log: publish, subscribe, resume without silent loss."""
 
+from .audience import Form
 from .change import MAX_PAST
 from .direct import DirectOutput
 from .feeds import Batch, Feed, FeedState, FeedStatistics, Field, field_reader
@@ -8,7 +9,7 @@ from .hub import DEFAULT_DRAIN_WINDOW, DEFAULT_MAX_EVENT_SIZE, DEFAULT_RETRY, RE
 from .log import MAX_LAST, Last
 from .presence import Presence
 from .pull import HubEvent, PullOutput
-from .response import HubResponse
+from .response import HubResponse, Shaping
 from .statistics import Distribution, HubStatistics
 from .subscription import Overflow, OverflowPolicy, SubscriberInfo, Subscription
 
@@ -28,6 +29,7 @@ __all__ = [
     "FeedState",
     "FeedStatistics",
     "Field",
+    "Form",
     "Grant",
     "Hub",
     "HubEvent",
@@ -39,6 +41,7 @@ __all__ = [
     "OverflowPolicy",
     "Presence",
     "PullOutput",
+    "Shaping",
     "SubscriberInfo",
     "Subscription",
     "field_reader",

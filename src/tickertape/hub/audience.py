@@ -9,7 +9,8 @@ from time import perf_counter
 from typing import Final, Protocol
 
 from ..asgi import frame
-from ..wire import Patterns
+from ..broker import Record
+from ..wire import MAX_OFFSET, Patterns
 
 STRIDE: Final = 64
 """Writes between two looks at the time: about a third of a millisecond."""
@@ -52,6 +53,20 @@ class Waiter(Protocol):
         """Wake up: up to ``offset`` the log has nothing for this reader."""
 
 
+class Form(Protocol):
+    """Blocks of another form than those of topics, for topics whose streams end with a certain record, such as runs.
+
+    The block of a record depends on nothing but the record, so that all readers share it. Subscribers with the same
+    object are one audience.
+    """
+
+    def encode(self, record: Record, id: str) -> bytes:
+        """Return the block of a record. Must not raise: the record can be encoded as an event."""
+
+    def ends(self, record: Record) -> bool:
+        """Return whether the streams end after this record."""
+
+
 class Audience:
     """The subscribers that share a set of patterns and get the same bytes.
 
@@ -62,6 +77,8 @@ class Audience:
 
     Attributes:
         envelope: the data goes out with its topic.
+        form: the form of their blocks, if it is another one than that of topics.
+        end: the offset after which the streams of this form end, as soon as it is known.
         members: the number of subscribers, live or not.
         events, bytes: totals of what went to each of the live direct ones: the difference of two moments is what
             one of them got in between.
@@ -76,17 +93,21 @@ class Audience:
         "_empty",
         "_live",
         "bytes",
+        "end",
         "envelope",
         "events",
+        "form",
         "last_write",
         "members",
         "patterns",
         "waiters",
     )
 
-    def __init__(self, patterns: Patterns, now: float, envelope: bool = False) -> None:
+    def __init__(self, patterns: Patterns, now: float, envelope: bool = False, form: Form | None = None) -> None:
         self.patterns = patterns
         self.envelope = envelope
+        self.form = form
+        self.end = MAX_OFFSET
         self.members = 0
         self.events = 0
         self.bytes = 0

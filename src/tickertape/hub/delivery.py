@@ -23,7 +23,7 @@ from ..broker import Broker, LogState, Record
 from ..errors import BrokerError, InvalidTopicError, SlowConsumerError, SubscriptionBusyError, SubscriptionNotFoundError
 from ..timing import Clock, sleep
 from ..wire import MAX_OFFSET, Cursor, Gap, GapReason, Patterns, TopicsChange, compile_patterns
-from .audience import STRIDE, TURN, Audience, Member
+from .audience import STRIDE, TURN, Audience, Form, Member
 from .presence import Presence
 from .statistics import Counters
 from .subscription import Change, Changed, Output, OverflowPolicy, Past, Subscription
@@ -142,7 +142,7 @@ class Delivery:
         self.stride = STRIDE
         self.turn = TURN
         self._broker = broker
-        self._audiences: dict[tuple[Patterns, bool], Audience] = {}
+        self._audiences: dict[tuple[Patterns, bool, Form | None], Audience] = {}
         self._index: TopicIndex[Audience] = TopicIndex()
         self._pending: deque[Entry] = deque()
         self._pending_bytes = 0
@@ -160,7 +160,7 @@ class Delivery:
         self._running = False  # the current round has begun
         self._found: dict[Audience, list[Entry]] = {}  # by the current round, if it searched at one moment
         self._last_round = _NO_ROUND
-        self._endings: dict[int, Ending] = {}
+        self._endings: dict[int, tuple[Ending, ...]] = {}
         self._appended: deque[tuple[int, float]] = deque(maxlen=_MAX_OBSERVED)
         self._expiries: list[tuple[float, int, DisconnectReason]] = []
         self._watchers: dict[str, list[Watcher]] = {}
@@ -177,9 +177,12 @@ class Delivery:
         policy: OverflowPolicy,
         user: Any,
         envelope: bool = False,
+        form: Form | None = None,
     ) -> Subscription:
         """Register a subscription; see :class:`Subscription`. It is served as soon as it has an output."""
-        audience = self._enter(patterns, envelope)
+        audience = self._enter(patterns, envelope, form)
+        if form is not None and gap is not None and gap.reason == "reset":
+            cursor = MAX_OFFSET  # the topic was in the log before, and nothing follows
         subscription = Subscription(self.presence.new_id(), audience, cursor, gap, policy, time.time(), user)
         self.counters.opened += 1
         if stream_logger.isEnabledFor(logging.INFO):
@@ -208,14 +211,15 @@ class Delivery:
             self._log_closed(subscription, lasted)
         self._leave(subscription.audience)
         self.presence.leave(subscription)
-        if (ending := self._endings.pop(subscription.id, None)) is not None:
+        for ending in self._endings.pop(subscription.id, ()):
             ending(reason)
 
-    def _enter(self, patterns: Patterns, envelope: bool) -> Audience:
+    def _enter(self, patterns: Patterns, envelope: bool, form: Form | None) -> Audience:
         """Return the audience for some patterns, with one member more."""
-        audience = self._audiences.get((patterns, envelope))
+        key = patterns, envelope, form
+        audience = self._audiences.get(key)
         if audience is None:
-            audience = self._audiences[patterns, envelope] = Audience(patterns, self.clock.time(), envelope)
+            audience = self._audiences[key] = Audience(patterns, self.clock.time(), envelope, form)
             self._index.add(patterns, audience)
         audience.members += 1
         return audience
@@ -223,7 +227,7 @@ class Delivery:
     def _leave(self, audience: Audience) -> None:
         audience.members -= 1
         if not audience.members:
-            del self._audiences[audience.patterns, audience.envelope]
+            del self._audiences[audience.patterns, audience.envelope, audience.form]
             self._index.remove(audience.patterns, audience)
 
     def _log_opened(self, subscription: Subscription) -> None:
@@ -258,8 +262,8 @@ class Delivery:
         )
 
     def on_end(self, subscription: Subscription, ending: Ending) -> None:
-        """Call ``ending`` with the reason when an open subscription ends."""
-        self._endings[subscription.id] = ending
+        """Call ``ending`` with the reason when an open subscription ends. There may be several."""
+        self._endings[subscription.id] = (*self._endings.get(subscription.id, ()), ending)
 
     def expire_at(self, subscription: Subscription, when: float, reason: DisconnectReason) -> None:
         """Have :meth:`take_expired` yield an open subscription from the time ``when`` on."""
@@ -316,7 +320,7 @@ class Delivery:
         if len(waiting) >= _MAX_CHANGED or sum(_size(each.past) for each in waiting) > _MAX_PAST:
             raise SubscriptionBusyError("the client of this stream has not read its last changes yet")
         past = [] if change.past is None else self._past(change, change.past, before.patterns, subscription.cursor)
-        subscription.audience = self._enter(patterns, before.envelope)
+        subscription.audience = self._enter(patterns, before.envelope, before.form)
         self._leave(before)
         waiting.append(Changed(patterns, past))
         self.counters.changed += 1
@@ -479,14 +483,14 @@ class Delivery:
         for audience, own in wanted.items():
             audience.compact()
             if audience.live:
-                live = audience.live
+                live, own = audience.live, _up_to_end(audience, own)
                 chunk, now = b"".join([self._block(entry, audience) for entry in own]), self.clock.time()
                 audience.events += len(own)
                 audience.bytes += len(chunk)
                 yield from audience.write(chunk, self._upto, now, stride=self.stride, turn=self.turn)
                 self.counters.delivered += live * len(own)
                 self.counters.delivered_bytes += live * len(chunk)
-                end = self.window.end_of(audience.patterns)
+                end = self._end_of(audience)
                 if end is not None and end <= self._upto:
                     yield from self._end_live(audience)
             audience.wake(self.position)
@@ -604,6 +608,8 @@ class Delivery:
                 subscription.cursor = state.oldest - 1
                 subscription.gap = self.gap("reset", str(after), state.oldest - 1)
                 subscription.noted = state.dropped
+                if subscription.audience.form is not None:
+                    subscription.cursor = MAX_OFFSET  # the topic was in the log before, and nothing follows
             if subscription.output is not None:
                 subscription.output.wake()
         if self._watchers:
@@ -622,18 +628,24 @@ class Delivery:
 
     def is_over(self, subscription: Subscription) -> bool:
         """Return True if the subscription has everything that it can get: all its topics have ended."""
-        end = self.window.end_of(subscription.audience.patterns)
+        end = self._end_of(subscription.audience)
         return end is not None and subscription.cursor >= end
 
+    def _end_of(self, audience: Audience) -> int | None:
+        return self.window.end_of(audience.patterns) if audience.form is None else audience.end
+
     def _block(self, entry: Entry, audience: Audience) -> bytes:
+        if audience.form is not None:
+            return audience.form.encode(entry.record, entry.cursor) if entry.block else b""
         if not entry.ends_topic or not entry.block:
             return entry.block_in(audience.envelope)
         return entry.block if self.window.end_of(audience.patterns) == entry.offset else entry.notice
 
     def _slice(self, audience: Audience, entries: list[Entry], upto: int, gap: Gap | None = None) -> Slice:
         """Join the blocks of entries."""
+        entries = _up_to_end(audience, entries)
         chunk = b"".join([self._block(entry, audience) for entry in entries])
-        return Slice(chunk, upto, entries, gap, self.window.end_of(audience.patterns))
+        return Slice(chunk, upto, entries, gap, self._end_of(audience))
 
     # Slices of the log, for subscriptions that are behind.
 
@@ -764,6 +776,17 @@ class Delivery:
         """Return a gap of the current log, and count it."""
         self.counters.gaps[reason] += 1
         return Gap.create(reason, after, Cursor(self.window.epoch, resumed))
+
+
+def _up_to_end(audience: Audience, entries: list[Entry]) -> list[Entry]:
+    """Return the entries that an audience gets: those up to the one with which its streams end, if it has a form."""
+    if audience.form is None:
+        return entries
+    for number, entry in enumerate(entries, 1):
+        if audience.form.ends(entry.record):
+            audience.end = entry.offset
+            return entries[:number]
+    return entries
 
 
 def _size(entries: list[Entry]) -> int:

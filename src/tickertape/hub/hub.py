@@ -122,6 +122,8 @@ _RECENT: Final = 0.05
 _MAX_RECENT: Final = 1_000
 """Records that are searched in memory at once."""
 
+_PLAIN: Final = Shaping()
+
 _AGE_JITTER: Final = 0.2
 """The part by which the ages of streams differ: clients that came together leave apart."""
 
@@ -918,7 +920,7 @@ class Hub:
         start = await self.find_start(patterns, last_event_id, check_last(last))
         if self.is_over(start, patterns):
             return
-        subscription = self.subscribe_at(start, patterns, policy, user, shaping.envelope)
+        subscription = self.subscribe_at(start, patterns, policy, user, shaping)
         self.limit_age(subscription, grant.until)
         output = PullOutput(self.delivery, subscription)
         guard = _Guard(self)
@@ -1045,7 +1047,7 @@ class Hub:
         return end is not None and start.gap is None and start.cursor >= end
 
     def subscribe_at(
-        self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any, envelope: bool = False
+        self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any, shaping: Shaping = _PLAIN
     ) -> Subscription:
         """Register a subscription that has no output yet; for servers of its streams.
 
@@ -1053,7 +1055,9 @@ class Hub:
             HubClosedError: the hub is closed or draining.
         """
         self._check_accepting()
-        subscription = self.delivery.subscribe(patterns, start.cursor, start.gap, policy, user, envelope)
+        subscription = self.delivery.subscribe(
+            patterns, start.cursor, start.gap, policy, user, shaping.envelope, shaping.form
+        )
         subscription.noted = start.noted
         return subscription
 

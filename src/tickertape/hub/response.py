@@ -27,6 +27,7 @@ from ..asgi import (
 from ..errors import AccessError, BrokerError, HubClosedError, SlowConsumerError
 from ..timing import Clock
 from ..wire import HEARTBEAT, Cursor, End, Patterns, ServerSentEvent, StreamOpen, encode_fields
+from .audience import Form
 from .delivery import Delivery, Slice
 from .direct import DirectOutput
 from .grants import Grant
@@ -50,6 +51,7 @@ class Shaping(NamedTuple):
         map: returns the data that it gets instead, or an event.
         heartbeat: seconds of silence after which it gets a comment; ``None`` for never.
         retry: seconds after which its client should reconnect; ``None`` for the hub's.
+        form: another form of the blocks, for topics whose streams end with a certain record.
     """
 
     envelope: bool = False
@@ -57,6 +59,7 @@ class Shaping(NamedTuple):
     map: Map | None = None
     heartbeat: float | None = None
     retry: float | None = None
+    form: Form | None = None
 
     def encode(self, found: Slice, epoch: str) -> bytes:
         """Return the bytes of a slice."""
@@ -96,12 +99,13 @@ class StreamingHub(Protocol):
     def drain(self, within: float | None = None) -> float: ...
     async def authorize(self, request: Any) -> Grant: ...
     def limit_age(self, subscription: Subscription, until: float | None) -> None: ...
+    def limit_right(self, subscription: Subscription, until: float) -> None: ...
     def last_block(self, reason: DisconnectReason | None, retry: float | None = None) -> bytes: ...
     def retry_block(self, seconds: float | None = None) -> bytes: ...
     async def find_start(self, patterns: Patterns, last_event_id: str | None, last: Last) -> Start: ...
     def is_over(self, start: Start, patterns: Patterns) -> bool: ...
     def subscribe_at(
-        self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any, envelope: bool
+        self, start: Start, patterns: Patterns, policy: OverflowPolicy, user: Any, shaping: Shaping
     ) -> Subscription: ...
 
 
@@ -195,13 +199,21 @@ class HubResponse(StreamResponse):
                     await self._conclude(DisconnectReason.CLIENT_CLOSED)
                 return
             user = grant.user if self._user is None else self._user
-            subscription = hub.subscribe_at(start, self._patterns, self._policy, user, self._shaping.envelope)
+            subscription = hub.subscribe_at(start, self._patterns, self._policy, user, self._shaping)
             self.opened = True
         except (AccessError, BrokerError, HubClosedError) as error:
             await send_problem(send, status_of(error), str(error))
             return
-        hub.limit_age(subscription, grant.until)
+        self._begin(subscription, grant)
         await self._serve(subscription, scope, receive, send)
+
+    def _begin(self, subscription: Subscription, grant: Grant) -> None:
+        """Prepare a subscription that has no output yet."""
+        self._hub.limit_age(subscription, grant.until)
+
+    def _can_be_direct(self) -> bool:
+        """Return whether all streams of the topics get the same bytes, so that the hub may write them."""
+        return self._shaping[1:5] == (None, None, self._hub.heartbeat, None)
 
     async def _answer_end(self, send: Send) -> None:
         """Answer 204 to a client that has all events of topics that have ended."""
@@ -217,10 +229,11 @@ class HubResponse(StreamResponse):
         delivery = hub.delivery
         shaping = self._shaping
         own_id = delivery.presence.name(subscription) if self._changeable else None
-        opening = opening_block(subscription, delivery.window.epoch, hub.retry_block(shaping.retry), own_id)
+        retry = hub.retry_block(shaping.retry) if shaping.form is None else b"\n"
+        opening = opening_block(subscription, delivery.window.epoch, retry, own_id)
         started = False
         try:
-            takeover = await Takeover.find(receive) if shaping[1:] == (None, None, hub.heartbeat, None) else None
+            takeover = await Takeover.find(receive) if self._can_be_direct() else None
             if takeover is not None:
                 started = True
                 await send(self._start())
@@ -271,7 +284,7 @@ class HubResponse(StreamResponse):
             takeover.release()  # a stream that is ending sends its last block in the portable way
             return False
         output = DirectOutput(delivery, subscription, self._hub.drain)
-        transport = takeover.take(opening, output)
+        transport = takeover.take(opening, output, finite=self._shaping.form is not None)
         if transport is None:
             return False
         if self._on_disconnect is not None or self.background is not None:

@@ -74,18 +74,19 @@ class Entry:
         if not envelope or not self.block or self.ends_topic:
             return self.block
         if self._other is None:
-            self._other = encode_fields(envelope_of(self.topic, self.record.data), self.record.event, self._cursor)
+            self._other = encode_fields(envelope_of(self.topic, self.record.data), self.record.event, self.cursor)
         return self._other
 
     @property
     def notice(self) -> bytes:
         """The block that reports the end of the topic to streams that have others."""
         if self._other is None:
-            self._other = encode_fields(self.record.data, TOPIC_END_EVENT, self._cursor)
+            self._other = encode_fields(self.record.data, TOPIC_END_EVENT, self.cursor)
         return self._other
 
     @property
-    def _cursor(self) -> str:
+    def cursor(self) -> str:
+        """The id of the block, which is not empty."""
         return self.block[len(b"id: ") : self.block.index(b"\n")].decode()
 
     def __repr__(self) -> str:

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from ..broker import Record
 from ..wire import ServerSentEvent, encode_fields
-from .records import RunEnd, RunInfo, RunState
+from .records import END, TEXT, RunEnd, RunInfo, RunState, parse_end
 
 Name: TypeAlias = Literal["events", "openai_chat", "openai_responses", "anthropic", "ai_sdk", "ag_ui"]
 
@@ -110,10 +111,33 @@ class Events:
         return [Frame(event.data, None if event.text else event.event)]
 
     def end(self, end: RunEnd) -> list[Frame]:
-        data: dict[str, Any] = {"reason": end.state, "run": self._info.run}
+        return [self.end_frame(end, self._info.run)]
+
+    @staticmethod
+    def end_frame(end: RunEnd, run: str) -> Frame:
+        """Return the block for the end of the run with an id."""
+        data: dict[str, Any] = {"reason": end.state, "run": run}
         if end.error is not None:
             data["message"] = end.error
-        return [Frame(json.dumps(data), "stream:end")]
+        return Frame(json.dumps(data), "stream:end")
+
+
+class _EventsForm:
+    """The blocks of :class:`Events`, made once for all readers: those of an event depend on nothing but the event."""
+
+    def encode(self, record: Record, id: str) -> bytes:
+        """Return the block of an item, or of the end."""
+        if not self.ends(record):
+            return encode_fields(record.data, None if record.event == TEXT else record.event, id)
+        end = parse_end(record.data, id)
+        return Events.end_frame(end, record.topic.rpartition("/")[2]).encode(id)
+
+    def ends(self, record: Record) -> bool:
+        """Return whether the record is the end of its run."""
+        return record.event == END
+
+
+EVENTS_FORM: Final = _EventsForm()
 
 
 class OpenAIChat:

@@ -296,8 +296,16 @@ class Node:
 
     @asynccontextmanager
     async def reading(self, info: RunInfo) -> AsyncIterator[None]:
-        """Count a reader, and let other processes know of the first and the last one here."""
+        """Count a reader from the beginning of the block to its end."""
         await self.open()
+        self.join(info)
+        try:
+            yield
+        finally:
+            self.leave(info)
+
+    def join(self, info: RunInfo) -> None:
+        """Count a reader, and let other processes know of the first one here. The node must be open."""
         run = info.run
         entry = self.directory.get(run)
         self._readers[run] = self._readers.get(run, 0) + 1
@@ -305,16 +313,17 @@ class Node:
         if entry is not None and entry.policy == "cancel" and run not in self._counted:
             self._counted[run] = info
             self._announce()
-        try:
-            yield
-        finally:
-            self._readers[run] -= 1
-            if not self._readers[run]:
-                del self._readers[run]
-                if self._counted.pop(run, None) is not None:
-                    self._announce()
-            if not self._readers:
-                self._left.set()
+
+    def leave(self, info: RunInfo) -> None:
+        """Count a reader no longer, and let other processes know if it was the last one here."""
+        run = info.run
+        self._readers[run] -= 1
+        if not self._readers[run]:
+            del self._readers[run]
+            if self._counted.pop(run, None) is not None:
+                self._announce()
+        if not self._readers:
+            self._left.set()
 
     def _announce(self) -> None:
         if self._counted.keys() != self._announced.keys() and self._announcing is None and not self._closing:

@@ -7,12 +7,21 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Final, Literal
 
-from ..asgi import DisconnectReason, EventSourceResponse, Receive, Scope, Send, StreamResponse, send_problem
+from ..asgi import (
+    DisconnectReason,
+    EventSourceResponse,
+    Receive,
+    Scope,
+    Send,
+    StreamResponse,
+    send_problem,
+    status_of,
+)
 from ..broker import Record
-from ..errors import StreamEndedError
-from ..hub import Grant, Hub
+from ..errors import BrokerError, HubClosedError, StreamEndedError
+from ..hub import EVERYTHING, Grant, Hub, HubResponse, OverflowPolicy, Shaping, Subscription
 from ..wire import Cursor, Gap
-from .framing import Framing, FramingFactory, RunEvent
+from .framing import EVENTS_FORM, Events, Framing, FramingFactory, RunEvent
 from .node import Node
 from .records import END, TEXT, RunEnd, RunInfo, offset_of, parse_end
 
@@ -126,6 +135,8 @@ def respond(
     if not framing.native and not node.directory.is_whole(info):
         return PlainResponse(HTTPStatus.GONE, f"A part of run {info.name!r} is no longer kept.")
     given = dict(headers.items() if isinstance(headers, Mapping) else headers or ())
+    if type(framing) is Events and sequence == _BEGINNING:
+        return RunResponse(hub, node, info, cursor, given, grant)
     return EventSourceResponse(
         _read_blocks(hub, node, info, framing, cursor, sequence, grant),
         headers={**framing.headers, **given},
@@ -137,6 +148,68 @@ def respond(
         cut_on_drain=not framing.native,
         clock=hub.clock,
     )
+
+
+class RunResponse(HubResponse):
+    """Stream our own events of a run: the records of its topic in a form that the hub makes once for all readers.
+
+    Arguments:
+        hub: the hub on whose log the run is.
+        node: the node that counts the reader.
+        info: the run.
+        after: the position after which to start; by default, the beginning.
+        headers: more headers.
+        grant: the rights of the reader; ``None`` for all rights without end.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        node: Node,
+        info: RunInfo,
+        after: Cursor | None,
+        headers: Mapping[str, str],
+        grant: Grant | None,
+    ) -> None:
+        super().__init__(
+            hub,
+            None,
+            (info.topic,),
+            info.run if after is None else str(after),
+            last=None,
+            policy=OverflowPolicy.DISCONNECT,
+            headers=headers,
+            user=None,
+            grant=EVERYTHING if grant is None else grant,
+            shaping=Shaping(heartbeat=hub.heartbeat, form=EVENTS_FORM),
+            changeable=False,
+            background=None,
+            on_disconnect=None,
+        )
+        self._node = node
+        self._info = info
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        try:
+            await self._node.open()
+        except (BrokerError, HubClosedError) as error:
+            await send_problem(send, status_of(error), str(error))
+            return
+        await super().__call__(scope, receive, send)
+
+    def _can_be_direct(self) -> bool:
+        """Return False after the end: the rest is sent at once, and the connection can serve the next request."""
+        entry = self._node.directory.get(self._info.run)
+        return entry is not None and entry.info.active
+
+    def _begin(self, subscription: Subscription, grant: Grant) -> None:
+        """Count the reader until its stream ends. The age of a stream is not limited: its end comes with the run."""
+        if grant.until is not None:
+            self._hub.limit_right(subscription, grant.until)
+        node, info = self._node, self._info
+        node.join(info)
+        self._hub.delivery.on_end(subscription, lambda _: node.leave(info))
 
 
 async def _read_blocks(
