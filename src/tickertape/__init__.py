@@ -8,7 +8,7 @@ from .errors import EventTooLargeError, InvalidEventError, StreamEndedError, Tic
 from .hub import Hub, HubResponse
 from .wire import Decoder, ServerSentEvent
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "Decoder",
