@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
+import tickertape
 from tickertape import EventSourceResponse, Hub
 from tickertape.runs import Runs
 from tickertape.testing import EventStreamClient
@@ -48,6 +49,14 @@ async def test_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 events = [await stream.next_event() for _ in range(start)]
             assert [event.json() for event in events] == [{"number": 42, "state": "paid"}] * start
             assert {event.event for event in events} == set(re.findall(r'addEventListener\("(\w+)"', README))
+
+
+def test_changelog() -> None:
+    """The current version is the first one, and short enough for two minutes."""
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    versions = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    assert versions[0].startswith(f"{tickertape.__version__}\n")
+    assert len(versions[0].split()) <= 600
 
 
 def test_start_page() -> None:
