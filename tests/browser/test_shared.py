@@ -16,7 +16,7 @@ from support.access import protect
 from support.local import serve_here
 from support.page_site import page_site
 from support.servers import until
-from support.tabs import OpenProfile, OpenTab, chromium_profile
+from support.tabs import OpenProfile, OpenTab, chromium_profile, wait_in
 from tickertape import Hub
 from tickertape.asgi import send_problem
 from tickertape.server import create_app
@@ -140,13 +140,6 @@ async def test_topics(open_profile: OpenProfile) -> None:
         await wait_in(tabs[2], "seen.map(([, data]) => data.replaceAll(' ', '')).join() === argument.join()", envelopes)
         await here.until_seen(tabs[3], "3")
         assert here.streams == 1
-
-
-async def wait_in(page: Any, condition: str, argument: Any = None) -> None:
-    """Return when an expression of JavaScript is true in a page; ``argument`` is a name in it."""
-    loop = f"while (!({condition})) await new Promise((resolve) => setTimeout(resolve, 10));"
-    async with asyncio.timeout(20):
-        await page.evaluate(f"async (argument) => {{ {loop} return 1; }}", argument)
 
 
 async def test_past_events(open_profile: OpenProfile) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol, TypeAlias
@@ -11,7 +12,7 @@ from playwright.async_api import Browser
 
 from support.firefox import Firefox
 
-__all__ = ["BROWSERS", "OpenProfile", "OpenTab", "PageTab", "chromium_profile", "open_profile"]
+__all__ = ["BROWSERS", "OpenProfile", "OpenTab", "PageTab", "chromium_profile", "open_profile", "wait_in"]
 
 BROWSERS = ("chromium", "firefox")
 
@@ -67,3 +68,10 @@ def open_profile(request: pytest.FixtureRequest) -> OpenProfile:
         return lambda: _firefox_profile(firefox)
     browser: Browser = request.getfixturevalue("browser")
     return lambda: chromium_profile(browser)
+
+
+async def wait_in(page: Any, condition: str, argument: Any = None) -> None:
+    """Return when an expression of JavaScript is true in a page; ``argument`` is a name in it."""
+    loop = f"while (!({condition})) await new Promise((resolve) => setTimeout(resolve, 10));"
+    async with asyncio.timeout(20):
+        await page.evaluate(f"async (argument) => {{ {loop} return 1; }}", argument)
