@@ -50,6 +50,7 @@ RECONNECTS: Final = (
     Column("s until all are connected", lambda row: f"{row['connecting']:.1f}"),
     Column("CPU µs per connect", lambda row: f"{row['connect'] * 1e6:.0f}"),
     Column("clients of a lost worker", lambda row: f"{row['returned']:,}" if row["returned"] else "–"),
+    Column("connections that a full worker closed", lambda row: f"{row['refused']:,}" if row["returned"] else "–"),
     Column("s until all have returned", lambda row: f"{row['returning']:.1f}" if row["returned"] else "–"),
     Column("CPU µs per return", lambda row: f"{row['return_cost'] * 1e6:.0f}" if row["returned"] else "–"),
 )
