@@ -37,7 +37,7 @@ class Log(NamedTuple):
 
 
 LOGS: Final = {"Redis": Log(32e-6, 157e-6), "NATS": Log(30e-6, 110e-6), "PostgreSQL": Log(337e-6, 323e-6)}
-"""From ``python -m bench.followers``, for single events. Events in quick succession share a read, and cost less."""
+"""The worse of two runs of ``python -m bench.followers``. Events in quick succession share a read, and cost less."""
 
 
 @dataclass(frozen=True)
