@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason=
 def test_worker_that_listens_by_itself() -> None:
     keeper = listen("127.0.0.1", 0, workers=2)
     set_tcp_timeout(keeper, 2.5)
-    with Job(factory=lambda: None, listener=keeper, grace=1, access_log=False).listen() as listener:  # type: ignore[arg-type, return-value]
+    with Job(factory=lambda: None, listener=keeper, grace=1, access_log=False).bind() as listener:  # type: ignore[arg-type, return-value]
         assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500
 
 

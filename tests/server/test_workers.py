@@ -90,6 +90,18 @@ def test_kept_address_is_in_use() -> None:
                     listen(*address, workers=workers)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers take connections from one socket")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_worker_that_starts_gets_no_connections(host: str) -> None:
+    keeper = listen(host, 0, workers=2)
+    address = keeper.getsockname()[:2]
+    with Job(factory=lambda: None, listener=keeper, grace=1, access_log=False).bind() as own:  # type: ignore[arg-type, return-value]
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        own.listen()
+        socket.create_connection(address).close()
+
+
 class FakeProcess:
     """A process that lives until it is killed, or even longer."""
 

@@ -96,13 +96,26 @@ class Job:
     access_log: bool
     tls: Certificate | None = None
 
-    def listen(self) -> socket.socket:
-        """Return the socket from which this worker accepts connections."""
+    def bind(self) -> socket.socket:
+        """Return the socket from which this worker accepts connections.
+
+        If it is the worker's own, it does not listen until the application has started. Before that, the kernel would
+        assign connections to it, and their clients would wait while the broker cannot be reached.
+        """
         if self.listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return self.listener
         with self.listener as keeper:
-            own = socket.create_server(keeper.getsockname()[:2], family=keeper.family, reuse_port=True)
-            copy_tcp_timeout(keeper, own)
+            own = socket.socket(keeper.family)
+            try:
+                if own.family == socket.AF_INET6:
+                    own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                own.bind(keeper.getsockname())
+                copy_tcp_timeout(keeper, own)
+            except OSError:
+                own.close()
+                raise
             return own
 
 
@@ -515,7 +528,7 @@ def work(job: Job, lifeline: Connection, pulse: Connection) -> None:
     server.interruptible = False
     threading.Thread(target=_obey, args=(lifeline, server), daemon=True).start()
     try:
-        run_server(server, job.listen())
+        run_server(server, job.bind())
     except NotStartedError:
         sys.exit(STARTUP_FAILURE)
 
