@@ -216,11 +216,17 @@ def _shorten_errors(send: Send) -> Send:
     async def send_line(message: Message) -> None:
         if message["type"] == "lifespan.startup.failed":
             name, _, sentence = message["message"].strip().rpartition("\n")[2].partition(": ")
-            if name == f"{BrokerError.__module__}.{BrokerError.__qualname__}":
+            if name in _names(BrokerError):
                 message = {**message, "message": sentence}
         await send(message)
 
     return send_line
+
+
+def _names(error: type[Exception]) -> set[str]:
+    """Return the names of an exception and of its subclasses, as a traceback has them."""
+    names = {f"{error.__module__}.{error.__qualname__}"}
+    return names.union(*(_names(each) for each in error.__subclasses__()))
 
 
 def set_up_logging(settings: Settings) -> None:
