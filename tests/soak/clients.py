@@ -112,15 +112,20 @@ class Npm(Client):
         if self._program is not None:
             self._program.process.kill()
             self._program.process.wait()
-            await self.read()
+            self._enter(self._program)
             self._program.close()
             self._program = None
 
     async def read(self) -> None:
         if self._program is not None:
-            lines = self._program.output.splitlines(keepends=True)
-            found = [Item(*json.loads(line)) for line in lines if line.startswith("[") and line.endswith("]\n")]
-            self.account.items[:] = [*self._before, *found]
+            status = self._program.process.poll()
+            assert status is None, f"{self.account.name} has ended with status {status}: {self._program.output[-2000:]}"
+            self._enter(self._program)
+
+    def _enter(self, program: Program) -> None:
+        lines = program.output.splitlines(keepends=True)
+        found = [Item(*json.loads(line)) for line in lines if line.startswith("[") and line.endswith("]\n")]
+        self.account.items[:] = [*self._before, *found]
 
 
 LISTEN = """([url, start]) => {

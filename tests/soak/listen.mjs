@@ -7,10 +7,24 @@ import { EventSource } from "eventsource";
 const [url, start] = process.argv.slice(2);
 let last = start;
 
+// If a server closes a connection before it has read the request, the fetch of Node 20 never settles, and the process
+// may end in silence. So we give up an attempt that gets no answer; the source makes another one.
+const ANSWER_WITHIN = 5_000;
+
+const fetchInTime = async (input, init) => {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Error("no answer")), ANSWER_WITHIN);
+  try {
+    return await fetch(input, { ...init, signal: AbortSignal.any([init.signal, late.signal]) });
+  } finally {
+    clearTimeout(timer);
+  }
+};
+
 const open = () => {
   const target = new URL(url);
   target.searchParams.set("last_event_id", last);
-  const source = new EventSource(target);
+  const source = new EventSource(target, { fetch: fetchInTime });
   for (const type of ["message", "stream:gap"]) {
     source.addEventListener(type, ({ lastEventId, data }) => {
       last = lastEventId;

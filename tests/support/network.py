@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
+from tickertape.asgi import reset_on_close
+
 __all__ = ["Network", "network_to"]
 
 
@@ -24,7 +26,7 @@ class Network:
         self._ways: set[asyncio.Task[None]] = set()
 
     def cut(self) -> None:
-        """End all connections, and accept no new ones."""
+        """End all connections, and refuse new ones, by a reset: no end of a response looks like a clean one."""
         self._whole = False
         for way in self._ways:
             way.cancel()
@@ -53,6 +55,8 @@ class Network:
             pass
         finally:
             self._ways.discard(way)
+            with suppress(OSError):  # it is closed
+                reset_on_close(writer.get_extra_info("socket"))
             writer.transport.abort()
 
 
