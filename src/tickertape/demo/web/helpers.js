@@ -12,6 +12,34 @@ export function postJson(url, body, options = {}) {
   return fetch(url, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...options });
 }
 
+/** False on touch screens, where the focus on a text field opens a keyboard on the screen. */
+export const hasKeyboard = matchMedia("(pointer: fine)").matches;
+
+/** Adapts the height of a text field to its text. */
+export function fit(field) {
+  field.style.height = "auto";
+  field.style.height = `${field.scrollHeight + 2}px`;
+}
+
+/** Calls `submit` for the button of a form and for Enter in its text field; Shift+Enter starts a new line. */
+export function onSubmit(form, field, submit) {
+  field.addEventListener("keydown", (event) => {
+    // During input with an input method, Enter selects a character.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    submit();
+  });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    submit();
+  });
+}
+
+/** Returns a random key. Browsers provide no randomUUID() on plain HTTP pages of another machine. */
+export function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** Opens the stream of a topic, with its `last` events first. All pages of this browser share one connection. */
 export function openStream(topic, last = 0) {
   const url = new URL(`../stream?${new URLSearchParams({ topic, last })}`, import.meta.url);

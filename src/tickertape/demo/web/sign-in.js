@@ -13,6 +13,12 @@ export async function signIn(section) {
   return user;
 }
 
+/** Reloads the page if another user or none is signed in. A server that is not reachable does not sign out the user. */
+export async function checkSession(name) {
+  const response = await fetch(SESSION).catch(() => null);
+  if (name && response?.ok && (await response.json()).name !== name) location.reload();
+}
+
 function requestName(section) {
   const input = Object.assign(make("input"), { name: "name", required: true, maxLength: 32, autocomplete: "nickname", spellcheck: false });
   const label = make("label", "field", make("span", "label", "Your name (visible to others)"), input);

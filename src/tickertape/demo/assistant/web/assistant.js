@@ -2,7 +2,7 @@
 
 import { Answer } from "./answer.js";
 import { showStream } from "./badge.js";
-import { at, make, makeButton, postJson } from "./helpers.js";
+import { at, fit, hasKeyboard, make, makeButton, onSubmit, postJson, randomKey } from "./helpers.js";
 import { explain } from "./problem.js";
 import { EventStream } from "./tickertape.js";
 
@@ -12,7 +12,6 @@ const NEAR_THE_END = 120; // pixels
 const READING_TIME = 20_000; // milliseconds after which screen readers have read the last sentence
 
 const field = at("question");
-const hasKeyboard = matchMedia("(pointer: fine)").matches;
 const tabs = new BroadcastChannel("assistant"); // the other tabs of this browser
 const answers = new Map(); // by run
 let current = null; // the answer that is being written
@@ -119,18 +118,13 @@ function showComposer() {
   at("said").textContent = "";
 }
 
-function fit() {
-  field.style.height = "auto";
-  field.style.height = `${field.scrollHeight + 2}px`;
-}
-
 async function ask(question) {
   if (isSending) return;
   if (current) {
     at("said").textContent = "Wait for the end of this answer, or stop it.";
     return;
   }
-  if (question !== sent.question) sent = { question, key: crypto.randomUUID() };
+  if (question !== sent.question) sent = { question, key: randomKey() };
   isSending = true;
   at("said").textContent = "";
   try {
@@ -143,7 +137,7 @@ async function ask(question) {
     const { run } = await response.json();
     sent = { question: "", key: "" };
     if (field.value.trim() === question) field.value = "";
-    fit();
+    fit(field);
     follow(run);
     tabs.postMessage(run);
     showTheEnd();
@@ -173,18 +167,9 @@ function submit() {
   else ask(question);
 }
 
-field.addEventListener("input", fit);
-field.addEventListener("keydown", (event) => {
-  // During input with an input method, Enter selects a character.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  submit();
-});
-at("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  submit();
-  if (hasKeyboard) field.focus(); // the button disappears
-});
+field.addEventListener("input", () => fit(field));
+onSubmit(at("composer"), field, submit);
+at("composer").addEventListener("submit", () => hasKeyboard && field.focus()); // the button disappears
 at("stop").addEventListener("click", stop);
 at("suggestions").append(
   ...QUESTIONS.map((question) => {

@@ -2,17 +2,16 @@
 
 import { showStream } from "./badge.js";
 import { Conversation } from "./conversation.js";
-import { at, make, postJson } from "./helpers.js";
+import { at, fit, hasKeyboard, make, onSubmit, postJson } from "./helpers.js";
 import { Members } from "./members.js";
 import { Outbox } from "./outbox.js";
-import { signIn } from "./sign-in.js";
+import { checkSession, signIn } from "./sign-in.js";
 import { EventStream } from "./tickertape.js";
 
 const TYPING_INTERVAL = 2_500; // milliseconds between two typing notices: two tabs stay below the rate limit
 const HISTORY_TIME = 400; // milliseconds after which screen readers announce new messages
 
 const text = at("text");
-const hasKeyboard = matchMedia("(pointer: fine)").matches;
 const HINT = hasKeyboard ? "Enter sends, Shift+Enter starts a new line" : "";
 
 const me = await signIn(at("sign-in"));
@@ -119,20 +118,10 @@ function listen() {
     setTimeout(() => at("messages").parentElement.setAttribute("aria-busy", "false"), HISTORY_TIME);
     outbox.resendWaiting();
   });
-  stream.addEventListener("open", () => showMembers().catch(checkSession), { once: true });
-  stream.addEventListener("error", checkSession);
+  stream.addEventListener("open", () => showMembers().catch(() => checkSession(me)), { once: true });
+  stream.addEventListener("error", () => checkSession(me));
   at("messages").parentElement.setAttribute("aria-busy", "true");
   showStream(stream);
-}
-
-/** Reloads the page if the user is no longer signed in: the server refuses the stream in this case. */
-async function checkSession() {
-  try {
-    const response = await fetch("../session");
-    if (response.ok && (await response.json()).name !== me) location.reload();
-  } catch {
-    // The server is not reachable, which does not sign out the user.
-  }
 }
 
 // Received events.
@@ -171,13 +160,12 @@ function showNotice(sentence) {
 
 function setText(value) {
   text.value = value;
-  fit();
+  showText();
 }
 
 /** Adapts the height of the field to its text, and shows the remaining number of characters. */
-function fit() {
-  text.style.height = "auto";
-  text.style.height = `${text.scrollHeight + 2}px`;
+function showText() {
+  fit(text);
   const left = maxText - [...text.value.trim()].length;
   const count = Math.abs(left).toLocaleString("en");
   at("said").textContent = left < 0 ? `${count} characters too long` : "";
@@ -204,20 +192,11 @@ async function notifyTyping() {
 }
 
 text.addEventListener("input", () => {
-  fit();
+  showText();
   notifyTyping();
 });
-text.addEventListener("keydown", (event) => {
-  // During input with an input method, Enter selects a character.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  send();
-});
-at("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  send();
-  text.focus();
-});
+onSubmit(at("composer"), text, send);
+at("composer").addEventListener("submit", () => text.focus()); // a phone keeps its keyboard open
 outbox.addEventListener("change", ({ detail: entry }) => {
   if (entry.room === room) conversation.showPending(entry);
   else if (entry.state === "sent") outbox.discard(entry); // the history of that room contains it

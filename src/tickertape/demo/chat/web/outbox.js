@@ -3,7 +3,7 @@
 // The page creates a key for each message, so a message that is sent twice is stored once. Messages are sent
 // one after another, so they arrive in the order in which they were written. Unsent messages survive a reload.
 
-import { postJson } from "./helpers.js";
+import { postJson, randomKey } from "./helpers.js";
 import { explain } from "./problem.js";
 
 const TIMEOUT = 15_000; // milliseconds to wait for an answer
@@ -33,7 +33,7 @@ export class Outbox extends EventTarget {
   }
 
   add(room, text) {
-    this.#entries.push({ key: crypto.randomUUID?.() ?? randomKey(), room, text, state: "new", why: "" });
+    this.#entries.push({ key: randomKey(), room, text, state: "new", why: "" });
     this.resend(this.#entries.at(-1));
   }
 
@@ -111,9 +111,4 @@ export class Outbox extends EventTarget {
       return []; // nothing stored
     }
   }
-}
-
-/** Returns a random key. Browsers provide no randomUUID() on plain HTTP pages of another machine. */
-function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -148,10 +148,17 @@ function isolated(plot, series, show) {
   return show ? null : values.flatMap((value, at) => (!none(at) && none(at - 1) && none(at + 1) ? [at] : []));
 }
 
+const LETTER_WIDTH = 6; // pixels
+
 const axis = { font: "11px system-ui, sans-serif", stroke: () => colour("muted"), ticks: { show: false } };
 
 function timeAxis() {
-  const values = (plot, splits, axisIndex, space, step) => splits.map((time) => clock(time).slice(0, step < 60 ? 8 : 5));
+  const label = (plot, time, step) => {
+    const text = clock(time).slice(0, step < 60 ? 8 : 5);
+    // A label that would be cut off at the right is left out.
+    return plot.valToPos(time, "x") + text.length * LETTER_WIDTH / 2 > plot.over.clientWidth + 4 ? "" : text;
+  };
+  const values = (plot, splits, axisIndex, space, step) => splits.map((time) => label(plot, time, step));
   return { ...axis, values, size: 24, gap: 6, space: 64, grid: { show: false } };
 }
 

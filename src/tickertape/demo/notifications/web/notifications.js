@@ -1,14 +1,11 @@
+import { DesktopAlerts, Favicon, Toasts } from "./alerts.js";
 import { showStream } from "./badge.js";
 import { showCommand } from "./command.js";
-import { DesktopAlerts } from "./desktop.js";
-import { Favicon } from "./favicon.js";
 import { at, postJson } from "./helpers.js";
-import { Inbox } from "./inbox.js";
-import { NotificationList } from "./notification-list.js";
+import { Inbox, NotificationList } from "./inbox.js";
 import { explain } from "./problem.js";
-import { signIn } from "./sign-in.js";
+import { checkSession, signIn } from "./sign-in.js";
 import { EventStream } from "./tickertape.js";
-import { Toasts } from "./toasts.js";
 
 const TITLE = document.title;
 const favicon = new Favicon();
@@ -86,16 +83,12 @@ function listen(lastEventId) {
   stream.addEventListener("read", (event) => inTurn(() => inbox.mark(JSON.parse(event.data))));
   stream.addEventListener("gap", () => inTurn(load)); // the log no longer has the missed events, but the table has the rows
   stream.addEventListener("open", () => user || inTurn(load)); // the first attempt failed
-  stream.addEventListener("error", checkSession);
+  stream.addEventListener("error", () => checkSession(name));
   showStream(stream);
 }
 
 // A sign-out or a new sign-in in one tab applies to all tabs.
-async function checkSession() {
-  const session = await answerOf(fetch("../session")).catch(() => null);
-  if (session && name && session.name !== name) location.reload();
-}
-addEventListener("visibilitychange", () => document.hidden || checkSession());
+addEventListener("visibilitychange", () => document.hidden || checkSession(name));
 
 at("read-all").addEventListener("click", () => {
   markRead({ up_to: inbox.newest });
