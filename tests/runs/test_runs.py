@@ -466,6 +466,30 @@ async def test_ttl(hub: Hub) -> None:
             await asyncio.sleep(0.001)
 
 
+async def test_wait_for_a_run_that_is_forgotten(hub: Hub) -> None:
+    """The result is the end of the run, also after its time."""
+    runs = Runs(hub, ttl=0.001)
+    source = Source()
+    run = await runs.start("chat/1", source)
+    source.give(ValueError("secret"))
+    async with asyncio.timeout(PATIENCE):
+        while run.info.active or await runs.get("chat/1") is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    found = await run.wait()
+    assert (found.state, found.error) == ("error", "The run failed.")
+    assert found == run.info
+
+
+async def test_wait_for_a_run_that_the_log_lost() -> None:
+    hub = Hub("memory://")
+    runs = Runs(hub)
+    async with hub:
+        run = await runs.open("chat/1")
+    async with hub:
+        async with asyncio.timeout(PATIENCE):
+            assert (await run.wait()).state == "orphaned"
+
+
 BAD: Final[dict[str, tuple[Callable[[Hub], Any], str]]] = {
     "ttl": (lambda hub: Runs(hub, ttl=0), "ttl"),
     "grace": (lambda hub: Runs(hub, grace=-1), "grace"),

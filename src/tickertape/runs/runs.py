@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import logging
 import time
@@ -143,7 +144,7 @@ class Runs:
                 node.produce(entry, _iterate(items), self._describe)
         if not begun:
             await _discard(items)
-        return Run(self, entry.info, joined=not begun)
+        return Run(self, entry, joined=not begun)
 
     async def open(
         self,
@@ -164,7 +165,7 @@ class Runs:
         node = await self._open()
         with node.starting() as nonce:
             entry = await self._claim(node, name, fields | {"node": None, "nonce": nonce}, replace, request)
-        return Run(self, entry.info, joined=entry.nonce != nonce)
+        return Run(self, entry, joined=entry.nonce != nonce)
 
     def _check_options(
         self,
@@ -257,7 +258,7 @@ class Runs:
             BrokerError: the log cannot be read.
         """
         entry = await self._find(await self._open(), name, run)
-        return None if entry is None else Run(self, entry.info, joined=True)
+        return None if entry is None else Run(self, entry, joined=True)
 
     async def list_runs(self, *, active: bool = True) -> list[RunInfo]:
         """Return the active runs, or all that can be read, the oldest first. Errors as of :meth:`get`."""
@@ -396,9 +397,8 @@ class Runs:
             return PlainResponse(int(answer), "The run has ended.")
         return respond(self._hub, node, entry.info, make, last, after, headers, grant)
 
-    def _current(self, info: RunInfo) -> RunInfo:
-        entry = None if self._node is None else self._node.directory.get(info.run)
-        return info if entry is None else entry.info
+    def _current(self, entry: Entry) -> Entry:
+        return (None if self._node is None else self._node.directory.get(entry.info.run)) or entry
 
 
 class Run:
@@ -408,9 +408,9 @@ class Run:
         joined: true if it had been started before.
     """
 
-    def __init__(self, runs: Runs, info: RunInfo, *, joined: bool) -> None:
+    def __init__(self, runs: Runs, entry: Entry, *, joined: bool) -> None:
         self._runs = runs
-        self._info = info
+        self._entry = entry  # it keeps the end of a run that is forgotten later
         self.joined = joined
 
     def __repr__(self) -> str:
@@ -419,17 +419,17 @@ class Run:
     @property
     def name(self) -> str:
         """Its name."""
-        return self._info.name
+        return self._entry.info.name
 
     @property
     def id(self) -> str:
         """Its id: the argument ``run=`` of other methods."""
-        return self._info.run
+        return self._entry.info.run
 
     @property
     def info(self) -> RunInfo:
-        """The current description."""
-        return self._runs._current(self._info)
+        """The current description; the last one that was known, if the run is forgotten."""
+        return self._runs._current(self._entry).info
 
     def response(
         self,
@@ -447,7 +447,7 @@ class Run:
         """
         last = None if request is None else get_last_event_id(request)
         runs = self._runs
-        return respond(runs._hub, runs._here(), self._info, find_framing(framing), last, after, headers, grant)
+        return respond(runs._hub, runs._here(), self._entry.info, find_framing(framing), last, after, headers, grant)
 
     async def events(self, *, after: str | None = None) -> AsyncGenerator[RunEvent | RunEnd | Gap]:
         """Yield its events, from the beginning or after an id, then live, and at last its :class:`RunEnd`.
@@ -458,21 +458,22 @@ class Run:
             BrokerError: the log cannot be read.
         """
         cursor = None if after is None else Cursor.parse(after)
-        slices = read_run(self._runs._hub, self._info, cursor)
-        async with self._runs._here().reading(self._info), aclosing(slices):
+        slices = read_run(self._runs._hub, self._entry.info, cursor)
+        async with self._runs._here().reading(self._entry.info), aclosing(slices):
             async for items in slices:
                 for item in items:
                     yield item
 
     async def wait(self) -> RunInfo:
-        """Wait for its end, and return its description."""
+        """Wait for its end, and return its description; ``orphaned`` if the log lost the run before it ended."""
         node = await self._runs._open()
         await node.directory.sync()
         entry = node.directory.get(self.id)
-        if entry is None:
-            return self._info
-        await node.wait(entry)
-        return entry.info
+        if entry is not None:
+            await node.wait(entry)
+            return entry.info
+        info = self._entry.info
+        return dataclasses.replace(info, state=RunState.ORPHANED) if info.active else info
 
     async def cancel(self) -> RunInfo | None:
         """Ask its producer to stop; see :meth:`Runs.cancel`."""
@@ -496,7 +497,7 @@ class Run:
         if not self.info.active and key is None:
             raise RunEndedError(self.name, self.info.state)
         await self.keep()
-        hub, info = self._runs._hub, self._info
+        hub, info = self._runs._hub, self._entry.info
         drafts = [
             item_draft(hub, info, item, None if key is None else item_key(info.run, key, number))
             for number, item in enumerate(items)
@@ -511,7 +512,7 @@ class Run:
 
     async def keep(self) -> None:
         """Report that the producer is at work, though it has nothing to append."""
-        await (await self._runs._open()).keep(self._info)
+        await (await self._runs._open()).keep(self._entry.info)
 
     async def end(self, state: Literal["done", "error", "cancelled"] = "done", *, error: str | None = None) -> RunInfo:
         """End it, and return it. The first end of a run counts.
@@ -521,7 +522,7 @@ class Run:
             error: the text that readers get; by default a general sentence.
         """
         node = await self._runs._open()
-        await node.end(self._info, RunState(state), error)
+        await node.end(self.info, RunState(state), error)
         return self.info
 
 

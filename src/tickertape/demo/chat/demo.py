@@ -73,9 +73,7 @@ class _Requests:
 
     async def rooms(self, request: Request) -> Response:
         signed_in(request)
-        rooms = [
-            {"name": name, "about": about, "names": self._chat.members(name)} for name, about in ROOMS.items()
-        ]
+        rooms = [{"name": name, "about": about, "names": self._chat.members(name)} for name, about in ROOMS.items()]
         limits = {"max_text": MAX_TEXT, "max_history": HISTORY}
         return JSONResponse({"rooms": rooms, **limits}, headers={"cache-control": "no-store"})
 
