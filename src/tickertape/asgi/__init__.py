@@ -6,6 +6,7 @@ from .drain import DEFAULT_GRACE, stream_until_drain
 from .iteration import close_iterator
 from .plain import Headers
 from .problems import problem_body, problem_headers, send_problem, status_of
+from .request_context import request_id
 from .response import STREAM_HEADERS, EventSourceResponse, StreamResponse, get_last_event_id
 from .shutdown import OpenStream, close_streams, open_streams
 from .sockets import reset_on_close, with_connection
@@ -45,6 +46,7 @@ __all__ = [
     "pass_on",
     "problem_body",
     "problem_headers",
+    "request_id",
     "reset_on_close",
     "send_problem",
     "set_tcp_timeout",

@@ -21,6 +21,7 @@ from ..errors import (
     SubscriptionNotFoundError,
     UnauthorizedError,
 )
+from .request_context import request_id
 from .types import Send
 
 RETRY_AFTER: Final = 5
@@ -51,10 +52,11 @@ def status_of(error: Exception) -> int:
 
 
 def problem_body(status: int, detail: str, **extra: Any) -> bytes:
-    """Encode a problem as JSON; ``extra`` adds members."""
-    return json.dumps(
-        {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **extra}
-    ).encode()
+    """Encode a problem as JSON; ``extra`` adds members. If the request has an id, the problem contains it."""
+    problem = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **extra}
+    if (own := request_id.get()) is not None:
+        problem["request"] = own
+    return json.dumps(problem).encode()
 
 
 def problem_headers(status: int, body: bytes) -> list[tuple[bytes, bytes]]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from ..asgi import DisconnectReason
+from ..asgi import DisconnectReason, request_id
 from ..broker import Broker, LogState, Record
 from ..errors import BrokerError, InvalidTopicError, SlowConsumerError, SubscriptionBusyError, SubscriptionNotFoundError
 from ..timing import Clock, sleep
@@ -186,6 +186,7 @@ class Delivery:
         subscription = Subscription(self.presence.new_id(), audience, cursor, gap, policy, time.time(), user)
         self.counters.opened += 1
         if stream_logger.isEnabledFor(logging.INFO):
+            subscription.request = request_id.get()
             self._log_opened(subscription)
         self.presence.join(subscription)
         return subscription
@@ -237,8 +238,8 @@ class Delivery:
             "stream %d opened: %s%s",
             subscription.id,
             _shorten(", ".join(topics)),
-            f", user {user}" if user else "",
-            extra={"stream": subscription.id, "topics": topics, "user": user},
+            _origin_in_log(subscription),
+            extra={"stream": subscription.id, "topics": topics, "user": user, "request": subscription.request},
         )
 
     def _log_closed(self, subscription: Subscription, lasted: float) -> None:
@@ -250,7 +251,7 @@ class Delivery:
             lasted,
             subscription.events,
             subscription.bytes,
-            f", user {user}" if user else "",
+            _origin_in_log(subscription),
             extra={
                 "stream": subscription.id,
                 "reason": str(subscription.reason),
@@ -258,6 +259,7 @@ class Delivery:
                 "events": subscription.events,
                 "bytes": subscription.bytes,
                 "user": user,
+                "request": subscription.request,
             },
         )
 
@@ -796,6 +798,12 @@ def _size(entries: list[Entry]) -> int:
 def _user_in_log(subscription: Subscription) -> str:
     """Return the user of a subscription as a log line has it; nothing if there is none."""
     return "" if subscription.user is None else _shorten(str(subscription.user))
+
+
+def _origin_in_log(subscription: Subscription) -> str:
+    """Return the user and the request of a subscription as the end of a log line; nothing if there are none."""
+    user, request = _user_in_log(subscription), subscription.request
+    return (f", user {user}" if user else "") + (f", request {request}" if request else "")
 
 
 def _shorten(text: str) -> str:

@@ -177,6 +177,7 @@ class Subscription:
         changed: changes of its topics of which it has no notice yet; ``None`` if there was never one.
         caught_up: it has reached the newest event once. From then on it can only fall behind.
         reason: why it ended; ``None`` while it is open.
+        request: the id of the request that has opened it; ``None`` if there is none, or streams are not logged.
         events, bytes: the events that it was sent, and their bytes without the framing of HTTP.
 
     While a direct output is live, its cursor is the delivery's position, and ``cursor`` is out of date. So are
@@ -197,6 +198,7 @@ class Subscription:
         "output",
         "policy",
         "reason",
+        "request",
         "since",
         "user",
     )
@@ -225,6 +227,7 @@ class Subscription:
         self.caught_up = False
         self.changed: deque[Changed] | None = None
         self.reason: DisconnectReason | None = None
+        self.request: str | None = None
 
     def __repr__(self) -> str:
         return f"<Subscription {self.id} {self.audience.patterns} cursor={self.cursor} {self.reason or 'open'}>"

@@ -15,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Lifespan
+from starlette.types import ASGIApp, Lifespan
 
 from ..asgi import status_of
 from ..browser import CLIENT_SCRIPT, client_script
@@ -40,11 +40,20 @@ from .overview import Overview
 from .peers import Peers
 from .problems import Problem, problem_response
 from .protocol import STREAMS, DirectStreams
+from .request_ids import RequestIds
 from .runs import RunEndpoints
 from .settings import DEFAULT_MAX_AGE
 from .static import WEB, console_page, hub_page, read_static_files
 
 _METHODS: Final = ("GET", "HEAD", "PATCH", "POST")
+
+
+class _Application(Starlette):
+    """An application whose requests have ids, also those that fail: its middleware for errors is within."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return the application with its middleware."""
+        return RequestIds(super().build_middleware_stack())
 
 
 def create_app(
@@ -79,9 +88,9 @@ def create_app(
     cors: dict[str, Any] = {
         "allow_origins": cors_origins,
         "allow_methods": _METHODS,
-        "allow_headers": ("Authorization", "Content-Type", "Last-Event-ID", "Cache-Control"),
+        "allow_headers": ("Authorization", "Content-Type", "Last-Event-ID", "Cache-Control", "X-Request-ID"),
         "allow_credentials": cors_credentials,
-        "expose_headers": ("Allow", "Retry-After", "WWW-Authenticate"),
+        "expose_headers": ("Allow", "Retry-After", "WWW-Authenticate", "X-Request-ID"),
         "max_age": cors_max_age,
     }
     guard = Guard(Limits()) if guard is None else guard
@@ -113,7 +122,7 @@ def create_app(
     runs = Runs(hub)
     endpoints = Endpoints(hub, health, cors_origins, ready_within, runs, guard)
     overview = Overview(hub, peers, metric_endpoint, guard)
-    app = Starlette(
+    app = _Application(
         routes=_routes(endpoints, RunEndpoints(hub, runs, health, guard, endpoints.receive), metric_endpoint, overview),
         middleware=[
             Middleware(RootPath, root_path),

@@ -705,6 +705,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             status={"type": "integer"},
             detail={"type": "string", "description": "One sentence about the mistake."},
             index={"type": "integer", "minimum": 0, "description": "The invalid event of a batch, counted from 0."},
+            request={"type": "string", "description": "The id of the request, as in the header `X-Request-ID`."},
         ),
         "description": "Problem details (RFC 9457).",
     },

@@ -22,7 +22,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from ..access import TICKET
-from ..asgi import Message, Receive, Scope, Send, frame, get_last_event_id
+from ..asgi import Message, Receive, Scope, Send, frame, get_last_event_id, request_id
 from ..errors import AccessError, InvalidTopicError, TickertapeError
 from ..hub import EVERYTHING, Grant, Hub, OverflowPolicy
 from ..wire import check_patterns
@@ -33,6 +33,7 @@ from .endpoints import envelope_of, flag_of, last_of, policy_of, topics_of
 from .hosts import AllowedHosts
 from .limits import USER, Guard, address_of, who
 from .problems import Problem
+from .request_ids import HEADER, choose_id
 
 STREAMS: Final = "tickertape.streams"
 """The key in the state of the application's lifespan; the value is a :class:`DirectStreams`."""
@@ -77,6 +78,7 @@ class _HeadReader:
         cookie: whether there is such a header.
         forwarded: whether a proxy names another client.
         host: the value of the header.
+        ids: the values of the headers with an id of the request.
         count: the number of headers.
     """
 
@@ -95,6 +97,7 @@ class _HeadReader:
         self.cookie = False
         self.forwarded = False
         self.host = b""
+        self.ids: list[bytes] = []
         self.count = 0
         self._hosts = 0
         self._requests = 0
@@ -134,6 +137,8 @@ class _HeadReader:
             self.cookie = True
         elif name in _FORWARDED:
             self.forwarded = True
+        elif name == HEADER:
+            self.ids.append(value)
         elif name in _NOT_PLAIN:
             self._plain = False
 
@@ -177,15 +182,22 @@ class DirectStreams:
 
     def serve(self, data: bytes, transport: asyncio.Transport, state: ServerState) -> bool:
         """Answer a request and hand its connection to the hub. Return False if nothing was done."""
-        limits = self._guard.limits
         if not (
             data.startswith(self._lines)
             and data.endswith(_END)
-            and len(data) <= limits.max_head_size
+            and len(data) <= self._guard.limits.max_head_size
             and self._reader.read(data)
         ):
             return False
-        reader = self._reader
+        token = request_id.set(choose_id(self._reader.ids))
+        try:
+            return self._answer(transport, state)
+        finally:
+            request_id.reset(token)
+
+    def _answer(self, transport: asyncio.Transport, state: ServerState) -> bool:
+        """Answer the request that was read last, if that can be done here; return whether it was."""
+        limits, reader = self._guard.limits, self._reader
         if reader.count > limits.max_headers or not self._hosts.allow(reader.host):
             return False
         if reader.forwarded and limits.trusted_proxies:
@@ -279,7 +291,7 @@ class DirectStreams:
             return None
 
     def _head(self, state: ServerState) -> bytes:
-        """Return the head of the answer to the request that was read last."""
+        """Return the head of the answer to the request that is being served."""
         if state.default_headers is not self._default_headers:  # uvicorn replaces the list each second
             self._default_headers = state.default_headers
             self._heads.clear()
@@ -290,15 +302,16 @@ class DirectStreams:
             if len(self._heads) >= _MAX_CACHED:
                 self._heads.clear()
             head = self._heads[key] = self._make_head(*key)
-        return head
+        return head + b"%b: %b\r\n\r\n" % (HEADER, str(request_id.get()).encode())
 
     def _make_head(self, origin: bytes | None, cookie: bool) -> bytes:
+        """Return a head without the id of the request and the end."""
         headers = self._headers
         if self._cors is not None:
             request = [] if origin is None else [(b"origin", origin)]
             headers = _apply_cors(self._cors, headers, [*request, (b"cookie", b"")] if cookie else request)
         lines = [b"%b: %b\r\n" % header for header in (*self._default_headers, *headers)]
-        return b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n" % b"".join(lines)
+        return b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n" % b"".join(lines)
 
     def _log_access(self, transport: asyncio.Transport) -> None:
         client = transport.get_extra_info("peername")

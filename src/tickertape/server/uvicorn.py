@@ -24,6 +24,7 @@ from ..asgi import ASGIApp, close_streams
 from .descriptors import most_connections
 from .protocol import HubProtocol
 from .redaction import REDACT_QUERIES
+from .request_ids import ADD_REQUEST_ID
 
 logger = logging.getLogger("tickertape.server")
 
@@ -117,7 +118,8 @@ def create_server(
     async def beat() -> None:
         on_beat()
 
-    logging.getLogger("uvicorn.access").addFilter(REDACT_QUERIES)
+    for change in (REDACT_QUERIES, ADD_REQUEST_ID):
+        logging.getLogger("uvicorn.access").addFilter(change)
     config = Config(
         app,
         loop="auto",  # uvloop, except on Windows
