@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from support.servers import START, Connection, Program, free_port
+import psutil
+import pytest
+
+from support.program import serving, workers_of
+from support.servers import START, Connection, Program, free_port, until
 
 LIMITED = """
 import resource, sys
@@ -67,6 +72,31 @@ async def test_full_server() -> None:
         await program.end()
         assert program.process.returncode == 0
         assert "Traceback" not in program.output
+
+
+@pytest.mark.parametrize("options", [("--broker=memory://",), ("--workers=2",)])
+async def test_connections_wait(options: tuple[str, ...]) -> None:
+    """Without descriptors, no stream ends, and new connections are served as soon as some are free."""
+    async with serving(*options) as server, AsyncExitStack() as stack:
+        processes = workers_of(server) or [server.process.pid]
+        for process in map(psutil.Process, processes):
+            hard = process.rlimit(resource.RLIMIT_NOFILE)[1]
+            process.rlimit(resource.RLIMIT_NOFILE, (process.num_fds() + 24, hard))
+        connections = [await stack.enter_async_context(await Connection.open(server.port)) for _ in range(120)]
+        for connection in connections:
+            await connection.ask("/events?topic=a")
+        for text in ("new connections wait", "accepting connections again"):
+            await until(lambda: server.output.count(text) == len(processes), lambda: f"{text}: {server.output}")  # noqa: B023
+            for process in map(psutil.Process, processes):
+                process.rlimit(resource.RLIMIT_NOFILE, (1000, hard))
+        assert [await connection.head() for connection in connections] == [200] * 120
+        async with await Connection.open(server.port) as connection:
+            await connection.get("/metrics")
+            counted = re.findall(rb'tickertape_limits_total{limit="accepting".*} ([0-9.]+)', await connection.rest())
+        assert [float(count) for count in counted] == [1.0] * len(processes)
+        await server.end()
+        assert server.process.returncode == 0
+        assert "Traceback" not in server.output
 
 
 async def test_full_worker() -> None:

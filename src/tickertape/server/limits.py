@@ -111,6 +111,7 @@ class LimitCounts(NamedTuple):
 
     Attributes:
         descriptors: connections closed because the descriptors were used up.
+        accepting: times that new connections had to wait because the descriptors were used up all the same.
         client_connections: connections closed because their address had too many.
         head_timeout: connections closed before the head of a request was complete.
         body_timeout: requests whose body was too slow.
@@ -133,6 +134,7 @@ class LimitCounts(NamedTuple):
     """
 
     descriptors: int = 0
+    accepting: int = 0
     client_connections: int = 0
     head_timeout: int = 0
     body_timeout: int = 0

@@ -28,7 +28,7 @@ from ..hub import EVERYTHING, Grant, Hub, OverflowPolicy
 from ..wire import check_patterns
 from .checks import find_mistake
 from .connections import HTTPProtocol, guard_of
-from .descriptors import is_full
+from .descriptors import ACCEPTOR, Acceptor, is_full
 from .endpoints import envelope_of, flag_of, last_of, policy_of, topics_of
 from .hosts import AllowedHosts
 from .limits import USER, Guard, address_of, who
@@ -385,6 +385,9 @@ class HubProtocol(asyncio.Protocol):
             self._transport.abort()
         self._state.connections.add(cast("Any", self))
         self._guard.watch_head(self)
+        acceptor: Acceptor | None = self._app_state.get(ACCEPTOR)
+        if acceptor is not None and not acceptor.check():
+            self._guard.count("accepting")
 
     def data_received(self, data: bytes) -> None:
         """Serve the first request."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -14,14 +15,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import uvicorn
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..asgi import ASGIApp, close_streams
-from .descriptors import most_connections
+from .descriptors import ACCEPTOR, Acceptor, most_connections
 from .protocol import HubProtocol
 from .redaction import REDACT_QUERIES
 from .request_ids import ADD_REQUEST_ID
@@ -173,6 +174,7 @@ class Server(uvicorn.Server):
         self._on_stop = on_stop
         self._on_reload = on_reload
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._acceptor: Acceptor | None = None
         self._early: list[Any] = []  # messages before the loop
         self.interruptible = True
         self._grace = grace
@@ -186,15 +188,36 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and report it."""
         self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
+        duplicates = None if sockets is None else [listener.dup() for listener in sockets]
+        try:
+            await super().startup(duplicates)
+        except BaseException:
+            for listener in duplicates or ():
+                listener.close()
+            raise
+        if self.started and sockets:
+            self._acceptor = self.lifespan.state[ACCEPTOR] = Acceptor(sockets, self.servers, self._listen)
         for message in self._early:
             self._reload(message)
         if self.started:
             self._on_start()
 
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        config = self.config
+        connect: Callable[[], Any] = functools.partial(
+            cast("Any", config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(connect, sock=listener, ssl=config.ssl, backlog=config.backlog)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End streams, then requests, then the other connections."""
         self._on_stop()
+        if self._acceptor is not None:
+            await self._acceptor.close()
         close_streams()  # otherwise they would notice it up to a quarter of a second later
         aborting = asyncio.get_running_loop().call_later(max(0.0, self._grace - _ABORT_BEFORE), self._abort_idle)
         try:
