@@ -19,6 +19,7 @@ ARROWS = {
     "errors": set(),
     "timing": set(),
     "threads": set(),
+    "redaction": set(),
     "wire": {"errors"},
     "asgi": {"errors", "timing", "threads", "wire"},
     "browser": {"asgi"},
@@ -29,10 +30,10 @@ ARROWS = {
     "access": {"errors", "wire", "broker", "hub"},
     "client": {"errors", "timing", "threads", "wire"},
     "testing": {"errors", "timing", "wire", "asgi", "broker", "hub", "sources"},
-    "server": {"errors", "timing", "wire", "asgi", "browser", "broker", "hub", "sources", "runs", "access"}
+    "server": {"errors", "timing", "redaction", "wire", "asgi", "browser", "broker", "hub", "sources", "runs", "access"}
     | {"integrations"},
     "demo": {"errors", "timing", "threads", "wire", "asgi", "browser", "broker", "hub", "sources", "runs", "server"},
-    "cli": {"errors", "timing", "wire", "asgi", "broker", "hub", "access", "server", "client", "demo"},
+    "cli": {"errors", "timing", "redaction", "wire", "asgi", "broker", "hub", "access", "server", "client", "demo"},
     "integrations": {"errors", "timing", "threads", "wire", "asgi", "broker", "hub", "client"},
     "__main__": {"cli"},
 }

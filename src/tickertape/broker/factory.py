@@ -35,6 +35,8 @@ def extra_needed(driver: str, extra: str) -> Iterator[None]:
 
 def _memory(url: str, retention: Retention) -> Broker:
     read_options(url, {})
+    if url.partition("://")[2].partition("?")[0].strip("/"):
+        raise BrokerError("memory:// is in this process: the URL has no user, no host and no path")
     return MemoryBroker(retention=retention)
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import ClientError, GaveUpError, PublishError, TickertapeError
+from ..redaction import redact_url
 from ..wire import Draft
 from .console import (
     DEFAULT_URL,
@@ -216,7 +217,8 @@ def _explain(error: Exception, url: str, batch: _Batch | None = None) -> str:
     match error:
         case GaveUpError():
             return (
-                f"cannot reach {url}: {visible(error.reason)}; next step: tickertape serve, or --url with its address"
+                f"cannot reach {redact_url(url)}: {visible(error.reason)}; "
+                "next step: tickertape serve, or --url with its address"
             )
         case PublishError(status=401 | 403):
             return f"{sentence}; next step: --header 'Authorization: Bearer …'"

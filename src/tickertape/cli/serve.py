@@ -231,16 +231,16 @@ def serve(
     from ..server import (
         NotStartedError,
         SettingsError,
-        check_access,
         check_broker,
         check_exposure,
+        check_files,
         load_settings,
     )
     from ..server import serve as run
 
     try:
         settings = load_settings(flags, config)
-        check_access(settings)
+        check_files(settings)
     except SettingsError as error:
         misuse(str(error), command="tickertape serve")
     shown = without_secrets(settings.broker)

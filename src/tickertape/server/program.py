@@ -7,6 +7,7 @@ import functools
 import logging
 import math
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from typing import Any, Final
@@ -20,7 +21,7 @@ from ..asgi import Message, Receive, Scope, Send, set_tcp_timeout, tcp_timeout_f
 from ..broker import create_broker
 from ..errors import BrokerError
 from ..hub import Hub
-from .access import create_access, read_ticket_secret
+from .access import check_access, create_access, read_ticket_secret
 from .app import create_app
 from .descriptors import raise_descriptor_limit
 from .gc_policy import gc_policy
@@ -39,6 +40,21 @@ REACH_WITHIN: Final = 5.0
 
 _LAST_REQUESTS: Final = 1
 """Least seconds for running requests at the end, after the streams: uvicorn's unit is whole seconds."""
+
+
+def check_files(settings: Settings) -> None:
+    """Read the files of access and the certificate once, so that a server with a mistake in them does not start.
+
+    Raises:
+        SettingsError: a file cannot be used, or PyJWT is missing.
+    """
+    check_access(settings)
+    if settings.certificate is not None:
+        certificate, key = settings.certificate
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except OSError as error:  # ssl.SSLError is one
+            raise SettingsError(f"cannot use tls_cert {certificate} with tls_key {key}: {error}") from None
 
 
 def check_broker(settings: Settings) -> None:

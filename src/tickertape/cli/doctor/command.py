@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ...redaction import redact_url
 from ..console import HeaderOption, NoColorOption, headers_of, misuse, stderr_console
 from ..lines import visible
 from .diagnosis import Finding, Level, diagnose
@@ -73,9 +74,9 @@ def doctor(
     findings = diagnose(seen)
     if json:
         found = [finding._asdict() for finding in findings]
-        sys.stdout.write(jsonlib.dumps({"url": seen.url, "findings": found}, indent=2) + "\n")
+        sys.stdout.write(jsonlib.dumps({"url": redact_url(seen.url), "findings": found}, indent=2) + "\n")
     else:
-        Console(no_color=no_color or None, highlight=False).print(_table(seen.url, findings))
+        Console(no_color=no_color or None, highlight=False).print(_table(redact_url(seen.url), findings))
     if any(finding.level is Level.FAULT for finding in findings):
         raise typer.Exit(1)
 
