@@ -56,6 +56,7 @@ OUTSIDE = {
     **{f"integrations/{name}.py": {name} for name in ("aiohttp", "blacksheep", "falcon", "quart", "sanic")},
     "integrations/fastapi.py": {"fastapi", "pydantic"},
     "integrations/prometheus.py": {"prometheus_client"},
+    "integrations/opentelemetry.py": {"opentelemetry"},
     "integrations/mcp.py": {"mcp", "mcp_types"},
     "testing/contract/__init__.py": {"pytest"},
     "testing/contract/suite.py": {"pytest"},

@@ -12,6 +12,7 @@ from .pull import HubEvent, PullOutput
 from .response import HubResponse, Shaping
 from .statistics import Distribution, HubStatistics
 from .subscription import Overflow, OverflowPolicy, SubscriberInfo, Subscription
+from .tracing import Tracing
 
 __all__ = [
     "DEFAULT_DRAIN_WINDOW",
@@ -44,5 +45,6 @@ __all__ = [
     "Shaping",
     "SubscriberInfo",
     "Subscription",
+    "Tracing",
     "field_reader",
 ]

@@ -12,7 +12,7 @@ import random
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from time import perf_counter
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, Protocol, Self, overload
@@ -66,6 +66,7 @@ from .pull import PullOutput
 from .response import Chunks, Filter, HubResponse, Map, Shaping, opening_block
 from .statistics import HubStatistics
 from .subscription import Overflow, OverflowPolicy, Subscription, check_overflow
+from .tracing import Tracing
 from .wheel import Wheel
 
 logger = logging.getLogger("tickertape.hub")
@@ -157,6 +158,7 @@ class Hub:
             never. Behind a load balancer, this moves clients to servers that were added.
         access: finds the grant of a request, as ``async def access(request) -> Grant``; ``None`` to allow everything.
             Streams are refused that it does not cover. For your other endpoints, call :meth:`authorize`.
+        tracing: observes publishing and the opening of streams; ``None`` for nothing.
         clock: the clock for timers; by default the running event loop.
         random: returns numbers from 0 to 1, for jitter.
 
@@ -186,6 +188,7 @@ class Hub:
         drain_window: float = DEFAULT_DRAIN_WINDOW,
         max_age: float | None = None,
         access: Access | None = None,
+        tracing: Tracing | None = None,
         clock: Clock | None = None,
         random: Callable[[], float] = random.random,
     ) -> None:
@@ -197,6 +200,7 @@ class Hub:
         self.drain_window = check_seconds("drain_window", drain_window)
         self.max_age = check_limit("max_age", max_age)
         self.access = access
+        self.tracing = tracing
         self.random = random
         self.presence = Presence()
         self._url = broker if isinstance(broker, str) else None
@@ -501,7 +505,8 @@ class Hub:
         if not isinstance(self._broker, TransactionalBroker):
             kind = type(self._broker).__name__
             raise BrokerError(f"connection= needs a log in your own database (postgresql://), and this one is a {kind}")
-        keys = await self._broker.append_with(connection, [draft])
+        with self._traced_publish([draft]):
+            keys = await self._broker.append_with(connection, [draft])
         self._published += 1
         return keys[0]
 
@@ -589,10 +594,22 @@ class Hub:
     async def _append_one(self, draft: Draft) -> Cursor:
         return (await self._append([draft]))[0]
 
+    def _traced_publish(self, drafts: list[Draft]) -> AbstractContextManager[Any]:
+        tracing = self.tracing
+        return nullcontext() if tracing is None else tracing.publishing([draft.topic for draft in drafts])
+
+    def _traced_opening(self, patterns: Patterns) -> AbstractContextManager[Any]:
+        return nullcontext() if self.tracing is None else self.tracing.opening(patterns)
+
     async def _append(self, drafts: list[Draft]) -> list[Cursor]:
-        delivery = await self._ready()
         if not drafts:
+            await self._ready()
             return []
+        with self._traced_publish(drafts):
+            return await self._store(drafts)
+
+    async def _store(self, drafts: list[Draft]) -> list[Cursor]:
+        delivery = await self._ready()
         count = len(drafts)
         began = perf_counter()
         await self._wait_for_follower(delivery, count)
@@ -1037,9 +1054,10 @@ class Hub:
             HubClosedError: the hub is closed or draining.
             BrokerError: the log cannot be read.
         """
-        await self._ready()
-        self._check_accepting()
-        return await find_start(self._broker, self.delivery, patterns, last_event_id, last)
+        with self._traced_opening(patterns):
+            await self._ready()
+            self._check_accepting()
+            return await find_start(self._broker, self.delivery, patterns, last_event_id, last)
 
     def is_over(self, start: Start, patterns: Patterns) -> bool:
         """Return True if nothing follows a start: all patterns are topics, and all of them ended before it."""
@@ -1086,7 +1104,8 @@ class Hub:
         start = start_in_window(delivery, last_event_id, last)
         if start is None or self.is_over(start, patterns):
             return None
-        subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, grant.user, envelope)
+        with self._traced_opening(patterns):
+            subscription = delivery.subscribe(patterns, start.cursor, start.gap, policy, grant.user, envelope)
         self.limit_age(subscription, grant.until)
         own_id = self.presence.name(subscription) if changeable else None
         opening = opening_block(subscription, delivery.window.epoch, self.retry_block(), own_id)
