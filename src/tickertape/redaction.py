@@ -8,8 +8,13 @@ from urllib.parse import unquote_plus
 
 __all__ = ["redact_target", "redact_url"]
 
-_SECRET: Final = re.compile(r"ticket|token|secret|passw|auth|api.?key|signature|jwt|session|credential", re.IGNORECASE)
+_NAMES: Final = "ticket|token|secret|passw|auth|api.?key|signature|jwt|session|credential"
+
+_SECRET: Final = re.compile(_NAMES, re.IGNORECASE)
 """Parts of the names of parameters that carry a secret. The ``key`` of a publication is none."""
+
+_ASSIGNED: Final = re.compile(f"({_NAMES})[^=]*=", re.IGNORECASE)
+"""A secret in the value of another parameter, because a client joined them with ``?``, ``;`` or an encoded ``&``."""
 
 
 def redact_target(target: str) -> str:
@@ -27,5 +32,9 @@ def redact_url(url: str) -> str:
 
 
 def _redact_parameter(text: str) -> str:
-    name, equals, _ = text.partition("=")
-    return f"{name}=***" if equals and _SECRET.search(unquote_plus(name)) else text
+    name, equals, value = text.partition("=")
+    decoded = unquote_plus(name)
+    if "=" in decoded and _SECRET.search(decoded):
+        return "***"
+    secret = _SECRET.search(decoded) or _ASSIGNED.search(unquote_plus(value))
+    return f"{name}=***" if equals and secret else text

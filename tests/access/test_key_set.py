@@ -147,6 +147,15 @@ async def test_unreachable() -> None:
     assert "geheim" not in str(error.value)
 
 
+async def test_password_in_the_url(caplog: pytest.LogCaptureFixture) -> None:
+    """Python's own error would repeat it, as the port of ``alice:geheim``."""
+    verifier = JWTVerifier(jwks_url="http://alice:geheim@127.0.0.1/keys")
+    with pytest.raises(AccessUnavailableError):
+        await verifier.verify(token("old"))
+    assert "cannot fetch the keys of http://127.0.0.1/keys: InvalidURL" in caplog.text
+    assert "geheim" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("keys", "algorithms", "accepted"),
     [

@@ -164,6 +164,13 @@ def test_invalid_settings(
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize("url", ["ftp://u:geheim@h/keys", "u:geheim@h", "ftp://h/keys?access_token=geheim"])
+def test_secret_in_a_refused_value(url: str) -> None:
+    with pytest.raises(SettingsError, match="expected jwks_url to be a URL") as error:
+        load_settings({"jwks_url": url})
+    assert "geheim" not in str(error.value)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot read .*none.toml \(from --config\): No such file"):
         load_settings({}, tmp_path / "none.toml")

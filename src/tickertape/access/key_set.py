@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import time
@@ -121,6 +122,9 @@ class KeySet:
         except (OSError, ValueError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             logger.warning("cannot fetch the keys of %s: %s", self.shown, reason)
+            return
+        except http.client.HTTPException as error:  # its text may repeat a part of the URL
+            logger.warning("cannot fetch the keys of %s: %s", self.shown, type(error).__name__)
             return
         keys: dict[str | None, Any] = {}
         for entry in entries[:_MAX_KEYS]:

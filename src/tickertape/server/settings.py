@@ -49,6 +49,9 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _BYTES: Final = TypeAdapter(ByteSize)
 
+_MAY_BE_SECRET: Final = re.compile("[@?]")
+"""Characters of a URL with a password or a query: it is not shown if it is refused."""
+
 _HOST: Final = re.compile(r"\*|(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 
 MAX_DIGITS: Final = 4_300
@@ -383,7 +386,8 @@ def _mistake(name: str, value: Any) -> str:
         return f"unknown setting {name!r}: {names}"
     extra = field.json_schema_extra
     expected = extra["expected"] if isinstance(extra, dict) else "another value"
-    return f"expected {name} to be {expected}, got {value!r}"
+    secret = isinstance(value, str) and _MAY_BE_SECRET.search(value)
+    return f"expected {name} to be {expected}, got {'a text that may contain a secret' if secret else repr(value)}"
 
 
 def _read(file: Path) -> dict[str, Any]:
