@@ -68,7 +68,7 @@ def test_page_tests(project: Path) -> None:
 
 
 async def test_daphne(project: Path, record_property: Callable[[str, object], None]) -> None:
-    """It closes the connections when it stops; that takes less than 2 s, and clients resume."""
+    """It closes the connections when it stops; that takes less than 3 s, and clients resume."""
     port = free_port()
     command = [str(BIN / "daphne"), "-p", str(port), "mysite.asgi:application"]
     with closing(Program(command, folder=str(project))) as program:
@@ -84,7 +84,7 @@ async def test_daphne(project: Path, record_property: Callable[[str, object], No
             await post(port, "/news", {"text": "one"})
             first = await next_event(stream)
             seconds = await program.end()
-            assert seconds < 2.0, program.output
+            assert seconds < 2.8, program.output
     with closing(Program(command, folder=str(project))) as program:
         program.wait_for(port)
         await post(port, "/news", {"text": "two"})
