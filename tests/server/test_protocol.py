@@ -97,8 +97,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "h11-asyncio": ("--http=h11", "--loop=asyncio"),
     "tls": (),
     "small": (),
+    "impatient": (),
 }
-ENV = {"small": {"EVENTS": "20", "SEND_TIMEOUT": "0.5"}}
+ENV = {"small": {"EVENTS": "20"}, "impatient": {"EVENTS": "20", "SEND_TIMEOUT": "0.5"}}
 LOOPS = ("uvloop", "asyncio", "h11", "h11-asyncio")
 """Servers that differ in the event loop and in the parser: httptools, or h11."""
 
@@ -423,7 +424,7 @@ async def test_reader_falls_off_the_log(servers: dict[str, Uvicorn], name: str, 
 
 @pytest.mark.parametrize("name", ["bare", "base"])
 async def test_client_never_reads(servers: dict[str, Uvicorn], name: str) -> None:
-    server = servers["small"]
+    server = servers["impatient"]
     topic = f"never/{name}"
     async with await server.open(receive_buffer=4096) as connection:
         await connection.get(f"/{name}/events?topic={topic}")
