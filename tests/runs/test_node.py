@@ -335,3 +335,17 @@ async def test_readers_of_several_processes(hub: Hub, clock: FakeClock, scene: s
     assert source.finished.is_set() == (state != "active")
     await places.here.close()
     await places.there.close()
+
+
+async def test_busy_process_does_not_give_up_its_own_runs(hub: Hub, clock: FakeClock) -> None:
+    """Its event loop was held so long that its signs of life are late."""
+    runs = Runs(hub)
+    source = Source()
+    run = await runs.start("job", source)
+    source.give("one")
+    await settle()
+    clock.advance(60)
+    await (await runs._open())._end_lost_runs()  # as at its beat, if its own sign of life is not read yet
+    assert run.info.active
+    source.give("two", None)
+    assert await read(run) == ["one", "two", "done"]

@@ -184,6 +184,8 @@ class Node:
             logger.warning("the process that replaced run %s is gone", entry.info.name)
             await self.end(entry.info, RunState.CANCELLED)
         for entry in self.directory.silent():
+            if (producer := self._producers.get(entry.info.run)) is not None and not producer.task.done():
+                continue  # a busy process is late with its own sign of life, which comes next
             logger.warning("the producer of run %s is gone", entry.info.name)
             await self.end(entry.info, RunState.ORPHANED)
         for entry in self.directory.active():
