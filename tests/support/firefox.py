@@ -36,6 +36,8 @@ _PREFERENCES: Final = {
     "browser.shell.checkDefaultBrowser": False,
     "browser.startup.page": 0,
     "datareporting.policy.dataSubmissionEnabled": False,
+    "dom.min_background_timeout_value": 4,  # ms; by default, each timer of a tab in the background waits for a second
+    "dom.min_background_timeout_value_without_budget_throttling": 4,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
     "toolkit.telemetry.enabled": False,

@@ -245,6 +245,7 @@ function createGroup(url, options, emit) {
   let queue = Promise.resolve();
   let channel, wanted, release, answer, isMember, isHub;
   // Of the leader:
+  let leaving = [];
   let source, state, waiting, oldest, timer;
 
   function open() {
@@ -373,15 +374,18 @@ function createGroup(url, options, emit) {
       }
       if (signal.aborted) return;
     }
-    timer = undefined;
     const all = (await tabs()).flat();
     if (signal.aborted) return;
-    if (waiting[0]) return later();
-    const unused = changed(covered(), [], all);
-    if (unused[0] && source.subscription) source.change([], unused);
+    // A tab that wants one of these topics in the meantime waits for the next update.
+    if (!waiting[0] && source.subscription) leaving = covered().filter((each) => !all.includes(each));
+    if (leaving[0]) await source.change([], leaving).catch(() => {});
+    if (signal.aborted) return;
+    leaving = [];
+    timer = undefined;
+    if (waiting[0]) later();
   }
 
-  const covered = () => topicsOf(source.url);
+  const covered = () => topicsOf(source.url).filter((each) => !leaving.includes(each));
 
   const admit = (admitted) => pass({ ...state, admitted, position: group.lastEventId });
 
