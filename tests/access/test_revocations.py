@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from broker.nats_logs import NatsLog, nats_absent
 from broker.postgres_logs import PostgresLog, postgres_absent
+from broker.private_servers import require
 from broker.redis_logs import RedisLog, redis_absent
+from broker.sqlite_logs import SQLiteLog
 from support.hub import HubClient, settle
 from support.servers import until
 from tickertape import Hub
@@ -16,6 +20,7 @@ from tickertape.access import Revocations, Tickets, Verified
 from tickertape.errors import UnauthorizedError
 from tickertape.hub import Grant
 from tickertape.testing import FakeClock, ScriptedBroker
+from tickertape.testing.contract import Log
 
 ALICE = Grant(user="alice", subscribe=("a",))
 
@@ -51,16 +56,17 @@ async def test_without_a_user() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "absent"),
     [
-        pytest.param(RedisLog, marks=pytest.mark.skipif(redis_absent() is not None, reason=str(redis_absent()))),
-        pytest.param(
-            PostgresLog, marks=pytest.mark.skipif(postgres_absent() is not None, reason=str(postgres_absent()))
-        ),
+        (SQLiteLog, lambda: None),
+        (RedisLog, redis_absent),
+        (PostgresLog, postgres_absent),
+        (NatsLog, nats_absent),
     ],
 )
-async def test_two_nodes(kind: type[RedisLog | PostgresLog], tmp_path: Path) -> None:
+async def test_two_nodes(kind: type[Log], absent: Callable[[], str | None], tmp_path: Path) -> None:
     """A revocation on one node ends a stream on another; a ticket is good once on both."""
+    require(absent())
     log = kind(tmp_path)
     secret = b"a secret that both nodes have in a file"
     try:

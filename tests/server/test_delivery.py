@@ -143,7 +143,8 @@ async def answer(port: int, request: bytes) -> bytes:
                     break
                 if request.startswith(b"HEAD") and b"\r\n\r\n" in received:
                     break
-        return re.sub(rb"date: [^\r]*|\w{12}-|retry: \d+", b"", received)
+        ids = rb'x-request-id: [^\r]*\r\n|"request": ?"[^"]*"'
+        return re.sub(rb"date: [^\r]*|\w{12}-|retry: \d+|" + ids, b"", received)
     finally:
         writer.close()
 

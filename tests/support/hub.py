@@ -362,7 +362,9 @@ class HubClient:
             self._head = head
             return b""
         self._head = None
-        self.headers |= dict(line.split(": ", 1) for line in head.decode().lower().split("\r\n")[1:])
+        lines = head.decode().lower().split("\r\n")[1:]
+        # Without the header of HTTP/1.1, which is none of the response.
+        self.headers |= dict(line.split(": ", 1) for line in lines if not line.startswith("transfer-encoding:"))
         return rest
 
     async def read_all(self, turns: int = 5) -> list[ServerSentEvent]:

@@ -72,6 +72,9 @@ _MAX_PAST: Final = 256 * 1024
 _LOOK: Final = 0.02
 """Seconds between two looks at all subscriptions, each of which takes 2 ms for 10,000 of them."""
 
+_LOOKS: Final = 32
+"""Looks while as many events come as the window holds: four while a reader is among the oldest eighth."""
+
 Ending: TypeAlias = Callable[[DisconnectReason], None]
 Watcher: TypeAlias = Callable[[Record], None]
 
@@ -165,6 +168,7 @@ class Delivery:
         self._expiries: list[tuple[float, int, DisconnectReason]] = []
         self._watchers: dict[str, list[Watcher]] = {}
         self._looked = -math.inf
+        self._looked_upto = 0
         self._is_losing = False  # at that time
 
     # Subscriptions begin and end.
@@ -388,10 +392,11 @@ class Delivery:
 
     def is_losing(self) -> bool:
         """Return whether a subscriber that was caught up is about to lose events that it wants to have."""
-        now = self.clock.time()
-        if now - self._looked >= _LOOK:
-            self._looked = now
-            first, last = self.window.oldest - 1, self.window.next_to_drop()
+        now, window = self.clock.time(), self.window
+        # Also after some events: of fast publishers, the next ones would fill the log before the time has passed.
+        if now - self._looked >= _LOOK or window.newest - self._looked_upto > (window.newest - window.oldest) // _LOOKS:
+            self._looked, self._looked_upto = now, window.newest
+            first, last = window.oldest - 1, window.next_to_drop()
             self._is_losing = first < last and any(
                 first <= subscription.cursor < last
                 and subscription.caught_up
