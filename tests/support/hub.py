@@ -363,7 +363,7 @@ class HubClient:
             return b""
         self._head = None
         lines = head.decode().lower().split("\r\n")[1:]
-        # Without the header of HTTP/1.1, which is none of the response.
+        # transfer-encoding is a header of the connection, not of the response.
         self.headers |= dict(line.split(": ", 1) for line in lines if not line.startswith("transfer-encoding:"))
         return rest
 
