@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tickertape.errors import HubClosedError
 from tickertape.server.peers import Peers, WorkerShare
 
 
@@ -59,6 +60,25 @@ async def test_worker_that_does_not_answer(kind: str, share: WorkerShare, caplog
     assert await peers_with(share, word="a").ask("word") == {str(os.getpid()): "a"}
     server.close()
     assert ("no answer from the worker with pid 1" in caplog.text) is (kind == "nonsense")
+
+
+async def test_no_answer(share: WorkerShare, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker that is stopping does not answer, and one that leaves before its question gets no answer."""
+
+    def stopping() -> None:
+        raise HubClosedError("the hub is closed")
+
+    peers = Peers(share)
+    peers.answer("state", stopping)
+    async with peers.serving():
+        path = share.directory / str(os.getpid())
+        for question in (b'{"name": "state", "arguments": {}}\n', b""):
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(question)
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+    assert caplog.text == ""
 
 
 def test_directory_is_removed() -> None:

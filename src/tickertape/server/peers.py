@@ -21,6 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
+from ..errors import HubClosedError
+
 logger = logging.getLogger("tickertape.server")
 
 ANSWER_WITHIN: Final = 2.0
@@ -95,10 +97,12 @@ class Peers:
             path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            question = json.loads(await reader.readline())
-            writer.write(json.dumps(self._handlers[question["name"]](**question["arguments"])).encode())
-            await writer.drain()
+        # If the other worker has left, or this one is stopping, there is no answer.
+        with contextlib.suppress(OSError, HubClosedError):
+            if line := await reader.readline():
+                question = json.loads(line)
+                writer.write(json.dumps(self._handlers[question["name"]](**question["arguments"])).encode())
+                await writer.drain()
         writer.close()
 
 
