@@ -363,7 +363,7 @@ BUSY = Answer(503, {"retry-after": "7"}, b"")
     ],
 )
 def test_next_step(shell: Shell, answer: Answer | Exception, attempt: int, step: object) -> None:
-    publication = Publication(b"", 1, 5, Delays(1.0, 30.0, lambda: 1.0), began=100.0)
+    publication = Publication(httpx2.URL("http://hub/events"), b"", 1, 5, Delays(1.0, 30.0, lambda: 1.0), began=100.0)
     if not isinstance(step, str):
         assert publication.next_step(answer, attempt, now=110.0, wall=0.0) == step
         return

@@ -16,6 +16,7 @@ from tickertape.client import Draft, Publisher, SyncPublisher
 from tickertape.errors import InvalidTopicError, PublishError
 from tickertape.hub import Hub
 from tickertape.server.app import create_app
+from tickertape.wire import End
 
 Publish = Callable[..., Any]
 """Call a method of a publisher at a URL, by name, with arguments; return what it returns."""
@@ -82,6 +83,24 @@ async def test_refused_events(
         await publish(url, "publish", *arguments, **options)
     assert raised.value.status == status
     assert await kept(hub) == []
+
+
+@pytest.mark.parametrize("publish", [by_async, by_sync])
+async def test_end(served: tuple[Hub, str], publish: Publish) -> None:
+    hub, url = served
+    topic = "a/ä b?#%"
+    async with hub.subscribe(topic) as events:
+        await publish(url, "publish", topic, "x")
+        assert await publish(url, "end", topic, reason="done") == f"{hub.epoch}-2"
+        assert await publish(url, "end", topic) == f"{hub.epoch}-2"  # it has ended
+        last = [event async for event in events][-1]
+    assert isinstance(last, End)
+    assert last.reason == "done"
+    with pytest.raises(PublishError) as raised:
+        await publish(url, "end", "a", reason="")
+    assert raised.value.status == 422
+    with pytest.raises(InvalidTopicError):
+        await publish(url, "end", "a/*")
 
 
 @pytest.mark.parametrize("publish", [by_async, by_sync])

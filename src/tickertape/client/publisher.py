@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from random import random as system_random
 from typing import Any, Final, NamedTuple, Self
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx2
 
 from ..errors import ClientError, GaveUpError, PublishError
 from ..timing import Clock, sleep
-from ..wire import Draft
+from ..wire import Draft, check_topic
 from .clock import Sleeper, ThreadClock
 from .http import (
     Answer,
@@ -66,9 +67,11 @@ class PublisherStatistics(NamedTuple):
 class Publication(NamedTuple):
     """Events in transit to a hub."""
 
+    url: httpx2.URL
     body: bytes
     """The request's body."""
     events: int
+    """The number of records that the hub stores, and cursors that it answers with."""
     max_attempts: int | None
     delays: Delays
     began: float
@@ -160,11 +163,19 @@ class _BasePublisher:
     def _publication(self, drafts: list[Draft], now: float, *, many: bool) -> Publication:
         events = [_fields(draft, self._new_key) for draft in drafts]
         body = json.dumps(events if many else events[0]).encode()
-        return Publication(body, len(events), self.max_attempts, self._delays, now)
+        return Publication(self.url, body, len(events), self.max_attempts, self._delays, now)
 
-    def _request(self, client: httpx2.AsyncClient | httpx2.Client, body: bytes, own: HeaderList) -> httpx2.Request:
+    def _end(self, topic: str, reason: str, now: float) -> Publication:
+        path = f"{self.url.path.removesuffix('events')}topics/{quote(check_topic(topic))}/end"
+        body = json.dumps({"reason": reason}).encode()
+        return Publication(self.url.copy_with(path=path), body, 1, self.max_attempts, self._delays, now)
+
+    def _request(
+        self, client: httpx2.AsyncClient | httpx2.Client, publication: Publication, own: HeaderList
+    ) -> httpx2.Request:
         headers = [(name.encode(), value) for name, value in merged(self._headers, own)]
-        return client.build_request("POST", self.url, content=body, headers=headers, timeout=self._timeout)
+        url, body = publication.url, publication.body
+        return client.build_request("POST", url, content=body, headers=headers, timeout=self._timeout)
 
     def _count(self, *, requests: int = 0, retries: int = 0, published: int = 0) -> None:
         if self._closed and not published:
@@ -247,6 +258,18 @@ class Publisher(_BasePublisher):
         (cursor,) = await self._publish([Draft(topic, data, event=event, key=key)], many=False)
         return cursor
 
+    async def end(self, topic: str, *, reason: str = "ended") -> str:
+        """End a topic, as :meth:`Hub.end`, and return the cursor of its end. If it has ended, nothing changes.
+
+        Arguments:
+            topic: the topic.
+            reason: a text for its readers, of 1 to 200 characters.
+
+        Raises as :meth:`publish`.
+        """
+        (cursor,) = await self._store(lambda now: self._end(topic, reason, now))
+        return cursor
+
     async def publish_many(self, drafts: Iterable[Draft]) -> list[str]:
         """Publish events in order, all or none, and return their cursors. Raises as :meth:`publish`."""
         events = list(drafts)
@@ -260,25 +283,29 @@ class Publisher(_BasePublisher):
             await client.aclose()
 
     async def _publish(self, drafts: list[Draft], *, many: bool) -> list[str]:
+        cursors = await self._store(lambda now: self._publication(drafts, now, many=many))
+        self._count(published=len(cursors))
+        return cursors
+
+    async def _store(self, make: Callable[[float], Publication]) -> list[str]:
         clock = self._clock or asyncio.get_running_loop()
-        publication = self._publication(drafts, clock.time(), many=many)
+        publication = make(clock.time())
         attempt = 0
         while True:
             attempt += 1
             self._count(requests=1, retries=attempt > 1)
-            answer = await self._send(publication.body)
+            answer = await self._send(publication)
             step = publication.next_step(answer, attempt, now=clock.time(), wall=time.time())
             if isinstance(step, list):
-                self._count(published=len(step))
                 return step
             await sleep(clock, step)
 
-    async def _send(self, body: bytes) -> Answer | Exception:
+    async def _send(self, publication: Publication) -> Answer | Exception:
         try:
             credentials = self._auth() if self._auth is not None else None
             own = credential_headers(await credentials if inspect.isawaitable(credentials) else credentials)
             client = self._http_client()
-            response = await client.send(self._request(client, body, own), follow_redirects=False)
+            response = await client.send(self._request(client, publication, own), follow_redirects=False)
         except httpx2.UnsupportedProtocol:
             raise
         except FAILURES as error:
@@ -347,6 +374,11 @@ class SyncPublisher(_BasePublisher):
         (cursor,) = self._publish([Draft(topic, data, event=event, key=key)], many=False)
         return cursor
 
+    def end(self, topic: str, *, reason: str = "ended") -> str:
+        """End a topic and return the cursor of its end, as :meth:`Publisher.end`."""
+        (cursor,) = self._store(lambda now: self._end(topic, reason, now))
+        return cursor
+
     def publish_many(self, drafts: Iterable[Draft]) -> list[str]:
         """Publish events in order, all or none, as :meth:`Publisher.publish_many`."""
         events = list(drafts)
@@ -363,24 +395,28 @@ class SyncPublisher(_BasePublisher):
             client.close()
 
     def _publish(self, drafts: list[Draft], *, many: bool) -> list[str]:
+        cursors = self._store(lambda now: self._publication(drafts, now, many=many))
+        self._count(published=len(cursors))
+        return cursors
+
+    def _store(self, make: Callable[[float], Publication]) -> list[str]:
         clock = self._clock
-        publication = self._publication(drafts, clock.time(), many=many)
+        publication = make(clock.time())
         attempt = 0
         while True:
             attempt += 1
             self._count(requests=1, retries=attempt > 1)
-            answer = self._send(publication.body)
+            answer = self._send(publication)
             step = publication.next_step(answer, attempt, now=clock.time(), wall=time.time())
             if isinstance(step, list):
-                self._count(published=len(step))
                 return step
             self._sleeper.sleep_until(clock.time() + step)
 
-    def _send(self, body: bytes) -> Answer | Exception:
+    def _send(self, publication: Publication) -> Answer | Exception:
         try:
             own = credential_headers(self._auth() if self._auth is not None else None)
             client = self._http_client()
-            response = client.send(self._request(client, body, own), follow_redirects=False)
+            response = client.send(self._request(client, publication, own), follow_redirects=False)
         except httpx2.UnsupportedProtocol:
             raise
         except FAILURES as error:
