@@ -25,9 +25,9 @@ from support.pages import DOCS, files_of
 from support.servers import BIN, PATIENCE, PAUSE, Connection, Program, free_port
 from tickertape import Hub, ServerSentEvent
 
-__all__ = ["PROPERTY", "Site", "check_items", "check_page_tests", "check_site", "end_topic", "table"]
+__all__ = ["PROPERTY", "Site", "check_items", "check_page_tests", "check_site", "end_topic", "table", "until_over"]
 
-STOP: Final = 2.0
+STOP: Final = 2.8
 """Seconds within which SIGTERM ends a server that has an open stream."""
 
 PROPERTY: Final = "framework"
@@ -172,7 +172,7 @@ async def _check(site: Site, folder: Path, ports: _Ports, programs: list[Program
         results["subscribe"] = "yes"
         results["leaves noticed"] = f"{await until_online(0):.2f} s"
         end = await end_topic(folder)
-        await _until_over(events, end)
+        await until_over(events, end)
         results["204 at the end"] = "yes"
         await send("two")
         await send("three")
@@ -213,7 +213,7 @@ async def _open(url: str, last_event_id: str | None = None, *statuses: int) -> C
     return stream
 
 
-async def _until_over(url: str, end: str) -> None:
+async def until_over(url: str, end: str) -> None:
     """Reconnect after the end of the topic, as an ``EventSource`` does, until the answer is 204.
 
     The server may read the end from the log a moment later. Until then, the stream ends as soon as it has.
