@@ -156,15 +156,16 @@ async def test_disconnect(browser: Browser) -> None:
         assert [error for error in tab.errors if "401 (Unauthorized)" not in error] == []
 
 
+@pytest.mark.parametrize("name", ["42", "50% of a?b#c"])
 @pytest.mark.asyncio(loop_scope="session")
-async def test_runs(browser: Browser) -> None:
+async def test_runs(browser: Browser, name: str) -> None:
     async with console(browser) as (_, tab, _):
         page = tab.page
-        await page.evaluate("fetch('runs/export/42', {method: 'POST'})")
-        button = page.locator("#runs tr", has_text="export/42").get_by_role("button")
+        await page.evaluate("name => fetch(`runs/export/${encodeURIComponent(name)}`, {method: 'POST'})", name)
+        button = page.locator("#runs tr", has_text=f"export/{name}").get_by_role("button")
         await button.click()
         await button.click()
-        await expect(page.locator("#runs-said")).to_have_text("export/42 is cancelled.")
+        await expect(page.locator("#runs-said")).to_have_text(f"export/{name} is cancelled.")
         await expect(page.locator("#runs tr")).to_have_text(["No active runs."])
         assert tab.errors == []
 

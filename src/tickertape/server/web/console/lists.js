@@ -96,6 +96,9 @@ class List {
 
 const more = (count, shown) => (count > shown ? `, ${shown.toLocaleString("en")} shown: search to see others` : "");
 
+/** Returns a name as a part of a path. Slashes stay; a question mark would begin the query. */
+const inPath = (name) => name.split("/").map(encodeURIComponent).join("/");
+
 /** Starts the lists; `watch` shows the events of a topic. */
 export function startLists(watch) {
   const subscribers = new List(
@@ -130,7 +133,7 @@ export function startLists(watch) {
       found.runs.map(({ name, run, owner, started }) => [
         owner ? `${name} of ${owner}` : name,
         started === null ? "–" : new Date(started * 1000).toLocaleTimeString("en-GB"),
-        sureButton("Cancel", "Cancel it?", () => runs.change(`runs/${name}/cancel?${new URLSearchParams({ run, ...(owner ? { owner } : {}) })}`, `${name} is cancelled.`)),
+        sureButton("Cancel", "Cancel it?", () => runs.change(`runs/${inPath(name)}/cancel?${new URLSearchParams({ run, ...(owner ? { owner } : {}) })}`, `${name} is cancelled.`)),
       ]),
       "No active runs.",
     ),
