@@ -13,7 +13,7 @@ export interface EventStreamOptions {
   /** The URL to which a `POST` of `{"topics": […]}` returns `{"ticket": …}`. The stream is requested with `?ticket=…`. */
   ticket?: string | URL;
   /** One stream for all tabs of the origin. A string separates groups of tabs, for example users. */
-  shared?: boolean | string;
+  shared?: boolean | string | (() => boolean | string);
   /** Keeps the cursor in `sessionStorage`, so that it survives a reload. A string is a part of its name. */
   persist?: boolean | string;
   /** The id after which the stream starts. */

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tickertape import Hub
 from tickertape.demo.identity import MAX_NAMES, NAME_LIFETIME, Identities, load_secret
 from tickertape.demo.site import Site
 from tickertape.testing import EventStreamClient
@@ -34,7 +35,7 @@ class Browser:
 
 
 async def test_sign_in_and_out() -> None:
-    async with EventStreamClient(Site([])) as client:
+    async with EventStreamClient(Site(Hub(), [])) as client:
         ada, other = Browser(client), Browser(client)
         assert await ada.request() == (200, {"name": None})
         assert await ada.sign_in(" Ada ") == (200, {"name": "Ada"})
@@ -51,7 +52,7 @@ async def test_sign_in_and_out() -> None:
 
 @pytest.mark.parametrize("name", ["", " ", None, 7, ["a"], "a" * 33, "a/b", "<b>", "a\nb", "-a", "a-", ".", "a\x00"])
 async def test_invalid_names(name: Any) -> None:
-    async with EventStreamClient(Site([])) as client:
+    async with EventStreamClient(Site(Hub(), [])) as client:
         status, problem = await Browser(client).sign_in(name)
         assert status == 422
         assert problem["detail"].startswith("expected a name of 1 to 32 letters, digits, spaces, dots and dashes, got ")
@@ -59,12 +60,12 @@ async def test_invalid_names(name: Any) -> None:
 
 @pytest.mark.parametrize("name", ["a", "Ada L.", "J.-P. Ω 小林", "o_o", "a" * 32])
 async def test_valid_names(name: str) -> None:
-    async with EventStreamClient(Site([])) as client:
+    async with EventStreamClient(Site(Hub(), [])) as client:
         assert await Browser(client).sign_in(name) == (200, {"name": name})
 
 
 async def test_forged_cookie() -> None:
-    async with EventStreamClient(Site([])) as client:
+    async with EventStreamClient(Site(Hub(), [])) as client:
         ada = Browser(client)
         await ada.sign_in("Ada")
         ada.cookie = ada.cookie[:-2] + ("AA" if not ada.cookie.endswith("AA") else "BB")
@@ -72,11 +73,11 @@ async def test_forged_cookie() -> None:
 
 
 async def test_cookie_after_restart() -> None:
-    async with EventStreamClient(Site([], secret="a")) as client:
+    async with EventStreamClient(Site(Hub(), [], secret="a")) as client:
         ada = Browser(client)
         await ada.sign_in("Ada")
     for secret, name in [("a", "Ada"), ("b", None)]:
-        async with EventStreamClient(Site([], secret=secret)) as client:
+        async with EventStreamClient(Site(Hub(), [], secret=secret)) as client:
             again = Browser(client)
             again.cookie = ada.cookie
             assert await again.request() == (200, {"name": name})
@@ -84,7 +85,7 @@ async def test_cookie_after_restart() -> None:
 
 def test_unused_name_expires() -> None:
     now = 0.0
-    identities = Identities(now=lambda: now)
+    identities = Identities(Hub(), now=lambda: now)
     assert identities.claim("Ada", "first")
     now = NAME_LIFETIME - 1
     assert not identities.claim("ada", "second")
@@ -98,7 +99,7 @@ def test_unused_name_expires() -> None:
 
 
 def test_number_of_names_is_limited() -> None:
-    identities = Identities()
+    identities = Identities(Hub())
     for number in range(MAX_NAMES + 1):
         assert identities.claim(f"name {number}", "first")
     assert repr(identities) == f"<Identities {MAX_NAMES} names>"
@@ -126,7 +127,7 @@ def test_secret_is_stored(tmp_path: Path) -> None:
 )
 async def test_invalid_body(body: bytes, headers: dict[str, str], status: int, sentence: str) -> None:
     async with (
-        EventStreamClient(Site([])) as client,
+        EventStreamClient(Site(Hub(), [])) as client,
         client.open("/session", method="POST", headers=headers, body=body) as response,
     ):
         assert response.status == status

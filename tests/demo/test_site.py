@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tickertape import Hub
 from tickertape.browser import CLIENT_SCRIPT
 from tickertape.demo import create_app
 from tickertape.demo.site import Demo, Site
@@ -47,7 +48,7 @@ def pages() -> Site:
         web = DEMO / "clock" / "web"
         return Demo(name=name, title=f"<{name}>", summary="&", path=path, web=web, script="clock.js")
 
-    return Site([demo("Clock", "/clock/"), demo("Chat & more", "/chat/")])
+    return Site(Hub(), [demo("Clock", "/clock/"), demo("Chat & more", "/chat/")])
 
 
 async def test_index_links_to_all_demos(site: Site) -> None:
@@ -83,7 +84,7 @@ def test_duplicate_file_name(tmp_path: Path) -> None:
     (tmp_path / "index.js").write_text("")
     demo = Demo(name="A", title="A", summary="A", path="/a/", web=tmp_path, script="index.js")
     with pytest.raises(ValueError, match=r"two files have the name index\.js"):
-        Site([demo])
+        Site(Hub(), [demo])
 
 
 @pytest.mark.parametrize("name", STATIC)
@@ -193,7 +194,7 @@ async def test_folder_with_special_characters(tmp_path: Path) -> None:
     async with EventStreamClient(create_app(folder)):
         assert names_in(tmp_path) == {folder.name}
         stored = names_in(folder)
-    assert stored >= {"secret", "assistant.db", "chat.db", "stream.db", "notifications.sqlite", "notifications-log.db"}
+    assert stored >= {"secret", "stream.db", "notifications.sqlite"}
 
 
 async def test_other_scopes(site: Site) -> None:

@@ -52,6 +52,19 @@ async def test_present_subscribers(hub: Hub) -> None:
         assert list(hub.presence) == [ada]
 
 
+async def test_change_of_topics(hub: Hub) -> None:
+    """A change is reported once it holds, and only if the topics are others than before."""
+    changes: list[tuple[Any, ...]] = []
+    hub.presence.on_change(lambda info: changes.append((info.user, info.topics)))
+    async with hub.subscribe("a", user="ada", changeable=True) as subscription:
+        assert subscription.id is not None
+        await hub.change(subscription.id, add="b")
+        await hub.change(subscription.id, add="b")
+        await hub.change(subscription.id, remove="a")
+        assert changes == [("ada", ("a", "b")), ("ada", ("b",))]
+        assert [info.topics for info in hub.presence] == [("b",)]
+
+
 @pytest.mark.parametrize("reason", list(DisconnectReason))
 async def test_first_reason_counts(hub: Hub, reason: DisconnectReason) -> None:
     recorder = Recorder(hub.presence)
@@ -104,14 +117,18 @@ async def test_callback_raises(hub: Hub, caplog: pytest.LogCaptureFixture) -> No
         raise RuntimeError("boom")
 
     hub.presence.on_join(explode)
+    hub.presence.on_change(explode)
     hub.presence.on_leave(explode)
     recorder = Recorder(hub.presence)  # called after those that raise
-    async with hub.subscribe("t") as subscription:
+    async with hub.subscribe("t", changeable=True) as subscription:
+        assert subscription.id is not None
+        await hub.change(subscription.id, add="other")
         await hub.publish("t", "x")
+        await anext(subscription)  # the notice of the change
         assert (await anext(subscription)).data == "x"
     assert [entry[0] for entry in recorder.calls] == ["join", "leave"]
-    assert [record.message for record in caplog.records] == ["a presence callback failed"] * 2
-    assert caplog.text.count("RuntimeError: boom") == 2
+    assert [record.message for record in caplog.records] == ["a presence callback failed"] * 3
+    assert caplog.text.count("RuntimeError: boom") == 3
     assert hub.subscribers() == 0
 
 

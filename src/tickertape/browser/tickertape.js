@@ -240,10 +240,9 @@ function createGroup(url, options, emit) {
   query.delete("last");
   if (topics[0]) query.set("envelope", "topic");
   if (topics[0]) query.set("subscription", true);
-  const lock = `tickertape ${options.shared} ${base}`;
   let abort = new AbortController();
   let queue = Promise.resolve();
-  let channel, wanted, release, answer, isMember, isHub;
+  let lock, channel, wanted, release, answer, isMember, isHub;
   // Of the leader:
   let leaving = [];
   let source, state, waiting, oldest, timer;
@@ -252,6 +251,7 @@ function createGroup(url, options, emit) {
     close();
     abort = new AbortController();
     waiting = [];
+    lock = `tickertape ${valueOf(options.shared)} ${base}`;
     channel = new BroadcastChannel(lock);
     channel.onmessage = ({ data }) => receive(data);
     emit({ state: "connecting" });

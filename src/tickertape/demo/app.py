@@ -36,11 +36,12 @@ def create_app(
         BrokerError: an option of a URL is wrong, or a package that the URL needs is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    hub = open_hub(folder)
     demos = [
-        clock_demo(interval=interval),
-        notifications_demo(folder=folder, database=database, queue=queue),
-        dashboard_demo(interval=metrics_interval),
-        chat_demo(folder=folder),
-        assistant_demo(folder=folder),
+        clock_demo(hub, interval=interval),
+        notifications_demo(hub, folder=folder, database=database, queue=queue),
+        dashboard_demo(hub, interval=metrics_interval),
+        chat_demo(hub),
+        assistant_demo(hub),
     ]
-    return Site(demos, hub=open_hub(folder), secret=load_secret(folder / "secret"))
+    return Site(hub, demos, secret=load_secret(folder / "secret"))

@@ -20,6 +20,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ..hub import Hub
 from .requests import read_json
 
 MAX_NAME: Final = 32
@@ -43,10 +44,12 @@ class Identities:
     """Names in use, each with the token of the browser that owns it.
 
     Arguments:
+        hub: the hub with the streams of the users. They end when a user signs out.
         now: a monotonic clock, in seconds.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, hub: Hub, now: Callable[[], float] = time.monotonic) -> None:
+        self._hub = hub
         self._now = now
         self._claims: dict[str, _Claim] = {}  # the most recently used one is last
 
@@ -99,16 +102,20 @@ class Identities:
             raise HTTPException(HTTPStatus.CONFLICT, f"the name {name!r} is taken: choose another one")
         former = session.get("name")
         if former is not None and former.casefold() != name.casefold():
-            self.release(former, token)
+            await self._leave(former, token)
         session.update(name=name, token=token)
         return JSONResponse({"name": name})
 
     async def _sign_out(self, request: Request) -> Response:
-        session = request.session
-        if session.get("name") and session.get("token"):
-            self.release(session["name"], session["token"])
-        session.clear()
+        name, token = request.session.pop("name", None), request.session.pop("token", None)
+        if name and token:
+            await self._leave(name, token)
         return JSONResponse({"name": None})
+
+    async def _leave(self, name: str, token: str) -> None:
+        """Give up a name. Its streams end: another browser may claim it now."""
+        self.release(name, token)
+        await self._hub.disconnect(user=name)
 
 
 def check_name(value: Any) -> str:

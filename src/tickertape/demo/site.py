@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,17 +20,18 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..asgi import problem_body, problem_headers, status_of
 from ..broker import Retention
 from ..browser import File
-from ..errors import InvalidTopicError
+from ..errors import TickertapeError
 from ..hub import Grant, Hub, HubResponse
 from ..server import fill_page, read_static_files
-from .identity import Identities
+from .identity import NAME_LIFETIME, Identities
+from .requests import read_json
 
 RETRY: Final = 2_000
 """Milliseconds until clients reconnect: soon after a restart, but long enough to read the countdown on the page."""
@@ -37,8 +39,11 @@ RETRY: Final = 2_000
 MAX_LAST: Final = 2_000
 """Past events with which a stream can start: more than a page asks for."""
 
-_RETENTION: Final = Retention(events=10_000)
-"""Half an hour of the clock and of the dashboard at their highest rates, and a reserve: about 5 MiB."""
+_RETENTION: Final = Retention(
+    events=10_000, topics={"chat/*/messages": Retention(events=10_000), "notifications/*": Retention(events=10_000)}
+)
+"""Half an hour of the clock and of the dashboard at their highest rates, and a reserve: about 5 MiB. What people write
+is kept apart, so that the clock does not replace it."""
 
 _WEB: Final = files(__package__) / "web"
 
@@ -51,19 +56,14 @@ _SUMMARY: Final = (
 )
 
 
-def log_url(file: Path) -> str:
-    """Return the URL of an SQLite log in ``file``. The path may contain any characters."""
-    return f"sqlite:///{quote(str(file))}"
-
-
 def open_hub(folder: Path) -> Hub:
     """Return the hub whose stream all pages share, with its log in ``folder``."""
-    # A power failure may lose the last events. In return, a sample of the dashboard does not wait for the disk.
-    return Hub(f"{log_url(folder / 'stream.db')}?synchronous=normal", retention=_RETENTION, retry=RETRY / 1000)
+    # The path may contain any characters.
+    return Hub(f"sqlite:///{quote(str(folder / 'stream.db'))}", retention=_RETENTION, retry=RETRY / 1000)
 
 
-def _run_nothing(hub: Hub) -> AbstractAsyncContextManager[Any]:
-    return nullcontext()
+def _no_topics(request: Request, user: str | None) -> Sequence[str]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,8 @@ class Demo:
         style: the style sheet of the page, in that folder.
         routes: further routes, with full paths.
         topics: topics of the site's hub that everyone may read. Their names begin with the name of the demo.
-        running: called with the hub of the site. It returns a context that the site enters while the server runs.
+        own_topics: called with a request and its user, or None. It returns the topics that this browser may read too.
+        running: returns a context that the site enters while the server runs. The hub of the site is open then.
     """
 
     name: str
@@ -92,48 +93,45 @@ class Demo:
     style: str | None = None
     routes: Sequence[BaseRoute] = ()
     topics: Sequence[str] = ()
-    running: Callable[[Hub], AbstractAsyncContextManager[Any]] = _run_nothing
+    own_topics: Callable[[Request, str | None], Sequence[str]] = _no_topics
+    running: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext
 
 
 class Site:
-    """Serve demos, with an index page, a navigation, and one stream for the public topics of all demos.
+    """Serve demos, with an index page, a navigation, and one stream for the topics of all demos.
 
-    Pages open the stream with ``shared: true`` of ``tickertape.js``. So all pages of a browser have one connection.
+    Pages open the stream with ``shared`` of ``tickertape.js``, each with its topics. So all pages of a browser have one
+    connection.
 
     Arguments:
+        hub: the hub for the topics of the demos. It is open while the site runs.
         demos: the demos, in the order of the navigation.
-        hub: the hub for the topics of the demos. It is open while the site runs. The default has its log in memory.
         stream: an application that answers ``GET /stream`` in place of the hub.
         secret: signs the session cookies. The default is a random secret, so a restart signs all users out.
     """
 
     def __init__(
-        self,
-        demos: Sequence[Demo],
-        *,
-        hub: Hub | None = None,
-        stream: ASGIApp | None = None,
-        secret: str | None = None,
+        self, hub: Hub, demos: Sequence[Demo], *, stream: ASGIApp | None = None, secret: str | None = None
     ) -> None:
+        self._hub = hub
         self._demos = demos
-        self._hub = Hub(retention=_RETENTION, retry=RETRY / 1000) if hub is None else hub
-        self._grant = Grant(subscribe=tuple(topic for demo in demos for topic in demo.topics), anonymous=True)
-        identities = Identities()
+        self._identities = Identities(hub)
         session = Middleware(
             SessionMiddleware, secret_key=secret or secrets.token_hex(32), max_age=_MONTH, same_site="lax"
         )
         self._app = Starlette(
             routes=[
                 *self._pages(),
-                *identities.routes,
+                *self._identities.routes,
                 Route("/stream", self._stream if stream is None else stream, methods=["GET"]),
+                Route("/subscriptions/{id}", self._change, methods=["PATCH"]),
                 *(route for demo in demos for route in demo.routes),
             ],
             middleware=[session],
-            exception_handlers={HTTPException: self._problem},
+            exception_handlers={HTTPException: self._problem, TickertapeError: self._problem},
             lifespan=self._running,
         )
-        self._app.state.identities = identities
+        self._app.state.identities = self._identities
 
     def __repr__(self) -> str:
         return f"<Site {' '.join(demo.path for demo in self._demos)}>"
@@ -148,7 +146,7 @@ class Site:
     async def _running(self, app: Starlette) -> AsyncIterator[None]:
         async with self._hub, AsyncExitStack() as running:
             for demo in self._demos:
-                await running.enter_async_context(demo.running(self._hub))
+                await running.enter_async_context(demo.running())
             yield
 
     async def _stream(self, request: Request) -> HubResponse:
@@ -157,12 +155,28 @@ class Site:
             sentence = f"expected last to be a number from 0 to {MAX_LAST}, got {last!r:.40}"
             raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, sentence)
         envelope: Literal["topic"] | None = "topic" if "envelope" in request.query_params else None
-        try:
-            return self._hub.response(
-                request, topics, last=int(last), envelope=envelope, grant=self._grant, on_overflow="skip"
-            )
-        except InvalidTopicError as error:
-            raise HTTPException(status_of(error), str(error)) from error
+        return self._hub.response(
+            request,
+            topics,
+            last=int(last),
+            envelope=envelope,
+            grant=self._grant(request),
+            on_overflow="skip",
+            changeable="subscription" in request.query_params,
+        )
+
+    async def _change(self, request: Request) -> Response:
+        fields = await read_json(request)
+        add, remove = (_topics(fields, name) for name in ("add", "remove"))
+        cursor = await self._hub.change(request.path_params["id"], add=add, remove=remove, grant=self._grant(request))
+        return JSONResponse({"cursor": str(cursor)})
+
+    def _grant(self, request: Request) -> Grant:
+        """Return the rights of a browser. Those of a user end when another browser may claim the name."""
+        user = self._identities.name_of(request)
+        own = [topic for demo in self._demos for topic in (*demo.topics, *demo.own_topics(request, user))]
+        until = None if user is None else time.time() + NAME_LIFETIME
+        return Grant(user=user, subscribe=tuple(own), anonymous=user is None, until=until)
 
     def _pages(self) -> list[Route]:
         folders = dict.fromkeys([_WEB, *(demo.web for demo in self._demos)])
@@ -204,7 +218,8 @@ class Site:
         return f'<nav aria-label="Demos">{links}</nav>'
 
     async def _problem(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+        if not isinstance(error, HTTPException):
+            error = HTTPException(status_of(error), str(error))
         path = request.url.path
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         detail = error.detail
@@ -218,6 +233,15 @@ class Site:
         response.raw_headers = problem_headers(error.status_code, body)
         response.headers.update(headers)
         return response
+
+
+def _topics(fields: dict[str, Any], name: str) -> list[str]:
+    topics = fields.get(name, [])
+    if not (isinstance(topics, list) and all(isinstance(topic, str) for topic in topics)):
+        raise HTTPException(
+            HTTPStatus.UNPROCESSABLE_ENTITY, f"expected {name} to be a list of topics, got {topics!r:.60}"
+        )
+    return topics
 
 
 def _card(demo: Demo) -> str:

@@ -330,6 +330,8 @@ class Delivery:
         self._leave(before)
         waiting.append(Changed(patterns, past))
         self.counters.changed += 1
+        if patterns != before.patterns:
+            self.presence.changed(subscription)
         return Cursor(self.window.epoch, subscription.cursor)
 
     def _past(self, change: Change, past: Past, before: Patterns, cursor: int) -> list[Entry]:

@@ -22,7 +22,7 @@ LeaveCallback: TypeAlias = Callable[[SubscriberInfo, DisconnectReason], Any]
 
 
 class Presence:
-    """The current subscribers of a hub, with callbacks for those that join and leave.
+    """The current subscribers of a hub, with callbacks for those that join, change their topics, and leave.
 
     If a connection is closed or reset, its subscriber leaves at once. If a client vanishes
     silently, as when a laptop is closed, its subscriber leaves when the kernel finds that no packet arrives
@@ -35,6 +35,7 @@ class Presence:
         self._names: dict[int, str] = {}  # of those that can be changed
         self._named: dict[str, Subscription] = {}
         self._on_join: list[JoinCallback] = []
+        self._on_change: list[JoinCallback] = []
         self._on_leave: list[LeaveCallback] = []
 
     def __len__(self) -> int:
@@ -54,6 +55,11 @@ class Presence:
     def on_leave(self, callback: LeaveCallback) -> LeaveCallback:
         """Call ``callback(info, reason)`` when a subscriber has left. Returns the callback."""
         self._on_leave.append(callback)
+        return callback
+
+    def on_change(self, callback: JoinCallback) -> JoinCallback:
+        """Call ``callback(info)`` when a subscriber has other topics (:meth:`Hub.change`). Returns the callback."""
+        self._on_change.append(callback)
         return callback
 
     # For the delivery.
@@ -76,6 +82,11 @@ class Presence:
         self._subscriptions[subscription.id] = subscription
         if self._on_join:
             _call(self._on_join, subscription.info)
+
+    def changed(self, subscription: Subscription) -> None:
+        """Call the callbacks, because the topics of a subscription have changed."""
+        if self._on_change:
+            _call(self._on_change, subscription.info)
 
     def name(self, subscription: Subscription) -> str:
         """Return a new random text with which a request can name a subscription."""

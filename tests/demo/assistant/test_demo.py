@@ -26,6 +26,7 @@ class Browser:
     def __init__(self, client: EventStreamClient) -> None:
         self._client = client
         self._headers = {"cookie": ""}
+        self.topics: dict[str, str] = {}  # by run
 
     async def request(self, method: str, path: str, value: Any = None, headers: dict[str, str] = JSON) -> Answer:
         body = b"" if value is None else json.dumps(value).encode()
@@ -38,27 +39,30 @@ class Browser:
     async def ask(self, question: str, key: str = "k") -> str:
         answer = await self.request("POST", "", {"question": question, "key": key})
         assert answer.status == 201
+        self.topics[answer.json()["run"]] = answer.json()["topic"]
         return str(answer.json()["run"])
 
     async def answers(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = (await self.request("GET", "")).json()["answers"]
         return found
 
-    def follow(self, run: str) -> EventStream:
-        return self._client.open(f"/assistant/answers/{run}", headers=self._headers)
+    def follow(self, run: str, topic: str = "") -> EventStream:
+        """Read an answer from its first word. The id of a run is the position before it."""
+        query = {"topic": topic or self.topics[run]}
+        return self._client.open("/stream", query=query, headers=self._headers, last_event_id=run)
 
 
-def site_of(source: Source, hub: Hub, folder: Path, **options: Any) -> Site:
+def site_of(source: Source, hub: Hub, **options: Any) -> Site:
     async def generate(question: str) -> AsyncGenerator[str]:
         async for word in source():
             yield word
 
-    return Site([assistant_demo(folder=folder, hub=hub, generate=generate, **options)])
+    return Site(hub, [assistant_demo(hub, generate=generate, **options)])
 
 
 @asynccontextmanager
-async def assistant(source: Source, hub: Hub, folder: Path, **options: Any) -> AsyncIterator[EventStreamClient]:
-    async with EventStreamClient(site_of(source, hub, folder, **options)) as client:
+async def assistant(source: Source, hub: Hub, **options: Any) -> AsyncIterator[EventStreamClient]:
+    async with EventStreamClient(site_of(source, hub, **options)) as client:
         yield client
 
 
@@ -71,21 +75,21 @@ async def read_to_the_end(stream: EventStream) -> tuple[list[str], dict[str, Any
     """Return the words of an answer, and its end."""
     words = []
     async for event in stream:
-        if event.event is None and event.data:
-            words.append(event.data)
-        elif event.event == "stream:end":
+        if event.event == "run:text":
+            words.append(event.data or "")
+        elif event.event == "run:end":
             return words, event.json()
     raise AssertionError(words)
 
 
-async def test_answer(hub: Hub, tmp_path: Path) -> None:
+async def test_answer(hub: Hub) -> None:
     source = Source()
-    async with assistant(source, hub, tmp_path) as client:
+    async with assistant(source, hub) as client:
         ada = Browser(client)
         assert await ada.answers() == []
         run = await ada.ask(" What is a log? ")
         assert await ada.ask("What is a log?") == run  # the same key
-        assert await ada.answers() == [{"run": run, "state": "active"}]
+        assert await ada.answers() == [{"run": run, "state": "active", "topic": ada.topics[run]}]
         refused = await ada.request("POST", "", {"question": "And?", "key": "other"})
         assert (refused.status, refused.problem()["detail"]) == (
             409,
@@ -95,7 +99,8 @@ async def test_answer(hub: Hub, tmp_path: Path) -> None:
             question = await anext(event async for event in first if event.event)
             assert (question.event, question.json()) == ("question", {"text": "What is a log?"})
             source.give("A list", " of\nevents.", None)
-            assert await read_to_the_end(first) == (["A list", " of\nevents."], {"reason": "done", "run": run})
+            words, end = await read_to_the_end(first)
+            assert (words, end["run"], end["state"]) == (["A list", " of\nevents."], run, "done")
             assert (await read_to_the_end(second))[0] == ["A list", " of\nevents."]
         expected = {
             "run": run,
@@ -110,9 +115,9 @@ async def test_answer(hub: Hub, tmp_path: Path) -> None:
         assert source.starts == 1
 
 
-async def test_stop(hub: Hub, tmp_path: Path) -> None:
+async def test_stop(hub: Hub) -> None:
     source = Source()
-    async with assistant(source, hub, tmp_path) as client:
+    async with assistant(source, hub) as client:
         ada = Browser(client)
         run = await ada.ask("What is a log?")
         source.give("A list")
@@ -120,7 +125,7 @@ async def test_stop(hub: Hub, tmp_path: Path) -> None:
             while (await stream.next_event()).data != "A list":
                 pass
             assert (await ada.request("POST", f"/{run}/stop")).status == 202
-            assert (await read_to_the_end(stream))[1]["reason"] == "cancelled"
+            assert (await read_to_the_end(stream))[1]["state"] == "cancelled"
         assert source.finished.is_set()
         (found,) = await ada.answers()
         assert (found["state"], found["text"]) == ("cancelled", "A list")
@@ -131,34 +136,35 @@ async def test_stop(hub: Hub, tmp_path: Path) -> None:
     ("error", "sentence"),
     [(GeneratorError("Out of words."), "Out of words."), (RuntimeError("secret"), "The run failed.")],
 )
-async def test_error(error: Exception, sentence: str, tmp_path: Path) -> None:
+async def test_error(error: Exception, sentence: str) -> None:
     source = Source()
-    async with assistant(source, Hub(), tmp_path) as client:
+    async with assistant(source, Hub()) as client:
         ada = Browser(client)
         run = await ada.ask("What is a log?")
         source.give("A list", error)
         async with ada.follow(run) as stream:
-            assert (await read_to_the_end(stream))[1]["message"] == sentence
+            assert (await read_to_the_end(stream))[1]["error"] == sentence
         (found,) = await ada.answers()
         assert (found["state"], found["text"], found["error"]) == ("error", "A list", sentence)
 
 
-async def test_conversations_are_private(hub: Hub, tmp_path: Path) -> None:
+async def test_conversations_are_private(hub: Hub) -> None:
     source = Source()
-    async with assistant(source, hub, tmp_path) as client:
+    async with assistant(source, hub) as client:
         ada, bo = Browser(client), Browser(client)
         run = await ada.ask("What is a log?")
         assert await bo.answers() == []
-        async with bo.follow(run) as stream:
-            assert stream.status == 204
+        for topic in (ada.topics[run], "run/assistant/**", "run/**"):
+            async with bo.follow(run, topic) as stream:
+                assert (topic, stream.status) == (topic, 401)
         refused = await bo.request("POST", f"/{run}/stop")
         assert (refused.status, refused.problem()["detail"]) == (404, f"no such answer: {run!r}")
-        assert await ada.answers() == [{"run": run, "state": "active"}]
+        assert [found["state"] for found in await ada.answers()] == ["active"]
 
 
 async def test_orphan_after_restart(tmp_path: Path) -> None:
     source = Source()
-    site = site_of(source, Hub(f"sqlite:///{tmp_path / 'log.db'}"), tmp_path)
+    site = site_of(source, Hub(f"sqlite:///{tmp_path / 'log.db'}"))
     async with EventStreamClient(site) as client:
         ada = Browser(client)
         run = await ada.ask("What is a log?")
@@ -171,10 +177,8 @@ async def test_orphan_after_restart(tmp_path: Path) -> None:
         (found,) = await ada.answers()
         assert (found["run"], found["state"], found["text"]) == (run, "orphaned", "A list")
         async with ada.follow(run) as stream:
-            assert await read_to_the_end(stream) == (
-                ["A list"],
-                {"reason": "orphaned", "run": run, "message": "The process that produced the run is gone."},
-            )
+            words, end = await read_to_the_end(stream)
+            assert (words, end["state"]) == (["A list"], "orphaned")
 
 
 REFUSED = [
@@ -187,8 +191,8 @@ REFUSED = [
 ]
 
 
-async def test_refused_questions(tmp_path: Path) -> None:
-    async with assistant(Source(), Hub(), tmp_path) as client:
+async def test_refused_questions() -> None:
+    async with assistant(Source(), Hub()) as client:
         ada = Browser(client)
         for value, status, sentence in REFUSED:
             answer = await ada.request("POST", "", value)
@@ -198,9 +202,9 @@ async def test_refused_questions(tmp_path: Path) -> None:
         assert (await ada.request("POST", "/x/stop")).status == 404
 
 
-async def test_limits(tmp_path: Path) -> None:
+async def test_limits() -> None:
     source = Source()
-    async with assistant(source, Hub(), tmp_path, max_active=2) as client:
+    async with assistant(source, Hub(), max_active=2) as client:
         ada, bo, cleo = Browser(client), Browser(client), Browser(client)
         source.give(*[None] * (MAX_SHOWN + 2))
         for number in range(MAX_SHOWN + 2):
@@ -214,16 +218,15 @@ async def test_limits(tmp_path: Path) -> None:
         assert "2 answers are being written already" in refused.problem()["detail"]
 
 
-async def test_log_is_away(tmp_path: Path) -> None:
+async def test_log_is_away() -> None:
     broker = ScriptedBroker()
-    async with assistant(Source(), Hub(broker), tmp_path) as client:
+    async with assistant(Source(), Hub(broker)) as client:
         ada = Browser(client)
         run = await ada.ask("What is a log?")
         broker.fail("append")
         for path, value in (("", {"question": "b", "key": "c"}), (f"/{run}/stop", None)):
             assert (await ada.request("POST", path, value)).status == 503
         broker.fail("read")
-        for path in ("", f"/{run}"):
-            assert (await ada.request("GET", path)).status == 503
+        assert (await ada.request("GET", "")).status == 503
         broker.recover()
         assert (await ada.request("POST", f"/{run}/stop")).status == 202

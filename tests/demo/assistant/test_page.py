@@ -40,7 +40,7 @@ async def assistant(folder: Path, source: Source) -> AsyncIterator[str]:
             yield word
 
     hub = Hub(f"sqlite:///{folder / 'log.db'}", drain_window=0)
-    async with serve_here(Site([assistant_demo(folder=folder, hub=hub, generate=generate)])) as url:
+    async with serve_here(Site(hub, [assistant_demo(hub, generate=generate)])) as url:
         yield url
 
 

@@ -1,4 +1,4 @@
-"""The requests of the chat: checks, rate limits and streams."""
+"""The requests of the chat: checks, rate limits, and the topics of a room."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from support.http import JSON, Answer
 from tickertape import Hub
 from tickertape.demo.chat import chat_demo
-from tickertape.demo.chat.rooms import LEAVE_DELAY
-from tickertape.demo.site import Site
+from tickertape.demo.chat.rooms import HISTORY, LEAVE_DELAY, OVERVIEW, messages_of, presence_of
+from tickertape.demo.site import Site, open_hub
 from tickertape.testing import EventStream, EventStreamClient, FakeClock, ScriptedBroker
 
 
@@ -22,28 +22,40 @@ class User:
 
     def __init__(self, client: EventStreamClient) -> None:
         self._client = client
-        self._headers = {"cookie": ""}
+        self.headers = {"cookie": ""}
 
     async def request(self, method: str, url: str, value: Any = None, headers: dict[str, str] = JSON) -> Answer:
         """Send a request and read the answer."""
         body = b"" if value is None else json.dumps(value).encode()
-        async with self._client.open(url, method=method, body=body, headers={**headers, **self._headers}) as response:
+        async with self._client.open(url, method=method, body=body, headers={**headers, **self.headers}) as response:
+            if cookie := response.headers.get("set-cookie"):
+                self.headers["cookie"] = cookie.partition(";")[0]
             return Answer(response.status, response.headers, await response.read())
 
     async def sign_in(self, name: str) -> User:
-        answer = await self.request("POST", "/session", {"name": name})
-        assert answer.status == 200
-        self._headers["cookie"] = answer.headers["set-cookie"].partition(";")[0]
+        assert (await self.request("POST", "/session", {"name": name})).status == 200
         return self
 
     async def post(self, text: Any, key: Any, room: Any = "lobby") -> Answer:
         return await self.request("POST", "/chat/messages", {"room": room, "text": text, "key": key})
 
+    async def texts(self, room: str = "lobby") -> list[str]:
+        """Return the texts of the last messages of a room."""
+        answer = await self.request("GET", f"/chat/messages?room={room}")
+        return [message["text"] for message in answer.json()["messages"]]
+
+    async def members(self, room: str = "lobby") -> list[str]:
+        answer = await self.request("GET", "/chat/rooms")
+        return next(each["names"] for each in answer.json()["rooms"] if each["name"] == room)
+
     def listen(self, room: str = "lobby", last_event_id: str | None = None) -> EventStream:
-        """Open the stream of a room."""
-        return self._client.open(
-            "/chat/events", query={"room": room}, headers=self._headers, last_event_id=last_event_id
-        )
+        """Open a stream of the topics of a room. Its reader is a member of the room."""
+        query = {"topic": [messages_of(room), presence_of(room), OVERVIEW]}
+        return self._client.open("/stream", query=query, headers=self.headers, last_event_id=last_event_id)
+
+
+def site_of(hub: Hub, clock: FakeClock | None = None) -> Site:
+    return Site(hub, [chat_demo(hub, clock=clock)])
 
 
 class Chat:
@@ -58,9 +70,9 @@ class Chat:
 
 
 @pytest.fixture
-async def chat(tmp_path: Path) -> AsyncIterator[Chat]:
+async def chat() -> AsyncIterator[Chat]:
     clock = FakeClock()
-    async with EventStreamClient(Site([chat_demo(folder=tmp_path, clock=clock)])) as client:
+    async with EventStreamClient(site_of(Hub(clock=clock), clock)) as client:
         yield Chat(client, clock)
 
 
@@ -88,8 +100,9 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("/chat/messages", {"room": "lobby", "text": "a", "key": "k" * 65}, 422, "a key of 1 to 64"),
     ("/chat/messages", ["lobby"], 422, "a JSON object"),
     ("/chat/typing", {"room": "attic"}, 404, "room to be one of"),
-    ("/chat/events?room=attic", None, 404, "room to be one of lobby, help, random, got 'attic'"),
-    ("/chat/events", None, 404, "room to be one of"),
+    ("/chat/messages?room=attic", None, 404, "room to be one of lobby, help, random, got 'attic'"),
+    ("/chat/messages", None, 404, "room to be one of"),
+    ("/stream?topic=chat/**&topic=notifications/bo", None, 403, "does not allow it to subscribe to 'notifications/bo'"),
 ]
 
 
@@ -100,7 +113,7 @@ async def test_refused_requests(chat: Chat) -> None:
         assert (url, value, answer.status) == (url, value, status)
         assert sentence in answer.problem()["detail"]
     anonymous = User(chat.client)
-    for url, value in (("/chat/messages", {}), ("/chat/typing", {}), ("/chat/events?room=lobby", None)):
+    for url, value in (("/chat/messages", {}), ("/chat/typing", {}), ("/stream?topic=chat/rooms", None)):
         assert (await anonymous.request("GET" if value is None else "POST", url, value)).status == 401
     assert (await ada.request("POST", "/chat/messages", {}, {"content-type": "text/plain"})).status == 415
 
@@ -110,9 +123,7 @@ async def test_longest_message(chat: Chat) -> None:
     assert (await ada.request("GET", "/chat/rooms")).json()["max_text"] == 2000
     for key, text in (("1", "😀" * 2000), ("2", "<b>\r\n\u2028\0"), ("3", "\ud800")):
         assert (await ada.post(f" {text}\n", key)).status == 201
-    async with ada.listen() as stream:
-        texts = [(await next_of(stream))["text"] for _ in range(3)]
-    assert texts == ["😀" * 2000, "<b>\r\n\u2028\0", "\ufffd"]
+    assert await ada.texts() == ["😀" * 2000, "<b>\r\n\u2028\0", "\ufffd"]
 
 
 async def test_repeated_message_is_ignored(chat: Chat) -> None:
@@ -122,9 +133,7 @@ async def test_repeated_message_is_ignored(chat: Chat) -> None:
     assert len({answer.json()["id"] for answer in answers}) == 1
     bo = await chat.user("Bo")
     assert (await bo.post("mine", "k")).json() != answers[0].json()
-    async with ada.listen() as stream:
-        got = [await next_of(stream) for _ in range(2)]
-    assert [(message["name"], message["text"]) for message in got] == [("Ada", "hello"), ("Bo", "mine")]
+    assert await ada.texts() == ["hello", "mine"]
 
 
 async def test_rate_limits(chat: Chat) -> None:
@@ -143,23 +152,69 @@ async def test_rate_limits(chat: Chat) -> None:
     assert typing == [204] * 5 + [429]
 
 
-async def test_two_tabs_are_one_member(chat: Chat) -> None:
+async def test_history(chat: Chat) -> None:
+    ada, bo = await chat.user("Ada"), await chat.user("Bo")
+    assert await ada.texts() == []
+    for number in range(HISTORY + 5):
+        assert (await bo.post(f"{number}", f"{number}")).status == 201
+        assert (await bo.post("elsewhere", f"help-{number}", room="help")).status == 201
+        chat.clock.advance(2)
+    assert await ada.texts() == [f"{number + 5}" for number in range(HISTORY)]
+    assert await ada.texts("random") == []
+    assert len(await ada.texts("help")) == HISTORY
+
+
+async def test_members(chat: Chat) -> None:
+    """Two tabs are one member. One that comes back in time has not left, and another room is no reason to leave."""
     ada, bo = await chat.user("Ada"), await chat.user("Bo")
     async with ada.listen() as stream:
-        assert (await next_of(stream, "present"))["names"] == ["Ada"]
-        async with bo.listen():
-            async with bo.listen() as second:
-                assert (await next_of(second, "present"))["names"] == ["Ada", "Bo"]
-            chat.clock.advance(2 * LEAVE_DELAY)
-            await bo.request("POST", "/chat/typing", {"room": "lobby"})
-            kinds = [(await stream.next_event()).event for _ in range(5)]
-            assert kinds == ["join", "count", "join", "count", "typing"]  # no leave event
+        assert await next_of(stream, "join") == {"name": "Ada"}
+        async with bo.listen(), bo.listen(), bo.listen("help"):
+            assert await next_of(stream, "join") == {"name": "Bo"}
+            assert (await ada.members(), await ada.members("help")) == (["Ada", "Bo"], ["Bo"])
         chat.clock.advance(LEAVE_DELAY - 1)
-        async with bo.listen() as again:
-            assert (await next_of(again, "present"))["names"] == ["Ada", "Bo"]
+        async with bo.listen():
+            chat.clock.advance(2 * LEAVE_DELAY)
+            assert (await ada.members(), await ada.members("help")) == (["Ada", "Bo"], [])
+            await bo.request("POST", "/chat/typing", {"room": "lobby"})
+            assert await next_of(stream, "typing") == {"name": "Bo"}
         chat.clock.advance(LEAVE_DELAY + 1)
-        assert [(await stream.next_event()).event for _ in range(2)] == ["leave", "count"]
-        assert stream.last_event_id is not None
+        assert await next_of(stream, "leave") == {"name": "Bo"}
+        assert await next_of(stream, "count") == {"room": "lobby", "present": 1}
+        await bo.post("hello", "k", room="help")
+        assert await next_of(stream, "activity") == {"room": "help"}
+
+
+async def test_other_room_on_an_open_stream(chat: Chat) -> None:
+    """A tab that goes to another room changes its topics, and with them the rooms of its user."""
+    ada = await chat.user("Ada")
+    query = {"topic": presence_of("lobby"), "subscription": "true"}
+    async with chat.client.open("/stream", query=query, headers=ada.headers) as stream:
+        opening = await next_of(stream, "stream:open")
+        url = f"/subscriptions/{opening['subscription']}"
+        topics = {"add": [presence_of("help")], "remove": [presence_of("lobby")]}
+        assert (await (await chat.user("Bo")).request("PATCH", url, topics)).status == 404
+        refused = await ada.request("PATCH", url, {"add": ["notifications/bo"]})
+        assert (refused.status, refused.problem()["detail"]) == (
+            403,
+            "the credential of this request does not allow it to subscribe to 'notifications/bo'",
+        )
+        for wrong in ("chat/rooms", [7]):
+            refused = await ada.request("PATCH", url, {"add": wrong})
+            assert (refused.status, "expected add to be a list of topics" in refused.problem()["detail"]) == (422, True)
+        assert (await ada.request("PATCH", url, topics)).status == 200
+        assert (await next_of(stream, "stream:topics"))["topics"] == [presence_of("help")]
+        chat.clock.advance(LEAVE_DELAY + 1)
+        assert (await ada.members(), await ada.members("help")) == ([], ["Ada"])
+
+
+async def test_sign_out_ends_streams(chat: Chat) -> None:
+    """The name is free again, so its next owner must be the only one who reads what is for it."""
+    ada = await chat.user("Ada")
+    async with ada.listen() as stream:
+        assert (await ada.request("DELETE", "/session")).status == 200
+        assert (await next_of(stream, "stream:expired"))["reason"] == "revoked"
+    assert (await ada.request("GET", "/stream?topic=chat/rooms")).status == 401
 
 
 async def test_resume_after_reconnect(chat: Chat) -> None:
@@ -168,34 +223,35 @@ async def test_resume_after_reconnect(chat: Chat) -> None:
         await bo.post("1", "1")
         assert (await next_of(stream))["text"] == "1"
         place = stream.last_event_id
-    await bo.request("POST", "/chat/typing", {"room": "lobby"})
     await bo.post("elsewhere", "2", room="help")
     await bo.post("2", "3")
     async with ada.listen(last_event_id=place) as stream:
-        assert (await stream.next_event()).event == "present"
-        kinds = []
-        while (event := await stream.next_event()).event is not None:
-            kinds.append(event.event)
-        assert json.loads(event.data or "")["text"] == "2"
-        assert "typing" not in kinds
+        assert (await next_of(stream))["text"] == "2"
 
 
-async def test_history_after_restart(tmp_path: Path) -> None:
+async def test_restart(tmp_path: Path) -> None:
+    """Messages are kept. Clients from before the restart learn that nobody is here yet."""
     folder = tmp_path / "100% #1?"
     folder.mkdir()
+    place = None
     for life in ("1", "2"):
-        async with EventStreamClient(Site([chat_demo(folder=folder)])) as client:
+        async with EventStreamClient(site_of(open_hub(folder))) as client:
             ada = await Chat(client, FakeClock()).user("Ada")
-            await ada.post(life, life)
-            async with ada.listen() as stream:
-                got = [(await next_of(stream))["text"] for _ in range(int(life))]
-    assert got == ["1", "2"]
-    assert (folder / "chat.db").exists()
+            assert await ada.members() == []
+            async with ada.listen(last_event_id=place) as stream:
+                assert await ada.members() == ["Ada"]
+                if place:
+                    assert await next_of(stream, "reset") == {}
+                await ada.post(life, life)
+                await next_of(stream)
+                place = stream.last_event_id
+    async with EventStreamClient(site_of(open_hub(folder))) as client:
+        assert await (await Chat(client, FakeClock()).user("Bo")).texts() == ["1", "2"]
 
 
-async def test_unavailable_log(tmp_path: Path) -> None:
+async def test_unavailable_log() -> None:
     broker = ScriptedBroker()
-    async with EventStreamClient(Site([chat_demo(folder=tmp_path, messages=Hub(broker))])) as client:
+    async with EventStreamClient(site_of(Hub(broker))) as client:
         ada = await Chat(client, FakeClock()).user("Ada")
         broker.fail("append")
         refused = await ada.post("hello", "k")
@@ -203,3 +259,4 @@ async def test_unavailable_log(tmp_path: Path) -> None:
         assert refused.problem()["detail"] == "scripted failure"
         broker.recover()
         assert (await ada.post("hello", "k")).status == 201
+        assert await ada.texts() == ["hello"]

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tickertape import Hub
-from tickertape.demo.chat.rooms import LEAVE_DELAY, Member, Members
+from tickertape.demo.chat.rooms import LEAVE_DELAY, Members, presence_of
 from tickertape.testing import FakeClock
 
 
@@ -24,7 +24,7 @@ class Streams:
 
     async def open(self, name: str, room: str = "lobby") -> None:
         stack = AsyncExitStack()
-        await stack.enter_async_context(self._hub.subscribe("t", user=Member(room, name)))
+        await stack.enter_async_context(self._hub.subscribe(presence_of(room), user=name))
         self._streams.setdefault(name, []).append(stack)
 
     async def close(self, name: str) -> None:
@@ -79,6 +79,13 @@ async def test_rooms_are_separate(streams: Streams) -> None:
     await streams.open("Bo")
     await streams.open("Ada")
     assert [streams.members.names(room) for room in ("lobby", "help", "random")] == [["Bo", "Ada"], ["Ada"], []]
+
+
+async def test_who_is_no_member(streams: Streams) -> None:
+    """Without a name, or without the topic of the presence, a reader is in no room."""
+    hub = streams.members._hub
+    async with hub.subscribe(presence_of("lobby")), hub.subscribe("chat/**", user="Ada"):
+        assert streams.members.names("lobby") == []
 
 
 async def test_shutdown_is_no_leave(streams: Streams) -> None:

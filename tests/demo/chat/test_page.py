@@ -18,7 +18,8 @@ from support.local import serve_here
 from support.network import network_to
 from tickertape import Hub
 from tickertape.demo.chat import chat_demo
-from tickertape.demo.site import Site
+from tickertape.demo.chat.rooms import messages_of
+from tickertape.demo.site import Site, open_hub
 from tickertape.testing import FakeClock, ScriptedBroker
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -37,8 +38,8 @@ async def chat(
     folder: Path, *, broker: ScriptedBroker | None = None, clock: FakeClock | None = None
 ) -> AsyncIterator[str]:
     """Serve the chat and yield its URL."""
-    messages = None if broker is None else Hub(broker)
-    async with serve_here(Site([chat_demo(folder=folder, messages=messages, clock=clock)])) as url:
+    hub = open_hub(folder) if broker is None and clock is None else Hub(broker or "memory://", clock=clock)
+    async with serve_here(Site(hub, [chat_demo(hub, clock=clock)])) as url:
         yield url
 
 
@@ -228,11 +229,10 @@ async def test_links_in_messages(browser: Browser, tmp_path: Path) -> None:
 
 
 async def test_scroll_position(browser: Browser, tmp_path: Path) -> None:
-    async with Hub(f"sqlite:///{tmp_path}/chat.db") as hub:
+    async with open_hub(tmp_path) as hub:
         for number in range(60):
-            await hub.publish(
-                "rooms/lobby/messages", {"name": "Bo", "text": f"{number}", "key": "", "at": number * 6e4}
-            )
+            message = {"name": "Bo", "text": f"{number}", "key": f"{number}", "at": number * 6e4}
+            await hub.publish(messages_of("lobby"), message)
     async with chat(tmp_path) as url, signed_in(browser, url, "Ada") as ada, signed_in(browser, url, "Cleo") as cleo:
         scroller = ada.page.get_by_role("region", name="Conversation")
         await expect(ada.page.locator(".message")).to_have_count(60)

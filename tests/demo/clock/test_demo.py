@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tickertape import ServerSentEvent
+from tickertape import Hub, ServerSentEvent
 from tickertape.demo.clock import Ticker, clock_demo
 from tickertape.demo.site import Site
 from tickertape.testing import EventStream, EventStreamClient, FakeClock
@@ -23,7 +23,8 @@ class Server:
     def __init__(self, limit: int = 10) -> None:
         self.clock = FakeClock()
         ticker = Ticker(clock=self.clock, limit=limit, now=lambda: datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC))
-        self.client = EventStreamClient(Site([clock_demo(ticker)]))
+        hub = Hub()
+        self.client = EventStreamClient(Site(hub, [clock_demo(hub, ticker)]))
 
     def tick(self, updates: int = 1) -> None:
         self.clock.advance(2.0 * updates)
@@ -155,8 +156,9 @@ async def test_head() -> None:
 
 
 async def test_real_clock() -> None:
+    hub = Hub()
     async with (
-        EventStreamClient(Site([clock_demo(Ticker(interval=0.001))])) as client,
+        EventStreamClient(Site(hub, [clock_demo(hub, Ticker(interval=0.001))])) as client,
         client.open("/events") as stream,
     ):
         await connected(stream)

@@ -16,7 +16,7 @@ from support.browser import Tab, open_tab
 from support.command import SCRIPT
 from support.local import serve_here
 from support.servers import Service
-from tickertape import EventSourceResponse, ServerSentEvent, get_last_event_id
+from tickertape import EventSourceResponse, Hub, ServerSentEvent, get_last_event_id
 from tickertape.demo.clock import clock_demo
 from tickertape.demo.site import Site
 
@@ -63,7 +63,8 @@ class ScriptedStream:
         await asyncio.Event().wait()
 
     def site(self) -> Site:
-        return Site([clock_demo()], stream=self)
+        hub = Hub()
+        return Site(hub, [clock_demo(hub)], stream=self)
 
 
 def enveloped(data: str, id: str) -> ServerSentEvent:

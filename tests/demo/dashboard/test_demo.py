@@ -39,8 +39,9 @@ class Running(NamedTuple):
 async def running(folder: Path, now: float = 0.0, **options: Any) -> AsyncIterator[Running]:
     clock = FakeClock(now)
     machine = FakeMachine(clock)
-    demo = dashboard_demo(read=machine, clock=clock, **options)
-    async with EventStreamClient(Site([demo], hub=open_hub(folder))) as client:
+    hub = open_hub(folder)
+    demo = dashboard_demo(hub, read=machine, clock=clock, **options)
+    async with EventStreamClient(Site(hub, [demo])) as client:
         await until(lambda: machine.readings and "timers=1" in repr(clock))
         yield Running(client, clock, machine)
 

@@ -103,8 +103,9 @@ async def shown(browser: Browser, folder: Path, **options: Any) -> AsyncIterator
     clock = FakeClock(0)
     machine = FakeMachine(clock, host=MARKUP)
     await fill(folder, clock, machine)
-    demo = dashboard_demo(read=machine, clock=clock)
-    async with serve_here(Site([demo], hub=open_hub(folder))) as url, open_tab(browser, **options) as tab:
+    hub = open_hub(folder)
+    demo = dashboard_demo(hub, read=machine, clock=clock)
+    async with serve_here(Site(hub, [demo])) as url, open_tab(browser, **options) as tab:
         await tab.page.goto(f"{url}/dashboard/")
         await expect(tab.page.locator(".board canvas")).to_have_count(7, timeout=PATIENCE * 1000)
         yield Shown(tab, url, clock)

@@ -12,7 +12,7 @@ import pytest
 
 from tickertape.demo.notifications.demo import DEFAULT_PAGE, notifications_demo
 from tickertape.demo.notifications.table import MAX_PAGE
-from tickertape.demo.site import Site
+from tickertape.demo.site import Site, open_hub
 from tickertape.testing import EventStream, EventStreamClient
 
 from .databases import execute, new_database, remove
@@ -73,7 +73,8 @@ class Served:
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Served]:
     with new_database("sqlite", folder) as url:
-        async with EventStreamClient(Site([notifications_demo(folder=folder)])) as client:
+        hub = open_hub(folder)
+        async with EventStreamClient(Site(hub, [notifications_demo(hub, folder=folder)])) as client:
             yield Served(client, url)
 
 
@@ -107,20 +108,20 @@ async def test_send(served: Served) -> None:
 async def test_rows_of_other_programs(served: Served) -> None:
     ann = await served.user("Ann")
     async with ann.stream() as stream:
-        for user in ("a/b", "*", "**", "users/ann/notifications", "\N{PARTY POPPER}" * 96, "\u202e", " ann", "ann"):
+        for user in ("a/b", "*", "**", "notifications/ann", "\N{PARTY POPPER}" * 96, "\u202e", " ann", "ann"):
             execute(served.url, "INSERT INTO notifications (user_id, title) VALUES (?, ?)", user, f"for {user}")
         assert await next_titles(stream, 1) == ["for ann"]
 
 
 ATTEMPTS: Final[list[tuple[str, dict[str, str]]]] = [
-    ("/notifications/events?topic=users/ann/notifications", {}),
-    ("/notifications/events?topic=**&topics=users/**&user=ann&name=Ann&last=100", {}),
+    ("/notifications/events?topic=notifications/ann", {}),
+    ("/notifications/events?topic=**&topics=notifications/**&user=ann&name=Ann&last=100", {}),
     ("/notifications/events?last_event_id={0}", {}),
     ("/notifications/events?lastEventId={0}&user_id=ann", {}),
     ("/notifications/events", {"x-user": "ann", "x-forwarded-user": "Ann", "authorization": "Bearer Ann"}),
     ("/notifications/events", {"last-event-id": "{0}"}),
     ("/notifications/events", {"last-event-id": "ann"}),
-    ("/notifications/events", {"last-event-id": "users/ann/notifications"}),
+    ("/notifications/events", {"last-event-id": "notifications/ann"}),
 ]
 
 
@@ -145,7 +146,7 @@ async def test_streams_are_private(served: Served) -> None:
 
 async def test_no_path_to_other_users(served: Served) -> None:
     bob = await served.user("Bob")
-    for path in ("events/ann", "users/ann/notifications", "users/ann", "inbox/ann", "../users/ann/notifications"):
+    for path in ("events/ann", "notifications/ann", "users/ann", "inbox/ann", "../notifications/ann"):
         async with bob.stream(path=f"/notifications/{path}") as response:
             assert response.status == 404, path
 

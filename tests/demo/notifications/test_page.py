@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Page, expect
 from support.browser import Tab, open_tab
 from support.local import serve_here
 from tickertape.demo.notifications import notifications_demo
-from tickertape.demo.site import Site
+from tickertape.demo.site import Site, open_hub
 
 from .databases import execute, new_database, remove
 from .programs import running
@@ -53,7 +53,8 @@ class Served:
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Served]:
     with new_database("sqlite", folder) as database:
-        async with serve_here(Site([notifications_demo(folder=folder)])) as url:
+        hub = open_hub(folder)
+        async with serve_here(Site(hub, [notifications_demo(hub, folder=folder)])) as url:
             yield Served(url, database)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from http import HTTPStatus
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -15,13 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from ...asgi import StreamResponse, status_of
-from ...errors import RunActiveError, TickertapeError
+from ...errors import RunActiveError
 from ...hub import Hub
 from ...runs import RunEnd, RunEvent, RunInfo, Runs
 from ...wire import ServerSentEvent
 from ..requests import check_key, check_text, read_json
-from ..site import Demo, log_url
+from ..site import Demo
 from .generator import GeneratorError, generate
 
 MAX_QUESTION: Final = 500
@@ -56,8 +54,8 @@ class Assistant:
         self._max_active = max_active
         self._runs = Runs(hub, ttl=_TTL, on_error=_describe)
 
-    async def ask(self, conversation: str, question: str, key: str) -> str:
-        """Begin an answer, and return its id. A question that is repeated with its key has one answer.
+    async def ask(self, conversation: str, question: str, key: str) -> RunInfo:
+        """Begin an answer, and return it. A question that is repeated with its key has one answer.
 
         Raises:
             RunActiveError: another answer of the conversation is not complete.
@@ -67,7 +65,7 @@ class Assistant:
         if len(await self._runs.list_runs()) >= self._max_active:
             sentence = f"{self._max_active} answers are being written already: try again soon"
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, sentence, {"Retry-After": "10"})
-        return (await self._runs.start(conversation, lambda: self._items(question), key=key)).id
+        return (await self._runs.start(conversation, lambda: self._items(question), key=key)).info
 
     async def _items(self, question: str) -> AsyncIterator[Any]:
         yield ServerSentEvent({"text": question}, event=QUESTION_EVENT)
@@ -82,7 +80,7 @@ class Assistant:
 
     async def _describe(self, info: RunInfo) -> dict[str, Any]:
         if info.active:
-            return {"run": info.run, "state": info.state}
+            return {"run": info.run, "state": info.state, "topic": info.topic}
         question, words = "", []
         run = await self._runs.get(info.name, info.run)
         if run is not None:
@@ -96,10 +94,6 @@ class Assistant:
         text = "".join(words)
         return {"run": info.run, "state": info.state, "question": question, "text": text, "error": info.error}
 
-    async def follow(self, request: Request, conversation: str, run: str) -> StreamResponse:
-        """Return the stream of an answer. 204 stops a browser that follows one that is no longer known."""
-        return await self._runs.response(request, conversation, run=run, missing=HTTPStatus.NO_CONTENT)
-
     async def stop(self, conversation: str, run: str) -> RunInfo | None:
         """Stop an answer, and return it. ``None`` if there is no such answer."""
         return await self._runs.cancel(conversation, run=run)
@@ -110,59 +104,40 @@ class _Requests:
         self._assistant = assistant
 
     async def answers(self, request: Request) -> Response:
-        with _problems():
-            found = await self._assistant.answers(_conversation(request))
+        found = await self._assistant.answers(_conversation(request))
         return JSONResponse({"answers": found, "max_question": MAX_QUESTION}, headers={"cache-control": "no-store"})
 
     async def ask(self, request: Request) -> Response:
         fields = await read_json(request)
         question = check_text(fields.get("question"), "question", MAX_QUESTION)
         key = check_key(fields.get("key"))
-        with _problems():
-            run = await self._assistant.ask(_conversation(request), question, key)
-        return JSONResponse({"run": run}, HTTPStatus.CREATED)
-
-    async def follow(self, request: Request) -> StreamResponse:
-        with _problems():
-            return await self._assistant.follow(request, _conversation(request), request.path_params["run"])
+        try:
+            info = await self._assistant.ask(_conversation(request), question, key)
+        except RunActiveError:
+            sentence = "another answer is being written: wait or stop it"
+            raise HTTPException(HTTPStatus.CONFLICT, sentence) from None
+        return JSONResponse({"run": info.run, "topic": info.topic}, HTTPStatus.CREATED)
 
     async def stop(self, request: Request) -> Response:
         run = request.path_params["run"]
-        with _problems():
-            info = await self._assistant.stop(_conversation(request), run)
+        info = await self._assistant.stop(_conversation(request), run)
         if info is None:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"no such answer: {run!r:.60}")
         return JSONResponse({"run": info.run}, HTTPStatus.ACCEPTED)
 
 
-@contextmanager
-def _problems() -> Iterator[None]:
-    """Turn the errors of runs into HTTP errors."""
-    try:
-        yield
-    except RunActiveError:
-        raise HTTPException(HTTPStatus.CONFLICT, "another answer is being written: wait or stop it") from None
-    except TickertapeError as error:
-        raise HTTPException(status_of(error), str(error)) from error
-
-
-def assistant_demo(
-    *, folder: Path, hub: Hub | None = None, generate: Generate = generate, max_active: int = DEFAULT_MAX_ACTIVE
-) -> Demo:
-    """Return the assistant demo.
+def assistant_demo(hub: Hub, *, generate: Generate = generate, max_active: int = DEFAULT_MAX_ACTIVE) -> Demo:
+    """Return the assistant demo. An answer is a topic of its own.
 
     Arguments:
-        folder: the folder for the log of answers.
-        hub: a hub with another log instead.
+        hub: the hub of the site.
         generate: returns the words of the answer to a question. The default is a Markov chain.
         max_active: answers that are written at the same time, for all users.
     """
-    hub = Hub(log_url(folder / "assistant.db")) if hub is None else hub
     requests = _Requests(Assistant(hub, generate, max_active))
     routes = [
         Route("/answers", requests.answers, methods=["GET"]),
         Route("/answers", requests.ask, methods=["POST"]),
-        Route("/answers/{run}", requests.follow, methods=["GET"]),
         Route("/answers/{run}/stop", requests.stop, methods=["POST"]),
     ]
     return Demo(
@@ -177,13 +152,18 @@ def assistant_demo(
         script="assistant.js",
         style="assistant.css",
         routes=[Mount("/assistant", routes=routes)],
-        running=lambda site: hub,
+        own_topics=_own_topics,
     )
 
 
 def _conversation(request: Request) -> str:
     """Return the name of the runs of this browser. Its cookie has the name from the first request."""
     return f"assistant/{request.session.setdefault('assistant', secrets.token_hex(16))}"
+
+
+def _own_topics(request: Request, user: str | None) -> list[str]:
+    # The name in the cookie, so that a stream does not begin a conversation.
+    return [f"run/{_conversation(request)}/*"] if "assistant" in request.session else []
 
 
 def _describe(error: Exception) -> str | None:

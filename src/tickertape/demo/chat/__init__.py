@@ -1,4 +1,4 @@
-"""Chat rooms: messages are in a log that survives a restart; presence and typing notices are in memory only."""
+"""Chat rooms: messages, members and typing notices are topics, and messages survive a restart."""
 
 from .demo import chat_demo
 

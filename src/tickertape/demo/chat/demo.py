@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -15,18 +14,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from ...asgi import EventSourceResponse, get_last_event_id, status_of
-from ...broker import Retention
-from ...errors import TickertapeError
 from ...hub import Hub
 from ...timing import Clock
 from ..identity import signed_in
 from ..requests import check_key, check_text, read_json
-from ..site import RETRY, Demo, log_url
-from .rooms import HISTORY, MAX_TEXT, ROOMS, Chat
-
-_EPHEMERAL_EVENTS: Final = Retention(events=1_000)
-"""Presence and typing events are kept only for connections that are a little slow."""
+from ..site import Demo
+from .rooms import MAX_TEXT, ROOMS, Chat
 
 _CLEANUP_SIZE: Final = 1_000
 """Number of buckets at which a rate limiter removes the full ones."""
@@ -74,12 +67,12 @@ class _Requests:
     async def rooms(self, request: Request) -> Response:
         signed_in(request)
         rooms = [{"name": name, "about": about, "names": self._chat.members(name)} for name, about in ROOMS.items()]
-        limits = {"max_text": MAX_TEXT, "max_history": HISTORY}
-        return JSONResponse({"rooms": rooms, **limits}, headers={"cache-control": "no-store"})
+        return JSONResponse({"rooms": rooms, "max_text": MAX_TEXT}, headers={"cache-control": "no-store"})
 
-    async def events(self, request: Request) -> EventSourceResponse:
-        room, name = _room(request.query_params.get("room")), signed_in(request)
-        return EventSourceResponse(self._chat.follow(room, name, get_last_event_id(request)), retry=RETRY)
+    async def history(self, request: Request) -> Response:
+        signed_in(request)
+        messages = await self._chat.history(_room(request.query_params.get("room")))
+        return JSONResponse({"messages": messages}, headers={"cache-control": "no-store"})
 
     async def post(self, request: Request) -> Response:
         name = signed_in(request)
@@ -87,11 +80,7 @@ class _Requests:
         room, key = _room(fields.get("room")), check_key(fields.get("key"))
         text = check_text(fields.get("text"), "message", MAX_TEXT)
         _check_rate(self._messages, name, "messages")
-        try:
-            published = await self._chat.post(room, name, text, key)
-        except TickertapeError as error:
-            raise HTTPException(status_of(error), str(error)) from error
-        return JSONResponse({"id": published}, HTTPStatus.CREATED)
+        return JSONResponse({"id": await self._chat.post(room, name, text, key)}, HTTPStatus.CREATED)
 
     async def typing(self, request: Request) -> Response:
         name = signed_in(request)
@@ -101,22 +90,19 @@ class _Requests:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
 
-def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None = None) -> Demo:
+def chat_demo(hub: Hub, *, clock: Clock | None = None) -> Demo:
     """Return the chat demo.
 
     Arguments:
-        folder: the folder for the log of messages.
-        messages: a hub that stores the messages in another log instead.
-        clock: the clock of the timers. The default is the running event loop.
+        hub: the hub of the site.
+        clock: the clock of the rate limits. The default is the system's.
     """
-    if messages is None:
-        messages = Hub(log_url(folder / "chat.db"))
-    chat = Chat(messages, Hub("memory://", retention=_EPHEMERAL_EVENTS, clock=clock))
+    chat = Chat(hub)
     now = time.monotonic if clock is None else clock.time
     requests = _Requests(chat, RateLimiter(10, 1.0, now), RateLimiter(5, 1.0, now))
     routes = [
         Route("/rooms", requests.rooms),
-        Route("/events", requests.events),
+        Route("/messages", requests.history),
         Route("/messages", requests.post, methods=["POST"]),
         Route("/typing", requests.typing, methods=["POST"]),
     ]
@@ -132,7 +118,8 @@ def chat_demo(*, folder: Path, messages: Hub | None = None, clock: Clock | None 
         script="chat.js",
         style="chat.css",
         routes=[Mount("/chat", routes=routes)],
-        running=lambda hub: chat.running(),
+        own_topics=lambda request, user: [] if user is None else ["chat/**"],
+        running=chat.running,
     )
 
 

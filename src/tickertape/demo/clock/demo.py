@@ -79,17 +79,18 @@ async def updates_for(hub: Hub, ticker: Ticker) -> AsyncIterator[Update]:
             cursor = update.id
 
 
-def clock_demo(ticker: Ticker | None = None, *, interval: float = DEFAULT_INTERVAL) -> Demo:
+def clock_demo(hub: Hub, ticker: Ticker | None = None, *, interval: float = DEFAULT_INTERVAL) -> Demo:
     """Return the clock demo.
 
     Arguments:
+        hub: the hub of the site.
         ticker: the source of the updates. It starts and stops with the server.
         interval: seconds between two updates, if no ticker is passed.
     """
     ticker = ticker or Ticker(interval=interval)
 
     @asynccontextmanager
-    async def running(hub: Hub) -> AsyncIterator[None]:
+    async def running() -> AsyncIterator[None]:
         async with ticker:
             hub.feed(
                 TOPIC, lambda: updates_for(hub, ticker), key=None, event="update", data=lambda update: update.message

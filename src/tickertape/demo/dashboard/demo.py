@@ -68,6 +68,7 @@ class Collector:
 
     async def __aenter__(self) -> Self:
         self._hub.presence.on_join(lambda info: self._wake.set())
+        self._hub.presence.on_change(lambda info: self._wake.set())
         self._hub.presence.on_leave(lambda info, reason: self._wake.set())
         self._task = asyncio.create_task(self._run(self._clock or asyncio.get_running_loop()))
         return self
@@ -121,15 +122,17 @@ class Collector:
 
 
 def dashboard_demo(
+    hub: Hub,
     *,
     interval: float = DEFAULT_INTERVAL,
     idle: float = DEFAULT_IDLE,
     read: Callable[[], Awaitable[Reading]] | None = None,
     clock: Clock | None = None,
 ) -> Demo:
-    """Return the dashboard demo. Its samples are in the hub of the site.
+    """Return the dashboard demo.
 
     Arguments:
+        hub: the hub of the site.
         interval: seconds between two samples while there is a viewer.
         idle: seconds between two samples while there is no viewer.
         read: takes a reading. The default reads this machine.
@@ -144,5 +147,5 @@ def dashboard_demo(
         script="dashboard.js",
         style="dashboard.css",
         topics=[TOPIC],
-        running=lambda hub: Collector(hub, interval=interval, idle=idle, read=read, clock=clock),
+        running=lambda: Collector(hub, interval=interval, idle=idle, read=read, clock=clock),
     )

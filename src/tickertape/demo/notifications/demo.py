@@ -26,7 +26,7 @@ from ...sources import NatsMessage, Poll, nats_subject, postgres_listen
 from ...wire import Cursor
 from ..identity import signed_in
 from ..requests import read_json
-from ..site import RETRY, Demo, log_url
+from ..site import RETRY, Demo
 from .notification import parse_notification, topic_of, user_id
 from .table import CHANNEL, MAX_ID, MAX_PAGE, Database, Row, SQLite, Table, TableError
 
@@ -52,10 +52,11 @@ DURABLE: Final = "tickertape-notifications"
 
 
 class _Requests:
-    def __init__(self, table: Table, hub: Hub, source: Poll) -> None:
+    def __init__(self, table: Table, hub: Hub, source: Poll, *, shared: bool) -> None:
         self._table = table
         self._hub = hub
         self._source = source
+        self._shared = shared  # the hub is that of the site
 
     async def events(self, request: Request) -> HubResponse:
         # The topic depends on the session only, never on the URL or a header.
@@ -75,6 +76,7 @@ class _Requests:
                 "more": page.more,
                 "unread_older": page.unread_older,
                 "cursor": str(Cursor(state.epoch, state.newest)),
+                "topic": topic_of(user) if self._shared else None,
             },
             headers={"cache-control": "no-store"},
         )
@@ -233,13 +235,14 @@ def key_of(row: Row) -> str:
     return f"{row.notification.id} {row.notification.created_at}"
 
 
-def notifications_demo(*, folder: Path, database: str | None = None, queue: str | None = None) -> Demo:
+def notifications_demo(hub: Hub, *, folder: Path, database: str | None = None, queue: str | None = None) -> Demo:
     """Return the notifications demo.
 
     Arguments:
+        hub: the hub of the site. It has the events, unless the table is in PostgreSQL.
         folder: the folder for its files.
         database: the database with the table: ``postgresql://…`` or ``sqlite:///…``. The default is a file in
-            ``folder``. PostgreSQL also stores the event log, so that any number of servers can share it.
+            ``folder``. PostgreSQL also stores the events, so that any number of servers can share them.
         queue: a queue of messages that become notifications: ``nats://host/subject``.
 
     Raises:
@@ -248,7 +251,8 @@ def notifications_demo(*, folder: Path, database: str | None = None, queue: str 
     table_database = open_database(database or f"sqlite:///{folder}/notifications.sqlite")
     postgres = None if isinstance(table_database, SQLite) else database
     table = Table(table_database)
-    hub = Hub(postgres or log_url(folder / "notifications-log.db"), retry=RETRY / 1000)
+    own_hub = None if postgres is None else Hub(postgres, retry=RETRY / 1000)
+    log = own_hub or hub
     source = Poll(
         table.newer_settled,
         position="position",
@@ -258,27 +262,32 @@ def notifications_demo(*, folder: Path, database: str | None = None, queue: str 
         fallback=POLL_INTERVAL,
         wake=postgres_listen(postgres, CHANNEL) if postgres else None,
     )
-    hub.feed(
-        lambda row: topic_of(row.notification.user),
-        source,
-        name="notifications",
-        key=key_of,
-        event="notification",
-        data=lambda row: row.notification.as_json(),
-    )
     consumer = None if queue is None else QueueConsumer(queue, table, source.wake)
 
     @asynccontextmanager
-    async def running(site: Hub) -> AsyncIterator[None]:
+    async def running() -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             await table_database.open()
             stack.push_async_callback(table_database.close)
-            await stack.enter_async_context(hub)
+            if own_hub is not None:
+                await stack.enter_async_context(own_hub)
+            feed = log.feed(
+                lambda row: topic_of(row.notification.user),
+                source,
+                name="notifications",
+                key=key_of,
+                event="notification",
+                data=lambda row: row.notification.as_json(),
+            )
+            stack.push_async_callback(feed.stop)
             if consumer is not None:
                 await stack.enter_async_context(consumer)
             yield
 
-    requests = _Requests(table, hub, source)
+    def own_topics(request: Request, user: str | None) -> list[str]:
+        return [] if user is None or own_hub is not None else [topic_of(user_id(user))]
+
+    requests = _Requests(table, log, source, shared=own_hub is None)
     return Demo(
         name="Notifications",
         title="Notifications",
@@ -296,5 +305,6 @@ def notifications_demo(*, folder: Path, database: str | None = None, queue: str 
             Route("/notifications/inbox", requests.inbox),
             Route("/notifications/read", requests.read, methods=["POST"]),
         ],
+        own_topics=own_topics,
         running=running,
     )

@@ -116,4 +116,4 @@ def topic_of(user: str) -> str:
     segment = re.sub(r"[^\w.-]", lambda found: quote(found[0], safe=""), user)
     if len(segment) > _MAX_SEGMENT:
         segment = "~" + hashlib.sha256(user.encode()).hexdigest()  # no other segment contains this character
-    return f"users/{segment}/notifications"
+    return f"notifications/{segment}"

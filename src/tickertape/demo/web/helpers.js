@@ -1,7 +1,6 @@
 // Short functions for all pages of the demos.
 
 import { make } from "./dom.js";
-import { EventStream } from "./tickertape.js";
 
 export { at, make, makeButton } from "./dom.js";
 
@@ -40,10 +39,13 @@ export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Opens the stream of a topic, with its `last` events first. All pages of this browser share one connection. */
-export function openStream(topic, last = 0) {
-  const url = new URL(`../stream?${new URLSearchParams({ topic, last })}`, import.meta.url);
-  return new EventStream(url, { shared: true });
+/**
+ * Returns a function that runs tasks one after another: an event that arrives while the page loads something waits. After
+ * each task it calls `done`, with the error if it failed.
+ */
+export function queue(done) {
+  let last = Promise.resolve();
+  return (task) => (last = last.then(task).then(() => done(), done));
 }
 
 /** Returns a text as nodes, with links for the URLs of web pages in it. They open in a new tab, which cannot reach this one. */

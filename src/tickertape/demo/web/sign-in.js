@@ -1,22 +1,15 @@
 // The sign-in form, and the line with the name of the user. For all demos that need a name.
 
-import { at, make, makeButton, postJson } from "./helpers.js";
+import { at, make, makeButton } from "./helpers.js";
 import { explain } from "./problem.js";
-
-const SESSION = new URL("../session", document.baseURI);
+import { changeUser, requireUser, user } from "./session.js";
 
 /** Fills the empty `section`, and resolves with the name of the user after sign-in. */
 export async function signIn(section) {
-  const { name } = await (await fetch(SESSION)).json();
-  const user = name ?? (await requestName(section));
-  showName(section, user);
+  requireUser();
+  if (!user) await requestName(section);
+  showName(section);
   return user;
-}
-
-/** Reloads the page if another user or none is signed in. A server that is not reachable does not sign out the user. */
-export async function checkSession(name) {
-  const response = await fetch(SESSION).catch(() => null);
-  if (name && response?.ok && (await response.json()).name !== name) location.reload();
 }
 
 function requestName(section) {
@@ -32,8 +25,8 @@ function requestName(section) {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       try {
-        const response = await postJson(SESSION, { name: input.value });
-        if (response.ok) resolve((await response.json()).name);
+        const response = await changeUser({ name: input.value });
+        if (response.ok) resolve();
         else problem.textContent = await explain(response);
       } catch {
         problem.textContent = "The server cannot be reached.";
@@ -42,12 +35,12 @@ function requestName(section) {
   });
 }
 
-function showName(section, name) {
+function showName(section) {
   const button = makeButton("Sign out", "quiet");
   button.addEventListener("click", async () => {
-    await fetch(SESSION, { method: "DELETE" });
+    await changeUser();
     location.reload();
   });
-  const line = make("p", "", "Signed in as ", make("strong", "", name));
+  const line = make("p", "", "Signed in as ", make("strong", "", user));
   section.replaceChildren(make("div", "signed-in", line, button));
 }

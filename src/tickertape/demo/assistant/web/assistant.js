@@ -1,10 +1,10 @@
-// The page of the assistant: the answers, one stream for the answer that is being written, and a form.
+// The page of the assistant: the answers, the topic of the answer that is being written, and a form.
 
 import { Answer } from "./answer.js";
 import { showStream } from "./badge.js";
 import { at, fit, hasKeyboard, make, makeButton, onSubmit, postJson, randomKey } from "./helpers.js";
 import { explain } from "./problem.js";
-import { EventStream } from "./tickertape.js";
+import { openStream } from "./session.js";
 
 const QUESTIONS = ["What is an event stream?", "How does a reader resume?", "Please fail in the middle"];
 const UNREACHABLE = "The server cannot be reached. Your question is still here: send it again.";
@@ -51,9 +51,9 @@ async function load() {
   if (!response.ok) throw new Error(await explain(response));
   const { answers: known, max_question } = await response.json();
   maxQuestion = max_question;
-  for (const { run, state, question, text, error } of known) {
+  for (const { run, topic, state, question, text, error } of known) {
     if (state === "active") {
-      follow(run);
+      follow(run, topic);
     } else if (answerOf(run).state === "active") {
       if (question) answerOf(run).ask(question); // the log may have lost the beginning
       answerOf(run).set(text);
@@ -65,19 +65,21 @@ async function load() {
 }
 
 /** Reads an answer from its first word, and then as it is written. */
-function follow(run) {
+function follow(run, topic) {
   if (answers.has(run)) return;
   const answer = answerOf(run);
   current = answer;
   sentence = "";
   at("announced").replaceChildren();
-  // One stream for all tabs with this answer. The id of a run is the position before its first word, so a tab that joins
-  // later gets all words.
-  stream = new EventStream(`answers/${run}`, { shared: true, lastEventId: run });
+  // The id of a run is the position before its first word, so a tab that joins later gets all words.
+  stream = openStream(topic, { lastEventId: run });
   stream.addEventListener("question", (event) => keepTheEnd(() => answer.ask(JSON.parse(event.data).text)));
-  stream.addEventListener("message", (event) => keepTheEnd(() => add(answer, event.data)));
+  stream.addEventListener("run:text", (event) => keepTheEnd(() => add(answer, event.data)));
+  stream.addEventListener("run:end", (event) => {
+    const { state, error } = JSON.parse(event.data);
+    keepTheEnd(() => end(answer, state, error));
+  });
   stream.addEventListener("gap", () => answer.add(" […] "));
-  stream.addEventListener("end", ({ detail }) => keepTheEnd(() => end(answer, detail.reason, detail.message)));
   // The server may be another one now, without this answer.
   stream.addEventListener("error", () => answer.state === "active" && load().catch(() => {}));
   showStream(stream);
@@ -134,12 +136,12 @@ async function ask(question) {
       if (response.status === 409) await load(); // another tab was faster
       return;
     }
-    const { run } = await response.json();
+    const { run, topic } = await response.json();
     sent = { question: "", key: "" };
     if (field.value.trim() === question) field.value = "";
     fit(field);
-    follow(run);
-    tabs.postMessage(run);
+    follow(run, topic);
+    tabs.postMessage({ run, topic });
     showTheEnd();
   } catch {
     at("said").textContent = UNREACHABLE;
@@ -178,7 +180,7 @@ at("suggestions").append(
     return button;
   }),
 );
-tabs.addEventListener("message", ({ data: run }) => follow(run));
+tabs.addEventListener("message", ({ data: { run, topic } }) => follow(run, topic));
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && !current) load().catch(() => {}); // the browser may have frozen this tab
 });

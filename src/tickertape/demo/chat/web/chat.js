@@ -1,22 +1,22 @@
-// The page of the chat: one stream for the current room, and forms that send messages.
+// The page of the chat: the topics of the current room, and forms that send messages.
 
 import { showStream } from "./badge.js";
 import { Conversation } from "./conversation.js";
-import { at, fit, hasKeyboard, make, onSubmit, postJson } from "./helpers.js";
+import { at, fit, hasKeyboard, make, onSubmit, postJson, queue } from "./helpers.js";
 import { Members } from "./members.js";
 import { Outbox } from "./outbox.js";
-import { checkSession, signIn } from "./sign-in.js";
-import { EventStream } from "./tickertape.js";
+import { checkUser, openStream } from "./session.js";
+import { signIn } from "./sign-in.js";
 
 const TYPING_INTERVAL = 2_500; // milliseconds between two typing notices: two tabs stay below the rate limit
+const RETRY = 2_000; // milliseconds until the page loads again what it did not get
 const HISTORY_TIME = 400; // milliseconds after which screen readers announce new messages
 
 const text = at("text");
 const HINT = hasKeyboard ? "Enter sends, Shift+Enter starts a new line" : "";
 
 const me = await signIn(at("sign-in"));
-// Characters in a message, and messages at the beginning of a stream.
-const { rooms, max_text: maxText, max_history: maxHistory } = await loadRooms();
+const { rooms, max_text: maxText } = await load("rooms");
 const outbox = new Outbox(me);
 const members = new Members({ list: at("names"), count: at("count"), typing: at("typing"), me });
 const conversation = new Conversation(
@@ -24,6 +24,7 @@ const conversation = new Conversation(
   { me, onResend: (entry) => outbox.resend(entry), onDiscard: (entry) => outbox.discard(entry) },
 );
 const drafts = new Map(); // texts by room
+const shown = new Set(); // keys of the messages of the current room
 let room = "";
 let stream = null;
 let lastTyping = -TYPING_INTERVAL;
@@ -31,15 +32,10 @@ let unread = 0; // messages received while the page was hidden
 
 // Rooms.
 
-async function loadRooms() {
-  return (await fetch("rooms")).json();
-}
-
-/** Shows the members of all rooms. A tab that joins the stream of another tab has missed their names. */
-async function showMembers() {
-  const { rooms } = await loadRooms();
-  const counts = Object.fromEntries(rooms.map(({ name, names }) => [name, names.length]));
-  showPresent({ names: rooms.find(({ name }) => name === room).names, counts });
+async function load(path) {
+  const response = await fetch(path);
+  if (!response.ok) throw new Error(response.status);
+  return response.json();
 }
 
 function roomInAddress() {
@@ -87,6 +83,7 @@ function enter(name, notice = "") {
   showNotice(known ? notice : `There is no room “${name}”. Choose another room.`);
   showTitle();
   conversation.clear();
+  shown.clear();
   at("empty").hidden = !known;
   at("show-people").hidden = !known;
   members.set([]);
@@ -97,45 +94,54 @@ function enter(name, notice = "") {
   if (known && hasKeyboard) text.focus(); // on a phone, this would open the keyboard
 }
 
-/**
- * Opens the stream of the current room, which starts with the last messages. All tabs of the user in this room share it.
- * While it is open, the user is a member.
- */
+/** Reads the topics of the current room. All tabs of the user share one stream; while it has the room, the user is a member. */
 function listen() {
-  stream = new EventStream(`events?room=${encodeURIComponent(room)}&last=${maxHistory}`, { shared: me });
-  const on = (type, listener) => stream.addEventListener(type, (event) => listener(JSON.parse(event.data)));
+  const here = (stream = openStream([`chat/${room}/messages`, `chat/${room}/presence`, "chat/rooms"]));
+  // An event that arrives while the page loads what was before waits. After a failure, the page loads it again.
+  const inTurn = queue((error) => error && setTimeout(() => here === stream && update(), RETRY));
+  const on = (type, listener) =>
+    here.addEventListener(type, (event) => inTurn(() => here === stream && listener(JSON.parse(event.data))));
+  const update = () => inTurn(() => here === stream && showRoom());
   on("message", showMessage);
-  on("present", showPresent);
   on("join", ({ name }) => showChange(name, "joined"));
   on("leave", ({ name }) => showChange(name, "left"));
   on("typing", ({ name }) => members.startTyping(name));
   on("count", ({ room, present }) => showCount(room, present));
   on("activity", ({ room }) => showActivity(room));
-  stream.addEventListener("gap", () => {
-    enter(room, "Some messages that you missed are no longer available. These are the last messages.");
-  });
-  stream.addEventListener("open", () => {
-    setTimeout(() => at("messages").parentElement.setAttribute("aria-busy", "false"), HISTORY_TIME);
-    outbox.resendWaiting();
-  });
-  stream.addEventListener("open", () => showMembers().catch(() => checkSession(me)), { once: true });
-  stream.addEventListener("error", () => checkSession(me));
+  // "reset": the server was started, and nobody is here yet.
+  for (const type of ["open", "gap", "reset"]) here.addEventListener(type, update);
+  here.addEventListener("error", checkUser);
   at("messages").parentElement.setAttribute("aria-busy", "true");
-  showStream(stream);
+  showStream(here);
+}
+
+// What the server has.
+
+/** Shows the members of all rooms, and the messages of this one that the page does not have. */
+async function showRoom() {
+  const [{ rooms }, { messages }] = await Promise.all([load("rooms"), load(`messages?room=${encodeURIComponent(room)}`)]);
+  members.set(rooms.find(({ name }) => name === room).names);
+  for (const { name, names } of rooms) showCount(name, names.length);
+  if (shown.size && messages.length && !messages.some((message) => shown.has(keyOf(message)))) {
+    enter(room, "Some messages that you missed are no longer available. These are the last messages.");
+    return;
+  }
+  for (const message of messages) showMessage(message);
+  setTimeout(() => at("messages").parentElement.setAttribute("aria-busy", "false"), HISTORY_TIME);
+  outbox.resendWaiting();
 }
 
 // Received events.
 
+const keyOf = ({ name, key }) => `${name} ${key}`;
+
 function showMessage(message) {
+  if (shown.has(keyOf(message))) return;
+  shown.add(keyOf(message));
   if (message.name === me) outbox.delivered(message.key);
   else if (document.hidden) showTitle((unread += 1));
   members.stopTyping(message.name);
   conversation.add(message);
-}
-
-function showPresent({ names, counts }) {
-  members.set(names);
-  for (const [name, present] of Object.entries(counts)) showCount(name, present);
 }
 
 function showChange(name, what) {

@@ -1,7 +1,8 @@
 import { showStream } from "./badge.js";
 import { showCommand } from "./command.js";
-import { at, openStream } from "./helpers.js";
+import { at } from "./helpers.js";
 import { Rows } from "./rows.js";
+import { openStream } from "./session.js";
 
 const rows = new Rows(at("updates"), at("empty"));
 const MOMENT = /(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)/; // RFC 3339

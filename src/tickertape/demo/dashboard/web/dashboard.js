@@ -2,8 +2,9 @@
 
 import { showStream } from "./badge.js";
 import { Card, Processes, cardsFor } from "./cards.js";
-import { at, make, openStream } from "./helpers.js";
+import { at, make } from "./helpers.js";
 import { History, MAX_SPAN, extremes } from "./history.js";
+import { openStream } from "./session.js";
 import { clock, text, units } from "./units.js";
 
 const ANNOUNCE_INTERVAL = 60; // seconds between two summaries for screen readers
@@ -100,7 +101,7 @@ function showGap() {
   at("note").hidden = false;
 }
 
-const stream = openStream("dashboard/metrics", MAX_SPAN);
+const stream = openStream("dashboard/metrics", { last: MAX_SPAN });
 stream.addEventListener("metrics", showSample);
 stream.addEventListener("gap", showGap);
 stream.addEventListener("statechange", () => {

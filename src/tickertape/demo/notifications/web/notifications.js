@@ -1,12 +1,14 @@
 import { DesktopAlerts, Favicon, Toasts } from "./alerts.js";
 import { showStream } from "./badge.js";
 import { showCommand } from "./command.js";
-import { at, postJson } from "./helpers.js";
+import { at, postJson, queue } from "./helpers.js";
 import { Inbox, NotificationList } from "./inbox.js";
 import { explain } from "./problem.js";
-import { checkSession, signIn } from "./sign-in.js";
+import { checkUser, openStream } from "./session.js";
+import { signIn } from "./sign-in.js";
 import { EventStream } from "./tickertape.js";
 
+const RETRY = 3_000; // milliseconds until the page asks again for an inbox that it did not get
 const TITLE = document.title;
 const favicon = new Favicon();
 const toasts = new Toasts(at("toasts"));
@@ -22,15 +24,10 @@ async function answerOf(request) {
 const post = (path, body) => answerOf(postJson(path, body, { keepalive: true }));
 
 const inbox = new Inbox((query) => answerOf(fetch(`inbox?${new URLSearchParams(query)}`)));
-let name = ""; // of the user
 let user = ""; // id of the user, as in notifications
+let page; // the newest page of the inbox, with the position of the stream
 
-// Tasks run one after another: an event that arrives while the inbox loads waits.
-let work = Promise.resolve();
-function inTurn(task) {
-  work = work.then(task).then(() => (at("problem").textContent = ""), (error) => (at("problem").textContent = sentence(error)));
-  return work;
-}
+const inTurn = queue((error) => (at("problem").textContent = error ? sentence(error) : ""));
 
 // fetch() throws a TypeError with a different message in each browser.
 const sentence = (error) => (error instanceof TypeError ? "The server cannot be reached." : error.message);
@@ -56,9 +53,8 @@ function draw() {
 }
 
 async function load() {
-  const page = await inbox.load();
+  page = await inbox.load();
   user = page.user;
-  return page.cursor;
 }
 
 function receive(notification) {
@@ -75,20 +71,16 @@ function markRead(which) {
   answer.then(() => inTurn(() => inbox.mark(which)), (error) => inTurn(() => Promise.reject(error)));
 }
 
-// One stream for all tabs of the user, and not that of the other demos: only the user may read it, and its log may be in
-// PostgreSQL.
-function listen(lastEventId) {
-  const stream = new EventStream("events", { lastEventId, shared: user });
+function listen() {
+  const { topic, cursor: lastEventId } = page;
+  // If several servers share the events in PostgreSQL, they are not in the stream of this site.
+  const stream = topic ? openStream(topic, { lastEventId }) : new EventStream("events", { lastEventId, shared: name });
   stream.addEventListener("notification", (event) => inTurn(() => receive(JSON.parse(event.data))));
   stream.addEventListener("read", (event) => inTurn(() => inbox.mark(JSON.parse(event.data))));
   stream.addEventListener("gap", () => inTurn(load)); // the log no longer has the missed events, but the table has the rows
-  stream.addEventListener("open", () => user || inTurn(load)); // the first attempt failed
-  stream.addEventListener("error", () => checkSession(name));
+  stream.addEventListener("error", checkUser);
   showStream(stream);
 }
-
-// A sign-out or a new sign-in in one tab applies to all tabs.
-addEventListener("visibilitychange", () => document.hidden || checkSession(name));
 
 at("read-all").addEventListener("click", () => {
   markRead({ up_to: inbox.newest });
@@ -124,10 +116,12 @@ function showExample() {
   showCommand(`curl ${new URL("./", document.baseURI)}`, "-H 'Content-Type: application/json'", `-d '${example}'`);
 }
 
-name = await signIn(at("sign-in"));
+const name = await signIn(at("sign-in"));
 at("signed-in").hidden = false;
 at("send").elements.user.value = name;
 showExample();
-let cursor;
-await inTurn(async () => (cursor = await load()));
-listen(cursor);
+for (let wait = 0; !page; wait = RETRY) {
+  await new Promise((resolve) => setTimeout(resolve, wait));
+  await inTurn(load);
+}
+listen();

@@ -1,0 +1,60 @@
+// The user of this browser, and the one stream that all of its tabs share.
+
+import { EventStream } from "./tickertape.js";
+
+const SESSION = new URL("../session", import.meta.url);
+const STREAM = new URL("../stream", import.meta.url);
+const tabs = new BroadcastChannel("session");
+let streams = []; // of this page
+let needsUser = false;
+
+/** The name of the user, or "". */
+export let user = await readUser("");
+
+async function readUser(otherwise) {
+  const response = await fetch(SESSION).catch(() => null);
+  return response?.ok ? (await response.json()).name ?? "" : otherwise;
+}
+
+/** Reloads the page for another user. A page that needs none goes on, in the stream that the tabs of this user share. */
+export async function checkUser() {
+  const found = await readUser(user); // a server that is not reachable does not sign out the user
+  if (found === user) return;
+  if (needsUser) location.reload();
+  user = found;
+  for (const stream of streams.filter(({ state }) => state !== "closed")) {
+    stream.close();
+    stream.open();
+  }
+}
+
+/** Makes this page one for a user. A sign-in or a sign-out in another tab applies to it too. */
+export function requireUser() {
+  needsUser = true;
+  addEventListener("visibilitychange", () => document.hidden || checkUser());
+}
+
+/** Signs in with `body`, or signs out without. Returns the response. */
+export async function changeUser(body) {
+  const headers = { "Content-Type": "application/json" };
+  const response = await fetch(SESSION, body ? { method: "POST", headers, body: JSON.stringify(body) } : { method: "DELETE" });
+  if (response.ok) {
+    if (body) user = (await response.clone().json()).name;
+    tabs.postMessage("");
+  }
+  return response;
+}
+
+/** Opens a stream of topics, after `lastEventId` or with the `last` events first. All tabs of the user share one connection. */
+export function openStream(topics, { last, lastEventId } = {}) {
+  const url = new URL(STREAM);
+  for (const topic of [topics].flat()) url.searchParams.append("topic", topic);
+  if (last) url.searchParams.set("last", last);
+  const stream = new EventStream(url, { shared: () => `for ${user}`, lastEventId });
+  // The right to a topic of another tab may be the one that has ended, and with it the stream of all.
+  stream.addEventListener("error", ({ status }) => /40[13]/.test(status) && checkUser());
+  streams = [...streams.filter(({ state }) => state !== "closed"), stream];
+  return stream;
+}
+
+tabs.addEventListener("message", checkUser);
