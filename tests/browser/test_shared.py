@@ -283,6 +283,28 @@ async def test_subscribe(open_profile: OpenProfile, shared: bool, changes: bool)
         assert "no" not in await here.seen(tab)
 
 
+async def test_other_group(open_profile: OpenProfile) -> None:
+    """A tab that belongs to another user now continues after its last event, in the stream of that user's tabs."""
+    async with site(open_profile) as here:
+        first, second = await here.tab("topic=a", {"shared": "x"}), await here.tab("topic=a", {"shared": "y"})
+        await first.evaluate("""() => {
+            stream.close();
+            globalThis.user = "x";
+            listen("topic=a", { shared: () => user });
+            return isOpen().then(() => 1);
+        }""")
+        assert here.streams == 2
+        await here.publish("a", "1")
+        await here.until_seen(first, "1")
+        await first.evaluate("() => { stream.close(); user = 'y'; }")
+        await here.publish("a", "2")
+        await first.evaluate("() => { stream.open(); return isOpen().then(() => 1); }")
+        await here.publish("a", "3")
+        for tab in (first, second):
+            await here.until_seen(tab, "1", "2", "3")
+        assert here.streams == 1
+
+
 async def test_past_events_of_a_change(open_profile: OpenProfile) -> None:
     async with site(open_profile) as here:
         await here.publish("b", "1", "2", "3")

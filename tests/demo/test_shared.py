@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, Request, expect
 
+from support.browser import open_tab
 from support.local import serve_here
 from support.runs import Source
 from support.servers import until
@@ -143,7 +144,8 @@ async def test_twelve_tabs(browser: Browser, tmp_path: Path) -> None:
             await publish()
             await profile.are_live(texts)
             await profile.has_one_stream()
-            assert [info.user for info in hub.presence] == ["Ada"]
+            streams = [info for info in hub.presence if info.user == "Ada"]
+            assert [len(info.topics) for info in streams] == [7]  # the chat has three
 
             await stranger.request.post(f"{url}/session", data={"name": "Bo"})
             await stranger.request.post(f"{url}/chat/typing", data={"room": "lobby"})
@@ -159,9 +161,47 @@ async def test_twelve_tabs(browser: Browser, tmp_path: Path) -> None:
             await profile.has_one_stream()
 
             (clock,) = (page for path, page in profile.tabs if path == "/clock/")
-            shown = await clock.locator(".row-id, .row-gap").all_text_contents()
-            ids = [int(text.removeprefix("#")) for text in reversed(shown)]
+            ids = await ids_on(clock)
             assert ids == list(range(ids[0], ids[0] + len(ids)))
         finally:
             await context.close()
             await stranger.close()
+
+
+async def test_sign_in_and_out(browser: Browser, tmp_path: Path) -> None:
+    """A sign-in in one tab applies to all. A page that needs no user continues without a gap."""
+    hub = open_hub(tmp_path)
+    demos = [clock_demo(hub, interval=0.1), notifications_demo(hub, folder=tmp_path), chat_demo(hub)]
+    async with serve_here(Site(hub, demos)) as url, open_tab(browser) as clock:
+        context = clock.page.context
+        await clock.page.goto(f"{url}/clock/")
+        await clock.page.wait_for_function(CHANGES, arg="#received")
+        chat, inbox = await context.new_page(), await context.new_page()
+        for page, path in ((chat, "/chat/"), (inbox, "/notifications/")):
+            await page.goto(f"{url}{path}")
+            await expect(page.get_by_label("Your name")).to_be_visible()
+
+        def users() -> list[str | None]:
+            return [info.user for info in hub.presence]
+
+        for _ in range(2):
+            assert users() == [None]
+            await chat.get_by_label("Your name").fill("Ada")
+            await chat.keyboard.press("Enter")
+            for page in (chat, inbox):
+                await expect(page.locator("#connection")).to_have_attribute("data-state", "open", timeout=PATIENCE)
+            await until(lambda: users() == ["Ada"], lambda: f"one stream of Ada, got those of {users()}")
+            await inbox.get_by_role("button", name="Sign out").click()
+            for page in (chat, inbox):
+                await expect(page.get_by_label("Your name")).to_be_visible(timeout=PATIENCE)
+            await until(lambda: users() == [None], lambda: f"one stream without a user, got those of {users()}")
+        await clock.page.wait_for_function(CHANGES, arg="#received")
+        ids = await ids_on(clock.page)
+        assert ids == list(range(ids[0], ids[0] + len(ids)))
+        assert clock.errors == []
+
+
+async def ids_on(page: Page) -> list[int]:
+    """Return the ids on the page of the clock, oldest first."""
+    shown = await page.locator(".row-id, .row-gap").all_text_contents()
+    return [int(text.removeprefix("#")) for text in reversed(shown)]

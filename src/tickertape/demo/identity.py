@@ -113,7 +113,7 @@ class Identities:
         return JSONResponse({"name": None})
 
     async def _leave(self, name: str, token: str) -> None:
-        """Give up a name. Its streams end: another browser may claim it now."""
+        """Release a name, and end its streams: another browser may claim it now."""
         self.release(name, token)
         await self._hub.disconnect(user=name)
 

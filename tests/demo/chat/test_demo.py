@@ -165,7 +165,7 @@ async def test_history(chat: Chat) -> None:
 
 
 async def test_members(chat: Chat) -> None:
-    """Two tabs are one member. One that comes back in time has not left, and another room is no reason to leave."""
+    """Two tabs are one member. A member that reconnects in time has not left, and another room is no reason to leave."""
     ada, bo = await chat.user("Ada"), await chat.user("Bo")
     async with ada.listen() as stream:
         assert await next_of(stream, "join") == {"name": "Ada"}
@@ -209,7 +209,7 @@ async def test_other_room_on_an_open_stream(chat: Chat) -> None:
 
 
 async def test_sign_out_ends_streams(chat: Chat) -> None:
-    """The name is free again, so its next owner must be the only one who reads what is for it."""
+    """The name is free again: only its next owner may read what is for it."""
     ada = await chat.user("Ada")
     async with ada.listen() as stream:
         assert (await ada.request("DELETE", "/session")).status == 200
@@ -230,7 +230,7 @@ async def test_resume_after_reconnect(chat: Chat) -> None:
 
 
 async def test_restart(tmp_path: Path) -> None:
-    """Messages are kept. Clients from before the restart learn that nobody is here yet."""
+    """Messages are kept. Clients from before the restart learn that all rooms are empty."""
     folder = tmp_path / "100% #1?"
     folder.mkdir()
     place = None

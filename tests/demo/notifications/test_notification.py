@@ -116,4 +116,4 @@ def test_topics_are_unique() -> None:
     ]
     topics = [topic_of(user) for user in users]
     assert len(set(map(check_topic, topics))) == len(users)
-    assert all(topic.count("/") == 2 for topic in topics)
+    assert all(topic.count("/") == 1 for topic in topics)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from playwright.async_api import Browser, Page, expect
 
 from support.browser import Tab, open_tab
 from support.local import serve_here
+from support.servers import until
 from tickertape.demo.notifications import notifications_demo
 from tickertape.demo.site import Site, open_hub
 
@@ -38,16 +37,8 @@ class Served:
         self._database = database
 
     def insert(self, user: str, *titles: str, body: str = "", link: str = "") -> None:
-        until = time.monotonic() + 10
         for title in titles:
-            while True:
-                try:
-                    execute(self._database, INSERT, user, title, body, link)
-                    break
-                except sqlite3.OperationalError as error:  # the application creates its table after it listens
-                    if "no such table" not in str(error) or time.monotonic() > until:
-                        raise
-                time.sleep(0.01)
+            execute(self._database, INSERT, user, title, body, link)
 
 
 @asynccontextmanager
@@ -55,6 +46,9 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
     with new_database("sqlite", folder) as database:
         hub = open_hub(folder)
         async with serve_here(Site(hub, [notifications_demo(hub, folder=folder)])) as url:
+            # The application creates its table after it listens.
+            table = "SELECT 1 FROM sqlite_master WHERE name = 'notifications'"
+            await until(lambda: execute(database, table) != [], lambda: "the table")
             yield Served(url, database)
 
 
@@ -313,7 +307,7 @@ async def test_restart_and_lost_log(browser: Browser, tmp_path: Path) -> None:
 
             demo.kill()
             await expect(page.locator("#connection")).to_have_attribute("data-state", "lost")
-            remove(tmp_path / "notifications-log.db")
+            remove(tmp_path / "stream.db")
             execute(database, INSERT, "zoë ann", "After the log", "", "")
             execute(database, "UPDATE notifications SET read_at = created_at WHERE title = 'Hello'")
             demo.start()

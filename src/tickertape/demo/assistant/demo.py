@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final
@@ -53,6 +53,12 @@ class Assistant:
         self._generate = generate
         self._max_active = max_active
         self._runs = Runs(hub, ttl=_TTL, on_error=_describe)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """End the answers of a process that is gone: their readers need not ask for them again."""
+        await self._runs.list_runs()
+        yield
 
     async def ask(self, conversation: str, question: str, key: str) -> RunInfo:
         """Begin an answer, and return it. A question that is repeated with its key has one answer.
@@ -127,14 +133,15 @@ class _Requests:
 
 
 def assistant_demo(hub: Hub, *, generate: Generate = generate, max_active: int = DEFAULT_MAX_ACTIVE) -> Demo:
-    """Return the assistant demo. An answer is a topic of its own.
+    """Return the assistant demo. Each answer has its own topic.
 
     Arguments:
         hub: the hub of the site.
         generate: returns the words of the answer to a question. The default is a Markov chain.
         max_active: answers that are written at the same time, for all users.
     """
-    requests = _Requests(Assistant(hub, generate, max_active))
+    assistant = Assistant(hub, generate, max_active)
+    requests = _Requests(assistant)
     routes = [
         Route("/answers", requests.answers, methods=["GET"]),
         Route("/answers", requests.ask, methods=["POST"]),
@@ -153,6 +160,7 @@ def assistant_demo(hub: Hub, *, generate: Generate = generate, max_active: int =
         style="assistant.css",
         routes=[Mount("/assistant", routes=routes)],
         own_topics=_own_topics,
+        running=assistant.running,
     )
 
 

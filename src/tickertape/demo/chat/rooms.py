@@ -40,7 +40,7 @@ def messages_of(room: str) -> str:
 
 
 def presence_of(room: str) -> str:
-    """Return the topic of a room's members: who joins, leaves and types. Who reads it is a member."""
+    """Return the topic of joins, leaves and typing notices. A user with a stream of it is a member of the room."""
     return f"chat/{room}/presence"
 
 
@@ -139,7 +139,7 @@ class Chat:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Tell clients from before a restart that nobody is here yet; at the end, report no more changes."""
+        """Publish that all rooms are empty, for clients from before a restart; at the end, report no more changes."""
         await self._hub.publish(OVERVIEW, {}, event="reset")
         yield
         self._members.close()

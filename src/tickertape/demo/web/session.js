@@ -1,11 +1,13 @@
 // The user of this browser, and the one stream that all of its tabs share.
 
+import { postJson } from "./helpers.js";
 import { EventStream } from "./tickertape.js";
 
 const SESSION = new URL("../session", import.meta.url);
 const STREAM = new URL("../stream", import.meta.url);
 const tabs = new BroadcastChannel("session");
 let streams = []; // of this page
+const paused = [];
 let needsUser = false;
 
 /** The name of the user, or "". */
@@ -16,16 +18,24 @@ async function readUser(otherwise) {
   return response?.ok ? (await response.json()).name ?? "" : otherwise;
 }
 
-/** Reloads the page for another user. A page that needs none goes on, in the stream that the tabs of this user share. */
+/** Reloads the page for another user. A page that needs none continues, in the stream that the tabs of this user share. */
 export async function checkUser() {
   const found = await readUser(user); // a server that is not reachable does not sign out the user
-  if (found === user) return;
-  if (needsUser) location.reload();
-  user = found;
-  for (const stream of streams.filter(({ state }) => state !== "closed")) {
-    stream.close();
-    stream.open();
+  if (found !== user && needsUser) {
+    location.reload();
+    return;
   }
+  if (found !== user) {
+    pause();
+    user = found;
+  }
+  for (const stream of paused.splice(0)) stream.open();
+}
+
+function pause() {
+  const open = streams.filter(({ state }) => state !== "closed");
+  for (const stream of open) stream.close();
+  paused.push(...open);
 }
 
 /** Makes this page one for a user. A sign-in or a sign-out in another tab applies to it too. */
@@ -34,15 +44,23 @@ export function requireUser() {
   addEventListener("visibilitychange", () => document.hidden || checkUser());
 }
 
-/** Signs in with `body`, or signs out without. Returns the response. */
-export async function changeUser(body) {
-  const headers = { "Content-Type": "application/json" };
-  const response = await fetch(SESSION, body ? { method: "POST", headers, body: JSON.stringify(body) } : { method: "DELETE" });
+/** Signs in with a name. Returns the response. */
+export async function enter(name) {
+  const response = await postJson(SESSION, { name });
   if (response.ok) {
-    if (body) user = (await response.clone().json()).name;
-    tabs.postMessage("");
+    user = (await response.clone().json()).name;
+    tabs.postMessage("changed");
   }
   return response;
+}
+
+/** Signs out. The server ends the streams of the user, so no tab has one then. */
+export async function leave() {
+  pause();
+  tabs.postMessage("pause");
+  await fetch(SESSION, { method: "DELETE" }).catch(() => {});
+  tabs.postMessage("changed");
+  location.reload();
 }
 
 /** Opens a stream of topics, after `lastEventId` or with the `last` events first. All tabs of the user share one connection. */
@@ -57,4 +75,4 @@ export function openStream(topics, { last, lastEventId } = {}) {
   return stream;
 }
 
-tabs.addEventListener("message", checkUser);
+tabs.addEventListener("message", ({ data }) => (data === "pause" ? pause() : checkUser()));

@@ -2,7 +2,7 @@
 
 import { at, make, makeButton } from "./helpers.js";
 import { explain } from "./problem.js";
-import { changeUser, requireUser, user } from "./session.js";
+import { enter, leave, requireUser, user } from "./session.js";
 
 /** Fills the empty `section`, and resolves with the name of the user after sign-in. */
 export async function signIn(section) {
@@ -25,7 +25,7 @@ function requestName(section) {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       try {
-        const response = await changeUser({ name: input.value });
+        const response = await enter(input.value);
         if (response.ok) resolve();
         else problem.textContent = await explain(response);
       } catch {
@@ -37,10 +37,7 @@ function requestName(section) {
 
 function showName(section) {
   const button = makeButton("Sign out", "quiet");
-  button.addEventListener("click", async () => {
-    await changeUser();
-    location.reload();
-  });
+  button.addEventListener("click", leave);
   const line = make("p", "", "Signed in as ", make("strong", "", user));
   section.replaceChildren(make("div", "signed-in", line, button));
 }

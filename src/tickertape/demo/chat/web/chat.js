@@ -5,7 +5,7 @@ import { Conversation } from "./conversation.js";
 import { at, fit, hasKeyboard, make, onSubmit, postJson, queue } from "./helpers.js";
 import { Members } from "./members.js";
 import { Outbox } from "./outbox.js";
-import { checkUser, openStream } from "./session.js";
+import { openStream } from "./session.js";
 import { signIn } from "./sign-in.js";
 
 const TYPING_INTERVAL = 2_500; // milliseconds between two typing notices: two tabs stay below the rate limit
@@ -108,9 +108,8 @@ function listen() {
   on("typing", ({ name }) => members.startTyping(name));
   on("count", ({ room, present }) => showCount(room, present));
   on("activity", ({ room }) => showActivity(room));
-  // "reset": the server was started, and nobody is here yet.
+  // "reset": the server was started, and the rooms are empty.
   for (const type of ["open", "gap", "reset"]) here.addEventListener(type, update);
-  here.addEventListener("error", checkUser);
   at("messages").parentElement.setAttribute("aria-busy", "true");
   showStream(here);
 }
@@ -122,7 +121,7 @@ async function showRoom() {
   const [{ rooms }, { messages }] = await Promise.all([load("rooms"), load(`messages?room=${encodeURIComponent(room)}`)]);
   members.set(rooms.find(({ name }) => name === room).names);
   for (const { name, names } of rooms) showCount(name, names.length);
-  if (shown.size && messages.length && !messages.some((message) => shown.has(keyOf(message)))) {
+  if (shown.size && !messages.some((message) => shown.has(keyOf(message)))) {
     enter(room, "Some messages that you missed are no longer available. These are the last messages.");
     return;
   }
