@@ -165,7 +165,7 @@ async def test_history(chat: Chat) -> None:
 
 
 async def test_members(chat: Chat) -> None:
-    """Two tabs are one member. A member that reconnects in time has not left, and another room is no reason to leave."""
+    """Two tabs are one member. A member that reconnects in time has not left."""
     ada, bo = await chat.user("Ada"), await chat.user("Bo")
     async with ada.listen() as stream:
         assert await next_of(stream, "join") == {"name": "Ada"}
