@@ -75,8 +75,8 @@ class PrivateRedis:
     def __init__(self, directory: Path, *options: str, settings: Path | None = None) -> None:
         self._settings = [str(settings)] if settings is not None else []
         self.port = free_port()
-        self._directory = directory / f"redis-{self.port}"
-        self._directory.mkdir()
+        self.files = directory / f"redis-{self.port}"
+        self.files.mkdir()
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -101,18 +101,18 @@ class PrivateRedis:
 
     def start(self) -> None:
         """Start it, or start it again with its data on disk."""
-        place = ["--port", f"{self.port}", "--dir", str(self._directory), "--bind", "127.0.0.1"]
+        place = ["--port", f"{self.port}", "--dir", str(self.files), "--bind", "127.0.0.1"]
         if not self._settings:
             place += ["--save", ""]
         command = [find_program("redis-server"), *self._settings, *place, *self._options]
-        log = (self._directory / "log").open("ab")
+        log = (self.files / "log").open("ab")
         with log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self._answers, "an answer of redis-server")
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, (self._directory / "log").read_text()
+        assert self._process.poll() is None, (self.files / "log").read_text()
         with suppress(redis_driver.ConnectionError), self.client() as client:
             try:
                 client.ping()
@@ -145,8 +145,8 @@ class PrivateNats:
 
     def __init__(self, directory: Path, *, password: str | None = None) -> None:
         self.port = free_port()
-        self._directory = directory / f"nats-{self.port}"
-        self._directory.mkdir()
+        self.files = directory / f"nats-{self.port}"
+        self.files.mkdir()
         self._password = password
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -156,9 +156,9 @@ class PrivateNats:
 
     def start(self) -> None:
         """Start it, or start it again with its data on disk; return when JetStream is ready."""
-        place = ("-a", "127.0.0.1", "-p", f"{self.port}", "-js", "-sd", str(self._directory))
+        place = ("-a", "127.0.0.1", "-p", f"{self.port}", "-js", "-sd", str(self.files))
         login = () if self._password is None else ("--user", "tester", "--pass", self._password)
-        with (self._directory / "log").open("ab") as log:
+        with (self.files / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [find_program("nats-server"), *place, *login], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -166,7 +166,7 @@ class PrivateNats:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, (self._directory / "log").read_text()
+        assert self._process.poll() is None, (self.files / "log").read_text()
         login = {} if self._password is None else {"user": "tester", "pass": self._password}
         words = json.dumps({**login, "verbose": False})
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
@@ -209,6 +209,7 @@ class PrivatePostgres:
         self._home = Path(tempfile.mkdtemp(prefix="tickertape-postgres-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._data = self._home / "data"
+        self.files = self._data / "base"  # the tables, without the write-ahead log
         if self._user is not None:
             shutil.chown(self._home, self._user)
         if backup_of is None:

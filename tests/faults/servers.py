@@ -16,9 +16,15 @@ SECRET: Final = "open sesame"
 
 
 class PrivateServer(Protocol):
-    """A server in its own directory."""
+    """A server in its own directory.
+
+    Attributes:
+        port: where it listens.
+        files: the folder with its data.
+    """
 
     port: int
+    files: Path
 
     def start(self) -> None:
         """Start it, or start it again with its data on disk; return when it answers."""

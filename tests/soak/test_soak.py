@@ -51,6 +51,12 @@ KEPT: Final = 200
 AGE: Final = 3_600
 """Seconds for which events are kept: the clock moves by more."""
 
+MIB: Final = 1 << 20
+
+SLACK: Final = {"sqlite": 2 * MIB, "postgres": 8 * MIB, "nats": 8 * MIB, "redis-durable": 64 * MIB}
+"""Bytes by which the files of a log may grow from the second third of a run to the last. Redis rewrites its file at 64
+MiB."""
+
 
 class WallClock:
     """The clock of the hub's processes, which moves if there is a compiler to build the library that they preload."""
@@ -137,17 +143,21 @@ class Soak:
     Arguments:
         clients: those that are hit at random.
         away: a client that is away so long that it gets gaps.
+        files: the path of the log: a file, or a folder with all of its files.
 
     Attributes:
         done: the number of times that each part was hit.
         samples: memory, descriptors and threads of each process, once a second.
+        sizes: bytes of the files of the log, once a second.
     """
 
-    def __init__(self, hub: Hub, rng: random.Random, clients: list[Client], away: Client) -> None:
+    def __init__(self, hub: Hub, rng: random.Random, clients: list[Client], away: Client, files: Path) -> None:
         self.hub = hub
         self.rng = rng
         self.clients = clients
         self.away = away
+        self.files = files
+        self.sizes: list[int] = []
         self.all_clients = [*clients, away]
         self.book = Book()
         self.done: Counter[str] = Counter()
@@ -241,6 +251,7 @@ class Soak:
                     with process.oneshot():
                         found = (process.memory_info().rss, process.num_fds(), process.num_threads())
                     self.samples[pid].append(found)
+            self.sizes.append(_size_of(self.files))
             await asyncio.sleep(1)
 
 
@@ -250,16 +261,31 @@ def _offset(client: Client) -> int:
     return cursor.offset
 
 
-def check_resources(soak: Soak) -> tuple[int, int, int]:
+def _size_of(path: Path) -> int:
+    """Return the bytes of a file with those beside it, or of a folder."""
+    size = 0
+    for file in path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*"):
+        with suppress(FileNotFoundError):  # it was removed in the meantime
+            size += file.stat().st_size
+    return size
+
+
+def check_growth(samples: list[int], slack: int) -> str:
+    """Return a sentence if the samples of the last third are greater than those before; nothing for a short run."""
+    if len(samples) < 60:
+        return ""
+    third = len(samples) // 3
+    before, after = statistics.median(samples[third : 2 * third]), statistics.median(samples[-third:])
+    return f"grew from {before:,.0f} to {after:,.0f} bytes" if after > 1.3 * before + slack else ""
+
+
+def check_resources(kind: str, soak: Soak) -> tuple[int, int, int]:
     """Return the greatest memory in MiB, descriptors and threads of a process. Growth is a fault."""
     for pid, samples in soak.samples.items():
-        if len(samples) < 60:
-            continue
-        third = len(samples) // 3
-        first, last = [[each[0] for each in part] for part in (samples[third : 2 * third], samples[-third:])]
-        before, after = statistics.median(first), statistics.median(last)
-        if after > 1.3 * before + (16 << 20):
-            soak.book.faults.append(f"the memory of process {pid} grew from {before} to {after} bytes")
+        if grown := check_growth([memory for memory, _, _ in samples], 16 * MIB):
+            soak.book.faults.append(f"the memory of process {pid} {grown}")
+    if grown := check_growth(soak.sizes, SLACK[kind]):
+        soak.book.faults.append(f"the files of the log {grown}")
     most = [
         max((each[column] for samples in soak.samples.values() for each in samples), default=0) for column in range(3)
     ]
@@ -267,19 +293,20 @@ def check_resources(soak: Soak) -> tuple[int, int, int]:
         soak.book.faults.append(f"a process had {most[1]} descriptors")
     if most[2] > 40:
         soak.book.faults.append(f"a process had {most[2]} threads")
-    return most[0] >> 20, most[1], most[2]
+    return most[0] // MIB, most[1], most[2]
 
 
 async def run_soak(soak: Soak, seconds: float, actions: list[tuple[str, Callable[[], Awaitable[None]]]]) -> None:
     """Do something bad again and again, then wait until every client has the last event, and balance the book."""
-    for _ in range(2):
-        soak.start_publisher()
-    for client in soak.all_clients:
-        await client.start()
-    sampling = asyncio.create_task(soak.sample())
-    missing = asyncio.create_task(soak.miss_events(soak.away, soak.clients[0]))
-    end = time.monotonic() + seconds
+    tasks = [asyncio.create_task(soak.sample())]
     try:
+        for _ in range(2):
+            soak.start_publisher()
+        for client in soak.all_clients:
+            await client.start()
+        missing = asyncio.create_task(soak.miss_events(soak.away, soak.clients[0]))
+        tasks.append(missing)
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             await asyncio.sleep(soak.rng.random())
             name, action = soak.rng.choice(actions)
@@ -302,8 +329,8 @@ async def run_soak(soak: Soak, seconds: float, actions: list[tuple[str, Callable
                 break
             await asyncio.sleep(0.2)
     finally:
-        sampling.cancel()
-        missing.cancel()
+        for task in tasks:
+            task.cancel()
         for client in soak.all_clients:
             await client.vanish()
         soak.close()
@@ -345,7 +372,8 @@ async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig:
                 Npm(account("npm 2", "always/*"), network.url, folder),
                 Tab(account("chromium", *everything), hub.url, context),
             ]
-            soak = Soak(hub, rng, clients, Ours(account("ours, away", *everything), hub.url, own(5)))
+            away = Ours(account("ours, away", *everything), hub.url, own(5))
+            soak = Soak(hub, rng, clients, away, tmp_path / "log.db" if log is None else log.server.files)
 
             async def cut() -> None:
                 network.cut()
@@ -389,7 +417,7 @@ async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig:
 
 def report(kind: str, soak: Soak) -> None:
     """Print a row of the table."""
-    memory, descriptors, threads = check_resources(soak)
+    memory, descriptors, threads = check_resources(kind, soak)
     acknowledged = sum(len(log) for log in soak.book.acknowledged.values())
     counts: dict[str, Any] = {
         "acknowledged": acknowledged,
@@ -400,6 +428,7 @@ def report(kind: str, soak: Soak) -> None:
         "neither": len(soak.book.faults),
         **dict(sorted(soak.done.items())),
         "MiB": memory,
+        "MiB of files": round(max(soak.sizes, default=0) / MIB, 1),
         "descriptors": descriptors,
         "threads": threads,
     }
