@@ -73,13 +73,18 @@ function markRead(which) {
 
 function listen() {
   const { topic, cursor: lastEventId } = page;
-  // If several servers share the events in PostgreSQL, they are not in the stream of this site.
-  const stream = topic ? openStream(topic, { lastEventId }) : new EventStream("events", { lastEventId, shared: name });
+  const stream = topic ? openStream(topic, { lastEventId }) : openOwnStream(lastEventId);
   stream.addEventListener("notification", (event) => inTurn(() => receive(JSON.parse(event.data))));
   stream.addEventListener("read", (event) => inTurn(() => inbox.mark(JSON.parse(event.data))));
   stream.addEventListener("gap", () => inTurn(load)); // the log no longer has the missed events, but the table has the rows
-  stream.addEventListener("error", checkUser);
   showStream(stream);
+}
+
+/** Opens the stream for notifications in PostgreSQL. Several servers share them, so they are not among the topics of this one. */
+function openOwnStream(lastEventId) {
+  const stream = new EventStream("events", { lastEventId, shared: name });
+  stream.addEventListener("error", checkUser);
+  return stream;
 }
 
 at("read-all").addEventListener("click", () => {
