@@ -378,6 +378,17 @@ async def test_history(
     assert reason == gap
 
 
+async def test_newest_events() -> None:
+    async with Hub() as hub:
+        await hub.publish_many([hub.draft("ab"[number % 2], number) for number in range(7)])
+        for topics, last, expected in [("a", 2, "46"), ("b", 9, "135"), ("**", 3, "456"), ("c", 1, "")]:
+            found, gap = await hub.history(topics, last=last)
+            assert (topics, "".join(record.data for _, record in found), gap) == (topics, expected, None)
+        for wrong in (0, -1, True):
+            with pytest.raises(ValueError, match="expected last to be an int of at least 1"):
+                await hub.history("a", last=wrong)
+
+
 class ReplacedOnRead(ScriptedBroker):
     """A log that gets a new epoch just after it was read for the first time."""
 

@@ -1183,6 +1183,7 @@ class Hub:
         topics: str | Iterable[str],
         *,
         after: str | None = None,
+        last: int | None = None,
         limit: int = 100,
         max_bytes: int | None = None,
     ) -> tuple[list[tuple[Cursor, Record]], str | None]:
@@ -1191,15 +1192,28 @@ class Hub:
         Arguments:
             topics: a pattern or several.
             after: the text of the cursor after which to start; by default, with the oldest.
+            last: the number of newest events to return, at least 1; in place of ``after`` and ``limit``.
             limit: the greatest number of events.
             max_bytes: the greatest number of bytes of their data, unless the first event alone has more. ``None`` means
                 no limit.
 
         Returns:
-            The records with their cursors, and the reason of the gap before them, if there is one.
+            The records with their cursors, and the reason of the gap after ``after``, if there is one.
+
+        Raises:
+            InvalidTopicError: a pattern breaks the syntax.
+            ValueError: ``last`` is not as described.
+            HubClosedError: the hub is closed.
+            BrokerError: the log cannot be read.
         """
         patterns = check_patterns(topics, limit=self.max_topics)
-        await self._ready()
+        delivery = await self._ready()
+        if last is not None:
+            limit = _check_count("last", last)
+            state = await self._broker.state()
+            await self._has_seen(delivery, Cursor(state.epoch, state.newest))
+            newest = await find_start(self._broker, delivery, patterns, None, last)
+            after = str(Cursor(self.epoch, newest.cursor))
         epoch = self.epoch
         cursor = None if after is None else Cursor.parse(after)
         start = cursor.offset if cursor is not None and cursor.epoch == epoch else 0
@@ -1221,7 +1235,7 @@ class Hub:
         if max_bytes is not None:
             found = [*_within(found, max_bytes)]
         gap = None
-        if after is not None:
+        if after is not None and last is None:
             gap = "reset" if not known else "expired" if state.lost_upto(start, patterns) > start else None
         return [(Cursor(state.epoch, record.offset), record) for record in found], gap
 

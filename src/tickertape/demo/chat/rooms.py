@@ -154,9 +154,7 @@ class Chat:
 
     async def history(self, room: str) -> list[dict[str, Any]]:
         """Return the last messages of a room, oldest first."""
-        topic = messages_of(room)
-        async with self._hub.subscribe(topic, last=HISTORY) as newest:
-            found, _ = await self._hub.history(topic, after=str(newest.cursor), limit=HISTORY)
+        found, _ = await self._hub.history(messages_of(room), last=HISTORY)
         return [json.loads(record.data) for _, record in found]
 
     def members(self, room: str) -> list[str]:

@@ -1,101 +1,120 @@
-"""The clock: an event stream written by hand, as the guide does it, and the same updates in the hub of the site."""
+"""The clock: numbered updates in the hub of the site, and the event stream of the guide, with these numbers as ids."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
+from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ...asgi import DisconnectReason, EventSourceResponse, get_last_event_id
-from ...hub import Hub
+from ...hub import Hub, HubEvent
+from ...timing import Clock, sleep
 from ...wire import GAP_EVENT, ServerSentEvent
 from ..site import RETRY, Demo
-from .ticker import DEFAULT_INTERVAL, Ticker, Update
 
 logger = logging.getLogger("tickertape.demo")
 
 TOPIC: Final = "clock/updates"
 
+DEFAULT_INTERVAL: Final = 2.0
+"""Seconds between two updates."""
+
 _CONNECTED: Final = ServerSentEvent("Connection established", event="connected").encode()
 
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
-class ClockStream:
-    """An ASGI application that answers each request with the updates of ``ticker`` after the cursor of the client.
 
-    Pages of other origins may read it, as the guide allows.
+async def newest_number(hub: Hub) -> int:
+    """Return the number of the newest update in the hub, or 0."""
+    found, _ = await hub.history(TOPIC, last=1)
+    return int(json.loads(found[0][1].data)["id"]) if found else 0
+
+
+async def updates(
+    hub: Hub, interval: float, clock: Clock, now: Callable[[], datetime]
+) -> AsyncGenerator[dict[str, Any]]:
+    """Yield an update with the time every ``interval`` seconds. Their numbers continue after those in the hub."""
+    number = await newest_number(hub)
+    due = clock.time()
+    while True:
+        # Exact intervals, without drift. After the loop was blocked, restart from now.
+        due = due + interval if due + interval > clock.time() else clock.time() + interval
+        await sleep(clock, due - clock.time())
+        number += 1
+        time = now().isoformat(timespec="seconds").replace("+00:00", "Z")  # RFC 3339, as Go writes it
+        yield {"id": number, "event": "update", "data": f"Current time: {time}"}
+
+
+async def follow(hub: Hub, last_event_id: str | None) -> AsyncGenerator[ServerSentEvent | bytes]:
+    """Yield the stream of one client: all updates after the one with the number that it sends, or those from now on."""
+    newest = await newest_number(hub)
+    asked = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else newest
+    seen = min(asked, newest)
+    # The id comes with the first bytes, so that a client can resume even if it disconnects before the first update.
+    yield _CONNECTED + ServerSentEvent(id=str(seen), retry=RETRY).encode()
+    if asked > newest:  # the log of before was lost
+        yield ServerSentEvent({"reason": "reset", "after": asked, "resumed": newest}, event=GAP_EVENT)
+    async with hub.subscribe(TOPIC, last=newest - seen, on_overflow="skip") as events:
+        async for event in events:
+            number = event.json()["id"] if isinstance(event, HubEvent) else 0
+            if number > seen + 1:
+                yield ServerSentEvent({"reason": "expired", "after": seen, "resumed": number}, event=GAP_EVENT)
+            if number > seen:
+                yield ServerSentEvent(event.data, event="update", id=str(number))
+                seen = number
+
+
+def clock_demo(
+    hub: Hub,
+    *,
+    interval: float = DEFAULT_INTERVAL,
+    clock: Clock | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
+) -> Demo:
+    """Return the clock demo.
+
+    Arguments:
+        hub: the hub of the site.
+        interval: seconds between two updates, > 0.
+        clock: the clock of the timer. The default is the running event loop.
+        now: returns the local time for an update.
+
+    Raises:
+        ValueError: the interval is not greater than 0.
     """
+    if not interval > 0:
+        raise ValueError(f"expected an interval of more than 0 seconds, got {interval!r}")
 
-    def __init__(self, ticker: Ticker) -> None:
-        self._ticker = ticker
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        peer = "{}:{}".format(*scope["client"]) if scope.get("client") else "unknown"
-        last_event_id = get_last_event_id(scope)
-        cursor = self._ticker.cursor_after(last_event_id)
-        reads = scope["method"] == "GET"  # not HEAD
+    async def events(request: Request) -> EventSourceResponse:
+        """Answer with the stream of the guide. Pages of other origins may read it, as the guide allows."""
+        peer = "{}:{}".format(*request.client) if request.client else "unknown"
+        last_event_id = get_last_event_id(request)
+        reads = request.method == "GET"  # not HEAD
         if reads:
-            logger.info("Client connected: peer=%s last_event_id=%.40r after=%d", peer, last_event_id, cursor)
+            logger.info("Client connected: peer=%s last_event_id=%.40r", peer, last_event_id)
 
         def log_disconnect(reason: DisconnectReason) -> None:
             if reads:
                 logger.info("Client disconnected: peer=%s reason=%s", peer, reason)
 
-        response = EventSourceResponse(
-            follow(self._ticker, cursor), headers={"access-control-allow-origin": "*"}, on_disconnect=log_disconnect
-        )
-        await response(scope, receive, send)
-
-
-async def follow(ticker: Ticker, cursor: int) -> AsyncIterator[bytes]:
-    """Yield the stream of one client: all updates after ``cursor``."""
-    # The id comes before the first update, so that a client can resume even if it disconnects before that update.
-    yield _CONNECTED + ServerSentEvent(id=str(cursor), retry=RETRY).encode()
-    while True:
-        updates, gap = await ticker.read(cursor)
-        if gap:
-            notice = {"reason": "expired", "after": cursor, "resumed": updates[0].id}
-            yield ServerSentEvent(notice, event=GAP_EVENT).encode()
-        yield b"".join(update.encoded for update in updates)
-        cursor = updates[-1].id
-
-
-async def updates_for(hub: Hub, ticker: Ticker) -> AsyncIterator[Update]:
-    """Yield all updates from now on. Their ids follow those in the hub, also after a restart."""
-    cursor = ticker.cursor_after(None)
-    if hub.topics(within=TOPIC):
-        async with hub.subscribe(TOPIC, last=1) as kept:
-            async for event in kept:
-                cursor = ticker.cursor_after(str(event.json()["id"]))
-                break
-    while True:
-        for update in (await ticker.read(cursor)).updates:
-            yield update
-            cursor = update.id
-
-
-def clock_demo(hub: Hub, ticker: Ticker | None = None, *, interval: float = DEFAULT_INTERVAL) -> Demo:
-    """Return the clock demo.
-
-    Arguments:
-        hub: the hub of the site.
-        ticker: the source of the updates. It starts and stops with the server.
-        interval: seconds between two updates, if no ticker is passed.
-    """
-    ticker = ticker or Ticker(interval=interval)
+        headers = {"access-control-allow-origin": "*"}
+        return EventSourceResponse(follow(hub, last_event_id), headers=headers, on_disconnect=log_disconnect)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
-        async with ticker:
-            hub.feed(
-                TOPIC, lambda: updates_for(hub, ticker), key=None, event="update", data=lambda update: update.message
-            )
-            yield
+        timer = clock or asyncio.get_running_loop()
+        feed = hub.feed(TOPIC, lambda: updates(hub, interval, timer, now), key="id", event="update")
+        yield
+        await feed.stop()
 
     return Demo(
         name="Clock",
@@ -107,7 +126,7 @@ def clock_demo(hub: Hub, ticker: Ticker | None = None, *, interval: float = DEFA
         path="/clock/",
         web=files(__package__) / "web",
         script="clock.js",
-        routes=[Route("/events", ClockStream(ticker), methods=["GET"])],
+        routes=[Route("/events", events, methods=["GET"])],
         topics=[TOPIC],
         running=running,
     )
