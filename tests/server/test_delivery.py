@@ -290,10 +290,8 @@ async def test_resume() -> None:
         assert served.hub.opened == 1
 
 
-async def test_access_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_access_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "uvicorn.access")
-    # A server without an access log, such as that of another test, switches it off in uvicorn 0.42.
-    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     async with (
         serving(access_log=True, proxies=("127.0.0.1",)) as served,
         await Connection.open(served.port) as subscriber,
