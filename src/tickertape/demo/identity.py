@@ -80,11 +80,13 @@ class Identities:
             del self._claims[next(iter(self._claims))]
         return True
 
-    def release(self, name: str, token: str) -> None:
-        """Make a name available again if ``token`` owns it."""
+    def release(self, name: str, token: str) -> bool:
+        """Make a name available again if ``token`` owns it. Return False if it does not."""
         current = self._claims.get(name.casefold())
-        if current is not None and current.token == token:
-            del self._claims[name.casefold()]
+        if current is None or current.token != token:
+            return False
+        del self._claims[name.casefold()]
+        return True
 
     def name_of(self, connection: HTTPConnection) -> str | None:
         """Return the name in the cookie of a request, or None if the browser does not own it (any more)."""
@@ -114,8 +116,8 @@ class Identities:
 
     async def _leave(self, name: str, token: str) -> None:
         """Release a name, and end its streams: another browser may claim it now."""
-        self.release(name, token)
-        await self._hub.disconnect(user=name)
+        if self.release(name, token):
+            await self._hub.disconnect(user=name)
 
 
 def check_name(value: Any) -> str:

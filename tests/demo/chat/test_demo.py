@@ -211,10 +211,16 @@ async def test_other_room_on_an_open_stream(chat: Chat) -> None:
 async def test_sign_out_ends_streams(chat: Chat) -> None:
     """The name is free again: only its next owner may read what is for it."""
     ada = await chat.user("Ada")
+    former = ada.headers["cookie"]
     async with ada.listen() as stream:
         assert (await ada.request("DELETE", "/session")).status == 200
         assert (await next_of(stream, "stream:expired"))["reason"] == "revoked"
     assert (await ada.request("GET", "/stream?topic=chat/rooms")).status == 401
+    async with (await chat.user("Ada")).listen() as stream:
+        ada.headers["cookie"] = former  # of a browser whose name has another owner now
+        await ada.request("DELETE", "/session")
+        await (await chat.user("Bo")).post("hello", "k")
+        assert (await next_of(stream))["text"] == "hello"
 
 
 async def test_resume_after_reconnect(chat: Chat) -> None:
