@@ -387,6 +387,9 @@ async def test_newest_events() -> None:
         for wrong in (0, -1, True):
             with pytest.raises(ValueError, match="expected last to be an int of at least 1"):
                 await hub.history("a", last=wrong)
+        for options in ({"after": "a-1"}, {"max_bytes": 1}):
+            with pytest.raises(ValueError, match="expected last alone"):
+                await hub.history("a", last=1, **options)
 
 
 class ReplacedOnRead(ScriptedBroker):

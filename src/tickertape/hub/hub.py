@@ -1192,7 +1192,7 @@ class Hub:
         Arguments:
             topics: a pattern or several.
             after: the text of the cursor after which to start; by default, with the oldest.
-            last: the number of newest events to return, at least 1; in place of ``after`` and ``limit``.
+            last: the number of newest events to return, at least 1; in place of all other options.
             limit: the greatest number of events.
             max_bytes: the greatest number of bytes of their data, unless the first event alone has more. ``None`` means
                 no limit.
@@ -1202,11 +1202,13 @@ class Hub:
 
         Raises:
             InvalidTopicError: a pattern breaks the syntax.
-            ValueError: ``last`` is not as described.
+            ValueError: ``last`` is not as described, or there is another option.
             HubClosedError: the hub is closed.
             BrokerError: the log cannot be read.
         """
         patterns = check_patterns(topics, limit=self.max_topics)
+        if last is not None and (after is not None or max_bytes is not None):
+            raise ValueError("expected last alone, got after or max_bytes too")
         delivery = await self._ready()
         if last is not None:
             limit = _check_count("last", last)
