@@ -24,7 +24,7 @@ demo: .venv/demo ## the demo at http://127.0.0.1:8000
 	$(BIN)/tickertape demo
 
 test: .venv/dev ## all tests
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/dev ## format, lint, types, layers, exports, language
 	$(BIN)/ruff format --check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -15,20 +14,6 @@ from support.framework import PROPERTY, table
 if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # Under nohup. The servers that tests start would inherit it, and ignore SIGHUP, which some tests send.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-LONG = ("tests/soak/", "tests/runs/test_ledger.py", "tests/asgi/test_servers.py", "tests/browser/test_shared.py")
-"""Files that take a minute or longer: at the end, one process would work on the last of them alone."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files, and mix the others, so that not all browsers run at the same time."""
-
-    def place(item: pytest.Item) -> tuple[bool, int]:
-        file = item.nodeid.partition("::")[0]
-        return not file.startswith(LONG), zlib.crc32(file.encode())
-
-    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
