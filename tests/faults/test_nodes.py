@@ -37,7 +37,7 @@ class Nodes(NamedTuple):
 
 
 @asynccontextmanager
-async def two_nodes(kind: str, servers: Servers, directory: Path) -> AsyncIterator[Nodes]:
+async def two_nodes(kind: str, servers: Servers, directory: Path, *, timeout: int = 1) -> AsyncIterator[Nodes]:
     async with AsyncExitStack() as stack:
         way = None
         if kind == "sqlite":
@@ -46,6 +46,7 @@ async def two_nodes(kind: str, servers: Servers, directory: Path) -> AsyncIterat
             log = stack.enter_context(servers.log(kind))
             way = await stack.enter_async_context(forwarded(log.server.port))
             urls = [log.url, log.url_at(way.port)]
+        urls = [url.replace("timeout=1", f"timeout={timeout}") for url in urls]
         programs = [Serve("--broker", url, "--heartbeat", "0.5") for url in urls]
         for program in programs:
             stack.callback(program.close)
@@ -172,7 +173,9 @@ async def test_ledger_of_changes(kind: str, servers: Servers, tmp_path: Path) ->
     contains each change with the offset that the other hub has answered.
     """
     published: list[tuple[int, str, str]] = []
-    async with two_nodes(kind, servers, tmp_path) as (first, second, _), AsyncExitStack() as stack:
+    # No request may fail, however busy the machine is.
+    nodes = two_nodes(kind, servers, tmp_path, timeout=10)
+    async with nodes as (first, second, _), AsyncExitStack() as stack:
         stopped = asyncio.Event()
 
         async def keep_publishing(hub: Serve, name: str) -> None:

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -98,26 +99,27 @@ class Identities:
 
     async def _sign_in(self, request: Request) -> Response:
         name = check_name((await read_json(request)).get("name"))
+        background = None
         session = request.session
         token = session.get("token") or secrets.token_urlsafe()
         if not self.claim(name, token):
             raise HTTPException(HTTPStatus.CONFLICT, f"the name {name!r} is taken: choose another one")
         former = session.get("name")
         if former is not None and former.casefold() != name.casefold():
-            await self._leave(former, token)
+            background = self._leave(former, token)
         session.update(name=name, token=token)
-        return JSONResponse({"name": name})
+        return JSONResponse({"name": name}, background=background)
 
     async def _sign_out(self, request: Request) -> Response:
         name, token = request.session.pop("name", None), request.session.pop("token", None)
-        if name and token:
-            await self._leave(name, token)
-        return JSONResponse({"name": None})
+        return JSONResponse({"name": None}, background=self._leave(name, token) if name and token else None)
 
-    async def _leave(self, name: str, token: str) -> None:
-        """Release a name, and end its streams: another browser may claim it now."""
-        if self.release(name, token):
-            await self._hub.disconnect(user=name)
+    def _leave(self, name: str, token: str) -> BackgroundTask | None:
+        """Release a name, and return a task that ends its streams: another browser may claim it now.
+
+        The task runs when the browser has the new cookie. Earlier, it could open a stream again with the old one.
+        """
+        return BackgroundTask(self._hub.disconnect, user=name) if self.release(name, token) else None
 
 
 def check_name(value: Any) -> str:
