@@ -17,14 +17,12 @@ if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 @pytest.fixture(autouse=True)
-def loggers() -> Iterator[None]:
-    """Restore loggers that a framework or a server of a test may have changed."""
-    kept = [logging.getLogger(name) for name in (None, "tickertape", "tickertape.hub.streams", "uvicorn.access")]
-    before = [(logger.level, logger.filters[:]) for logger in kept]
+def root_level() -> Iterator[None]:
+    """Restore the level of the root logger: a framework or a server that a test starts may have changed it."""
+    root = logging.getLogger()
+    level = root.level
     yield
-    for logger, (level, filters) in zip(kept, before, strict=True):
-        logger.setLevel(level)
-        logger.filters[:] = filters
+    root.setLevel(level)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -283,6 +283,22 @@ async def test_subscribe(open_profile: OpenProfile, shared: bool, changes: bool)
         assert "no" not in await here.seen(tab)
 
 
+async def test_further_topic_from_a_position(open_profile: OpenProfile) -> None:
+    """A tab that comes with a position and another topic gets its events from there, though the stream is further."""
+    async with site(open_profile) as here:
+        first = await here.tab("topic=a")
+        await here.publish("a", "0")
+        await here.until_seen(first, "0")
+        start = await here.hub.publish("b", "before", event="e")
+        await here.publish("b", "1", "2")
+        tabs = await asyncio.gather(
+            here.tab("topic=b", {"lastEventId": str(start)}), *(here.tab(f"topic=c/{number}") for number in range(3))
+        )
+        await here.publish("b", "3")
+        await here.until_seen(tabs[0], "1", "2", "3")
+        assert here.streams == 1
+
+
 async def test_other_group(open_profile: OpenProfile) -> None:
     """A tab that belongs to another user now continues after its last event, in the stream of that user's tabs."""
     async with site(open_profile) as here:

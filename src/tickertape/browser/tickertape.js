@@ -86,7 +86,7 @@ async function* blocksOf(body, source) {
 function createSource(url, options, emit) {
   const { body, credentials, headers, method = "GET", silence, ticket, withCredentials } = options;
   const common = { cache: "no-store", credentials: withCredentials ? "include" : credentials };
-  const source = { url: new URL(url), lastEventId: "", longest: 0, open, wake, close, change };
+  const source = { url: new URL(url), lastEventId: "", longest: 0, open, wake, close, change, isBehind };
   let abort = new AbortController();
   let failures = 0;
   let state, timer, isRenewed;
@@ -110,19 +110,26 @@ function createSource(url, options, emit) {
     source.subscription = undefined;
   }
 
-  // By PATCH, or by another request from the cursor.
-  async function change(add, remove, last, start, done) {
+  function isBehind(id) {
+    return id && (!source.lastEventId || (source.isHub && !isUpTo(source.lastEventId, id)));
+  }
+
+  // By PATCH, or by another request from the cursor. A tab at `hello` needs all events of the added topics after it.
+  async function change(add, remove, last, hello, done) {
     const id = !ticket && source.subscription;
+    let isLate;
     if (id) {
       const sent = { ...common, method: "PATCH", headers: await valueOf(headers), body: jsonOf({ add, remove, last }) };
       const answer = await fetch(new URL(`subscriptions/${id}`, source.url), sent).catch(() => ({ status: 500 }));
-      if (answer.status < 500 && !/40[45]/.test(answer.status)) await check(answer, answer.ok);
-      else source.subscription = undefined;
+      if (answer.status < 500 && !/40[45]/.test(answer.status)) {
+        const { cursor } = fieldsOf(await (await check(answer, answer.ok)).text());
+        isLate = hello && cursor && !isUpTo(cursor, hello);
+      } else source.subscription = undefined;
     }
     setTopics(source.url, changed(topicsOf(source.url), add, remove));
     source.url.searchParams.set("subscription", true);
-    if (start || !id || id !== source.subscription) {
-      source.lastEventId = start || source.lastEventId;
+    if (isLate || isBehind(hello) || !id || id !== source.subscription) {
+      if (isBehind(hello)) source.lastEventId = hello;
       if (/connecting|open/.test(state)) open();
     }
     done?.();
@@ -245,7 +252,7 @@ function createGroup(url, options, emit) {
   let lock, channel, wanted, release, answer, isMember, isHub;
   // Of the leader:
   let leaving = [];
-  let source, state, waiting, oldest, timer;
+  let source, state, waiting, timer;
 
   function open() {
     close();
@@ -269,7 +276,7 @@ function createGroup(url, options, emit) {
     channel?.close();
     abort.abort();
     clearTimeout(timer);
-    source = channel = oldest = timer = isMember = undefined;
+    source = channel = timer = isMember = undefined;
   }
 
   async function join(signal) {
@@ -364,11 +371,9 @@ function createGroup(url, options, emit) {
   // One tab after the other: a refused topic concerns one.
   async function update() {
     const { signal } = abort;
-    for (const { from, topics } of waiting.splice(0)) {
-      const start = oldest;
-      oldest = undefined;
+    for (const { hello, from, topics } of waiting.splice(0)) {
       try {
-        await source.change(changed(topics, [], covered()), [], 0, start, () => admit([from]));
+        await source.change(changed(topics, [], covered()), [], 0, hello, () => admit([from]));
       } catch ({ message, status, problem }) {
         pass({ refused: from, reason: message, status, problem });
       }
@@ -389,13 +394,9 @@ function createGroup(url, options, emit) {
 
   const admit = (admitted) => pass({ ...state, admitted, position: group.lastEventId });
 
-  const isBehind = (id) => id && (!source.lastEventId || (source.isHub && !isUpTo(source.lastEventId, id)));
-
   function welcome({ hello, from, topics }) {
-    const isMissing = changed(topics, [], covered())[0];
-    if (!isBehind(hello) && !isMissing) return admit([from]);
-    if (hello && !(oldest && isUpTo(oldest, hello))) oldest = hello;
-    waiting.push({ from, topics });
+    if (!source.isBehind(hello) && !changed(topics, [], covered())[0]) return admit([from]);
+    waiting.push({ hello, from, topics });
     later();
   }
 

@@ -53,6 +53,7 @@ class Identities:
         self._hub = hub
         self._now = now
         self._claims: dict[str, _Claim] = {}  # the most recently used one is last
+        self._ended: dict[str, None] = {}  # the tokens of those who have signed out
 
     def __repr__(self) -> str:
         return f"<Identities {len(self._claims)} names>"
@@ -71,6 +72,8 @@ class Identities:
 
         A cookie from before a restart is valid, unless another browser has claimed the name since then.
         """
+        if token in self._ended:
+            return False
         key, now = name.casefold(), self._now()
         current = self._claims.get(key)
         if current is not None and current.token != token and now - current.used_at < NAME_LIFETIME:
@@ -101,7 +104,9 @@ class Identities:
         name = check_name((await read_json(request)).get("name"))
         background = None
         session = request.session
-        token = session.get("token") or secrets.token_urlsafe()
+        token = session.get("token")
+        if token is None or token in self._ended:
+            token = secrets.token_urlsafe()
         if not self.claim(name, token):
             raise HTTPException(HTTPStatus.CONFLICT, f"the name {name!r} is taken: choose another one")
         former = session.get("name")
@@ -112,7 +117,15 @@ class Identities:
 
     async def _sign_out(self, request: Request) -> Response:
         name, token = request.session.pop("name", None), request.session.pop("token", None)
+        if token:
+            self._end(token)
         return JSONResponse({"name": None}, background=self._leave(name, token) if name and token else None)
+
+    def _end(self, token: str) -> None:
+        """Refuse a token from now on. A request that was sent before the sign-out may still have it."""
+        self._ended[token] = None
+        if len(self._ended) > MAX_NAMES:
+            del self._ended[next(iter(self._ended))]
 
     def _leave(self, name: str, token: str) -> BackgroundTask | None:
         """Release a name, and return a task that ends its streams: another browser may claim it now.
