@@ -53,7 +53,7 @@ class Identities:
         self._hub = hub
         self._now = now
         self._claims: dict[str, _Claim] = {}  # the most recently used one is last
-        self._ended: dict[str, None] = {}  # the tokens of those who have signed out
+        self._ended: dict[str, None] = {}  # tokens of sessions that were ended
 
     def __repr__(self) -> str:
         return f"<Identities {len(self._claims)} names>"
