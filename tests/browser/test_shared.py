@@ -43,20 +43,30 @@ class Counted:
 
     Attributes:
         opened: their number.
+        changed: the number of changes of streams.
         changes: whether it accepts changes of streams, as servers of other kinds do not.
+        streams_pass, changes_pass: while an event is not set, such requests wait.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.opened = 0
+        self.opened = self.changed = 0
         self.changes = True
+        self.streams_pass, self.changes_pass = asyncio.Event(), asyncio.Event()
+        self.streams_pass.set()
+        self.changes_pass.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        self.opened += scope["type"] == "http" and scope["path"] == "/events"
-        if scope["type"] == "http" and scope["method"] == "PATCH" and not self.changes:
-            await send_problem(send, 405, "no changes")
-            return
+        if scope["type"] == "http" and scope["path"] == "/events":
+            self.opened += 1
+            await self.streams_pass.wait()
+        if scope["type"] == "http" and scope["method"] == "PATCH":
+            self.changed += 1
+            await self.changes_pass.wait()
+            if not self.changes:
+                await send_problem(send, 405, "no changes")
+                return
         await self._app(scope, receive, send)
 
 
@@ -281,6 +291,36 @@ async def test_subscribe(open_profile: OpenProfile, shared: bool, changes: bool)
         await here.publish("c", "6")
         await wait_in(tab, "seen.some(([, data]) => data === '6')")
         assert "no" not in await here.seen(tab)
+
+
+HELLOS = """() => {
+    globalThis.hellos = [];
+    const url = new URL("/events?envelope=topic&subscription=true", location);
+    new BroadcastChannel(`tickertape true ${url}`).onmessage = ({ data }) => data.hello && hellos.push(data.hello);
+}"""
+
+
+async def test_tabs_with_positions_at_the_same_time(open_profile: OpenProfile) -> None:
+    """The stream starts again for a tab. A tab with a later position that comes in the meantime does not move it on."""
+    async with site(open_profile) as here:
+        leader = await here.tab("topic=a")
+        await leader.evaluate(HELLOS)
+        cursors = [str(await here.hub.publish("a", str(number), event="e")) for number in range(4)]
+        await here.until_seen(leader, "0", "1", "2", "3")
+        counted = here.counted
+        counted.changes_pass.clear()
+        counted.streams_pass.clear()
+        early = await here.tab("topic=a", {"lastEventId": cursors[0]}, wait=False)
+        await until(lambda: counted.changed == 1, lambda: "a change for the first tab")
+        late = await here.tab("topic=a", {"lastEventId": cursors[2]}, wait=False)
+        await wait_in(leader, "hellos.includes(argument)", cursors[2])
+        counted.changes_pass.set()
+        await until(lambda: counted.opened == 3, lambda: f"a stream for each of them, got {counted.opened}")
+        counted.streams_pass.set()
+        await here.publish("a", "4")
+        await here.until_seen(early, "1", "2", "3", "4")
+        await here.until_seen(late, "3", "4")
+        await here.until_seen(leader, "0", "1", "2", "3", "4")
 
 
 async def test_further_topic_from_a_position(open_profile: OpenProfile) -> None:
