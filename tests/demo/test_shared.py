@@ -201,6 +201,26 @@ async def test_sign_in_and_out(browser: Browser, tmp_path: Path) -> None:
         assert clock.errors == []
 
 
+async def test_sign_out_elsewhere(browser: Browser, tmp_path: Path) -> None:
+    """The server refuses the stream of all tabs. A page that needs no user opens it again without one."""
+    hub = open_hub(tmp_path)
+    demos = [clock_demo(hub, interval=0.1), chat_demo(hub)]
+    async with serve_here(Site(hub, demos)) as url, open_tab(browser) as clock:
+        context = clock.page.context
+        await context.request.post(f"{url}/session", data={"name": "Ada"})
+        await clock.page.goto(f"{url}/clock/")
+        chat = await context.new_page()
+        await chat.goto(f"{url}/chat/")
+        await expect(chat.locator("#connection")).to_have_attribute("data-state", "open", timeout=PATIENCE)
+        await context.request.delete(f"{url}/session")
+        await expect(chat.get_by_label("Your name")).to_be_visible(timeout=PATIENCE)
+        await expect(clock.page.locator("#connection")).to_have_attribute("data-state", "open", timeout=PATIENCE)
+        await clock.page.wait_for_function(CHANGES, arg="#received")
+        assert [info.user for info in hub.presence] == [None]
+        ids = await ids_on(clock.page)
+        assert ids == list(range(ids[0], ids[0] + len(ids)))
+
+
 async def ids_on(page: Page) -> list[int]:
     """Return the ids on the page of the clock, oldest first."""
     shown = await page.locator(".row-id, .row-gap").all_text_contents()

@@ -123,13 +123,14 @@ function createSource(url, options, emit) {
       const answer = await fetch(new URL(`subscriptions/${id}`, source.url), sent).catch(() => ({ status: 500 }));
       if (answer.status < 500 && !/40[45]/.test(answer.status)) {
         const { cursor } = fieldsOf(await (await check(answer, answer.ok)).text());
-        isLate = hello && cursor && !isUpTo(cursor, hello);
+        isLate = hello && cursor && add[0] && !isUpTo(cursor, hello);
       } else source.subscription = undefined;
     }
     setTopics(source.url, changed(topicsOf(source.url), add, remove));
     source.url.searchParams.set("subscription", true);
-    if (isLate || isBehind(hello) || !id || id !== source.subscription) {
-      if (isBehind(hello)) source.lastEventId = hello;
+    const isEarlier = isBehind(hello);
+    if (isLate || isEarlier || !id || id !== source.subscription) {
+      if (isEarlier) source.lastEventId = hello;
       if (/connecting|open/.test(state)) open();
     }
     done?.();

@@ -15,7 +15,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
@@ -53,7 +52,7 @@ class Identities:
         self._hub = hub
         self._now = now
         self._claims: dict[str, _Claim] = {}  # the most recently used one is last
-        self._ended: dict[str, None] = {}  # tokens of sessions that were ended
+        self._ended: dict[str, None] = {}  # tokens that have signed out, the newest last
 
     def __repr__(self) -> str:
         return f"<Identities {len(self._claims)} names>"
@@ -70,7 +69,8 @@ class Identities:
     def claim(self, name: str, token: str) -> bool:
         """Record that ``token`` uses ``name``. Return False if another token owns the name.
 
-        A cookie from before a restart is valid, unless another browser has claimed the name since then.
+        A cookie from before a restart is valid, unless another browser has claimed the name since then. A token that
+        has signed out is refused.
         """
         if token in self._ended:
             return False
@@ -102,7 +102,6 @@ class Identities:
 
     async def _sign_in(self, request: Request) -> Response:
         name = check_name((await read_json(request)).get("name"))
-        background = None
         session = request.session
         token = session.get("token")
         if token is None or token in self._ended:
@@ -111,28 +110,24 @@ class Identities:
             raise HTTPException(HTTPStatus.CONFLICT, f"the name {name!r} is taken: choose another one")
         former = session.get("name")
         if former is not None and former.casefold() != name.casefold():
-            background = self._leave(former, token)
+            await self._leave(former, token)
         session.update(name=name, token=token)
-        return JSONResponse({"name": name}, background=background)
+        return JSONResponse({"name": name})
 
     async def _sign_out(self, request: Request) -> Response:
         name, token = request.session.pop("name", None), request.session.pop("token", None)
-        if token:
-            self._end(token)
-        return JSONResponse({"name": None}, background=self._leave(name, token) if name and token else None)
+        if name and token:
+            # A request that was sent before may still have this token.
+            self._ended[token] = None
+            if len(self._ended) > MAX_NAMES:
+                del self._ended[next(iter(self._ended))]
+            await self._leave(name, token)
+        return JSONResponse({"name": None})
 
-    def _end(self, token: str) -> None:
-        """Refuse a token from now on. A request that was sent before the sign-out may still have it."""
-        self._ended[token] = None
-        if len(self._ended) > MAX_NAMES:
-            del self._ended[next(iter(self._ended))]
-
-    def _leave(self, name: str, token: str) -> BackgroundTask | None:
-        """Release a name, and return a task that ends its streams: another browser may claim it now.
-
-        The task runs when the browser has the new cookie. Earlier, it could open a stream again with the old one.
-        """
-        return BackgroundTask(self._hub.disconnect, user=name) if self.release(name, token) else None
+    async def _leave(self, name: str, token: str) -> None:
+        """Release a name, and end its streams: another browser may claim it now."""
+        if self.release(name, token):
+            await self._hub.disconnect(user=name)
 
 
 def check_name(value: Any) -> str:

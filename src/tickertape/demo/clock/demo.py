@@ -55,13 +55,13 @@ async def updates(
 
 
 async def follow(hub: Hub, last_event_id: str | None) -> AsyncGenerator[ServerSentEvent | bytes]:
-    """Yield the stream of one client: all updates after the one with the number that it sends, or those from now on."""
+    """Yield the stream of one client: the updates after the number in ``last_event_id``; without one, from now on."""
     newest = await newest_number(hub)
     asked = int(last_event_id) if last_event_id and _NUMBER.fullmatch(last_event_id) else newest
     seen = min(asked, newest)
     # The id comes with the first bytes, so that a client can resume even if it disconnects before the first update.
     yield _CONNECTED + ServerSentEvent(id=str(seen), retry=RETRY).encode()
-    if asked > newest:  # the log of before was lost
+    if asked > newest:  # the log that had this number was lost
         yield ServerSentEvent({"reason": "reset", "after": asked, "resumed": newest}, event=GAP_EVENT)
     async with hub.subscribe(TOPIC, last=newest - seen, on_overflow="skip") as events:
         async for event in events:

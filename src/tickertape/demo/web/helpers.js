@@ -40,8 +40,8 @@ export function randomKey() {
 }
 
 /**
- * Returns a function that runs tasks one after another: an event that arrives while the page loads something waits. After
- * each task it calls `done`, with the error if it failed.
+ * Returns a function that runs tasks one after another, so that events wait while the page loads past ones. After each
+ * task it calls `done`, with the error if it failed.
  */
 export function queue(done) {
   let last = Promise.resolve();

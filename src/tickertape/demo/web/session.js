@@ -68,9 +68,14 @@ export function openStream(topics, { last, lastEventId } = {}) {
   const url = new URL(STREAM);
   for (const topic of [topics].flat()) url.searchParams.append("topic", topic);
   if (last) url.searchParams.set("last", last);
-  const stream = new EventStream(url, { shared: () => `for ${user}`, lastEventId });
-  // The right to a topic of another tab may be the one that has ended, and with it the stream of all.
-  stream.addEventListener("error", ({ status }) => /40[13]/.test(status) && checkUser());
+  let opener; // the user when the stream was opened
+  const stream = new EventStream(url, { shared: () => `for ${(opener = user)}`, lastEventId });
+  // If the right to a topic of another tab has ended, the stream of all is refused.
+  stream.addEventListener("error", async ({ status }) => {
+    if (status !== 401 && status !== 403) return;
+    await checkUser();
+    if (opener !== user) stream.open();
+  });
   streams = [...streams.filter(({ state }) => state !== "closed"), stream];
   return stream;
 }

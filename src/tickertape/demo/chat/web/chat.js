@@ -9,7 +9,7 @@ import { openStream } from "./session.js";
 import { signIn } from "./sign-in.js";
 
 const TYPING_INTERVAL = 2_500; // milliseconds between two typing notices: two tabs stay below the rate limit
-const RETRY = 2_000; // milliseconds until the page loads again what it did not get
+const RETRY = 2_000; // milliseconds until the page loads the room again after a failure
 const HISTORY_TIME = 400; // milliseconds after which screen readers announce new messages
 
 const text = at("text");
@@ -97,7 +97,7 @@ function enter(name, notice = "") {
 /** Reads the topics of the current room. All tabs of the user share one stream; while it has the room, the user is a member. */
 function listen() {
   const here = (stream = openStream([`chat/${room}/messages`, `chat/${room}/presence`, "chat/rooms"]));
-  // An event that arrives while the page loads what was before waits. After a failure, the page loads it again.
+  // Events wait while the page loads past messages. If that fails, it loads them again.
   const inTurn = queue((error) => error && setTimeout(() => here === stream && update(), RETRY));
   const on = (type, listener) =>
     here.addEventListener(type, (event) => inTurn(() => here === stream && listener(JSON.parse(event.data))));

@@ -8,7 +8,7 @@ import { checkUser, openStream } from "./session.js";
 import { signIn } from "./sign-in.js";
 import { EventStream } from "./tickertape.js";
 
-const RETRY = 3_000; // milliseconds until the page asks again for an inbox that it did not get
+const RETRY = 3_000; // milliseconds until the page requests the inbox again after a failure
 const TITLE = document.title;
 const favicon = new Favicon();
 const toasts = new Toasts(at("toasts"));
