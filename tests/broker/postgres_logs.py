@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,11 @@ class PostgresLog(Log):
 
     async def wipe(self) -> None:
         async with await psycopg.AsyncConnection.connect(POSTGRES_URL, autocommit=True) as connection:
-            await connection.execute(f'DROP SCHEMA IF EXISTS "{self._schema}" CASCADE'.encode())
+            while True:
+                # A broker that reads several tables at this moment locks them in another order.
+                with suppress(psycopg.errors.DeadlockDetected):
+                    await connection.execute(f'DROP SCHEMA IF EXISTS "{self._schema}" CASCADE'.encode())
+                    return
 
     async def remove(self) -> None:
         await self.wipe()
