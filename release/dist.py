@@ -34,6 +34,7 @@ MODULES: Final = {
     "redis": ("tickertape.broker.redis",),
     "postgres": ("tickertape.broker.postgres",),
     "nats": ("tickertape.broker.nats",),
+    "otel": ("tickertape.integrations.opentelemetry",),
     "jwt": ("tickertape.access",),
     "demo": ("tickertape.demo",),
     "all": ("tickertape.cli", "tickertape.demo", "tickertape.broker.nats"),
