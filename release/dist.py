@@ -4,7 +4,7 @@
 2. ``twine check --strict``, and a wheel built from the sdist, equal to the first one.
 3. For each Python that is supported and installed: install the wheel in a fresh environment, once without extras and
    once for each extra, and import the modules that it is for. A Python that is missing is named.
-4. Write the software bill of materials (CycloneDX) of the wheel with all extras.
+4. Write the software bill of materials (CycloneDX) of the wheel with all extras, twice; both must be equal.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 DIST: Final = ROOT / "dist"
+UPLOT: Final = ROOT / "src/tickertape/demo/dashboard/web/uPlot.esm.js"
 
 PYTHONS: Final = ("3.11", "3.12", "3.13")
 
@@ -110,16 +112,77 @@ def check_install(python: str, wheel: Path, extra: str | None, modules: tuple[st
     shutil.rmtree(place)
 
 
-def write_bill(python: str, wheel: Path, scratch: Path) -> None:
-    """Write the bill of materials: each package that the wheel with all extras installs."""
-    place = scratch / "bill"
+def complete_bill(bill: dict[str, Any], wheel: str, sha256: str) -> dict[str, Any]:
+    """Return a bill of materials whose subject is the wheel, with the foreign code in it and without local paths.
+
+    Arguments:
+        bill: the bill of an environment in which the wheel is installed.
+        wheel: the name of the file.
+        sha256: its digest.
+    """
+    parts = {part["name"]: part for part in bill["components"]}
+    root = parts.pop("tickertape")
+    version = root["version"]
+    root["purl"] = f"pkg:pypi/tickertape@{version}?file_name={wheel}"
+    root["hashes"] = [{"alg": "SHA-256", "content": sha256}]
+    for part in (root, *parts.values()):
+        references = part.get("externalReferences", [])
+        part["externalReferences"] = [found for found in references if not found["url"].startswith("file:")]
+    inside = vendored()
+    dependencies = [
+        {**found, "dependsOn": sorted([*found.get("dependsOn", []), inside["bom-ref"]])}
+        if found["ref"] == root["bom-ref"]
+        else found
+        for found in bill["dependencies"]
+    ]
+    return {
+        **bill,
+        "metadata": {**bill["metadata"], "component": root},
+        "components": sorted([*parts.values(), inside], key=lambda part: str(part["bom-ref"])),
+        "dependencies": sorted([*dependencies, {"ref": inside["bom-ref"]}], key=lambda found: str(found["ref"])),
+    }
+
+
+def vendored() -> dict[str, Any]:
+    """Return the part of a bill for uPlot, which is in the wheel. Its file names its version."""
+    found = re.search(r"\(v([\d.]+)\)", UPLOT.read_text("utf-8"))
+    if found is None:
+        sys.exit(f"{UPLOT} does not name its version")
+    return {
+        "bom-ref": f"uplot@{found[1]}",
+        "type": "library",
+        "name": "uplot",
+        "version": found[1],
+        "description": "A small, fast chart for time series; vendored for the dashboard of the demo.",
+        "licenses": [{"license": {"id": "MIT", "acknowledgement": "declared"}}],
+        "purl": f"pkg:npm/uplot@{found[1]}",
+        "externalReferences": [{"type": "vcs", "url": "https://github.com/leeoniya/uPlot"}],
+    }
+
+
+def make_bill(python: str, wheel: Path, place: Path) -> str:
+    """Install the wheel with all extras in a new environment, and return the bill of materials as text."""
     run("uv", "venv", "--quiet", "--offline", "--python", python, place)
     run("uv", "pip", "install", "--quiet", "--python", place / "bin" / "python", f"{wheel}[all]")
-    target = DIST / f"{wheel.name.partition('-py3')[0]}.cdx.json"
     tool = Path(sys.executable).parent / "cyclonedx-py"
-    run(tool, "environment", "--output-reproducible", "--of", "JSON", "-o", target, place)
-    parts = json.loads(target.read_text())["components"]
-    print(f"{target.name}: {len(parts)} packages")
+    bill = json.loads(run(tool, "environment", "--output-reproducible", "--of", "JSON", place))
+    return json.dumps(complete_bill(bill, wheel.name, digest(wheel)), indent=2, sort_keys=True) + "\n"
+
+
+def write_bill(python: str, wheel: Path, scratch: Path) -> None:
+    """Write the bill of materials: each package that the wheel with all extras installs, and the code in the wheel.
+
+    Two bills must be equal. Bills of two days are not: each has the packages that are the newest.
+    """
+    target = DIST / f"{wheel.name.partition('-py3')[0]}.cdx.json"
+    copy = scratch / "elsewhere" / wheel.name
+    copy.parent.mkdir()
+    shutil.copy(wheel, copy)
+    first, second = make_bill(python, wheel, scratch / "bill"), make_bill(python, copy, scratch / "bill-again")
+    if first != second:
+        sys.exit("two bills of materials differ")
+    target.write_text(first, "utf-8")
+    print(f"{target.name}: {len(json.loads(first)['components'])} packages; two bills are equal")
 
 
 def main() -> None:
