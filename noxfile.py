@@ -18,15 +18,35 @@ PARTS = {
         "tests/wire",
         "tests/asgi",
         "tests/hub",
-        "tests/runs/test_runs.py",
+        "tests/runs",
         "tests/sources",
+        "tests/access",
+        "tests/test_exports.py",
         "tests/test_layers.py",
+        "tests/test_redaction.py",
+        "tests/test_scripted_broker.py",
+        "tests/test_testing.py",
+        "tests/test_threads.py",
+        "tests/test_timing.py",
     ],
-    "programs": ["tests/client", "tests/server", "tests/cli"],
-    "brokers": ["tests/broker"],
+    "programs": ["tests/client", "tests/server", "tests/cli", "tests/security"],
+    "demo": ["tests/demo"],
+    "brokers": ["tests/broker", "tests/faults"],
     "frameworks": ["tests/integrations"],
 }
 """Parts of the tests by name, so that a session can run one of them."""
+
+APART = [
+    "tests/bench",
+    "tests/browser",
+    "tests/deploy",
+    "tests/docs",
+    "tests/interop",
+    "tests/soak",
+    "tests/test_front_pages.py",
+    "tests/test_language.py",
+]
+"""Tests of pages, files, npm packages and benchmarks: they do not depend on the version of a Python package."""
 
 
 def _test(session: nox.Session, part: str) -> None:

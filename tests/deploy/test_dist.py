@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import tomllib
 from pathlib import Path
@@ -22,6 +23,18 @@ def test_modules() -> None:
     for module in {*dist.BASE, *(name for names in dist.MODULES.values() for name in names)}:
         path = ROOT / "src" / Path(*module.split("."))
         assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), module
+
+
+def test_parts_of_nox() -> None:
+    """Each folder and file with tests is in one part, or apart from all of them."""
+    lists: dict[str, Any] = {}
+    for node in ast.parse((ROOT / "noxfile.py").read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            lists[node.targets[0].id] = ast.literal_eval(node.value)
+    named = [path for paths in (*lists["PARTS"].values(), lists["APART"]) for path in paths]
+    tests = ROOT / "tests"
+    found = {"/".join(path.relative_to(ROOT).parts[:2]) for path in tests.rglob("test_*.py")}
+    assert sorted(named) == sorted(found)
 
 
 def bill(folder: str) -> dict[str, Any]:
