@@ -57,6 +57,14 @@ export interface Topics {
   readonly ended: string[];
 }
 
+/** The fields of `topic-end`. */
+export interface TopicEnd {
+  /** The topic that is complete. */
+  readonly topic: string;
+  /** The reason that the program gave. */
+  readonly reason: string;
+}
+
 export interface EventStreamEventMap {
   open: Event;
   message: MessageEvent<string>;
@@ -64,6 +72,7 @@ export interface EventStreamEventMap {
   statechange: Event;
   gap: CustomEvent<Gap>;
   topics: CustomEvent<Topics>;
+  "topic-end": CustomEvent<TopicEnd>;
   end: CustomEvent<Record<string, unknown>>;
   expired: CustomEvent<Record<string, unknown>>;
 }
@@ -90,9 +99,10 @@ export class EventStream extends EventTarget {
   /** The id of the last event. */
   readonly lastEventId: string;
 
-  onopen: ((this: EventStream, event: Event) => unknown) | null;
-  onmessage: ((this: EventStream, event: MessageEvent<string>) => unknown) | null;
-  onerror: ((this: EventStream, event: StreamErrorEvent) => unknown) | null;
+  onopen: ((event: Event) => unknown) | null;
+  onmessage: ((event: MessageEvent<string>) => unknown) | null;
+  /** The fields are optional here, so that an `EventStream` can stand for an `EventSource`. */
+  onerror: ((event: Event & Partial<StreamErrorEvent>) => unknown) | null;
 
   /** Opens a closed stream again, after its last event. */
   open(): void;
@@ -117,5 +127,15 @@ export class EventStream extends EventTarget {
     type: string,
     listener: (this: EventStream, event: MessageEvent<string>) => unknown,
     options?: boolean | AddEventListenerOptions,
+  ): void;
+  removeEventListener<Type extends keyof EventStreamEventMap>(
+    type: Type,
+    listener: (this: EventStream, event: EventStreamEventMap[Type]) => unknown,
+    options?: boolean | EventListenerOptions,
+  ): void;
+  removeEventListener(
+    type: string,
+    listener: (this: EventStream, event: MessageEvent<string>) => unknown,
+    options?: boolean | EventListenerOptions,
   ): void;
 }

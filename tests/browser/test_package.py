@@ -85,7 +85,9 @@ events.addEventListener("error", ({ reason, status, problem }) => console.log(re
 events.addEventListener("topics", ({ detail }) => console.log(detail.topics.length));
 events.subscribe(["a", "b"], { last: 3 }).then(() => events.unsubscribe("a"));
 events.onmessage = (event) => console.log(event.data.length);
-const drop: EventTarget & Pick<EventSource, "url" | "withCredentials" | "readyState" | "close"> = events;
+events.addEventListener("topic-end", ({ detail }) => console.log(detail.topic.length, detail.reason.length));
+events.onerror = ({ reason, status }) => console.log(reason?.length, status);
+const drop: EventSource = events;
 console.log(drop.url, events.state === "waiting", EventStream.CLOSED);
 // @ts-expect-error: there is no such option
 new EventStream("/", { share: true });

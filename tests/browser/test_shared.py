@@ -19,6 +19,7 @@ from support.servers import until
 from support.tabs import OpenProfile, OpenTab, chromium_profile, wait_in
 from tickertape import Hub
 from tickertape.asgi import send_problem
+from tickertape.broker import Retention
 from tickertape.server import create_app
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -45,6 +46,7 @@ class Counted:
         opened: their number.
         changed: the number of changes of streams.
         changes: whether it accepts changes of streams, as servers of other kinds do not.
+        refused: the number of changes to refuse with 429.
         streams_pass, changes_pass: while an event is not set, such requests wait.
     """
 
@@ -52,6 +54,7 @@ class Counted:
         self._app = app
         self.opened = self.changed = 0
         self.changes = True
+        self.refused = 0
         self.streams_pass, self.changes_pass = asyncio.Event(), asyncio.Event()
         self.streams_pass.set()
         self.changes_pass.set()
@@ -64,6 +67,10 @@ class Counted:
         if scope["type"] == "http" and scope["method"] == "PATCH":
             self.changed += 1
             await self.changes_pass.wait()
+            if self.refused:
+                self.refused -= 1
+                await send_problem(send, 429, "too many requests")
+                return
             if not self.changes:
                 await send_problem(send, 405, "no changes")
                 return
@@ -250,7 +257,7 @@ async def test_join_without_another_stream(open_profile: OpenProfile) -> None:
             await here.until_seen(tab, str(number))
         await tabs.pop().close()
         await tabs.pop().evaluate("() => stream.close()")
-        await tabs[1].evaluate("() => stream.unsubscribe('t/1').catch(({ problem }) => problem.status)")
+        assert await tabs[1].evaluate(CHANGE, ["unsubscribe", "t/1", {}]) == [None, ONE_TOPIC]
         await tabs[1].evaluate("() => stream.subscribe('u')")
         await until(lambda: topics_of(here) <= {"t/0", "t/1", "u"}, lambda: f"two topics, got {topics_of(here)}")
         assert here.counted.opened == 1
@@ -261,6 +268,8 @@ def topics_of(here: Site) -> set[str]:
     (info,) = here.hub.presence
     return set(info.topics)
 
+
+ONE_TOPIC = "a subscription needs at least one topic"
 
 CHANGE = """([method, topics, options]) =>
   stream[method](topics, options).then(() => "done", ({ status, message }) => [status, message])"""
@@ -291,6 +300,113 @@ async def test_subscribe(open_profile: OpenProfile, shared: bool, changes: bool)
         await here.publish("c", "6")
         await wait_in(tab, "seen.some(([, data]) => data === '6')")
         assert "no" not in await here.seen(tab)
+
+
+async def test_changes_that_wait(open_profile: OpenProfile) -> None:
+    """Changes at once, in the only tab and in another; while the leader goes; and when the stream closes."""
+    async with site(open_profile) as here:
+        start = """([topic, added]) => { listen(`topic=${topic}`); globalThis.change = stream.subscribe(added); }"""
+        tabs = [await here.tab("topic=q") for _ in range(2)]
+        for tab in tabs:
+            await tab.evaluate("() => stream.close()")
+        for tab, topic, added in zip(tabs, "ab", "xy", strict=True):
+            await tab.evaluate(start, [topic, added])
+            await tab.evaluate("() => change")
+        await until(lambda: topics_of(here) == set("abxy"), lambda: f"the topics of both, got {topics_of(here)}")
+
+        here.counted.changes_pass.clear()
+        await tabs[1].evaluate("() => { globalThis.change = stream.subscribe('z'); }")
+        await until(lambda: here.counted.changed > 0, lambda: "a change")
+        await tabs[0].close()
+        await tabs[1].evaluate("() => change")
+        await here.publish("z", "1")
+        await here.until_seen(tabs[1], "1")
+
+        await tabs[1].evaluate("() => { globalThis.change = stream.subscribe('w'); stream.close(); stream.open(); }")
+        await tabs[1].evaluate("() => change")
+        await tabs[1].evaluate("() => isOpen().then(() => 1)")
+        await here.publish("w", "2")
+        await here.until_seen(tabs[1], "1", "2")
+        here.counted.changes_pass.set()
+
+
+END_OF_B = '{"topic":"b","reason":"ended"}'
+
+RECORD = """() => {
+    globalThis.notices = [];
+    for (const type of ["gap", "end", "topic-end"]) {
+        stream.addEventListener(type, ({ detail }) => notices.push([type, detail.topic ?? detail.reason]));
+    }
+}"""
+
+
+async def test_ends(open_profile: OpenProfile) -> None:
+    """A tab ends with its own topics, though others continue. A tab that comes later ends at once."""
+    async with site(open_profile) as here:
+        tabs = [await here.tab(query) for query in ("topic=a", "topic=b", "topic=b&topic=c")]
+        for tab in tabs:
+            await tab.evaluate(RECORD)
+        await here.publish("b", "1")
+        await here.hub.end("b")
+        await wait_in(tabs[1], "stream.state === 'closed'")
+        await here.until_seen(tabs[1], "1", END_OF_B)
+        await here.publish("c", "2")
+        await here.until_seen(tabs[2], "1", END_OF_B, "2")
+        late = await here.tab("topic=b", wait=False)
+        await wait_in(late, "stream.state === 'closed'")
+        await here.publish("a", "3")
+        await here.until_seen(tabs[0], "3")
+        found = [await tab.evaluate("() => notices") for tab in tabs]
+        assert found == [[], [["end", "b"]], [["topic-end", "b"]]]
+        assert await late.evaluate("() => [stream.reason, seen]") == ["all topics have ended", []]
+
+
+async def test_gap_of_another_tab(open_profile: OpenProfile) -> None:
+    """A tab with an old position starts the stream again with a gap. A tab that missed nothing gets none."""
+    async with site(open_profile, retention=Retention(events=2)) as here:
+        leader = await here.tab("topic=a")
+        await leader.evaluate(RECORD)
+        first = str(await here.hub.publish("a", "0", event="e"))
+        data = [str(number) for number in range(1, 6)]
+        for number, each in enumerate(data, 1):
+            await here.publish("a", each)
+            await here.until_seen(leader, "0", *data[:number])
+        late = await here.tab("topic=a", {"lastEventId": first})
+        await wait_in(late, "seen.some(([type]) => type === 'stream:gap')")
+        await here.publish("a", "end")
+        await here.until_seen(leader, "0", *data, "end")
+        assert await leader.evaluate("() => notices") == []
+
+
+async def test_crash_of_another_tab(browser: Browser) -> None:
+    """A tab that crashed says nothing. The leader finds it, and removes its topics."""
+    async with site(lambda: chromium_profile(browser)) as here:
+        leader = await here.tab("topic=a")
+        await leader.evaluate("""() => {
+            stream.close();
+            globalThis.setInterval = (run) => { globalThis.patrol = run; };
+            stream.open();
+            return isOpen().then(() => 1);
+        }""")
+        other = await here.tab("topic=b")
+        await until(lambda: topics_of(here) == {"a", "b"}, lambda: f"both topics, got {topics_of(here)}")
+        session = await other.context.new_cdp_session(other)
+        crash = asyncio.create_task(session.send("Page.crash"))
+        await wait_in(leader, "navigator.locks.query().then(({ held }) => held.length === 2)")
+        await leader.evaluate("() => void patrol()")
+        await until(lambda: topics_of(here) == {"a"}, lambda: f"one topic, got {topics_of(here)}")
+        crash.cancel()
+
+
+async def test_too_many_changes(open_profile: OpenProfile) -> None:
+    """If a proxy refuses a change for now, the tab waits, and is not closed."""
+    async with site(open_profile) as here:
+        await here.tab("topic=a")
+        here.counted.refused = 1
+        other = await here.tab("topic=b")
+        await here.publish("b", "1")
+        await here.until_seen(other, "1")
+        assert here.counted.changed == 2
 
 
 HELLOS = """() => {

@@ -222,7 +222,8 @@ async def test_notices(open_profile: OpenProfile) -> None:
     tickets = [Answer(201, {"content-type": "application/json"}, f'{{"ticket": "t{number}"}}') for number in (1, 2, 3)]
     async with page_of(open_profile, s=answers, tickets=[problem(503, "busy"), *tickets]) as (page, script):
         types = ["gap", "stream:gap", "expired", "end", "error"]
-        seen = await record(page, types, 6, "{ticket: '/tickets'}", "/s?topic=a&topic=b/*")
+        options = "{ticket: '/tickets', headers: () => ({Authorization: 'Bearer ann'})}"
+        seen = await record(page, types, 6, options, "/s?topic=a&topic=b/*")
         assert [event["type"] for event in seen] == ["error", "stream:gap", "gap", "error", "expired", "end"]
         assert seen[0]["reason"] == "busy"
         assert seen[2]["detail"] == {"reason": "expired", "after": "e-1", "resumed": "e-7"}
@@ -233,6 +234,21 @@ async def test_notices(open_profile: OpenProfile) -> None:
         streams = [asked.path for asked in script.asked if asked.method == "GET"]
         assert streams == [f"/s?topic=a&topic=b%2F*&ticket=t{number}" for number in (1, 2, 3)]
         assert {asked.body for asked in script.asked if asked.method == "POST"} == {'{"topics":["a","b/*"]}'}
+        assert {asked.headers["authorization"] for asked in script.asked} == {"Bearer ann"}
+
+
+async def test_renewed_again(open_profile: OpenProfile) -> None:
+    """Each renewal follows at once, also without an event in between, unless the last one was short before."""
+    expired = stream("event: stream:expired\ndata: {}\n\n", "stay")
+    async with page_of(open_profile, s=[expired, expired, expired, stream("data: a\n\n", "stay")]) as (page, _):
+        await page.evaluate(
+            "() => { globalThis.renewals = 0; const now = Date.now; Date.now = () => now() + 4000 * renewals; }"
+        )
+        every = (
+            "{every: ({type}) => { renewals += type === 'stream:expired'; if (renewals === 1) throw Error('mine'); }}"
+        )
+        seen = await record(page, ["error", "message"], 1, every)
+        assert [event["type"] for event in seen] == ["message"]
 
 
 async def test_ticket_refused(open_profile: OpenProfile) -> None:

@@ -25,13 +25,13 @@ GRANTS = {
 
 @asynccontextmanager
 async def console(
-    browser: Browser, *, protected: bool = False, **options: object
+    browser: Browser, *, protected: bool = False, page: str = "/console"
 ) -> AsyncIterator[tuple[Hub, Tab, str]]:
     hub = Hub(drain_window=0)
     if protected:
         hub.access = CredentialAccess(jwt=Words(GRANTS), revocations=Revocations(hub))
     async with serve_here(create_app(hub)) as url, open_tab(browser) as tab:
-        await tab.page.goto(f"{url}/console")
+        await tab.page.goto(url + page)
         yield hub, tab, url
 
 
@@ -135,6 +135,19 @@ async def test_credential(browser: Browser) -> None:
         async with open_tab(browser) as other:
             await other.page.goto(f"{url}/console")
             await expect(other.page.locator("#credential")).to_be_visible()
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_credential_of_the_first_page(browser: Browser) -> None:
+    """If the stream of the page is refused, the page asks for a credential."""
+    async with console(browser, protected=True, page="/") as (hub, tab, _):
+        form = tab.page.locator("#credential")
+        await expect(form).to_be_visible()
+        await form.get_by_label("API key or token").fill("ann")
+        await form.get_by_role("button").click()
+        await expect(form).to_be_hidden()
+        await hub.publish("a", "seen")
+        await expect(tab.page.locator("#events .row-data")).to_have_text("seen")
 
 
 @pytest.mark.asyncio(loop_scope="session")

@@ -8,6 +8,7 @@ const MAX_DELAY = 3e4;
 const MIN_SILENCE = 3e4;
 const MAX_WAIT = 36e5;
 const SETTLE = 50;
+const PATROL = 15e3;
 const PROBE = 5e3;
 const MAX_EVENT = 8e6;
 
@@ -28,6 +29,8 @@ const isUpTo = (id, other) => {
   const [[epoch, offset], [log, limit]] = [id.split("-"), other.split("-")];
   return epoch === log && +offset <= +limit;
 };
+
+const COMPLETE = { state: "closed", reason: "all topics have ended", status: 204 };
 
 const jsonOf = (value) => new Blob([JSON.stringify(value)], { type: "application/json" });
 
@@ -89,7 +92,8 @@ function createSource(url, options, emit) {
   const source = { url: new URL(url), lastEventId: "", longest: 0, open, wake, close, change, isBehind };
   let abort = new AbortController();
   let failures = 0;
-  let state, timer, isRenewed;
+  let renewed = 0;
+  let state, timer;
 
   function open() {
     close();
@@ -170,14 +174,14 @@ function createSource(url, options, emit) {
       error = caught;
     }
     if (signal.aborted) return;
-    if (hasEvents) failures = isRenewed = 0;
+    if (hasEvents) failures = renewed = 0;
     const details = error ? { reason: error.message, ...error } : { reason: "the stream ended" };
     const { status, wait, notice } = details;
     if (error ? status < 500 && status !== 429 : !/^(GET|HEAD|QUERY)$/i.test(method)) {
       close();
       set("closed", details);
-    } else if (notice && !isRenewed) {
-      isRenewed = true;
+    } else if (notice && Date.now() - renewed > RETRY) {
+      renewed = Date.now();
       open();
     } else lose(details, wait, !error && hasEvents);
   }
@@ -185,14 +189,14 @@ function createSource(url, options, emit) {
   async function request(signal) {
     const sent = new Headers(await valueOf(headers));
     const target = new URL(source.url);
+    if (ticket) {
+      const body = jsonOf({ topics: topicsOf(target) });
+      const answer = await fetch(new URL(ticket, target), { ...common, signal, method: "POST", headers: sent, body });
+      target.searchParams.set("ticket", (await (await check(answer, answer.ok)).json()).ticket);
+    }
     if (!sent.has("Accept")) sent.set("Accept", "text/event-stream");
     const id = new TextEncoder().encode(source.lastEventId);
     if (id.length) sent.set("Last-Event-ID", String.fromCharCode(...id));
-    if (ticket) {
-      const body = jsonOf({ topics: topicsOf(target) });
-      const answer = await fetch(new URL(ticket, target), { ...common, signal, method: "POST", body });
-      target.searchParams.set("ticket", (await (await check(answer, answer.ok)).json()).ticket);
-    }
     const response = await fetch(target, { ...common, signal, method, headers: sent, body: await valueOf(body) });
     return check(response, response.status === 200);
   }
@@ -223,10 +227,11 @@ function createSource(url, options, emit) {
   return source;
 }
 
+// Without a function to release it if it was aborted.
 const hold = (name, mode, signal) =>
   new Promise((granted) => {
     const held = () => new Promise((release) => granted(release, signal.addEventListener("abort", release)));
-    navigator.locks.request(name, { mode, signal }, held).catch(() => {});
+    navigator.locks.request(name, { mode, signal }, held).catch(() => granted());
   });
 
 const expressionOf = (pattern) => {
@@ -243,17 +248,19 @@ function createGroup(url, options, emit) {
   const query = base.searchParams;
   const last = +query.get("last");
   const hasEnvelope = query.has("envelope");
+  const ended = new Set();
   let topics = topicsOf(base);
+  const isNarrow = topics[0];
   query.delete("topic");
   query.delete("last");
-  if (topics[0]) query.set("envelope", "topic");
-  if (topics[0]) query.set("subscription", true);
+  if (isNarrow) query.set("envelope", "topic");
+  if (isNarrow) query.set("subscription", true);
   let abort = new AbortController();
   let queue = Promise.resolve();
   let lock, channel, wanted, release, answer, isMember, isHub;
   // Of the leader:
   let leaving = [];
-  let source, state, waiting, timer;
+  let source, state, waiting, timer, patrol;
 
   function open() {
     close();
@@ -263,7 +270,8 @@ function createGroup(url, options, emit) {
     channel = new BroadcastChannel(lock);
     channel.onmessage = ({ data }) => receive(data);
     emit({ state: "connecting" });
-    join(abort.signal);
+    const { signal } = abort;
+    enqueue(() => join(signal));
   }
 
   function wake() {
@@ -277,13 +285,18 @@ function createGroup(url, options, emit) {
     channel?.close();
     abort.abort();
     clearTimeout(timer);
+    clearInterval(patrol);
+    answer = answer?.[0]();
     source = channel = timer = isMember = undefined;
   }
 
+  const enqueue = (work) => (queue = queue.then(work, work));
+
   async function join(signal) {
     await use();
+    if (signal.aborted) return;
     // With its own question, all messages of the last leader have arrived.
-    hold(lock, "exclusive", signal).then(() => new BroadcastChannel(lock).postMessage({ ask: me }));
+    hold(lock, "exclusive", signal).then(() => signal.aborted || new BroadcastChannel(lock).postMessage({ ask: me }));
     await findStart(await tabs(), signal);
     if (!signal.aborted) hello();
   }
@@ -298,14 +311,18 @@ function createGroup(url, options, emit) {
   }
 
   function change(add, remove) {
-    return (queue = queue.then(ask, ask));
+    const { signal } = abort;
+    return enqueue(ask);
 
+    // If the stream is closed or was opened again, the next one begins with the topics.
     async function ask() {
       const before = topics;
-      topics = changed(topics, add, remove);
-      if (!channel) return;
-      await use();
-      const message = { hello: "", from: me, topics };
+      const after = changed(topics, add, remove);
+      if (!after[0]) throw failure("a subscription needs at least one topic");
+      topics = after;
+      if (!signal.aborted) await use();
+      if (signal.aborted) return;
+      const message = { hello: isMember ? "" : group.lastEventId, from: me, topics };
       const answered = new Promise((...both) => (answer = both));
       if (source) welcome(message);
       else channel.postMessage(message);
@@ -341,6 +358,7 @@ function createGroup(url, options, emit) {
       source.isHub = isHub;
       source.lastEventId = group.lastEventId;
       isMember = timer = true;
+      patrol = setInterval(later, PATROL);
       start();
     } else if (ask) hello();
     else if (!source) take(message);
@@ -358,25 +376,29 @@ function createGroup(url, options, emit) {
     source.url = new URL(base);
     if (last && !all[1]) source.url.searchParams.set("last", last);
     // Without a cursor nothing is missed if the others join later.
-    setTopics(source.url, lastEventId ? new Set(all.flat()) : topics);
+    setTopics(source.url, changed(topics, lastEventId ? all.flat() : [], []));
     source.lastEventId = lastEventId;
     source.open();
-    admit([]);
+    admit([me]);
     timer = setTimeout(update, SETTLE);
   }
 
-  function later() {
-    timer ??= setTimeout(update, SETTLE);
+  // A tab that crashed does not say that it left: the patrol finds it.
+  function later(wait = SETTLE) {
+    timer ??= setTimeout(update, wait);
   }
 
   // One tab after the other: a refused topic concerns one.
   async function update() {
     const { signal } = abort;
-    for (const { hello, from, topics } of waiting.splice(0)) {
+    let delay;
+    for (const each of waiting.splice(0)) {
+      const { hello, from, topics } = each;
       try {
         await source.change(changed(topics, [], covered()), [], 0, hello, () => admit([from]));
-      } catch ({ message, status, problem }) {
-        pass({ refused: from, reason: message, status, problem });
+      } catch ({ message, status, problem, wait }) {
+        if (status === 429) delay = Math.max(wait, RETRY, waiting.push(each));
+        else pass({ refused: from, reason: message, status, problem });
       }
       if (signal.aborted) return;
     }
@@ -388,12 +410,12 @@ function createGroup(url, options, emit) {
     if (signal.aborted) return;
     leaving = [];
     timer = undefined;
-    if (waiting[0]) later();
+    if (waiting[0]) later(delay);
   }
 
   const covered = () => topicsOf(source.url).filter((each) => !leaving.includes(each));
 
-  const admit = (admitted) => pass({ ...state, admitted, position: group.lastEventId });
+  const admit = (admitted) => pass({ ...state, admitted, position: group.lastEventId, past: [...ended] });
 
   function welcome({ hello, from, topics }) {
     if (!source.isBehind(hello) && !changed(topics, [], covered())[0]) return admit([from]);
@@ -408,12 +430,14 @@ function createGroup(url, options, emit) {
   }
 
   function take(message) {
-    const { admitted, refused, reason, position, hasId, notice } = message;
+    const { admitted, refused, reason, position, past, hasId, notice } = message;
     let { id } = message;
     if (admitted?.includes(me)) {
       isMember = true;
       group.lastEventId ||= position;
       answer = answer?.[0]();
+      // If the tab is behind, the ends follow in the stream.
+      if (isUpTo(position, group.lastEventId) && isComplete(past)) return emit(COMPLETE);
     }
     if (refused === me) {
       if (answer) answer = answer[1](failure(reason, message));
@@ -426,13 +450,21 @@ function createGroup(url, options, emit) {
     isHub = message.isHub;
     // An event without an id is not in the log, and never repeated.
     if (isHub && !hasId) id = group.lastEventId;
-    else if (isHub && isUpTo(id, group.lastEventId) && !(notice && id === group.lastEventId)) return;
+    else if (isHub && isUpTo(id, group.lastEventId) && (!notice || notice === "gap" || id !== group.lastEventId)) return;
     group.lastEventId = id;
-    if (notice === "topics") return emit({ id });
-    const { topic, data } = notice || !topics[0] ? {} : fieldsOf(message.data);
+    const fields = !isNarrow || (notice && !/^topic/.test(notice)) ? {} : fieldsOf(message.data);
+    const { topic, data } = fields;
+    const isLast = notice && isComplete(fields.ended ?? (topic ? [topic] : []));
+    if (notice === "topics") return emit(isLast ? COMPLETE : { id });
     if (!topic) emit({ ...message, id });
     else if (!wanted.some((each) => each.test(`/${topic}`))) emit({ id });
+    else if (notice) emit({ ...message, ...(isLast && { notice: "end", type: "stream:end" }) });
     else emit(hasEnvelope ? message : { ...message, data });
+  }
+
+  function isComplete(more) {
+    for (const each of more) ended.add(each);
+    return isNarrow && topics.every((each) => ended.has(each));
   }
 
   return group;
@@ -512,11 +544,22 @@ export class EventStream extends EventTarget {
     this.lastEventId = id;
     if (data !== undefined) {
       const event = new MessageEvent(type, { data, lastEventId: id, origin });
-      this.#options.every?.(event);
+      this.#every(event);
       this.dispatchEvent(event);
     }
     if (notice && notice !== "error") this.dispatchEvent(new CustomEvent(notice, { detail: fieldsOf(data) }));
     if (notice === "end") this.close();
+  }
+
+  // An error of the function is reported as that of a listener is. It is no error of the stream.
+  #every(event) {
+    try {
+      this.#options.every?.(event);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
+    }
   }
 
   #change({ state, reason = "", retryAt = 0, status, problem }) {

@@ -4,8 +4,9 @@
 
 import uPlot from "./uPlot.esm.js";
 
+import { timeOf } from "./helpers.js";
 import { columns, gaps } from "./history.js";
-import { clock, text, units } from "./units.js";
+import { text, units } from "./units.js";
 
 const MIN_SPAN = 30; // seconds: the first samples do not fill the chart
 const POWERS = Array.from({ length: 60 }, (_, power) => 2 ** power); // steps of an axis in bytes
@@ -154,7 +155,7 @@ const axis = { font: "11px system-ui, sans-serif", stroke: () => colour("muted")
 
 function timeAxis() {
   const label = (plot, time, step) => {
-    const text = clock(time).slice(0, step < 60 ? 8 : 5);
+    const text = timeOf(new Date(time * 1000), step < 60);
     // A label that would be cut off at the right is left out.
     return plot.valToPos(time, "x") + text.length * LETTER_WIDTH / 2 > plot.over.clientWidth + 4 ? "" : text;
   };

@@ -2,10 +2,10 @@
 
 import { showStream } from "./badge.js";
 import { Card, Processes, cardsFor } from "./cards.js";
-import { at, make } from "./helpers.js";
+import { at, make, timeOf } from "./helpers.js";
 import { History, MAX_SPAN, extremes } from "./history.js";
 import { openStream } from "./session.js";
-import { clock, text, units } from "./units.js";
+import { text, units } from "./units.js";
 
 const ANNOUNCE_INTERVAL = 60; // seconds between two summaries for screen readers
 
@@ -66,7 +66,7 @@ function showFigures() {
   for (const card of cards) card.show(sample);
   processes.show(sample, history.samples.findLast((other) => other.busiest && other.at <= sample.at)?.busiest);
   at("host").textContent = sample.host;
-  at("moment").textContent = pointed ? `at ${clock(sample.at)}` : `last sample at ${clock(sample.at)}`;
+  at("moment").textContent = `${pointed ? "at" : "last sample at"} ${timeOf(new Date(sample.at * 1000))}`;
 }
 
 function fillTable(samples) {
@@ -86,7 +86,7 @@ function announce(sample) {
   announcedAt = sample.at;
   const memory = sample.memory && (100 * sample.memory.used) / sample.memory.total;
   at("summary").textContent =
-    `${sample.host} at ${clock(sample.at)}: CPU ${text(units.percent, sample.cpu?.total)}, ` +
+    `${sample.host} at ${timeOf(new Date(sample.at * 1000))}: CPU ${text(units.percent, sample.cpu?.total)}, ` +
     `memory ${text(units.percent, memory)}, load ${text(units.number, sample.load?.[0])}, ` +
     `network in ${text(units.bytesPerSecond, sample.network?.in)}, out ${text(units.bytesPerSecond, sample.network?.out)}.`;
 }

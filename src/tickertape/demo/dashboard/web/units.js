@@ -31,10 +31,3 @@ export const units = {
 export function text(unit, value) {
   return unit(value).join("\u202f").trim();
 }
-
-const TIME = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
-
-/** Formats seconds since 1970 as a local time of day. */
-export function clock(seconds) {
-  return TIME.format(new Date(seconds * 1000));
-}

@@ -50,7 +50,7 @@ const stream = new EventStream("statistics", { headers: credentialHeaders });
 stream.addEventListener("samples", showSamples);
 stream.addEventListener("statechange", () => {
   if (stream.state !== "connecting") at("statistics-trouble").textContent = stream.reason;
-  askFor(stream.status);
 });
+stream.addEventListener("error", ({ status }) => askFor(status));
 credential.addEventListener("change", () => stream.open());
 startLists((topic) => watchTopics(topic));

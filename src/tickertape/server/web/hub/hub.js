@@ -58,7 +58,6 @@ function showGap({ detail }) {
 function showState() {
   if (stream.state !== "connecting") at("trouble").textContent = stream.reason;
   at("toggle").textContent = stream.state === "closed" ? "Connect" : "Disconnect";
-  askFor(stream.status);
 }
 
 /** Shows the events of a topic instead of the present ones. */
@@ -82,6 +81,7 @@ function watch() {
   stream = new EventStream(`events?${query}`, { every: showEvent, headers: credentialHeaders });
   stream.addEventListener("gap", showGap);
   stream.addEventListener("statechange", showState);
+  stream.addEventListener("error", ({ status }) => askFor(status));
   showStream(stream);
   showState();
 }
