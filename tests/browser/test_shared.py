@@ -379,7 +379,7 @@ async def test_gap_of_another_tab(open_profile: OpenProfile) -> None:
 
 
 async def test_crash_of_another_tab(browser: Browser) -> None:
-    """A tab that crashed says nothing. The leader finds it, and removes its topics."""
+    """A tab that crashed sends no message. The leader finds it, and removes its topics."""
     async with site(lambda: chromium_profile(browser)) as here:
         leader = await here.tab("topic=a")
         await leader.evaluate("""() => {
