@@ -29,12 +29,14 @@ class Book:
         acknowledged: data by offset, for each epoch.
         counts: of the outcomes.
         faults: outcomes that must not be.
+        newest: the cursor of the last acknowledgement that was entered.
     """
 
     topics: dict[str, str] = field(default_factory=dict)
     acknowledged: dict[str, dict[int, str]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    newest: Cursor | None = None
 
     def read(self, output: str) -> None:
         """Enter the lines of a publisher. The last one may be cut off."""
@@ -55,6 +57,7 @@ class Book:
         if log.get(cursor.offset, data) != data:
             self.faults.append(f"{text} acknowledged for {log[cursor.offset]} and {data}")
         log[cursor.offset] = data
+        self.newest = cursor
 
     def between(self, patterns: tuple[str, ...], epoch: str, after: int, upto: int) -> list[str]:
         """Return the acknowledged events of some topics in a part of the log."""
@@ -76,13 +79,16 @@ class Account:
         name: for messages.
         patterns: the topics that it always has.
         start: the cursor after which it began.
+        further: topics that it has for a part of the time.
         items: what it got, in order.
     """
 
     name: str
     patterns: tuple[str, ...]
     start: str
+    further: tuple[str, ...] = ()
     items: list[Item] = field(default_factory=list)
+    _had: set[str] = field(default_factory=set)
 
     @property
     def last(self) -> str:
@@ -104,8 +110,10 @@ class Account:
                 self._receive(book, position, cursor, item)
             position = cursor
         if complete:
-            newest = max(book.acknowledged[position.epoch])
-            self._miss(book, position, newest, "at the end")
+            assert book.newest is not None
+            if position.epoch != book.newest.epoch:
+                book.faults.append(f"{self.name}: it is at {position}, and the log at {book.newest}")
+            self._miss(book, position, max(book.acknowledged.get(position.epoch, {0: ""})), "at the end")
 
     def _receive(self, book: Book, position: Cursor, cursor: Cursor, item: Item) -> None:
         data = item.data.strip()
@@ -118,6 +126,11 @@ class Account:
         if book.acknowledged.get(cursor.epoch, {}).get(cursor.offset, data) != data or data not in book.topics:
             book.faults.append(f"{self.name}: {data} at {item.id} is not the event with this id")
             return
+        if data in self._had:
+            book.faults.append(f"{self.name}: {data} at {item.id} is stored twice")
+        if not compile_patterns(self.patterns + self.further)(book.topics[data]):
+            book.faults.append(f"{self.name}: {data} at {item.id} has the topic {book.topics[data]}")
+        self._had.add(data)
         self._miss(book, position, cursor.offset - 1, f"before {item.id}")
         book.counts["delivered"] += 1
 
@@ -127,6 +140,10 @@ class Account:
         after = Cursor.parse(fields["after"])
         if fields["reason"] == "expired" and after is not None and after.epoch == position.epoch:
             self._miss(book, position, after.offset, "before a gap")
+        if cursor.epoch != position.epoch:
+            self._had.clear()  # a publisher may have tried again in the new log
+        elif cursor.offset < position.offset:
+            book.faults.append(f"{self.name}: the gap at {item.id} goes back: it was at {position}")
         log = book.acknowledged.get(position.epoch, {})
         upto = cursor.offset if cursor.epoch == position.epoch else max(log, default=0)
         book.counts["declared"] += len(book.between(self.patterns, position.epoch, position.offset, upto))

@@ -53,6 +53,9 @@ AGE: Final = 3_600
 
 MIB: Final = 1 << 20
 
+MOST_MEMORY: Final = 128
+"""MiB of a process. Few live for long enough to compare an early part of their life with a late one."""
+
 SLACK: Final = {"sqlite": 2 * MIB, "postgres": 8 * MIB, "nats": 8 * MIB, "redis-durable": 64 * MIB}
 """Bytes by which the files of a log may grow from the second third of a run to the last. Redis rewrites its file at 64
 MiB."""
@@ -203,11 +206,21 @@ class Soak:
     async def stop_worker(self) -> None:
         """Stop a worker for a while."""
         if workers := self.hub.workers():
-            pid = self.rng.choice(workers)
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-                await asyncio.sleep(self.rng.random() * 2)
-                os.kill(pid, signal.SIGCONT)
+            await self._stop(self.rng.choice(workers))
+
+    async def stop_supervisor(self) -> None:
+        """Stop the supervisor for a while."""
+        await self._stop(self.hub.pid)
+
+    async def stop_publisher(self) -> None:
+        """Stop a publisher for a while."""
+        await self._stop(self._publishers[self.rng.choice(sorted(self._publishers))].process.pid)
+
+    async def _stop(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(self.rng.random() * 2)
+            os.kill(pid, signal.SIGCONT)
 
     async def kill_supervisor(self) -> None:
         """Kill the supervisor alone, and start the program again when the workers have ended."""
@@ -289,6 +302,8 @@ def check_resources(kind: str, soak: Soak) -> tuple[int, int, int]:
     most = [
         max((each[column] for samples in soak.samples.values() for each in samples), default=0) for column in range(3)
     ]
+    if most[0] > MOST_MEMORY * MIB:
+        soak.book.faults.append(f"a process had {most[0] / MIB:.0f} MiB of memory")
     if most[1] > 200:
         soak.book.faults.append(f"a process had {most[1]} descriptors")
     if most[2] > 40:
@@ -357,8 +372,8 @@ async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig:
             context = await browser.new_context()
             everything = ("always/*", "t/*")
 
-            def account(name: str, *patterns: str) -> Account:
-                return Account(name, patterns, start)
+            def account(name: str, *patterns: str, further: tuple[str, ...] = ()) -> Account:
+                return Account(name, patterns, start, further)
 
             def own(number: int) -> random.Random:
                 return random.Random(f"{SEED} {kind} {number}")  # the order of what is done depends on the seed alone
@@ -366,8 +381,8 @@ async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig:
             clients: list[Client] = [
                 Ours(account("ours 1", *everything), hub.url, own(1)),
                 Ours(account("ours 2", "always/*", "t/1"), network.url, own(2)),
-                Ours(account("ours, changing 1", "always/*"), hub.url, own(3), changing=True),
-                Ours(account("ours, changing 2", "always/*"), network.url, own(4), changing=True),
+                Ours(account("ours, changing 1", "always/*", further=("t/*",)), hub.url, own(3), changing=True),
+                Ours(account("ours, changing 2", "always/*", further=("t/*",)), network.url, own(4), changing=True),
                 Npm(account("npm 1", *everything), hub.url, folder),
                 Npm(account("npm 2", "always/*"), network.url, folder),
                 Tab(account("chromium", *everything), hub.url, context),
@@ -379,6 +394,11 @@ async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig:
                 network.cut()
                 await asyncio.sleep(rng.random())
                 network.restore()
+
+            async def slow() -> None:
+                network.delay = 0.2 * rng.random()
+                await asyncio.sleep(rng.random() * 2)
+                network.delay = 0
 
             async def break_server() -> None:
                 assert log is not None
@@ -395,19 +415,24 @@ async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig:
                 ("worker killed", soak.kill_worker),
                 ("worker stopped", soak.stop_worker),
                 ("supervisor killed", soak.kill_supervisor),
+                ("supervisor stopped", soak.stop_supervisor),
+                ("publisher stopped", soak.stop_publisher),
                 ("hub killed", soak.kill_everything),
                 ("client killed", soak.kill_client),
                 ("client killed", soak.kill_client),
                 ("publisher killed", soak.kill_publisher),
                 ("network cut", cut),
+                ("network slow", slow),
             ]
             if hub.clock.env:
                 actions.append(("clock moved", soak.move_clock))
             if log is not None:
                 actions.append(("server broken", break_server))
-            await run_soak(soak, SECONDS, actions)
+            try:
+                await run_soak(soak, SECONDS, actions)
+            finally:
+                report(kind, soak)
             await context.close()
-        report(kind, soak)
         assert not soak.book.faults, f"run it again with SEED={SEED} BROKERS={kind}:\n" + "\n".join(
             soak.book.faults[:20]
         )

@@ -1,4 +1,4 @@
-"""A network between a client and a server, which can be cut."""
+"""A network between a client and a server, which can be slow, and can be cut."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ class Network:
 
     Attributes:
         url: the server's address, as seen through the network.
+        delay: seconds for which each piece of at most 4 KiB is kept back.
     """
 
     def __init__(self, port: int) -> None:
         self.url = ""
+        self.delay = 0.0
         self._port = port
         self._whole = True
         self._ways: set[asyncio.Task[None]] = set()
@@ -48,7 +50,7 @@ class Network:
             if self._whole:
                 there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
                 try:
-                    await asyncio.gather(_pass(reader, there_writer), _pass(there_reader, writer))
+                    await asyncio.gather(self._pass(reader, there_writer), self._pass(there_reader, writer))
                 finally:
                     there_writer.transport.abort()
         except (OSError, asyncio.CancelledError):
@@ -59,12 +61,12 @@ class Network:
                 reset_on_close(writer.get_extra_info("socket"))
             writer.transport.abort()
 
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while piece := await reader.read(65536):
-        writer.write(piece)
-        await writer.drain()
-    writer.close()
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(4096 if self.delay else 65536):
+            await asyncio.sleep(self.delay)
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
 
 
 @asynccontextmanager
