@@ -72,14 +72,17 @@ def _measure_one(
 ) -> None:
     try:
         found = measure(peer, reader, subscribers, plan, stop=stop)
-        if peer.resumes:
-            found.storm = storm(peer, reader, subscribers)
     except Absent as error:
         absent[peer.name] = str(error)
         return
     except (OSError, RuntimeError) as error:
         found = Measured(peer.name, subscribers, failed=str(error))
     measured.append(found)
+    if peer.resumes and not found.failed:
+        try:
+            found.storm = storm(peer, reader, subscribers)
+        except (OSError, RuntimeError) as error:
+            found.storm_failed = str(error)
 
 
 def _line(measured: list[Measured], absent: dict[str, str], peer: Peer) -> str:
@@ -87,7 +90,7 @@ def _line(measured: list[Measured], absent: dict[str, str], peer: Peer) -> str:
         return f"{peer.name}: skipped, {absent[peer.name]}"
     last = measured[-1]
     rates = ", ".join(f"{rate:,.0f}/s of {size} B" for size, rate in last.rate.items())
-    return f"{last.subscribers:6,} {peer.name:20} {last.failed or rates}"
+    return f"{last.subscribers:6,} {peer.name:20} {last.failed or rates} {last.storm_failed}".rstrip()
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ class Measured:
         total: all events that had to arrive.
         storm: seconds until all clients that reconnected at once have caught up.
         exit: seconds from SIGTERM to the end of the process.
-        reader: the share of a core that the reader used during the bursts.
         failed: the reason that there are no figures.
+        storm_failed: the reason that there is no time of the storm.
     """
 
     peer: str
@@ -89,8 +89,8 @@ class Measured:
     total: int = 0
     storm: float | None = None
     exit: float | None = None
-    reader: float = 0.0
     failed: str = ""
+    storm_failed: str = ""
 
 
 class Server:

@@ -76,7 +76,7 @@ def columns(size: str) -> list[Column]:
 
 
 def medians(results: Mapping[str, Any], subscribers: int) -> dict[str, dict[str, Any]]:
-    """Return the median of each figure of all rounds, by peer; the losses of all rounds together."""
+    """Return the median of each figure of all rounds, by peer; the losses and failures of all rounds together."""
     found: dict[str, dict[str, Any]] = {}
     for peer in PEERS:
         rows = [row for row in results["measured"] if row["peer"] == peer.name and row["subscribers"] == subscribers]
@@ -84,6 +84,8 @@ def medians(results: Mapping[str, Any], subscribers: int) -> dict[str, dict[str,
         if not rows:
             continue
         merged: dict[str, Any] = {"failed": "" if whole else rows[-1]["failed"]}
+        reasons = [reason for row in rows if (reason := row["failed"] or row.get("storm_failed"))]
+        merged["failures"] = f"{len(reasons)} of {len(rows)} rounds, {reasons[-1]}" if reasons else ""
         for name in ("connect", "connect_bytes", "memory", "p50", "p99", "storm", "exit"):
             merged[name] = _median(row[name] for row in whole)
         for name in ("rate", "cpu", "wire"):
@@ -214,8 +216,8 @@ def markdown(results: Mapping[str, Any], charts: Mapping[str, str]) -> str:
         for size in map(str, results["plan"]["sizes"]):
             parts.append(f"{subscribers:,} subscribers, events of {size} bytes:\n")
             parts.append(table(rows, size, results["plan"]["exit"]))
-        failed = [f"{name}: {row['failed']}" for name, row in rows.items() if row["failed"]]
-        parts += [f"Without figures: {'; '.join(failed)}.\n"] if failed else []
+        failed = [f"{name}: {row['failures']}" for name, row in rows.items() if row["failures"]]
+        parts += [f"These rounds failed, and are not in the medians: {'; '.join(failed)}.\n"] if failed else []
     parts.append(verdicts(results))
     if compared := weights(results):
         parts.append("Is an event stream lighter than a WebSocket? Connecting counts the request and the response:\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
+import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -162,6 +164,20 @@ def test_best_of_a_column() -> None:
     assert first(rows, by_title["storm s"]) == []
     found = medians(RESULTS, max(RESULTS["plan"]["subscribers"]))
     assert all(found["tickertape"][name] is not None for name in ("connect", "memory", "p99", "storm"))
+
+
+def test_failed_rounds_are_named() -> None:
+    """A round that failed is not in the medians, and the page says so. Without a storm, the other figures count."""
+    subscribers = max(RESULTS["plan"]["subscribers"])
+    results = copy.deepcopy(RESULTS)
+    rows = [row for row in results["measured"] if (row["peer"], row["subscribers"]) == ("tickertape", subscribers)]
+    rows[0]["failed"] = "9 of 10 events"
+    rows[1] |= {"storm": None, "storm_failed": "7 of 8 clients"}
+    found = medians(results, subscribers)["tickertape"]
+    assert found["failures"] == f"2 of {len(rows)} rounds, 7 of 8 clients"
+    assert found["p50"] == statistics.median(row["p50"] for row in rows[1:])
+    assert found["storm"] == statistics.median(row["storm"] for row in rows[2:])
+    assert "tickertape: 2 of 3 rounds, 7 of 8 clients" in markdown(results, {})
 
 
 def test_verdict_is_honest() -> None:
