@@ -167,7 +167,7 @@ def test_best_of_a_column() -> None:
 
 
 def test_failed_rounds_are_named() -> None:
-    """A round that failed is not in the medians, and the page says so. Without a storm, the other figures count."""
+    """A round that failed is not in the medians, and the page reports it. Without a storm, the other figures count."""
     subscribers = max(RESULTS["plan"]["subscribers"])
     results = copy.deepcopy(RESULTS)
     rows = [row for row in results["measured"] if (row["peer"], row["subscribers"]) == ("tickertape", subscribers)]

@@ -9,7 +9,7 @@ import pytest
 from soak.account import Account, Book, Item
 
 HONEST = [("a", "x-2"), ("b", "x-3"), ("c", "x-5"), ("d", "x-6"), ("the end", "y-3")]
-"""What a client of ``t/*`` gets in two logs; ``x-4`` is of another topic."""
+"""The events of a client of ``t/*``, in two logs; ``x-4`` is of another topic."""
 
 
 def event(data: str, id: str) -> Item:
