@@ -169,6 +169,8 @@ def nchan(port: int) -> Sequence[str]:
     return [program, "-p", str(home), "-e", str(home / "error.log"), "-c", str(home / "nginx.conf")]
 
 
+OURS: Final = sys.executable, "-m", "tickertape", "--version"
+
 PEERS: Final = (
     Peer(
         "bare loop",
@@ -181,6 +183,7 @@ PEERS: Final = (
         "a hub in a Starlette application under uvicorn, log in memory",
         application("tickertape"),
         resumes=True,
+        version_command=OURS,
     ),
     Peer(
         "tickertape serve",
@@ -189,6 +192,7 @@ PEERS: Final = (
         path="/events?topic=prices",
         publish="/events/prices",
         resumes=True,
+        version_command=OURS,
     ),
     Peer(
         "Starlette",
@@ -246,7 +250,7 @@ PEERS: Final = (
         "Debian's nginx with nchan: a channel with a buffer of 1,000 messages",
         nchan,
         resumes=True,
-        version_command=("nginx", "-v"),
+        version_command=("dpkg-query", "--show", "libnginx-mod-nchan"),
     ),
     Peer(
         "uvicorn WebSocket",
