@@ -392,7 +392,7 @@ async def test_crash_of_another_tab(browser: Browser) -> None:
         await until(lambda: topics_of(here) == {"a", "b"}, lambda: f"both topics, got {topics_of(here)}")
         session = await other.context.new_cdp_session(other)
         crash = asyncio.create_task(session.send("Page.crash"))
-        await wait_in(leader, "navigator.locks.query().then(({ held }) => held.length === 2)")
+        await wait_in(leader, "(await navigator.locks.query()).held.length === 2")
         await leader.evaluate("() => void patrol()")
         await until(lambda: topics_of(here) == {"a"}, lambda: f"one topic, got {topics_of(here)}")
         crash.cancel()
