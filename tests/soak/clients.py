@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
 from playwright.async_api import BrowserContext, Page
@@ -16,7 +15,7 @@ from support.servers import Program
 from tickertape.client import EventSource, Gap
 from tickertape.errors import ClientError, TickertapeError
 
-__all__ = ["Client", "Npm", "Ours", "Tab"]
+__all__ = ["Client", "Listener", "Ours", "Tab"]
 
 
 class Client(Protocol):
@@ -92,21 +91,26 @@ class Ours(Client):
                 task.result()
 
 
-class Npm(Client):
-    """npm's ``eventsource`` in Node, in a process that is killed."""
+class Listener(Client):
+    """A program that prints what it gets, in a process that is killed.
 
-    def __init__(self, account: Account, url: str, folder: Path) -> None:
+    Arguments:
+        account: of the client.
+        url: of the hub.
+        command: the program; the address of the stream and the last event's id follow.
+    """
+
+    def __init__(self, account: Account, url: str, *command: str) -> None:
         self.account = account
         self._url = url
-        self._folder = folder
+        self._command = command
         self._program: Program | None = None
         self._before: list[Item] = []
 
     async def start(self) -> None:
         query = "&".join(f"topic={pattern}" for pattern in self.account.patterns)
-        command = ["node", str(self._folder / "listen.mjs"), f"{self._url}/events?{query}", self.account.last]
         self._before = list(self.account.items)
-        self._program = Program(command)
+        self._program = Program([*self._command, f"{self._url}/events?{query}", self.account.last])
 
     async def vanish(self) -> None:
         if self._program is not None:

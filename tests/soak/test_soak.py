@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -26,7 +25,8 @@ from playwright.async_api import Browser
 
 from faults.servers import Servers
 from soak.account import Account, Book
-from soak.clients import Client, Npm, Ours, Tab
+from soak.clients import Client, Listener, Ours, Tab
+from soak.resources import MIB, Sample, grown_files, most_used, resource_faults
 from support.command import SCRIPT
 from support.network import network_to
 from support.npm import installed
@@ -50,11 +50,6 @@ KEPT: Final = 200
 
 AGE: Final = 3_600
 """Seconds for which events are kept: the clock moves by more."""
-
-MIB: Final = 1 << 20
-
-MOST_MEMORY: Final = 128
-"""MiB of a process. Few live for long enough to compare an early part of their life with a late one."""
 
 SLACK: Final = {"sqlite": 2 * MIB, "postgres": 8 * MIB, "nats": 8 * MIB, "redis-durable": 64 * MIB}
 """Bytes by which the files of a log may grow from the second third of a run to the last. Redis rewrites its file at 64
@@ -152,6 +147,7 @@ class Soak:
         done: the number of times that each part was hit.
         samples: memory, descriptors and threads of each process, once a second.
         sizes: bytes of the files of the log, once a second.
+        balanced: whether the book was balanced: not if the run failed before.
     """
 
     def __init__(self, hub: Hub, rng: random.Random, clients: list[Client], away: Client, files: Path) -> None:
@@ -163,8 +159,9 @@ class Soak:
         self.sizes: list[int] = []
         self.all_clients = [*clients, away]
         self.book = Book()
+        self.balanced = False
         self.done: Counter[str] = Counter()
-        self.samples: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        self.samples: dict[tuple[str, int], list[Sample]] = defaultdict(list)
         self._publishers: dict[str, Program] = {}
         self._started = 0
 
@@ -258,12 +255,13 @@ class Soak:
     async def sample(self) -> None:
         """Record the resources of all processes."""
         while True:
-            for pid in (self.hub.pid, *self.hub.workers()):
+            workers = [("worker", pid) for pid in self.hub.workers()]
+            for kind, pid in [("supervisor", self.hub.pid), *workers]:
                 with suppress(psutil.Error):
                     process = psutil.Process(pid)
                     with process.oneshot():
-                        found = (process.memory_info().rss, process.num_fds(), process.num_threads())
-                    self.samples[pid].append(found)
+                        found = Sample(process.memory_info().rss, process.num_fds(), process.num_threads())
+                    self.samples[kind, pid].append(found)
             self.sizes.append(_size_of(self.files))
             await asyncio.sleep(1)
 
@@ -281,34 +279,6 @@ def _size_of(path: Path) -> int:
         with suppress(FileNotFoundError):  # it was removed in the meantime
             size += file.stat().st_size
     return size
-
-
-def check_growth(samples: list[int], slack: int) -> str:
-    """Return a sentence if the samples of the last third are greater than those before; nothing for a short run."""
-    if len(samples) < 60:
-        return ""
-    third = len(samples) // 3
-    before, after = statistics.median(samples[third : 2 * third]), statistics.median(samples[-third:])
-    return f"grew from {before:,.0f} to {after:,.0f} bytes" if after > 1.3 * before + slack else ""
-
-
-def check_resources(kind: str, soak: Soak) -> tuple[int, int, int]:
-    """Return the greatest memory in MiB, descriptors and threads of a process. Growth is a fault."""
-    for pid, samples in soak.samples.items():
-        if grown := check_growth([memory for memory, _, _ in samples], 16 * MIB):
-            soak.book.faults.append(f"the memory of process {pid} {grown}")
-    if grown := check_growth(soak.sizes, SLACK[kind]):
-        soak.book.faults.append(f"the files of the log {grown}")
-    most = [
-        max((each[column] for samples in soak.samples.values() for each in samples), default=0) for column in range(3)
-    ]
-    if most[0] > MOST_MEMORY * MIB:
-        soak.book.faults.append(f"a process had {most[0] / MIB:.0f} MiB of memory")
-    if most[1] > 200:
-        soak.book.faults.append(f"a process had {most[1]} descriptors")
-    if most[2] > 40:
-        soak.book.faults.append(f"a process had {most[2]} threads")
-    return most[0] // MIB, most[1], most[2]
 
 
 async def run_soak(soak: Soak, seconds: float, actions: list[tuple[str, Callable[[], Awaitable[None]]]]) -> None:
@@ -352,6 +322,7 @@ async def run_soak(soak: Soak, seconds: float, actions: list[tuple[str, Callable
     for client in soak.all_clients:
         client.account.balance(soak.book, complete=True)
     soak.book.faults += soak.hub.failed
+    soak.balanced = True
 
 
 @pytest.mark.parametrize("kind", BROKERS)
@@ -383,8 +354,9 @@ async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig:
                 Ours(account("ours 2", "always/*", "t/1"), network.url, own(2)),
                 Ours(account("ours, changing 1", "always/*", further=("t/*",)), hub.url, own(3), changing=True),
                 Ours(account("ours, changing 2", "always/*", further=("t/*",)), network.url, own(4), changing=True),
-                Npm(account("npm 1", *everything), hub.url, folder),
-                Npm(account("npm 2", "always/*"), network.url, folder),
+                Listener(account("ours, killed", *everything), network.url, sys.executable, str(HERE / "listen.py")),
+                Listener(account("npm 1", *everything), hub.url, "node", str(folder / "listen.mjs")),
+                Listener(account("npm 2", "always/*"), network.url, "node", str(folder / "listen.mjs")),
                 Tab(account("chromium", *everything), hub.url, context),
             ]
             away = Ours(account("ours, away", *everything), hub.url, own(5))
@@ -442,7 +414,8 @@ async def test_soak(kind: str, servers: Servers, browser: Browser, pytestconfig:
 
 def report(kind: str, soak: Soak) -> None:
     """Print a row of the table."""
-    memory, descriptors, threads = check_resources(kind, soak)
+    soak.book.faults += resource_faults(soak.samples) + grown_files(soak.sizes, SLACK[kind])
+    most = most_used(soak.samples)
     acknowledged = sum(len(log) for log in soak.book.acknowledged.values())
     counts: dict[str, Any] = {
         "acknowledged": acknowledged,
@@ -450,11 +423,11 @@ def report(kind: str, soak: Soak) -> None:
         "delivered": soak.book.counts["delivered"],
         "gaps": sum(count for name, count in soak.book.counts.items() if name.startswith("gaps")),
         "declared": soak.book.counts["declared"],
-        "neither": len(soak.book.faults),
+        "neither": len(soak.book.faults) if soak.balanced else "unknown",
         **dict(sorted(soak.done.items())),
-        "MiB": memory,
+        "MiB": most.memory // MIB,
         "MiB of files": round(max(soak.sizes, default=0) / MIB, 1),
-        "descriptors": descriptors,
-        "threads": threads,
+        "descriptors": most.descriptors,
+        "threads": most.threads,
     }
     print(f"\n{kind}, seed {SEED}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))  # noqa: T201
