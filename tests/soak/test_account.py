@@ -65,7 +65,17 @@ def test_honest(items: list[Item]) -> None:
         ([A, B, event("d", "x-5"), RESET, END], "d at x-5 is not the event with this id"),
         ([A, B, C, D, END], "another epoch without a gap"),
         ([A, B, event("unknown", "x-4"), C, D, RESET, END], "unknown at x-4 is not the event with this id"),
+        ([A, B, C, D, event("unknown", "x-7"), RESET, END], "unknown at x-7 is not the event with this id"),
     ],
 )
 def test_fault(items: list[Item], fault: str) -> None:
     assert any(fault in each for each in faults(items)), faults(items)
+
+
+def test_two_events_at_an_id() -> None:
+    book = Book()
+    book.enter("a", "x-1")
+    book.enter("a", "x-1")
+    assert book.faults == []
+    book.enter("b", "x-1")
+    assert book.faults == ["x-1 acknowledged for a and b"]
