@@ -1,4 +1,4 @@
-"""What the processes of the soak use: growth is a fault, and so is more than a limit."""
+"""Resources of the soak's processes: growth is a fault, and so is more than a limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GENERATIONS: Final = 9
 
 
 class Sample(NamedTuple):
-    """What a process used at one time."""
+    """The resources of a process at one time."""
 
     memory: int
     descriptors: int
