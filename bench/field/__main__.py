@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..pages import DOCS, HOME, machine
 from ..reader import Reader, compile_reader
-from .measure import Measured, Plan, measure, storm
+from .measure import Measured, Plan, StormFailed, measure, storm
 from .peers import PEERS, Absent, Peer
 from .report import write
 
@@ -70,17 +70,22 @@ def _measure_one(
     *,
     stop: bool,
 ) -> None:
+    found = Measured(peer.name, subscribers)
     try:
-        found = measure(peer, reader, subscribers, plan, stop=stop)
+        measure(peer, reader, subscribers, plan, stop=stop, found=found)
     except Absent as error:
         absent[peer.name] = str(error)
         return
     except (OSError, RuntimeError) as error:
-        found = Measured(peer.name, subscribers, failed=str(error))
+        found.failed = str(error)
     measured.append(found)
     if peer.resumes and not found.failed:
         try:
             found.storm = storm(peer, reader, subscribers)
+        except StormFailed as error:
+            found.storm_failed = str(error)
+            found.lost += error.lost
+            found.total += error.total
         except (OSError, RuntimeError) as error:
             found.storm_failed = str(error)
 

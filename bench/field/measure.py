@@ -93,6 +93,15 @@ class Measured:
     storm_failed: str = ""
 
 
+class StormFailed(RuntimeError):
+    """Not all clients of a storm got all events, in order: ``lost`` of ``total`` did not arrive as they should."""
+
+    def __init__(self, reason: str, lost: int, total: int) -> None:
+        super().__init__(reason)
+        self.lost = lost
+        self.total = total
+
+
 class Server:
     """The running program of a peer."""
 
@@ -156,9 +165,14 @@ def running(peer: Peer) -> Iterator[Server]:
         process.wait()
 
 
-def measure(peer: Peer, reader: Reader, subscribers: int, plan: Plan, *, stop: bool = True) -> Measured:
-    """Measure a peer with so many subscribers; ``stop`` also measures how long it takes to stop."""
-    found = Measured(peer.name, subscribers)
+def measure(
+    peer: Peer, reader: Reader, subscribers: int, plan: Plan, *, stop: bool = True, found: Measured | None = None
+) -> Measured:
+    """Measure a peer with so many subscribers; ``stop`` also measures how long it takes to stop.
+
+    The figures are written into ``found``, so that those before a failure are kept.
+    """
+    found = found or Measured(peer.name, subscribers)
     with running(peer) as server, contextlib.closing(server.publisher(SMALL)) as publisher:
         try:
             _warm_up(server, reader, publisher)
@@ -244,7 +258,7 @@ def storm(peer: Peer, reader: Reader, clients: int) -> float:
     """Reconnect clients at once, each so many events behind; return the seconds until all have caught up.
 
     Raises:
-        RuntimeError: not all of them got all events, in order.
+        StormFailed: not all of them got all events, in order.
     """
     with running(peer) as server, contextlib.closing(server.publisher(SMALL)) as publisher:
         try:
@@ -255,8 +269,11 @@ def storm(peer: Peer, reader: Reader, clients: int) -> float:
             began = time.monotonic()
             connected = reader.connect(server.port, clients, peer.request(place), AT_ONCE)
             result = reader.read(clients * BEHIND, SILENCE)
-            if connected["opened"] < clients or result["received"] != clients * BEHIND or result["lost"]:
-                raise RuntimeError(f"{result['received']} of {clients * BEHIND} events, {connected['opened']} streams")
+            total = clients * BEHIND
+            if connected["opened"] < clients or result["received"] != total or result["lost"]:
+                reason = f"{result['received']} of {total} events, {connected['opened']} streams"
+                missing = total - result["received"] + result["doubled"]
+                raise StormFailed(reason, max(missing, result["lost"]), total)
             return float(result["last"] / 1e6 - began)
         finally:
             reader.close()

@@ -84,8 +84,7 @@ def medians(results: Mapping[str, Any], subscribers: int) -> dict[str, dict[str,
         if not rows:
             continue
         merged: dict[str, Any] = {"failed": "" if whole else rows[-1]["failed"]}
-        reasons = [reason for row in rows if (reason := row["failed"] or row.get("storm_failed"))]
-        merged["failures"] = f"{len(reasons)} of {len(rows)} rounds, {reasons[-1]}" if reasons else ""
+        merged["failures"] = _failures(rows)
         for name in ("connect", "connect_bytes", "memory", "p50", "p99", "storm", "exit"):
             merged[name] = _median(row[name] for row in whole)
         for name in ("rate", "cpu", "wire"):
@@ -94,6 +93,18 @@ def medians(results: Mapping[str, Any], subscribers: int) -> dict[str, dict[str,
         merged["lost"] = sum(row["lost"] for row in rows) if whole else None
         found[peer.name] = merged
     return found
+
+
+def _failures(rows: list[Mapping[str, Any]]) -> str:
+    """Return how many rounds failed, and each reason; of how many rounds the other figures are the median."""
+    reasons = [row["failed"] for row in rows if row["failed"]]
+    storms = [row["storm_failed"] for row in rows if not row["failed"] and row.get("storm_failed")]
+    parts = [f"{len(reasons)} of {len(rows)} rounds failed: {', '.join(reasons)}"] if reasons else []
+    if reasons and len(reasons) < len(rows):
+        parts.append(f"median of {len(rows) - len(reasons)}")
+    if storms:
+        parts.append(f"{len(storms)} of {len(rows)} storms failed: {', '.join(storms)}")
+    return "; ".join(parts)
 
 
 def rounds_of(results: Mapping[str, Any]) -> str:
@@ -217,7 +228,10 @@ def markdown(results: Mapping[str, Any], charts: Mapping[str, str]) -> str:
             parts.append(f"{subscribers:,} subscribers, events of {size} bytes:\n")
             parts.append(table(rows, size, results["plan"]["exit"]))
         failed = [f"{name}: {row['failures']}" for name, row in rows.items() if row["failures"]]
-        parts += [f"These rounds failed, and are not in the medians: {'; '.join(failed)}.\n"] if failed else []
+        if failed:
+            parts.append(
+                "Failed rounds and storms are not in the medians:\n\n" + "".join(f"- {each}.\n" for each in failed)
+            )
     parts.append(verdicts(results))
     if compared := weights(results):
         parts.append("Is an event stream lighter than a WebSocket? Connecting counts the request and the response:\n")

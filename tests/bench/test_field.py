@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
+from bench.field import __main__ as field_main
 from bench.field import peers as peers_module
-from bench.field.measure import Plan, measure, running, storm
+from bench.field.measure import Measured, Plan, StormFailed, measure, running, storm
 from bench.field.peers import PEERS, Absent, Peer
 from bench.field.report import charts, first, markdown, medians, verdicts
 from bench.field.report import columns as columns_of
@@ -174,10 +175,50 @@ def test_failed_rounds_are_named() -> None:
     rows[0]["failed"] = "9 of 10 events"
     rows[1] |= {"storm": None, "storm_failed": "7 of 8 clients"}
     found = medians(results, subscribers)["tickertape"]
-    assert found["failures"] == f"2 of {len(rows)} rounds, 7 of 8 clients"
+    expected = "1 of 3 rounds failed: 9 of 10 events; median of 2; 1 of 3 storms failed: 7 of 8 clients"
+    assert found["failures"] == expected
     assert found["p50"] == statistics.median(row["p50"] for row in rows[1:])
     assert found["storm"] == statistics.median(row["storm"] for row in rows[2:])
-    assert "tickertape: 2 of 3 rounds, 7 of 8 clients" in markdown(results, {})
+    assert f"- tickertape: {expected}.\n" in markdown(results, {})
+
+
+@pytest.mark.parametrize(
+    ("rounds", "failures"),
+    [
+        ([("", ""), ("", ""), ("", "")], ""),
+        ([("slow", ""), ("", ""), ("", "")], "1 of 3 rounds failed: slow; median of 2"),
+        ([("slow", ""), ("late", ""), ("", "")], "2 of 3 rounds failed: slow, late; median of 1"),
+        ([("slow", ""), ("late", "")], "2 of 2 rounds failed: slow, late"),
+        ([("", "short"), ("", "")], "1 of 2 storms failed: short"),
+    ],
+)
+def test_failures_of_made_up_rounds(rounds: list[tuple[str, str]], failures: str) -> None:
+    """Each reason is printed, and the true number of rounds; the losses of failed rounds count."""
+    template = next(row for row in RESULTS["measured"] if row["peer"] == "tickertape")
+    measured = [template | {"failed": one, "storm_failed": other, "lost": 2} for one, other in rounds]
+    found = medians({**RESULTS, "measured": measured}, template["subscribers"])["tickertape"]
+    assert found["failures"] == failures
+    assert found["lost"] == (None if all(one for one, _ in rounds) else 2 * len(rounds))
+
+
+def test_losses_of_a_storm_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If only the storm loses events, the other figures stay, and its losses are added to theirs."""
+
+    def measured(*_: object, found: Measured, **__: object) -> Measured:
+        found.p50, found.lost, found.total = 0.5, 1, 10
+        return found
+
+    def failing(*_: object) -> float:
+        raise StormFailed("6 of 8 events", 2, 8)
+
+    monkeypatch.setattr(field_main, "measure", measured)
+    monkeypatch.setattr(field_main, "storm", failing)
+    rows: list[Measured] = []
+    peer = next(peer for peer in PEERS if peer.resumes)
+    field_main._measure_one(peer, cast(Reader, None), 1, Plan(), rows, {}, stop=False)
+    assert [(row.p50, row.lost, row.total, row.failed, row.storm_failed) for row in rows] == [
+        (0.5, 3, 18, "", "6 of 8 events")
+    ]
 
 
 def test_verdict_is_honest() -> None:
