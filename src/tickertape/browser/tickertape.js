@@ -227,7 +227,7 @@ function createSource(url, options, emit) {
   return source;
 }
 
-// Without a function to release it if it was aborted.
+// Resolves with a function that releases the lock, or with nothing if the request was aborted.
 const hold = (name, mode, signal) =>
   new Promise((granted) => {
     const held = () => new Promise((release) => granted(release, signal.addEventListener("abort", release)));
