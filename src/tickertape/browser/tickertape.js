@@ -397,8 +397,10 @@ function createGroup(url, options, emit) {
       try {
         await source.change(changed(topics, [], covered()), [], 0, hello, () => admit([from]));
       } catch ({ message, status, problem, wait }) {
-        if (status === 429) delay = Math.max(wait, RETRY, waiting.push(each));
-        else pass({ refused: from, reason: message, status, problem });
+        if (status === 429) {
+          waiting.push(each);
+          delay = Math.max(wait, RETRY);
+        } else pass({ refused: from, reason: message, status, problem });
       }
       if (signal.aborted) return;
     }
